@@ -1,0 +1,63 @@
+"""Errors a user can act on: each says what was expected, what came, and what to do."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class KcError(Exception):
+    """Base of every error that kc raises on purpose; the command line prints it without a traceback."""
+
+
+class ManifestError(KcError):
+    """A benchmark manifest, or data that contradicts it."""
+
+
+class DataError(KcError):
+    """An image, mask or annotation that cannot be read or does not fit its manifest."""
+
+
+class SplitError(KcError):
+    """A stream of tasks that cannot be built: too many tasks, an empty one, an unknown split."""
+
+
+class UnknownNameError(KcError):
+    """A benchmark, method, encoder or option value that does not exist."""
+
+
+class MissingExtraError(KcError):
+    """An optional package or weight file that is not installed; names what to install."""
+
+
+class EmptyMemoryError(KcError):
+    """A search in a memory without a visible row."""
+
+
+class CorruptMemoryError(KcError):
+    """A memory whose files do not match their manifest."""
+
+
+class FingerprintError(KcError):
+    """Rows or queries of another encoder than the memory's; names both."""
+
+
+class MemoryLockedError(KcError):
+    """A second writer on a memory that already has one."""
+
+
+class RunError(KcError):
+    """A run folder that cannot be written, or does not fit what is asked to resume it."""
+
+
+def nearest(name: str, valid: Iterable[str], n: int = 3) -> list[str]:
+    """The `n` valid names closest to `name`, best first (may be empty)."""
+    return difflib.get_close_matches(name, list(valid), n=n, cutoff=0.4)
+
+
+def unknown_name(kind: str, name: str, valid: Iterable[str]) -> UnknownNameError:
+    """An error for a mistyped name: what was asked, the nearest valid names, and all of them."""
+    names = sorted(valid)
+    close = nearest(name, names)
+    hint = f" Did you mean {' or '.join(repr(c) for c in close)}?" if close else ""
+    return UnknownNameError(f"unknown {kind} {name!r}.{hint} Valid: {', '.join(names)}.")

@@ -1,0 +1,156 @@
+"""Frozen dataclasses that cross rooms. No torch import at run time: this module loads in milliseconds.
+
+Conventions used everywhere:
+- class ids are the global ids of the manifest; `VOID` (255) marks pixels that do not count and is never a class id;
+- images are RGB; masks are indexed (row, column);
+- a panoptic map is (H, W, 2) int32: [..., 0] the class id (`VOID` where unlabelled), [..., 1] the instance number
+  (0 for stuff and void, 1, 2, ... for things, unique in the image).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+VOID = 255
+
+TaskKind = Literal["classification", "semantic", "panoptic"]
+Setting = Literal["overlapped", "disjoint", "sequential", "partition"]
+SplitName = Literal["train", "val", "test"]
+
+UInt8Array = npt.NDArray[np.uint8]
+Int32Array = npt.NDArray[np.int32]
+Int64Array = npt.NDArray[np.int64]
+Float32Array = npt.NDArray[np.float32]
+BoolArray = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class ClassInfo:
+    """One class of a benchmark."""
+
+    id: int
+    name: str
+    synonyms: tuple[str, ...] = ()
+    is_thing: bool = False
+    color: tuple[int, int, int] = (0, 0, 0)
+    background: bool = False
+    """True for the one class that hidden labels turn into and that belongs to every task (VOC's background)."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One labelled image at its original resolution.
+
+    `image` (H, W, 3) uint8 RGB. Exactly what the benchmark's kind has is set: `label` (classification),
+    `semantic` (H, W) int64 of class ids and VOID, `panoptic` (H, W, 2) int32 (then `semantic` is its first channel).
+    `crowd`: instance numbers whose segments are crowds (ignored when matching).
+    """
+
+    id: str
+    image: UInt8Array
+    label: int | None = None
+    semantic: Int64Array | None = None
+    panoptic: Int32Array | None = None
+    crowd: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True)
+class Task:
+    """One step of the stream. `index` is zero-based; `class_ids` are new here; `seen_ids` includes them."""
+
+    index: int
+    class_ids: tuple[int, ...]
+    seen_ids: tuple[int, ...]
+    class_names: tuple[str, ...]
+
+    @property
+    def old_ids(self) -> tuple[int, ...]:
+        """Classes seen before this task."""
+        new = set(self.class_ids)
+        return tuple(c for c in self.seen_ids if c not in new)
+
+
+@dataclass(frozen=True)
+class Segments:
+    """Class-agnostic regions of one image.
+
+    Either `partition` (H, W) int32 with values 0..N-1 (every pixel in exactly one region, as superpixels give),
+    or `masks` (N, H, W) bool (may overlap, may leave pixels uncovered). `scores` (N,) in [0, 1].
+    """
+
+    size: tuple[int, int]
+    scores: Float32Array
+    partition: Int32Array | None = None
+    masks: BoolArray | None = None
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+
+@dataclass(frozen=True)
+class Features:
+    """What a frozen encoder says of a batch of N images.
+
+    `pooled` (N, D) float, not normalised. `levels`: dense maps, finest first, each (N, C_l, h_l, w_l), raw.
+    `strides`: their strides in input pixels.
+    """
+
+    pooled: Tensor
+    levels: tuple[Tensor, ...] = ()
+    strides: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows to be stored. `keys` (N, D) float32, L2-normalised by the caller; `class_id` (N,) int64.
+
+    (`sample_id`, `segment`) together with the encoder's fingerprint is the idempotency key of a row.
+    """
+
+    keys: Float32Array
+    class_id: Int64Array
+    sample_id: tuple[str, ...]
+    segment: Int64Array
+    source: str = ""
+    weight: Float32Array | None = None
+
+    def __len__(self) -> int:
+        return len(self.class_id)
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """The k nearest rows of Q queries, nearest first; ties by lowest id. k is clamped to the rows visible.
+
+    `id`, `class_id`, `task` (Q, k) int64; `score` (Q, k) float32 cosine in [-1, 1]; `weight` (Q, k) float32.
+    """
+
+    id: Int64Array
+    score: Float32Array
+    class_id: Int64Array
+    weight: Float32Array
+    task: Int64Array
+
+    def __len__(self) -> int:
+        return len(self.id)
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """A method's answer for one batch over `vocabulary` (class ids, in the order of the score columns).
+
+    Classification: `scores` (B, C) float, higher is better. Semantic: `semantic`, one (H, W) int64 map of class ids
+    an image at its original size. Panoptic: `panoptic`, one (H, W, 2) int32 map an image, and `semantic` beside it.
+    """
+
+    vocabulary: tuple[int, ...]
+    scores: Tensor | None = None
+    semantic: list[Int64Array] = field(default_factory=list)
+    panoptic: list[Int32Array] = field(default_factory=list)
