@@ -1,0 +1,1 @@
+"""What a run found, for people: records, tables, figures, one HTML page. Built from `results.json` only."""

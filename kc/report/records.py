@@ -1,0 +1,283 @@
+"""`results.json`: the one record of a run, as a typed model; everything else in this room is drawn from it.
+
+Scores are fractions in [0, 1] (shown times 100 in tables). A value that does not exist is NaN or None in Python and
+null in the file, never 0. Rows and columns of matrices are tasks in order; `R[t][i]` is the score on task i after
+learning task t.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import io
+import json
+import math
+import numbers
+import os
+import re
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    JsonValue,
+    Strict,
+    ValidationError,
+    model_validator,
+)
+
+from kc.errors import RunError
+from kc.types import Setting, TaskKind
+
+SCHEMA_VERSION: Final = 1
+SCHEMA_PATH: Final = Path(__file__).with_name("results.schema.json")
+
+MetricName = Literal[
+    "average", "average_incremental", "forgetting", "backward_transfer", "forward_transfer", "intransigence"
+]
+METRIC_NAMES: Final[tuple[MetricName, ...]] = get_args(MetricName)
+COST_NAMES: Final = ("seconds", "peak_rss_bytes", "trained_parameters", "stored_bytes")
+
+FloatArray = npt.NDArray[np.float64]
+
+
+def _number(value: object) -> object:
+    """Plain float of any real number (numpy scalars too); NaN, the mark of an undefined value, becomes None."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        return value
+    plain = float(value)
+    return None if math.isnan(plain) else plain
+
+
+def _integer(value: object) -> object:
+    """Plain int of any whole number. JSON does not tell 1.0 from 1, so neither do we."""
+    if isinstance(value, bool):
+        return value
+    whole = isinstance(value, numbers.Integral) or (isinstance(value, float) and value.is_integer())
+    return int(value) if whole else value  # type: ignore[call-overload]
+
+
+def _plain(value: object) -> object:
+    """Nested lists of a numpy array or tensor; anything else unchanged."""
+    return value.tolist() if hasattr(value, "tolist") else value
+
+
+def _finite(value: JsonValue) -> JsonValue:
+    """Refuses NaN and infinity anywhere in free-form JSON, because the file could not be read back elsewhere."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{value} cannot be written as JSON")
+    for item in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        _finite(item)
+    return value
+
+
+Str = Annotated[str, Strict()]
+Name = Annotated[str, Strict(), Field(min_length=1)]
+Count = Annotated[int, BeforeValidator(_integer), Strict(), Field(ge=0)]
+Seconds = Annotated[float, BeforeValidator(_number), Strict(), Field(ge=0, allow_inf_nan=False)]
+_Unit = Annotated[float, Strict(), Field(ge=0, le=1)]
+_Signed = Annotated[float, Strict(), Field(ge=-1, le=1)]
+Score = Annotated[_Unit | None, BeforeValidator(_number)]
+Difference = Annotated[_Signed | None, BeforeValidator(_number)]
+Scores = Annotated[list[Score], BeforeValidator(_plain)]
+Matrix = Annotated[list[Scores], BeforeValidator(_plain)]
+FreeForm = dict[Str, Annotated[JsonValue, AfterValidator(_finite)]]
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(extra="forbid", populate_by_name=True)
+
+
+class Metrics(_Record):
+    """The continual metrics of one method and seed (METHODS 5); None where one is undefined."""
+
+    average: Score = None
+    average_incremental: Score = None
+    forgetting: Difference = None
+    backward_transfer: Difference = None
+    forward_transfer: Difference = None
+    intransigence: Difference = None
+
+
+class Cost(_Record):
+    """What one task cost: wall seconds of learning, peak resident bytes of the process, parameters with a gradient,
+    bytes the method keeps after the task (weights it changed, buffer, memory)."""
+
+    seconds: Seconds
+    peak_rss_bytes: Count
+    trained_parameters: Count
+    stored_bytes: Count
+
+
+class MethodResult(_Record):
+    """One method with one seed over the whole stream of T tasks.
+
+    `matrix` (T, T); `seen` (T,) score on all classes seen after each task; `per_class` class name -> (T,);
+    `final` named scores after the last task on all classes; `undefined` metric -> why it is None.
+    """
+
+    name: Name
+    seed: Count
+    config: FreeForm = {}
+    metric: Name
+    matrix: Matrix
+    metrics: Metrics
+    undefined: dict[MetricName, Str] = {}
+    seen: Scores
+    final: dict[Name, Score] = {}
+    per_class: dict[Name, Scores] = {}
+    cost: list[Cost]
+
+    def array(self) -> FloatArray:
+        """The score matrix, (T, T) float64 in [0, 1], NaN where undefined."""
+        return as_array(self.matrix)
+
+
+class Results(_Record):
+    """A whole run: the stream and every method on it. Field by field the content of `results.json`."""
+
+    schema_version: Annotated[int, BeforeValidator(_integer), Strict(), Field(ge=1, le=1, alias="schema")] = 1
+    benchmark: Name
+    task_kind: TaskKind
+    split: Str | None = None
+    setting: Setting
+    seed: Count | Annotated[list[Count], Field(min_length=1)]
+    tasks: Annotated[list[Annotated[list[Name], Field(min_length=1)]], Field(min_length=1)]
+    methods: Annotated[list[MethodResult], Field(min_length=1)]
+    versions: dict[Name, Str] = {}
+    fingerprints: dict[Name, Str] = {}
+    config: FreeForm = {}
+
+    @model_validator(mode="after")
+    def _fits_the_stream(self) -> Results:
+        """Sizes and names that a JSON schema cannot compare with one another."""
+        n, known = len(self.tasks), {name for task in self.tasks for name in task}
+        done: set[tuple[str, int]] = set()
+        metric_of: dict[str, str] = {}
+        for method in self.methods:
+            who = f"method {method.name!r}, seed {method.seed}"
+            if len(method.matrix) != n or any(len(row) != n for row in method.matrix):
+                raise ValueError(f"{who}: the matrix must be {n} x {n}, one row and one column a task")
+            lengths = {"seen": len(method.seen), "cost": len(method.cost)}
+            for label, length in (lengths | {c: len(s) for c, s in method.per_class.items()}).items():
+                if length != n:
+                    raise ValueError(f"{who}: {label!r} has {length} entries for {n} tasks")
+            if strange := sorted(set(method.per_class) - known):
+                raise ValueError(f"{who}: per_class names classes of no task: {', '.join(strange)}")
+            if method.seed not in self.seeds:
+                raise ValueError(f"{who}: the run's seeds are {list(self.seeds)}")
+            if (method.name, method.seed) in done:
+                raise ValueError(f"{who} is there twice")
+            if metric_of.setdefault(method.name, method.metric) != method.metric:
+                raise ValueError(f"{who}: metric {method.metric!r}, elsewhere {metric_of[method.name]!r}")
+            done.add((method.name, method.seed))
+        return self
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """Every seed of the run."""
+        return tuple(self.seed) if isinstance(self.seed, list) else (self.seed,)
+
+    def save(self, path: Path) -> None:
+        """Write `results.json` at once or not at all. Raises RunError when the place cannot be written."""
+        data = self.model_dump(mode="json", by_alias=True)
+        order = {name: i for i, name in enumerate(name for task in self.tasks for name in task)}
+        for key in ("versions", "fingerprints", "config"):
+            data[key] = _sorted(data[key])
+        for method in data["methods"]:
+            for key in ("config", "undefined", "final"):
+                method[key] = _sorted(method[key])
+            method["per_class"] = dict(sorted(method["per_class"].items(), key=lambda item: order[item[0]]))
+        text = json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False)
+        # Rows of a matrix on one line each. A JSON string holds no bare line break, so this cannot touch one.
+        text = re.sub(r"\[\n\s*([^\[\]{}\"]*?)\n\s*\]", lambda m: "[" + re.sub(r"\s*\n\s*", " ", m[1]) + "]", text)
+        write_atomic(path, (text + "\n").encode())
+
+    @classmethod
+    def load(cls, path: Path) -> Results:
+        """Read a `results.json`. Raises RunError naming the file and what is wrong with it."""
+        try:
+            data = json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_constant)
+        except OSError as error:
+            raise RunError(f"{path}: cannot be read ({error.strerror}); expected the results.json of a run") from error
+        except ValueError as error:
+            raise RunError(f"{path}: not a results file ({error}); it may be cut short") from error
+        if not isinstance(data, dict):
+            raise RunError(f"{path}: not a results file (expected an object, found {type(data).__name__})")
+        if data.get("schema") != SCHEMA_VERSION:
+            raise RunError(
+                f"{path}: schema {data.get('schema')!r}, this version of kc reads schema {SCHEMA_VERSION}; "
+                "open it with the version that wrote it, or run again"
+            )
+        try:
+            return cls.model_validate(data)
+        except ValidationError as error:
+            raise RunError(f"{path}: not a valid results file\n{explain(error)}") from error
+
+
+def explain(error: ValidationError, limit: int = 5) -> str:
+    """The first `limit` problems of a pydantic error, one line each: where, and what."""
+    problems = error.errors(include_url=False)
+    lines = [f"  {'.'.join(map(str, p['loc'])) or 'file'}: {p['msg']}" for p in problems[:limit]]
+    if len(problems) > limit:
+        lines.append(f"  and {len(problems) - limit} more")
+    return "\n".join(lines)
+
+
+def _no_constant(text: str) -> float:
+    raise ValueError(f"{text} is not JSON; an undefined score is null")
+
+
+def _sorted(value: Any) -> Any:
+    """Objects with their keys in order, at every depth: two equal runs give the same bytes."""
+    if isinstance(value, dict):
+        return {key: _sorted(value[key]) for key in sorted(value)}
+    return [_sorted(item) for item in value] if isinstance(value, list) else value
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Write a whole file or leave what was there: temporary name beside it, flush to disk, rename.
+
+    Raises RunError when the folder cannot be written or the disk is full.
+    """
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(temporary, "xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise RunError(f"{path}: cannot be written ({error.strerror or error}); nothing was changed") from error
+
+
+def as_array(rows: Sequence[Score] | Sequence[Sequence[Score]]) -> FloatArray:
+    """Scores as float64 of the same shape, NaN for None."""
+    return np.array(rows, dtype=object).astype(np.float64)
+
+
+def metrics_csv(results: Results, path: Path) -> None:
+    """Write one row per (method, seed, task t, column i), tasks counted from 1; an undefined score is empty.
+
+    `score` is R[t, i]; `seen_score` and the costs belong to task t and repeat over its columns. Raises RunError.
+    """
+    buffer = io.StringIO(newline="")
+    out = csv.writer(buffer, lineterminator="\n")
+    out.writerow(["method", "seed", "metric", "task", "column", "score", "seen_score", *COST_NAMES])
+    for m in results.methods:
+        for t, (row, cost) in enumerate(zip(m.matrix, m.cost, strict=True)):
+            costs = [getattr(cost, name) for name in COST_NAMES]
+            for i, score in enumerate(row):
+                out.writerow([m.name, m.seed, m.metric, t + 1, i + 1, score, m.seen[t], *costs])
+    write_atomic(path, buffer.getvalue().encode())
