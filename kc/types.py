@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 VOID = 255
+HIDDEN = 254
+"""Training label of a pixel whose class the current task may not see, in benchmarks without a background class."""
 
 TaskKind = Literal["classification", "semantic", "panoptic"]
 Setting = Literal["overlapped", "disjoint", "sequential", "partition"]

@@ -1,0 +1,1 @@
+"""Continual methods: those that learn by gradient and those that remember."""

@@ -1,0 +1,150 @@
+"""What every continual method is given, and what it must answer. No Lightning here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from kc.encoders.base import Encoder
+from kc.encoders.cache import FeatureCache
+from kc.openvocab.base import OpenVocabulary
+from kc.proposals.base import Proposer
+from kc.proposals.cache import PartitionCache
+from kc.types import ClassInfo, Features, Int32Array, Prediction, Segments, Task, TaskKind
+
+Batch = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class MethodConfig:
+    """The knobs of all methods; each reads its own. Recorded as it stands in every result."""
+
+    epochs: int = 5
+    lr: float = 2e-3
+    weight_decay: float = 1e-4
+    train: str = "head"
+    """`head`: the encoder is frozen and its features are cached; `full`: a copy of it is trained with the head."""
+    exemplars: int = 100
+    """Images that `replay` may keep in all."""
+    k: int = 16
+    vote: str = "softmax"
+    tau: float = 0.07
+    alpha: float = 2.0
+    fuse_lambda: float = 0.7
+    """Weight of the retrieval opinion where a base model is fused (kNN-CLIP's lambda; the value is ours)."""
+    fuse_threshold: float = 1.01
+    """The base is left alone where its best probability reaches this (kNN-CLIP's T; above 1 always fuses)."""
+    purity: float = 0.5
+    """Share of a proposal's labelled pixels that must agree for it to become a row."""
+
+
+@dataclass
+class Context:
+    """What one run shares between its methods: benchmark facts, the frozen encoder, proposals, the base model."""
+
+    kind: TaskKind
+    classes: Mapping[int, ClassInfo]
+    encoder: Encoder
+    features: FeatureCache
+    config: MethodConfig
+    seed: int
+    folder: Path
+    """Where this method keeps its files (its memory, its checkpoints)."""
+    proposer: Proposer | None = None
+    partitions: PartitionCache | None = None
+    base: OpenVocabulary | None = None
+    _regions: dict[str, Segments] = field(default_factory=dict)
+
+    @property
+    def background_id(self) -> int | None:
+        """Id of the benchmark's background class, or None where every pixel belongs to a named class."""
+        return next((c.id for c in self.classes.values() if c.background), None)
+
+    @property
+    def thing_ids(self) -> tuple[int, ...]:
+        """Ids of the countable classes."""
+        return tuple(c.id for c in self.classes.values() if c.is_thing)
+
+    def names(self, ids: Sequence[int]) -> list[list[str]]:
+        """Name and synonyms of each class, for a text encoder."""
+        return [[self.classes[i].name, *self.classes[i].synonyms] for i in ids]
+
+    def encode(self, batch: Batch) -> Features:
+        """Frozen features of a batch, from the cache where it has them."""
+        return self.features.encode(batch["image"], list(batch["sample_id"]))
+
+    def segments(self, batch: Batch, row: int) -> Segments:
+        """Proposals for one image of a batch, at its original size, from the cache where it has them."""
+        assert self.partitions is not None
+        return self.partitions.propose(batch["raw"][row], batch["sample_id"][row])
+
+
+class ContinualMethod(Protocol):
+    """The contract between the stream and a method (which is also a LightningModule)."""
+
+    name: str
+    train_scope: str
+    """`task`: sees the current task's images only; `seen`: all images up to now (joint training)."""
+    open_vocabulary: bool
+    """True when classes that were never learned can be named too; their scores are then defined."""
+    needs_raw: bool
+    """True when batches must carry the original images (proposals are made on them)."""
+    context: Context
+
+    def start_task(self, task: Task) -> None:
+        """Prepare for a task: grow a head, open a memory version."""
+        ...
+
+    def end_task(self, task: Task) -> None:
+        """Close a task: update exemplars or prototypes, commit rows."""
+        ...
+
+    def predict(self, batch: Batch, vocabulary: Sequence[int]) -> Prediction:
+        """Answer a batch over the class ids of `vocabulary`."""
+        ...
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Everything learned so far: tensors and JSON values; what a memory on disk holds is not repeated."""
+        ...
+
+    def load_state(self, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
+        """Return to a state saved by `state()`."""
+        ...
+
+    def trained_parameters(self) -> int:
+        """Number of parameters that gradients change."""
+        ...
+
+    def stored_bytes(self) -> int:
+        """Bytes kept beside the network for old tasks: exemplars, rows, prototypes."""
+        ...
+
+
+def semantic_from_scores(scores: Tensor, vocabulary: Sequence[int], size: tuple[int, int]) -> Tensor:
+    """Class-id map from dense scores.
+
+    Args:
+        scores: (C, h, w) over `vocabulary`, at any resolution.
+        vocabulary: C class ids.
+        size: (H, W) of the answer.
+
+    Returns:
+        (H, W) int64 class ids: bilinear upsampling of the scores, then argmax.
+    """
+    full = torch.nn.functional.interpolate(scores[None], size=size, mode="bilinear", align_corners=False)[0]
+    return torch.as_tensor(list(vocabulary), device=scores.device)[full.argmax(0)]
+
+
+def as_map(semantic: Tensor) -> Any:
+    """A class-id map on the host as int64 numpy."""
+    return semantic.to("cpu", torch.int64).numpy()
+
+
+def empty_panoptic(kind: TaskKind) -> list[Int32Array] | None:
+    """A list to fill for panoptic benchmarks, None elsewhere."""
+    return [] if kind == "panoptic" else None

@@ -1,0 +1,1 @@
+"""Methods that train: one short file each over a shared LightningModule."""

@@ -1,0 +1,81 @@
+"""Heads that grow with the vocabulary: old columns are kept as they are, new ones are appended."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from kc.types import Features
+
+
+class GrowingClassifier(nn.Module):
+    """A linear classifier whose columns are class ids in the order in which they were learned.
+
+    Args:
+        in_features: D.
+        pointwise: classify every position of a map (N, D, h, w) instead of vectors (N, D).
+    """
+
+    def __init__(self, in_features: int, *, pointwise: bool = False) -> None:
+        super().__init__()
+        self.in_features = in_features
+        self.pointwise = pointwise
+        self.class_ids: list[int] = []
+        self.steps = nn.ModuleList()
+
+    def grow(self, class_ids: Sequence[int]) -> None:
+        """Append one column for each of `class_ids`; a known id is an error."""
+        again = set(class_ids) & set(self.class_ids)
+        if again:
+            raise ValueError(f"classes {sorted(again)} already have a column")
+        if not class_ids:
+            return
+        layer: nn.Module
+        if self.pointwise:
+            layer = nn.Conv2d(self.in_features, len(class_ids), 1)
+        else:
+            layer = nn.Linear(self.in_features, len(class_ids))
+        device = next(self.parameters()).device if self.class_ids else None
+        self.steps.append(layer.to(device) if device is not None else layer)
+        self.class_ids.extend(class_ids)
+
+    def columns(self, class_ids: Sequence[int]) -> list[int]:
+        """Positions of `class_ids` among the columns; KeyError for an id that was never learned."""
+        position = {c: i for i, c in enumerate(self.class_ids)}
+        return [position[c] for c in class_ids]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, D) -> (N, C), or (N, D, h, w) -> (N, C, h, w); C = number of classes learned so far."""
+        return torch.cat([step(x) for step in self.steps], dim=1)
+
+
+class FeaturePyramid(nn.Module):
+    """A small FPN (Lin et al. 2017, arXiv 1612.03144): lateral 1x1, top-down sum, one 3x3 on the finest map.
+
+    Args:
+        channels: channels of each level, finest first.
+        width: channels of the output.
+    """
+
+    def __init__(self, channels: Sequence[int], width: int = 96) -> None:
+        super().__init__()
+        self.width = width
+        self.lateral = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(c, width, 1, bias=False), nn.GroupNorm(8, width)) for c in channels
+        )
+        self.smooth = nn.Sequential(
+            nn.Conv2d(width, width, 3, padding=1, bias=False), nn.GroupNorm(8, width), nn.ReLU(inplace=True)
+        )
+
+    def forward(self, features: Features) -> Tensor:
+        """Levels of N images -> (N, width, h, w) at the finest level's resolution."""
+        out: Tensor | None = None
+        for layer, level in zip(reversed(list(self.lateral)), reversed(features.levels), strict=True):
+            x = layer(level)
+            if out is not None:
+                x = x + nn.functional.interpolate(out, size=x.shape[-2:], mode="bilinear", align_corners=False)
+            out = x
+        assert out is not None
+        return self.smooth(nn.functional.relu(out))  # type: ignore[no-any-return]

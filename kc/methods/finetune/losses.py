@@ -1,0 +1,46 @@
+"""Losses as pure functions of tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from kc.types import VOID
+
+
+def to_columns(target: Tensor, class_ids: Sequence[int], other: dict[int, int] | None = None) -> Tensor:
+    """Class ids -> column numbers of a head.
+
+    Args:
+        target: any shape, int64 class ids (0..VOID for maps, any non-negative id for vectors).
+        class_ids: class of each column.
+        other: further ids and the column each stands for.
+
+    Returns:
+        Same shape, int64 columns; every id without a column becomes VOID, which the losses ignore.
+    """
+    pairs = {c: i for i, c in enumerate(class_ids)} | (other or {})
+    top = max(max(pairs, default=0), VOID, int(target.max()) if target.numel() else 0)
+    table = torch.full((top + 1,), VOID, dtype=torch.int64, device=target.device)
+    for class_id, column in pairs.items():
+        table[class_id] = column
+    return table[target.long()]
+
+
+def pixel_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
+    """Mean cross entropy over the pixels that are not VOID; zero (with a gradient) when there is none.
+
+    Args:
+        logits: (N, C, h, w).
+        target: (N, H, W) int64 columns or VOID; read at the logits' resolution by nearest neighbour, because labels
+            are never interpolated.
+    """
+    if target.shape[-2:] != logits.shape[-2:]:
+        target = F.interpolate(target[:, None].float(), size=logits.shape[-2:], mode="nearest-exact")[:, 0].long()
+    valid = int((target != VOID).sum())
+    if valid == 0:
+        return logits.sum() * 0.0
+    return F.cross_entropy(logits, target, ignore_index=VOID)

@@ -1,0 +1,158 @@
+"""The shared LightningModule of all methods that learn by gradient."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from kc.encoders.base import Encoder
+from kc.errors import KcError
+from kc.methods.base import Batch, Context, as_map, semantic_from_scores
+from kc.methods.finetune.heads import FeaturePyramid, GrowingClassifier
+from kc.methods.finetune.losses import pixel_cross_entropy, to_columns
+from kc.proposals.merge import semantic_to_panoptic
+from kc.types import HIDDEN, Features, Prediction, Task
+
+
+class FinetuneModule(L.LightningModule):
+    """Encoder (frozen and cached, or trained) + small decoder + growing classifier, cross entropy on what is labelled.
+
+    Segmentation heads always have one column for "none of the classes": the benchmark's background class where it has
+    one, else the column HIDDEN, which is trained on hidden pixels and never predicted.
+    """
+
+    name = "finetune"
+    train_scope = "task"
+    open_vocabulary = False
+    needs_raw = False
+
+    def __init__(self, context: Context) -> None:
+        super().__init__()
+        self.context = context
+        config = context.config
+        if config.train not in ("head", "full"):
+            raise KcError(f"train={config.train!r}: expected 'head' or 'full'")
+        self.network: Encoder | None = copy.deepcopy(context.encoder).requires_grad_(True) if self.trains_all else None
+        encoder = context.encoder
+        if context.kind == "classification":
+            self.decoder: nn.Module = nn.Identity()
+            self.classifier = GrowingClassifier(encoder.pooled_dim)
+        else:
+            self.decoder = FeaturePyramid(encoder.channels)
+            self.classifier = GrowingClassifier(self.decoder.width, pointwise=True)
+            none_id = context.background_id
+            self.none_id = HIDDEN if none_id is None else none_id
+            self.classifier.grow([self.none_id])
+        self._steps = 1
+
+    @property
+    def trains_all(self) -> bool:
+        """True when the encoder learns too."""
+        return self.context.config.train == "full"
+
+    # -- learning ---------------------------------------------------------------------------------------------------
+
+    def start_task(self, task: Task) -> None:
+        """Give every class of the task a column."""
+        known = set(self.classifier.class_ids)
+        self.classifier.grow([c for c in task.class_ids if c not in known])
+
+    def end_task(self, task: Task) -> None:
+        """Nothing to close: what was learned is in the weights."""
+
+    def features(self, batch: Batch) -> Features:
+        """Features of a batch: frozen and cached, or from the network that is being trained."""
+        return self.context.encode(batch) if self.network is None else self.network(batch["image"])
+
+    def logits(self, features: Features) -> Tensor:
+        """(N, C) or (N, C, h, w) over the classifier's columns."""
+        if self.context.kind == "classification":
+            return self.classifier(F.normalize(features.pooled, dim=1) * features.pooled.shape[1] ** 0.5)  # type: ignore[no-any-return]
+        return self.classifier(self.decoder(features))  # type: ignore[no-any-return]
+
+    def loss(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Cross entropy of logits against class ids."""
+        columns = to_columns(target, self.classifier.class_ids)
+        if self.context.kind == "classification":
+            return F.cross_entropy(logits, columns)
+        up = F.interpolate(logits, scale_factor=2, mode="bilinear", align_corners=False)
+        return pixel_cross_entropy(up, columns)
+
+    def target(self, batch: Batch) -> Tensor:
+        """Class ids of a training batch: (N,) or (N, H, W)."""
+        value = batch["label"] if self.context.kind == "classification" else batch["semantic"]
+        assert isinstance(value, Tensor)
+        return value
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """One step on one batch; a loss that is not finite stops the run."""
+        loss = self.loss(self.logits(self.features(batch)), self.target(batch))
+        if not torch.isfinite(loss):
+            raise KcError(f"{self.name}: the loss is {loss.item()} at step {self.global_step}; try a smaller --lr")
+        return loss
+
+    def configure_optimizers(self) -> Any:
+        """AdamW with a cosine schedule over the task; the encoder, where it is trained, at a tenth of the rate."""
+        config = self.context.config
+        head = [*self.decoder.parameters(), *self.classifier.parameters()]
+        groups: list[dict[str, Any]] = [{"params": head, "lr": config.lr}]
+        if self.network is not None:
+            groups.append({"params": list(self.network.parameters()), "lr": config.lr / 10})
+        optimizer = torch.optim.AdamW(groups, weight_decay=config.weight_decay)
+        steps = max(1, int(self.trainer.estimated_stepping_batches))
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    # -- answering --------------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def predict(self, batch: Batch, vocabulary: Sequence[int]) -> Prediction:
+        """Scores over `vocabulary`; its classes must have been learned."""
+        vocab = tuple(vocabulary)
+        logits = self.logits(self.features(batch))[:, self.classifier.columns(vocab)]
+        if self.context.kind == "classification":
+            return Prediction(vocab, scores=logits)
+        maps = [
+            as_map(semantic_from_scores(z, vocab, size))
+            for z, size in zip(logits, batch["original_size"], strict=True)
+        ]
+        panoptic = (
+            [semantic_to_panoptic(m, self.context.thing_ids) for m in maps] if self.context.kind == "panoptic" else []
+        )
+        return Prediction(vocab, semantic=maps, panoptic=panoptic)
+
+    # -- state ------------------------------------------------------------------------------------------------------
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Weights that were trained and the class of each column."""
+        tensors = {k: v.detach().cpu().contiguous() for k, v in self.state_dict().items()}
+        sizes = [sum(1 for _ in step.bias) for step in self.classifier.steps]
+        return tensors, {"class_ids": list(self.classifier.class_ids), "columns_per_step": sizes}
+
+    def load_state(self, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
+        """Rebuild the head step by step, then read the weights; keys that do not fit are listed in one error."""
+        ids, start = list(meta["class_ids"]), len(self.classifier.class_ids)
+        position = 0
+        for size in meta["columns_per_step"]:
+            step = ids[position : position + size]
+            position += size
+            if position > start:
+                self.classifier.grow(step)
+        own = {k: v for k, v in tensors.items() if not k.startswith("exemplars.")}
+        missing, unexpected = self.load_state_dict(own, strict=False)
+        if missing or unexpected:
+            raise KcError(f"{self.name}: the checkpoint does not fit; missing {missing}, unexpected {unexpected}")
+
+    def trained_parameters(self) -> int:
+        """Parameters that gradients change."""
+        return sum(p.numel() for p in self.parameters() if p.requires_grad)
+
+    def stored_bytes(self) -> int:
+        """Nothing is kept for old tasks."""
+        return 0

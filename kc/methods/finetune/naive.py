@@ -1,0 +1,21 @@
+"""The two ends of the scale: sequential fine-tuning (nothing is done against forgetting) and joint training."""
+
+from __future__ import annotations
+
+from kc.methods.finetune.module import FinetuneModule
+
+
+class Finetune(FinetuneModule):
+    """Train on each task in turn: the lower bound."""
+
+    name = "finetune"
+
+
+class Joint(FinetuneModule):
+    """Train on all tasks seen so far, with all their labels: the upper bound.
+
+    Row t of its matrix is a model trained on everything up to task t; the weights of task t-1 are the starting point.
+    """
+
+    name = "joint"
+    train_scope = "seen"

@@ -1,0 +1,154 @@
+"""Experience replay (Chaudhry et al. 2019, arXiv 1902.10486): half of every batch is exemplars of old tasks."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kc.errors import KcError
+from kc.methods.base import Batch, Context
+from kc.methods.finetune.module import FinetuneModule
+from kc.types import HIDDEN, VOID, Task
+
+
+@dataclass(frozen=True)
+class Exemplar:
+    """One stored image: uint8 (3, h, w), its target as it was labelled then, the classes it is kept for."""
+
+    sample_id: str
+    task: int
+    image: Tensor
+    target: Tensor
+    classes: tuple[int, ...]
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of image and target."""
+        return self.image.numel() + self.target.numel() * self.target.element_size()
+
+
+def priority(seed: int, task: int, sample_id: str) -> int:
+    """A fixed pseudo-random rank. Keeping the lowest n of a stream is a uniform reservoir of size n, in any order."""
+    return zlib.crc32(f"{seed}/{task}/{sample_id}".encode())
+
+
+class Replay(FinetuneModule):
+    """Fine-tuning with a class-balanced reservoir: every seen class may keep `exemplars // n_classes` images."""
+
+    name = "replay"
+
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
+        self.exemplars: list[Exemplar] = []
+        self._offered: dict[int, dict[str, Exemplar]] = {}
+        self._task: Task | None = None
+
+    def start_task(self, task: Task) -> None:
+        """Refuse a budget that leaves a class without an image; forget the last task's candidates."""
+        n_classes = len(self._countable(task.seen_ids))
+        if self.context.config.exemplars < n_classes:
+            raise KcError(
+                f"replay: {self.context.config.exemplars} exemplars for {n_classes} classes; "
+                f"--exemplars must be at least the number of classes"
+            )
+        super().start_task(task)
+        self._task, self._offered = task, {}
+
+    def _countable(self, ids: tuple[int, ...]) -> tuple[int, ...]:
+        return tuple(c for c in ids if c != self.context.background_id)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """A step on the batch and as many exemplars."""
+        if self.current_epoch == 0:
+            self._offer(batch)
+        return super().training_step(self._with_exemplars(batch), batch_idx)
+
+    def _with_exemplars(self, batch: Batch) -> Batch:
+        old = [e for e in self.exemplars if self._task is None or e.task < self._task.index]
+        if not old:
+            return batch
+        n = len(batch["sample_id"])
+        # Torch's global generator, seeded at the start of each task: a resumed task draws the same exemplars.
+        chosen = [old[i] for i in torch.randint(len(old), (n,)).tolist()]
+        target = self.target(batch)
+        images = torch.stack([e.image for e in chosen]).to(batch["image"]) / 255
+        targets = torch.stack([e.target for e in chosen]).to(target)
+        key = "label" if self.context.kind == "classification" else "semantic"
+        return {
+            **batch,
+            "image": torch.cat([batch["image"], images]),
+            "sample_id": [*batch["sample_id"], *(e.sample_id for e in chosen)],
+            key: torch.cat([target, targets]),
+        }
+
+    def _offer(self, batch: Batch) -> None:
+        """Let each image of the batch compete for a place in the reservoir of each of its classes."""
+        assert self._task is not None
+        current = set(self._countable(self._task.class_ids))
+        images = (batch["image"] * 255).round().to("cpu", torch.uint8)
+        targets = self.target(batch).cpu()
+        quota = self._quota(self._task)
+        for sample_id, image, target in zip(batch["sample_id"], images, targets, strict=True):
+            classes = tuple(sorted(current & set(target.unique().tolist())))
+            if not classes:
+                continue
+            kept = target.to(torch.int64 if target.ndim == 0 else torch.uint8)
+            if target.ndim and self.context.background_id is None:
+                # Unlabelled then says nothing of the classes that came later: it must not be trained as "none" now.
+                kept = torch.where(kept == HIDDEN, torch.full_like(kept, VOID), kept)
+            exemplar = Exemplar(sample_id, self._task.index, image.clone(), kept.clone(), classes)
+            for c in classes:
+                places = self._offered.setdefault(c, {})
+                places[sample_id] = exemplar
+                if len(places) > quota:
+                    worst = max(places, key=lambda s: (priority(self.context.seed, exemplar.task, s), s))
+                    del places[worst]
+
+    def _quota(self, task: Task) -> int:
+        return self.context.config.exemplars // len(self._countable(task.seen_ids))
+
+    def end_task(self, task: Task) -> None:
+        """Shrink every old class to the new quota and take in the task's own exemplars."""
+        quota = self._quota(task)
+        wanted: dict[int, list[Exemplar]] = {c: list(p.values()) for c, p in self._offered.items()}
+        for exemplar in self.exemplars:
+            for c in exemplar.classes:
+                wanted.setdefault(c, []).append(exemplar)
+        keep: dict[tuple[int, str], Exemplar] = {}
+        for candidates in wanted.values():
+            ranked = sorted(candidates, key=lambda e: (priority(self.context.seed, e.task, e.sample_id), e.sample_id))
+            keep |= {(e.task, e.sample_id): e for e in ranked[:quota]}
+        self.exemplars = [keep[key] for key in sorted(keep)]
+        self._offered = {}
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Weights, exemplar images and their targets."""
+        tensors, meta = super().state()
+        if self.exemplars:
+            tensors["exemplars.image"] = torch.stack([e.image for e in self.exemplars])
+            tensors["exemplars.target"] = torch.stack([e.target for e in self.exemplars])
+        meta["exemplars"] = [[e.sample_id, e.task, list(e.classes)] for e in self.exemplars]
+        return tensors, meta
+
+    def load_state(self, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
+        """Weights and exemplars."""
+        super().load_state(tensors, meta)
+        self.exemplars = [
+            Exemplar(
+                sample_id,
+                task,
+                tensors["exemplars.image"][i].clone(),
+                tensors["exemplars.target"][i].clone(),
+                tuple(classes),
+            )
+            for i, (sample_id, task, classes) in enumerate(meta["exemplars"])
+        ]
+
+    def stored_bytes(self) -> int:
+        """Bytes of the exemplar images and targets."""
+        return sum(e.bytes for e in self.exemplars)

@@ -1,0 +1,1 @@
+"""Methods that remember: LightningModules without an optimiser."""
