@@ -1,0 +1,1 @@
+"""One reader a source format: class folders, index-PNG masks, COCO panoptic, the embedded sets."""
