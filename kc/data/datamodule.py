@@ -1,0 +1,303 @@
+"""IncrementalDataModule: a benchmark as a stream of tasks, in the form any LightningModule can be trained on.
+
+    data = IncrementalDataModule("camvid", split="6-1", data_root="data")
+    for task in data.tasks:
+        trainer.fit(module, data.task(task.index))
+
+Batches are plain dicts; `kc.data.dataset.collate_training` and `collate_evaluation` name their keys and shapes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal, get_args
+
+import numpy as np
+from lightning.pytorch import LightningDataModule
+from torch.utils.data import DataLoader
+
+from kc.data.dataset import (
+    Item,
+    LabelledImages,
+    SeededSampler,
+    View,
+    collate_evaluation,
+    collate_training,
+    generator_of,
+    hidden_label,
+    seed_worker,
+)
+from kc.data.manifest import Manifest, load_manifest
+from kc.data.readers.base import Reader
+from kc.data.readers.open import open_reader
+from kc.data.sample_cache import MemoryBudget, SampleCache
+from kc.data.split import SETTINGS, build_tasks, images_with, samples_of_task, visible_ids
+from kc.errors import DataError, SplitError, unknown_name
+from kc.types import VOID, BoolArray, ClassInfo, Int64Array, Setting, SplitName, Task
+
+Scope = Literal["task", "seen", "all"]
+SCOPES: tuple[Scope, ...] = get_args(Scope)
+CACHE_BYTES = 1 << 30
+"""What decoded samples may take in memory, over all splits of one data module."""
+
+
+class IncrementalDataModule(LightningDataModule):
+    """A benchmark cut into tasks: loaders of one task, of all seen tasks, of each seen task alone, of everything.
+
+    `manifest`: a benchmark's name, its YAML file, or a loaded `Manifest`. `tasks`, `split`, `class_order`: see
+    `kc.data.split.build_tasks`. `setting`: which images and labels a task's training sees (the table at the top of
+    `kc.data.split`). `data_root`: folder of the data sets. `limit_images`: at most so many images a split.
+    `augment`: mirror training images at random. `readers`: use these instead of opening the manifest's source.
+    `cache_samples`: keep up to 1 GiB of decoded samples in memory, because every task evaluates on the same test
+    images again; only the main process keeps, so it helps with `num_workers=0`.
+
+    The order, the content and the augmentation of batches depend on (seed, task, epoch), never on `num_workers`.
+    Wrong arguments raise before any data is read; data is read at `setup`, or when first asked for.
+    """
+
+    def __init__(
+        self,
+        manifest: Manifest | str | Path,
+        *,
+        tasks: int | None = None,
+        split: str | None = None,
+        setting: Setting = "overlapped",
+        class_order: str = "natural",
+        data_root: str | Path | None = None,
+        batch_size: int = 16,
+        num_workers: int = 0,
+        seed: int = 0,
+        limit_images: int | None = None,
+        augment: bool = False,
+        cache_samples: bool = True,
+        readers: Mapping[SplitName, Reader] | None = None,
+    ) -> None:
+        super().__init__()
+        if setting not in SETTINGS:
+            raise unknown_name("setting", setting, SETTINGS)
+        for name, value, least in (
+            ("batch_size", batch_size, 1),
+            ("num_workers", num_workers, 0),
+            ("seed", seed, 0),
+            ("limit_images", 1 if limit_images is None else limit_images, 1),
+        ):
+            if value < least:
+                raise DataError(f"{name} must be at least {least}, not {value}.")
+        self.manifest = load_manifest(manifest) if isinstance(manifest, str | Path) else manifest
+        self.tasks: tuple[Task, ...] = build_tasks(self.manifest, tasks, split, class_order)
+        self.classes: dict[int, ClassInfo] = {c.id: c for c in self.manifest.info}
+        self.class_ids: tuple[int, ...] = tuple(self.classes)
+        self.background_id = next((c.id for c in self.manifest.info if c.background), None)
+        self.hidden_id = hidden_label(self.manifest.task_kind, self.background_id)
+        self.setting: Setting = setting
+        self.data_root = None if data_root is None else Path(data_root)
+        self.batch_size = batch_size
+        self.num_workers = num_workers
+        self.seed = seed
+        self.limit_images = limit_images
+        self.augment = augment
+        self._budget = MemoryBudget(CACHE_BYTES if cache_samples else 0)
+        self._samples: dict[SplitName, SampleCache] = {}
+        if readers is not None:
+            self._samples = {name: SampleCache(reader, self._budget) for name, reader in readers.items()}
+        self._injected = readers is not None
+        self._train_indices: dict[int, Int64Array] = {}
+        self.save_hyperparameters(
+            {
+                "benchmark": self.manifest.name,
+                "tasks": len(self.tasks),
+                "split": split,
+                "setting": setting,
+                "class_order": str(class_order),
+                "batch_size": batch_size,
+                "seed": seed,
+                "limit_images": limit_images,
+                "augment": augment,
+            }
+        )
+
+    @property
+    def splits(self) -> tuple[SplitName, ...]:
+        """The splits this benchmark has, of train, val and test."""
+        return tuple(self._samples) if self._injected else tuple(self.manifest.splits)
+
+    def setup(self, stage: str | None = None) -> None:
+        """Open every split and check that no task is empty; raises `SplitError` or the reader's error."""
+        for split in self.splits:
+            self._cache(split)
+        if "train" in self.splits:
+            for task in self.tasks:
+                self._indices_of_task(task.index)
+
+    def presence(self, split: SplitName) -> BoolArray:
+        """(n, C) bool: which class (columns in manifest order, `class_ids`) each image of `split` holds."""
+        return self._cache(split).reader.class_table
+
+    def n_images(self, split: SplitName, task: int, scope: Scope = "task") -> int:
+        """How many images `dataset(split, task, scope)` has."""
+        return len(self._select(split, self._checked(task), scope))
+
+    def dataset(
+        self,
+        split: SplitName,
+        task: int,
+        scope: Scope = "task",
+        *,
+        at: int | None = None,
+        raw: bool | None = None,
+        with_images: bool = True,
+    ) -> LabelledImages:
+        """The images of one scope, with the labels that may be seen.
+
+        train, "task": the task's images under the setting, hidden labels as `hidden_id`. train, "seen": the images
+        of tasks 0..task, each once, labels of all seen classes. "all": every image, every label.
+        val and test, "task": images that hold a class of the task; "seen": that hold any seen class; the labels of
+        all classes seen at task `at` (default: `task`) stay, later ones become VOID.
+
+        `raw`: also give original uint8 images (default: in the evaluation of segmentation, where mask proposals need
+        them). `with_images=False`: leave out the network's input. Raises `SplitError` for an empty training task or
+        a wrong `task` or `at`, `UnknownNameError` for a split or scope that does not exist.
+        """
+        task = self._checked(task)
+        shown_at = self._shown_at(split, task, at)
+        indices = self._select(split, task, scope)
+        training = split == "train"
+        if scope == "all":
+            keep = None
+        elif training and scope == "task":
+            keep = visible_ids(self.tasks[task], self.setting, self.background_id)
+        else:
+            keep = self.tasks[shown_at].seen_ids
+        # Future classes are not part of the question an evaluation asks, so there they are void, not background.
+        view = View(indices, keep, self.hidden_id if training else VOID, training)
+        kind = self.manifest.task_kind
+        height, width = self.manifest.input_size
+        return LabelledImages(
+            self._cache(split),
+            view,
+            kind=kind,
+            size=(height, width),
+            class_ids=self.class_ids,
+            seed=self.seed,
+            augment=self.augment and training,
+            raw=(not training and kind != "classification") if raw is None else raw,
+            with_images=with_images,
+        )
+
+    def loader(
+        self,
+        split: SplitName,
+        task: int,
+        scope: Scope = "task",
+        shuffle: bool = False,
+        *,
+        at: int | None = None,
+        raw: bool | None = None,
+        with_images: bool = True,
+    ) -> DataLoader[Item]:
+        """A loader over `dataset(...)`, in the reader's order or shuffled by (seed, task, epoch)."""
+        data = self.dataset(split, task, scope, at=at, raw=raw, with_images=with_images)
+        return DataLoader(
+            data,
+            batch_size=self.batch_size,
+            sampler=SeededSampler(len(data), shuffle=shuffle, seed=self.seed, task=task),
+            num_workers=self.num_workers,
+            collate_fn=collate_training if data.view.training else collate_evaluation,
+            worker_init_fn=seed_worker,
+            # Its own generator: drawing worker seeds must not move the global one.
+            generator=generator_of(self.seed, task),
+            persistent_workers=self.num_workers > 0,
+        )
+
+    def task(
+        self, t: int, scope: Scope = "task", *, raw: bool | None = None, with_images: bool = True
+    ) -> TaskDataModule:
+        """The LightningDataModule of task `t`, for `Trainer.fit`, `validate` and `test`."""
+        return TaskDataModule(self, self._checked(t), scope, raw=raw, with_images=with_images)
+
+    def _cache(self, split: SplitName) -> SampleCache:
+        if split not in self.splits:
+            raise unknown_name(f"split of {self.manifest.name}", split, self.splits)
+        if split not in self._samples:
+            reader = open_reader(self.manifest, split, self.data_root, self.limit_images)
+            self._samples[split] = SampleCache(reader, self._budget)
+        return self._samples[split]
+
+    def _checked(self, task: int) -> int:
+        if not 0 <= task < len(self.tasks):
+            raise SplitError(f"task {task} does not exist: this stream has tasks 0 to {len(self.tasks) - 1}.")
+        return task
+
+    def _shown_at(self, split: SplitName, task: int, at: int | None) -> int:
+        if at is None:
+            return task
+        if split == "train":
+            raise SplitError("`at` is for evaluation; what training on a task may see follows from the setting.")
+        if self._checked(at) < task:
+            raise SplitError(f"at={at} is before task {task}, whose classes would all be void.")
+        return at
+
+    def _indices_of_task(self, task: int) -> Int64Array:
+        if task not in self._train_indices:
+            table = self.presence("train")
+            self._train_indices[task] = samples_of_task(
+                table, self.class_ids, self.tasks, task, self.setting, self.background_id, self.seed
+            )
+        return self._train_indices[task]
+
+    def _select(self, split: SplitName, task: int, scope: Scope) -> Int64Array:
+        if scope not in SCOPES:
+            raise unknown_name("scope", scope, SCOPES)
+        table = self.presence(split)
+        if scope == "all":
+            return np.arange(len(table), dtype=np.int64)
+        if split == "train":
+            first = task if scope == "task" else 0
+            parts = [self._indices_of_task(t) for t in range(first, task + 1)]
+            return np.unique(np.concatenate(parts))
+        wanted = self.tasks[task].class_ids if scope == "task" else self.tasks[task].seen_ids
+        chosen = images_with(table, self.class_ids, set(wanted) - {self.background_id})
+        return np.flatnonzero(chosen).astype(np.int64)
+
+
+class TaskDataModule(LightningDataModule):
+    """One task of a stream. Training and validation follow `scope`; testing has one loader a seen task.
+
+    The test loader of task i holds the images with a class of task i and keeps the labels of all classes seen at
+    this task: one row of the score matrix. With scope "all", every task counts as seen.
+    """
+
+    def __init__(
+        self, parent: IncrementalDataModule, index: int, scope: Scope, *, raw: bool | None, with_images: bool
+    ) -> None:
+        super().__init__()
+        if scope not in SCOPES:
+            raise unknown_name("scope", scope, SCOPES)
+        self.parent = parent
+        self.index = index
+        self.scope: Scope = scope
+        self.raw = raw
+        self.with_images = with_images
+        # Kept in checkpoints, but not sent to loggers, where they could clash with the module's own.
+        self.save_hyperparameters({**parent.hparams, "task": index, "scope": scope}, logger=False)
+
+    def train_dataloader(self) -> DataLoader[Item]:
+        """Shuffled by (seed, task, epoch)."""
+        return self.parent.loader(
+            "train", self.index, self.scope, shuffle=True, raw=self.raw, with_images=self.with_images
+        )
+
+    def val_dataloader(self) -> list[DataLoader[Item]]:
+        """One loader over the validation split in the same scope; none where the benchmark has no such split."""
+        if "val" not in self.parent.splits:
+            return []
+        return [self.parent.loader("val", self.index, self.scope, raw=self.raw, with_images=self.with_images)]
+
+    def test_dataloader(self) -> list[DataLoader[Item]]:
+        """One loader a seen task, in order."""
+        last = len(self.parent.tasks) - 1 if self.scope == "all" else self.index
+        return [
+            self.parent.loader("test", t, "task", at=last, raw=self.raw, with_images=self.with_images)
+            for t in range(last + 1)
+        ]

@@ -1,0 +1,86 @@
+"""Decoded samples kept in memory, because a stream evaluates on the same test images after every task."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from torch.utils.data import get_worker_info
+
+from kc.types import Sample
+
+if TYPE_CHECKING:
+    from kc.data.readers.base import Reader
+
+
+class SampleCache:
+    """Decoded samples of one split, kept in memory compactly, as long as the shared budget lasts.
+
+    Images stay uint8; class ids become uint8 (int16 for benchmarks with ids above 255), instance numbers int16 or
+    int32. Loader workers read what was kept before they started but keep nothing themselves.
+    """
+
+    def __init__(self, reader: Reader, budget: MemoryBudget) -> None:
+        self.reader = reader
+        self.budget = budget
+        self._kept: dict[int, Sample] = {}
+
+    def read(self, index: int) -> Sample:
+        """Sample `index` of the reader, from memory where it is kept."""
+        kept = self._kept.get(index)
+        if kept is not None:
+            return _widened(kept)
+        sample = self.reader.read(index)
+        # The budget cannot be shared between processes, so only the main one spends it.
+        if get_worker_info() is None and self.budget.left > 0:
+            narrow = _narrowed(sample)
+            if self.budget.take(_n_bytes(narrow)):
+                self._kept[index] = narrow
+        return sample
+
+
+@dataclass
+class MemoryBudget:
+    """Bytes that may still be kept."""
+
+    left: int
+
+    def take(self, n_bytes: int) -> bool:
+        """Whether `n_bytes` fitted; if so they are spent."""
+        if n_bytes > self.left:
+            return False
+        self.left -= n_bytes
+        return True
+
+
+def _narrowed(sample: Sample) -> Sample:
+    # Sample's fields are typed for the callers of readers; inside the cache they are held narrower on purpose.
+    panoptic: Any = sample.panoptic
+    semantic: Any = sample.semantic
+    if panoptic is not None:
+        # The semantic map is the first channel, so it is not kept twice.
+        panoptic = _smallest(panoptic)
+        semantic = None
+    elif semantic is not None:
+        semantic = _smallest(semantic)
+    return Sample(sample.id, sample.image, sample.label, semantic, panoptic, sample.crowd)
+
+
+def _smallest(labels: Any) -> Any:
+    top = int(labels.max(initial=0))
+    return labels.astype(np.uint8 if top <= 255 else np.int16 if top <= 32767 else np.int32)
+
+
+def _widened(sample: Sample) -> Sample:
+    semantic, panoptic = sample.semantic, sample.panoptic
+    if panoptic is not None:
+        panoptic = panoptic.astype(np.int32)
+        semantic = panoptic[..., 0].astype(np.int64)
+    elif semantic is not None:
+        semantic = semantic.astype(np.int64)
+    return Sample(sample.id, sample.image, sample.label, semantic, panoptic, sample.crowd)
+
+
+def _n_bytes(sample: Sample) -> int:
+    return sum(a.nbytes for a in (sample.image, sample.semantic, sample.panoptic) if a is not None)
