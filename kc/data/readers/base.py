@@ -1,0 +1,122 @@
+"""What every reader offers, and the careful reading of image and mask files that they share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol, Self
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageOps
+
+from kc.data.manifest import Manifest
+from kc.errors import DataError
+from kc.types import VOID, BoolArray, Int64Array, Sample, UInt8Array
+
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm"})
+_BROKEN = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
+_DEEP_MODES = ("I", "F", "I;16", "I;16B", "I;16L")
+
+
+class Reader(Protocol):
+    """Random access to the labelled images of one split, in a fixed order.
+
+    `sample_ids`: unique in the benchmark ("train/0001TP_006690"). `class_table` (n, C) bool: which manifest classes
+    (columns in manifest order) each sample holds.
+    """
+
+    @property
+    def sample_ids(self) -> list[str]: ...
+
+    @property
+    def class_table(self) -> BoolArray: ...
+
+    def __len__(self) -> int: ...
+
+    def read(self, index: int) -> Sample:
+        """The sample at its original resolution. Raises DataError, naming the file, if it does not fit."""
+        ...
+
+    def select(self, indices: Sequence[int]) -> Self:
+        """A reader of only these samples, in this order."""
+        ...
+
+
+def inside(root: Path, relative: str | Path) -> Path:
+    """The path under `root`, with links followed.
+
+    Raises:
+        DataError: the path, or what a link in it points to, lies outside `root`.
+    """
+    base = root.resolve()
+    path = (base / relative).resolve()
+    if not path.is_relative_to(base):
+        raise DataError(f"{root / relative}: leaves the data folder {base} (it points to {path}); copy the data inside")
+    return path
+
+
+def list_files(root: Path, folder: str, suffixes: frozenset[str] = IMAGE_SUFFIXES) -> list[str]:
+    """Paths, relative to `root`, of the files in `folder` with these suffixes, sorted by name; hidden ones are left.
+
+    Raises:
+        DataError: the folder is missing.
+    """
+    path = inside(root, folder)
+    if not path.is_dir():
+        raise DataError(f"{path}: no such folder; the manifest expects images there")
+    names = (entry.name for entry in path.iterdir() if entry.suffix.lower() in suffixes)
+    return [f"{folder}/{name}" for name in sorted(names) if not name.startswith(".")]
+
+
+def read_image(root: Path, relative: str) -> UInt8Array:
+    """An image file as (H, W, 3) uint8 RGB, turned upright by its EXIF orientation; grey and CMYK become RGB.
+
+    Raises:
+        DataError: the file is missing, corrupt, deeper than 8 bits, or outside `root`.
+    """
+    path = inside(root, relative)
+    try:
+        with Image.open(path) as image:
+            if image.mode in _DEEP_MODES:
+                raise DataError(f"{path}: image mode {image.mode!r} is deeper than 8 bits; convert it to 8-bit RGB")
+            upright = ImageOps.exif_transpose(image)
+            return np.array(upright.convert("RGB"))
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: the image is missing") from error
+    except _BROKEN as error:
+        raise DataError(f"{path}: cannot read the image, the file is corrupt or not an image ({error})") from error
+
+
+def read_mask(root: Path, relative: str, channels: int) -> npt.NDArray[np.integer]:
+    """A mask PNG as stored: (H, W) integer values for `channels` 1, (H, W, 3) uint8 for 3.
+
+    Raises:
+        DataError: the file is missing, corrupt, has another number of channels, or lies outside `root`.
+    """
+    path = inside(root, relative)
+    try:
+        with Image.open(path) as image:
+            if channels == 1 and image.mode not in ("L", "P", "I", "I;16", "1"):
+                raise DataError(f"{path}: mask mode {image.mode!r}; expected one channel of class ids (mode L or P)")
+            if channels == 3 and image.mode != "RGB":
+                raise DataError(f"{path}: mask mode {image.mode!r}; expected RGB segment ids (R + 256 G + 65536 B)")
+            values: npt.NDArray[np.integer] = np.array(image)
+            return values.astype(np.uint8) if values.dtype == np.bool_ else values
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: the mask is missing") from error
+    except _BROKEN as error:
+        raise DataError(f"{path}: cannot read the mask, the file is corrupt or not an image ({error})") from error
+
+
+def check_same_size(image_file: str, image: UInt8Array, mask_file: str, mask: npt.NDArray[np.integer]) -> None:
+    """Raise DataError unless image and mask have the same height and width."""
+    if image.shape[:2] != mask.shape[:2]:
+        (h, w), (mask_h, mask_w) = image.shape[:2], mask.shape[:2]
+        raise DataError(f"{mask_file}: the mask is {mask_w}x{mask_h} but its image {image_file} is {w}x{h}")
+
+
+def presence(semantic: Int64Array, manifest: Manifest) -> BoolArray:
+    """Which manifest classes (C,) a semantic map (H, W) of class ids and VOID holds."""
+    held = np.unique(semantic)
+    return np.isin(np.asarray(manifest.class_ids()), held[held != VOID])

@@ -1,0 +1,220 @@
+"""The benchmarks that need no download: `digit-scenes` (panoptic) and its classification twin `digits`.
+
+They are made once from files of installed packages (see scenes.py) and kept as plain .npy arrays in the cache folder.
+"""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+
+from kc.data.cache import atomic_folder, cache_dir
+from kc.data.manifest import Manifest
+from kc.data.readers import scenes
+from kc.data.sources import EmbeddedSource, EmbeddedSplit
+from kc.errors import DataError, ManifestError
+from kc.types import BoolArray, Int64Array, Sample, SplitName, UInt8Array
+
+Arrays = dict[str, npt.NDArray[np.uint8]]
+_COMPLETE = "arrays.txt"
+"""Lists the arrays of a cache folder."""
+
+_DIGIT_NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+
+
+@dataclass(frozen=True)
+class DigitReader:
+    """`digits`: 28 x 28 handwritten digits as grey RGB; class ids 0..9."""
+
+    manifest: Manifest
+    split: SplitName
+    images: UInt8Array
+    digits: Int64Array
+    indices: Int64Array
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    @cached_property
+    def sample_ids(self) -> list[str]:
+        """ "SPLIT/NUMBER"."""
+        return [f"{self.split}/{i:05d}" for i in self.indices.tolist()]
+
+    @cached_property
+    def class_table(self) -> BoolArray:
+        """(n, 10) bool, one True a row."""
+        table: BoolArray = self.digits[self.indices][:, None] == np.asarray(self.manifest.class_ids())[None, :]
+        return table
+
+    def read(self, index: int) -> Sample:
+        """The digit as (28, 28, 3) uint8, bright on black, with its value as `label`."""
+        i = int(self.indices[index])
+        image = np.repeat(self.images[i][..., None], 3, axis=2)
+        return Sample(self.sample_ids[index], image, label=int(self.digits[i]))
+
+    def select(self, indices: Sequence[int]) -> Self:
+        """A reader of only these samples."""
+        return replace(self, indices=self.indices[np.asarray(indices, dtype=np.int64)])
+
+
+@dataclass(frozen=True)
+class SceneReader:
+    """`digit-scenes`: 128 x 128 scenes; class 0 is background, digit d is class d + 1, instances in order of depth."""
+
+    manifest: Manifest
+    split: SplitName
+    images: UInt8Array
+    semantics: UInt8Array
+    instances: UInt8Array
+    indices: Int64Array
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    @cached_property
+    def sample_ids(self) -> list[str]:
+        """ "SPLIT/NUMBER"."""
+        return [f"{self.split}/{i:05d}" for i in self.indices.tolist()]
+
+    @cached_property
+    def class_table(self) -> BoolArray:
+        """(n, 11) bool."""
+        held = np.zeros((len(self.images), 256), dtype=np.bool_)
+        held[np.arange(len(self.images))[:, None], self.semantics.reshape(len(self.images), -1)] = True
+        table: BoolArray = held[self.indices][:, list(self.manifest.class_ids())]
+        return table
+
+    def read(self, index: int) -> Sample:
+        """Image, panoptic map and semantic map."""
+        i = int(self.indices[index])
+        image, semantic = np.array(self.images[i]), self.semantics[i].astype(np.int64)
+        if self.manifest.task_kind == "semantic":
+            return Sample(self.sample_ids[index], image, semantic=semantic)
+        panoptic = np.stack([self.semantics[i], self.instances[i]], axis=-1).astype(np.int32)
+        return Sample(self.sample_ids[index], image, semantic=semantic, panoptic=panoptic)
+
+    def select(self, indices: Sequence[int]) -> Self:
+        """A reader of only these samples."""
+        return replace(self, indices=self.indices[np.asarray(indices, dtype=np.int64)])
+
+
+def open_embedded(manifest: Manifest, split: SplitName) -> DigitReader | SceneReader:
+    """The reader of one split of an embedded set; makes and caches the arrays of all its splits at first use.
+
+    Raises:
+        ManifestError: the classes or counts do not fit the set.
+        DataError: a package's data or the cache folder cannot be used.
+    """
+    source = manifest.source
+    assert isinstance(source, EmbeddedSource)
+    _check_classes(manifest, offset=1 if source.collection == "digit-scenes" else 0)
+    if "val" in manifest.splits:
+        raise ManifestError(f"{manifest.name}: {source.collection} has splits train and test, no val")
+    if source.collection == "digits":
+        arrays = _cached(manifest, lambda: _digit_arrays(manifest, source.seed))
+        images, digits = arrays[f"{split}-images"], arrays[f"{split}-digits"].astype(np.int64)
+        return DigitReader(manifest, split, images, digits, np.arange(len(images), dtype=np.int64))
+    arrays = _cached(manifest, lambda: _scene_arrays(manifest, source.seed))
+    images, semantics, instances = (arrays[f"{split}-{part}"] for part in ("images", "semantics", "instances"))
+    return SceneReader(manifest, split, images, semantics, instances, np.arange(len(images), dtype=np.int64))
+
+
+def _check_classes(manifest: Manifest, offset: int) -> None:
+    wanted = dict(enumerate(_DIGIT_NAMES, start=offset)) | ({0: "background"} if offset else {})
+    found = dict(zip(manifest.class_ids(), manifest.class_names(), strict=True))
+    if found != wanted or (offset and manifest.background_id != 0):
+        listed = ", ".join(f"{i} {wanted[i]}" for i in sorted(wanted))
+        raise ManifestError(
+            f"{manifest.name}: classes of this embedded set are {listed} (0 background: true); the manifest has {found}"
+        )
+    if offset and manifest.task_kind == "panoptic" and set(manifest.thing_ids) != set(range(1, 11)):
+        raise ManifestError(f"{manifest.name}: classes 1 to 10 are things (thing: true), class 0 is not")
+
+
+def _count(manifest: Manifest, split: SplitName) -> int:
+    part = manifest.splits.get(split)
+    return part.count if isinstance(part, EmbeddedSplit) else 0
+
+
+def _digit_arrays(manifest: Manifest, seed: int) -> Arrays:
+    pools = scenes.digit_pools(seed)
+    arrays: Arrays = {}
+    for split, images, digits in (
+        ("train", pools.train_images, pools.train_digits),
+        ("test", pools.test_images, pools.test_digits),
+    ):
+        n = _count(manifest, "train" if split == "train" else "test")
+        if n > len(images):
+            raise ManifestError(f"{manifest.name}: splits.{split}.count is {n}; there are {len(images)} digits")
+        keep = np.sort(np.random.default_rng([seed, 5]).permutation(len(images))[:n])
+        arrays[f"{split}-images"], arrays[f"{split}-digits"] = images[keep], digits[keep].astype(np.uint8)
+    return arrays
+
+
+def _scene_arrays(manifest: Manifest, seed: int) -> Arrays:
+    pools = scenes.digit_pools(seed)
+    n_train, n_test = _count(manifest, "train"), _count(manifest, "test")
+    composed = itertools.chain(
+        scenes.compose_split(pools.train_images, pools.train_digits, n_train, seed, test=False),
+        scenes.compose_split(pools.test_images, pools.test_digits, n_test, seed, test=True),
+    )
+    made = list(_with_progress("Composing digit-scenes (once, then cached)", n_train + n_test, composed))
+    arrays: Arrays = {}
+    for split, part in (("train", made[:n_train]), ("test", made[n_train:])):
+        shape = (len(part), scenes.SIZE, scenes.SIZE)
+        arrays[f"{split}-images"] = np.array([scene.image for scene in part], dtype=np.uint8).reshape(*shape, 3)
+        # -1 is background, digit d is class d + 1.
+        arrays[f"{split}-semantics"] = np.array([scene.digit + 1 for scene in part], dtype=np.uint8).reshape(shape)
+        arrays[f"{split}-instances"] = np.array([scene.instance for scene in part], dtype=np.uint8).reshape(shape)
+    return arrays
+
+
+def _cached(manifest: Manifest, make: Callable[[], Arrays]) -> Arrays:
+    """The arrays of an embedded set, memory-mapped from the cache folder, where `make` puts them at first use."""
+    folder = cache_dir() / f"{manifest.name}-{manifest.fingerprint[:16]}-v{scenes.VERSION}"
+    stored = _load(folder)
+    if stored is None:
+        arrays = make()
+        shutil.rmtree(folder, ignore_errors=True)  # damaged, or not there
+        with atomic_folder(folder) as temporary:
+            for name, array in arrays.items():
+                np.save(temporary / f"{name}.npy", array, allow_pickle=False)
+            (temporary / _COMPLETE).write_text("\n".join(sorted(arrays)), encoding="utf-8")
+        stored = _load(folder)
+    if stored is None:
+        raise DataError(f"{folder}: cannot read back what was just written; remove the folder and try again")
+    return stored
+
+
+def _load(folder: Path) -> Arrays | None:
+    """The stored arrays; None where they are absent or a file of them is missing or cut short."""
+    try:
+        names = (folder / _COMPLETE).read_text(encoding="utf-8").split()
+        return {name: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in names}
+    except (OSError, ValueError, EOFError):
+        return None
+
+
+def _with_progress(text: str, total: int, items: Iterable[scenes.Scene]) -> Iterator[scenes.Scene]:
+    """The items unchanged; a progress bar on stderr appears once they have taken two seconds."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True, disable=False, auto_refresh=False) as progress:
+        task = progress.add_task(text, total=total, visible=False)
+        start = time.monotonic()
+        for item in items:
+            yield item
+            late = time.monotonic() - start > 2.0
+            progress.update(task, advance=1, visible=late)
+            if late:
+                progress.refresh()

@@ -1,0 +1,108 @@
+"""From a manifest to a reader: where the data lies, which format it has, how much of it is wanted."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from kc.data.manifest import Manifest
+from kc.data.readers.base import Reader, inside
+from kc.data.readers.coco_panoptic import CocoPanopticReader
+from kc.data.readers.embedded import open_embedded
+from kc.data.readers.folder import FolderReader
+from kc.data.readers.index_png import IndexPngReader
+from kc.data.sources import EmbeddedSource
+from kc.errors import DataError
+from kc.types import SplitName
+
+READERS: dict[str, Callable[[Manifest, SplitName, Path], Reader]] = {
+    "folder": FolderReader.open,
+    "index_png": IndexPngReader.open,
+    "coco_panoptic": CocoPanopticReader.open,
+}
+"""Reader name of a manifest -> what opens a split of it. The embedded sets need no folder: see `open_reader`."""
+
+
+def open_reader(
+    manifest: Manifest, split: SplitName, data_root: Path | None = None, limit: int | None = None
+) -> Reader:
+    """The reader of one split, of at most `limit` samples.
+
+    A limit keeps the order: classification takes round-robin over the classes, so that every class keeps images;
+    segmentation takes evenly spaced samples.
+
+    Raises:
+        DataError: the split or the data is missing, or does not fit the manifest.
+    """
+    if split not in manifest.splits:
+        raise DataError(f"{manifest.name} has no split {split!r}; its splits: {', '.join(manifest.splits)}")
+    if limit is not None and limit < 1:
+        raise DataError(f"a limit of {limit} images leaves nothing; give at least 1")
+    reader: Reader
+    if isinstance(manifest.source, EmbeddedSource):
+        reader = open_embedded(manifest, split)
+    else:
+        root = resolve_data_root(manifest, data_root)
+        _verify_checksums(manifest, root)
+        reader = READERS[manifest.source.reader](manifest, split, root)
+    if limit is None or limit >= len(reader):
+        return reader
+    if manifest.task_kind == "classification":
+        return reader.select(_round_robin(np.argmax(reader.class_table, axis=1), limit))
+    return reader.select([i * len(reader) // limit for i in range(limit)])
+
+
+def resolve_data_root(manifest: Manifest, data_root: Path | None = None) -> Path:
+    """The folder that holds the benchmark's files.
+
+    `data_root`, else the environment variable KC_DATA, joined with the manifest's `folder`; or that root itself
+    where the manifest's files lie directly in it.
+
+    Raises:
+        DataError: neither exists; names the paths looked for, the homepage, `--data-root` and KC_DATA.
+    """
+    if isinstance(manifest.source, EmbeddedSource):
+        raise DataError(f"{manifest.name} is embedded: it has no data folder")
+    how = f"Get the data from {manifest.homepage} and say where it is with --data-root or KC_DATA. {manifest.obtain}"
+    given = data_root if data_root is not None else os.environ.get("KC_DATA")
+    if not given:
+        raise DataError(f"{manifest.name} needs a data folder {manifest.source.folder!r}. {how}".rstrip())
+    root = Path(given).expanduser()
+    folder = root / manifest.source.folder  # may be a link: from here on, what it points to is the root
+    if folder.is_dir():
+        return folder.resolve()
+    if all(inside(root, path).exists() for path in _paths(manifest)):
+        return root.resolve()
+    raise DataError(f"{manifest.name}: no data in {folder}, nor directly in {root}. {how}".rstrip())
+
+
+def _paths(manifest: Manifest) -> list[str]:
+    """Every file and folder that the splits name."""
+    parts = [split.model_dump(exclude={"reader"}) for split in manifest.splits.values()]
+    return [str(path) for part in parts for path in part.values()]
+
+
+def _verify_checksums(manifest: Manifest, root: Path) -> None:
+    for name, wanted in manifest.checksum.items():
+        path = inside(root, name)
+        try:
+            with path.open("rb") as file:
+                found = "sha256:" + hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            raise DataError(f"{path}: cannot read it to verify its checksum ({error.strerror})") from error
+        if found != wanted:
+            raise DataError(f"{path}: its checksum is {found}, the manifest says {wanted}; download the file again")
+
+
+def _round_robin(columns: np.ndarray[tuple[int, ...], np.dtype[np.int64]], limit: int) -> list[int]:
+    """The first `limit` of: first image of every class, second image of every class, ...; ascending."""
+    turn = np.zeros(len(columns), dtype=np.int64)
+    for column in np.unique(columns):
+        members = np.flatnonzero(columns == column)
+        turn[members] = np.arange(len(members))
+    order = np.lexsort((columns, turn))
+    return sorted(order[:limit].tolist())
