@@ -1,0 +1,269 @@
+"""The comparison as one table (terminal, Markdown) and as sentences."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from kc.report import words
+from kc.report.merge import MergedMethod, Stat, merge_seeds
+from kc.report.records import METRIC_NAMES, Results
+
+
+@dataclass(frozen=True)
+class Column:
+    """One quantity of the table; `better` says which end wins, `short` fits a terminal heading."""
+
+    key: str
+    title: str
+    short: str
+    better: Literal["high", "low"]
+    text: Callable[[float, float], str]
+
+    @property
+    def arrow(self) -> str:
+        """Up or down: where better values lie."""
+        return "↑" if self.better == "high" else "↓"
+
+
+def _points(value: float, deviation: float) -> str:
+    return words.points(value, deviation)
+
+
+COLUMNS = (
+    Column("average", "Average", "average", "high", _points),
+    Column("average_incremental", "Average incremental", "average\nincremental", "high", _points),
+    Column("forgetting", "Forgetting", "forgetting", "low", _points),
+    Column("backward_transfer", "Backward transfer", "backward\ntransfer", "high", _points),
+    Column("forward_transfer", "Forward transfer", "forward\ntransfer", "high", _points),
+    Column("seconds", "Time", "time", "low", words.seconds),
+    Column("peak_rss_bytes", "Peak memory", "peak\nmemory", "low", words.size),
+    Column("stored_bytes", "Stored", "stored", "low", words.size),
+    Column("trained_parameters", "Trained parameters", "trained\nparameters", "low", words.count),
+)
+# What the page adds: half of the runs cannot know it, so it would cost the terminal a column of dashes.
+INTRANSIGENCE = Column("intransigence", "Intransigence", "intran-\nsigence", "low", _points)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One value: its text, the number behind it (NaN undefined), whether it wins its column, its footnote (from 1)."""
+
+    text: str
+    value: float
+    best: bool = False
+    note: int | None = None
+
+    @property
+    def marked(self) -> str:
+        """The text with a superscript footnote number."""
+        digits = str(self.note).translate(str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")) if self.note else ""
+        return self.text + digits
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The table before any layout: `cells[m][c]` of `methods[m]` and `columns[c]`, and the footnotes in order."""
+
+    title: str
+    methods: tuple[str, ...]
+    columns: tuple[Column, ...]
+    cells: tuple[tuple[Cell, ...], ...]
+    notes: tuple[str, ...]
+
+
+def grid(results: Results, columns: tuple[Column, ...] = COLUMNS) -> Grid:
+    """Every quantity of every method, best ones marked, reasons of undefined values numbered.
+
+    A column in which no method has a value stays: its absence would hide the question.
+    """
+    merged = merge_seeds(results)
+    reasons: dict[tuple[str, str], list[str]] = {}
+    for column in columns:
+        for m in merged:
+            if column.key in METRIC_NAMES and (reason := m.undefined.get(column.key)):
+                reasons.setdefault((column.title.lower(), reason), []).append(m.name)
+    numbers = {key: i + 1 for i, key in enumerate(reasons)}
+    every = len(merged)
+    notes = tuple(
+        f"{title}{'' if len(names) == every else ' of ' + words.listing(names, 9)}: {reason}"
+        for (title, reason), names in reasons.items()
+    )
+    table = [[_cell(m, column, numbers) for column in columns] for m in merged]
+    for c, column in enumerate(columns):
+        known = [row[c].value for row in table if not math.isnan(row[c].value)]
+        if len(known) < 2:
+            continue  # nothing to win against
+        top = max(known) if column.better == "high" else min(known)
+        shown = {column.text(v, math.nan) for v in known}
+        for row in table:
+            # Compared as printed: of two values that read the same, neither is better.
+            best = len(shown) > 1 and column.text(row[c].value, math.nan) == column.text(top, math.nan)
+            row[c] = Cell(row[c].text, row[c].value, best, row[c].note)
+    return Grid(headline(results), tuple(m.name for m in merged), columns, tuple(map(tuple, table)), notes)
+
+
+def _cell(m: MergedMethod, column: Column, numbers: dict[tuple[str, str], int]) -> Cell:
+    if column.key in METRIC_NAMES:
+        name = column.key
+        stat: Stat = m.metrics[name]
+        note = numbers.get((column.title.lower(), m.undefined.get(name, "")))
+    else:
+        stat, note = m.cost[column.key], None
+    return Cell(column.text(stat.mean, stat.deviation), stat.mean, note=note)
+
+
+def headline(results: Results) -> str:
+    """`digit-scenes, 10 tasks, overlapped, seed 0: mIoU × 100`."""
+    metrics = list(dict.fromkeys(words.metric_title(m.metric) for m in results.methods))
+    n = len(results.tasks)
+    parts = [results.benchmark, f"{n} task{'s' if n > 1 else ''}", results.setting]
+    if results.split:
+        parts.insert(1, f"split {results.split}")
+    seeds = ", ".join(map(str, results.seeds))
+    parts.append(f"seed{'s' if len(results.seeds) > 1 else ''} {seeds}")
+    spread = ", mean ± deviation" if len(results.seeds) > 1 else ""
+    return f"{', '.join(parts)}: {' / '.join(metrics)} × 100{spread}"
+
+
+def table(results: Results, *, upright: bool = False) -> Table:
+    """The comparison for a terminal; best values bold. `upright` puts the methods side by side (narrow terminals).
+
+    Title and footnotes are not part of it: `show` prints them, `grid` has them.
+    """
+    g = grid(results)
+    out = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+
+    def styled(cell: Cell) -> Text:
+        return Text(cell.marked, style="bold" if cell.best else "", no_wrap=True)
+
+    if upright:
+        out.add_column("", no_wrap=True)
+        for name in g.methods:
+            out.add_column(Text(name), justify="right", no_wrap=True)
+        for c, column in enumerate(g.columns):
+            out.add_row(f"{column.title} {column.arrow}", *(styled(row[c]) for row in g.cells))
+    else:
+        out.add_column("method", no_wrap=True)
+        for column in g.columns:
+            out.add_column(f"{column.short} {column.arrow}", justify="right", no_wrap=True)
+        for name, row in zip(g.methods, g.cells, strict=True):
+            out.add_row(Text(name), *map(styled, row))
+    return out
+
+
+def show(results: Results, console: Console | None = None) -> None:
+    """Print headline, table (upright where the terminal is too narrow for one row a method), footnotes, sentences."""
+    console = console or Console()
+    unlimited = console.options.update(width=1000)
+    # Cells are unbreakable, so the measure of a table in a very wide terminal is what it needs.
+    shape = table(results)
+    if console.measure(shape, options=unlimited).maximum > console.width:
+        shape = table(results, upright=True)
+    needed = console.measure(shape, options=unlimited).maximum
+    g = grid(results)
+    console.print(Text(g.title, style="bold"))
+    # Too narrow even so: let the terminal break the lines rather than cut numbers off.
+    shape.width = needed
+    console.print(shape, crop=False, soft_wrap=needed > console.width)
+    for i, note in enumerate(g.notes):
+        console.print(Text(f"{Cell('', math.nan, note=i + 1).marked} {note}", style="dim"))
+    for sentence in sentences(results):
+        console.print(Text(sentence))
+
+
+def markdown(results: Results) -> str:
+    """The table as GitHub Markdown, best values bold, footnotes below; ends with a line break."""
+    g = grid(results)
+    lines = [
+        "| " + " | ".join(["Method", *(f"{c.title} {c.arrow}" for c in g.columns)]) + " |",
+        "|---|" + "---:|" * len(g.columns),
+    ]
+    for name, row in zip(g.methods, g.cells, strict=True):
+        cells = [f"**{c.marked}**" if c.best else c.marked for c in row]
+        lines.append("| " + " | ".join([name.replace("|", "\\|"), *cells]) + " |")
+    lines += ["", f"{g.title}."]
+    lines += [f"{Cell('', math.nan, note=i + 1).marked} {note}." for i, note in enumerate(g.notes)]
+    return "\n".join(lines) + "\n"
+
+
+def sentences(results: Results) -> list[str]:
+    """Which method forgot what, which ended best and what each cost, in plain words, most important first."""
+    merged = merge_seeds(results)
+    if len(results.tasks) == 1:
+        out = ["There is one task, so nothing can be forgotten."]
+    else:
+        known = [m for m in merged if not math.isnan(m.metrics["forgetting"].mean)]
+        known.sort(key=lambda m: -m.metrics["forgetting"].mean)
+        out = [_forgot(m, results.tasks, most=i == 0 and len(known) > 1) for i, m in enumerate(known)]
+        for m in merged:
+            if m not in known:
+                out.append(f"Forgetting of {m.name} is undefined: {m.undefined['forgetting']}.")
+    return out + _ranking(merged) + [_price(merged)]
+
+
+def _forgot(m: MergedMethod, tasks: Sequence[Sequence[str]], *, most: bool) -> str:
+    """`finetune forgot most, 58.3 points on average: task 1 (background, zero) fell from 71.2 to 3.4.`"""
+    mean = m.metrics["forgetting"].mean
+    amount = words.points(abs(mean))
+    if amount == "0.0":
+        text = f"{m.name} forgot nothing on average (0.0 points)"
+    elif mean < 0:
+        text = f"{m.name} did not forget: old tasks gained {amount} points on average"
+    else:
+        text = f"{m.name} forgot {'most, ' if most else ''}{amount} points on average"
+    fall = _worst_fall(m)
+    if fall is None:
+        return f"{text}."
+    task, before, after = fall
+    link = ": " if mean > 0 and amount != "0.0" else ", but "
+    return (
+        f"{text}{link}{words.task_title(task, tasks[task])} fell from {words.points(before)} to {words.points(after)}."
+    )
+
+
+def _worst_fall(m: MergedMethod) -> tuple[int, float, float] | None:
+    """The task that lost most from its best score before the last task to the last: (task, best, last).
+
+    None if no task lost at least 0.1 points.
+    """
+    falls = []
+    for i in range(len(m.matrix) - 1):
+        column = m.matrix[:-1, i]
+        if not math.isnan(m.matrix[-1, i]) and any(not math.isnan(v) for v in column):
+            best = max(v for v in column if not math.isnan(v))
+            falls.append((best - m.matrix[-1, i], i, best, float(m.matrix[-1, i])))
+    if not falls or max(falls)[0] < 0.001:
+        return None
+    _, task, before, after = max(falls, key=lambda f: (f[0], -f[1]))
+    return task, float(before), after
+
+
+def _ranking(merged: Sequence[MergedMethod]) -> list[str]:
+    known = [m for m in merged if not math.isnan(m.metrics["average"].mean)]
+    if not known:
+        return []
+    known.sort(key=lambda m: -m.metrics["average"].mean)
+    text = [words.points(m.metrics["average"].mean, m.metrics["average"].deviation) for m in known]
+    if len(known) == 1:
+        return [f"{known[0].name} ends with an average score of {text[0]}."]
+    first, last = known[0].name, known[-1].name
+    return [f"{first} ends with the highest average score, {text[0]}, and {last} with the lowest, {text[-1]}."]
+
+
+def _price(merged: Sequence[MergedMethod]) -> str:
+    """`knn trained nothing in 36 s and keeps 2.9 MiB; finetune trained 1.2 M parameters in 30 s and keeps 4.7 MiB.`"""
+    parts = []
+    for m in sorted(merged, key=lambda m: m.cost["seconds"].mean):
+        trained = m.cost["trained_parameters"].mean
+        work = f"trained {words.count(trained)} parameters" if trained else "trained nothing"
+        time, stored = words.seconds(m.cost["seconds"].mean), words.size(m.cost["stored_bytes"].mean)
+        parts.append(f"{m.name} {work} in {time} and keeps {stored}")
+    return "; ".join(parts) + "."
