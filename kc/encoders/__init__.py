@@ -1,0 +1,1 @@
+"""Frozen networks: image -> pooled and dense features; text -> features."""

@@ -1,0 +1,182 @@
+"""Features on disk and in memory, so that an image is encoded once whatever the number of methods and epochs.
+
+Layout: `folder/<fingerprint>/<H>x<W>/<2 hex>/<sha1 of the key>.f16`, one file a sample: magic, CRC-32 of what follows,
+length and JSON of the shapes, float16 values of the pooled vector and of every level.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import struct
+import zlib
+from collections import OrderedDict
+from collections.abc import Sequence
+from pathlib import Path
+from uuid import uuid4
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from kc.encoders.base import Encoder
+from kc.errors import RunError
+from kc.types import Features
+
+MAGIC = b"KCF1"
+HALF_MAX = float(np.finfo(np.float16).max)
+
+Shapes = tuple[tuple[int, ...], ...]
+Entry = tuple[Shapes, npt.NDArray[np.float16]]
+
+
+class FeatureCache:
+    """Features of samples by key, of one encoder, stored as float16.
+
+    The numbers are always those of float16, cached or not, so that a first run and a second one agree to the bit.
+    An entry belongs to the encoder's fingerprint and the input size, so that changed weights never meet old features.
+    `ram_bytes` bounds what is kept in memory (least recently used leave first). Safe with several processes on one
+    folder: entries appear atomically and writers of the same entry write the same bytes.
+    """
+
+    def __init__(self, folder: Path | str, encoder: Encoder, ram_bytes: int = 1536 * 2**20) -> None:
+        self.folder = Path(folder)
+        self.encoder = encoder
+        self.ram_bytes = ram_bytes
+        self._ram: OrderedDict[Path, Entry] = OrderedDict()
+        self._used = 0
+        _make_folder(self.folder)
+
+    def encode(self, images: Tensor, keys: Sequence[str]) -> Features:
+        """Features of `images` (N, 3, H, W) float RGB in [0, 1] by `keys` (N), float32, on the images' device.
+
+        Known keys are looked up, whatever their image; the others are encoded and stored. Raises RunError where the
+        folder cannot be written, ValueError where the number of keys is not that of the images.
+        """
+        if len(images) != len(keys):
+            raise ValueError(f"{len(images)} images but {len(keys)} keys")
+        if not keys:
+            raise ValueError("no image to encode")
+        paths = self._paths(keys, (images.shape[-2], images.shape[-1]))
+        entries = {path: self._find(path) for path in paths}
+        todo = {path: i for i, path in enumerate(paths) if entries[path] is None}
+        if todo:
+            fresh = self.encoder.encode(images[list(todo.values())])
+            parts = [_half(part) for part in (fresh.pooled, *fresh.levels)]
+            for row, path in enumerate(todo):
+                shapes = tuple(part.shape[1:] for part in parts)
+                entry = (shapes, np.concatenate([part[row].reshape(-1) for part in parts]))
+                _write(path, entry)
+                self._remember(path, entry)
+                entries[path] = entry
+        return self._features([entries[path] for path in paths], images.device)
+
+    def missing(self, keys: Sequence[str], size: tuple[int, int]) -> list[str]:
+        """The keys without an entry at input `size` (H, W), in order. A damaged file still counts as present here."""
+        paths = self._paths(keys, size)
+        return [key for key, path in zip(keys, paths, strict=True) if path not in self._ram and not path.is_file()]
+
+    def get(self, keys: Sequence[str], size: tuple[int, int]) -> Features | None:
+        """Features of `keys` at input `size` (H, W) on the encoder's device, or None where any is missing or damaged.
+
+        Lets a caller skip reading the images altogether.
+        """
+        entries = []
+        for path in self._paths(keys, size):
+            entry = self._find(path)
+            if entry is None:
+                return None
+            entries.append(entry)
+        if not entries:
+            return None
+        device = next((parameter.device for parameter in self.encoder.parameters()), torch.device("cpu"))
+        return self._features(entries, device)
+
+    def _paths(self, keys: Sequence[str], size: tuple[int, int]) -> list[Path]:
+        # ':' and '/' occur in the names of hub models.
+        name = self.encoder.fingerprint.replace(":", "-").replace("/", "-")
+        root = self.folder / name / f"{size[0]}x{size[1]}"
+        digests = [hashlib.sha1(key.encode(), usedforsecurity=False).hexdigest() for key in keys]
+        return [root / digest[:2] / f"{digest}.f16" for digest in digests]
+
+    def _find(self, path: Path) -> Entry | None:
+        if path in self._ram:
+            self._ram.move_to_end(path)
+            return self._ram[path]
+        entry = _read(path)
+        if entry is None or not self._fits(entry[0]):
+            return None
+        self._remember(path, entry)
+        return entry
+
+    def _fits(self, shapes: Shapes) -> bool:
+        expected = (self.encoder.pooled_dim, *self.encoder.channels)
+        return tuple(shape[0] for shape in shapes) == expected
+
+    def _remember(self, path: Path, entry: Entry) -> None:
+        if path in self._ram:
+            self._used -= self._ram.pop(path)[1].nbytes
+        self._ram[path] = entry
+        self._used += entry[1].nbytes
+        while self._used > self.ram_bytes:
+            _, (_, values) = self._ram.popitem(last=False)
+            self._used -= values.nbytes
+
+    def _features(self, entries: Sequence[Entry | None], device: torch.device) -> Features:
+        found = [entry for entry in entries if entry is not None]
+        shapes = found[0][0]
+        parts = []
+        start = 0
+        for shape in shapes:
+            stop = start + int(np.prod(shape))
+            part = np.stack([values[start:stop] for _, values in found]).astype(np.float32)
+            parts.append(torch.from_numpy(part.reshape(len(found), *shape)).to(device))
+            start = stop
+        return Features(parts[0], tuple(parts[1:]), self.encoder.strides)
+
+
+def _half(part: Tensor) -> npt.NDArray[np.float16]:
+    # Saturate: an infinity would turn every distance to this sample into NaN.
+    array: npt.NDArray[np.float16] = part.detach().float().clamp(-HALF_MAX, HALF_MAX).half().cpu().numpy()
+    return array
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"cannot create the feature cache {folder}, choose another: {error.strerror}") from error
+    if not os.access(folder, os.W_OK):
+        raise RunError(f"the feature cache {folder} is not writable. Choose a writable folder")
+
+
+def _write(path: Path, entry: Entry) -> None:
+    shapes, values = entry
+    header = json.dumps(shapes).encode()
+    header += b" " * (-len(header) % 4)  # aligned values
+    body = struct.pack("<I", len(header)) + header + values.tobytes()
+    temporary = path.with_name(f".{path.name}.{uuid4().hex}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            temporary.write_bytes(MAGIC + struct.pack("<I", zlib.crc32(body)) + body)
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise RunError(f"cannot write features, free space or change folder: {path}: {error.strerror}") from error
+
+
+def _read(path: Path) -> Entry | None:
+    """The entry in `path`, or None where there is none or the file is damaged (it is then encoded again)."""
+    try:
+        data = path.read_bytes()
+    except OSError:
+        return None
+    if len(data) < 12 or data[:4] != MAGIC or zlib.crc32(memoryview(data)[8:]) != int.from_bytes(data[4:8], "little"):
+        return None
+    length = int.from_bytes(data[8:12], "little")
+    shapes = tuple(tuple(shape) for shape in json.loads(data[12 : 12 + length]))
+    return shapes, np.frombuffer(data, np.float16, offset=12 + length)

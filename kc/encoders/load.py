@@ -1,0 +1,56 @@
+"""Names of encoders. This module loads neither torch nor a network until an encoder is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from kc.errors import unknown_name
+
+if TYPE_CHECKING:
+    from kc.encoders.base import Encoder
+
+
+def _lite0() -> Encoder:
+    from kc.encoders.lite import load_lite0
+
+    return load_lite0()
+
+
+def _timm(model: str, path: str | None) -> Encoder:
+    from kc.encoders.timm_model import load_timm
+
+    return load_timm(model, path)
+
+
+def _open_clip(model: str, path: str | None) -> Encoder:
+    from kc.encoders.open_clip_model import load_open_clip
+
+    return load_open_clip(model, path)
+
+
+ENCODERS: dict[str, Callable[[], Encoder]] = {"lite0": _lite0}
+"""Encoders with one fixed set of weights."""
+
+FAMILIES: dict[str, Callable[[str, str | None], Encoder]] = {"timm": _timm, "open_clip": _open_clip}
+"""Encoders named `family:MODEL` (weights from the hub) or `family:MODEL@PATH` (weights from a local file)."""
+
+
+def check_encoder_name(name: str) -> None:
+    """Raise UnknownNameError unless `name` is an encoder or `family:MODEL[@PATH]`; loads nothing."""
+    family, _, rest = name.partition(":")
+    if name not in ENCODERS and not (family in FAMILIES and rest.partition("@")[0]):
+        raise unknown_name("encoder", name, [*ENCODERS, *(f"{family}:MODEL[@PATH]" for family in FAMILIES)])
+
+
+def load_encoder(name: str) -> Encoder:
+    """The encoder `name`, in evaluation mode on the CPU.
+
+    Raises UnknownNameError for a name that does not exist and MissingExtraError where its weights cannot be had.
+    """
+    check_encoder_name(name)
+    if name in ENCODERS:
+        return ENCODERS[name]()
+    family, _, rest = name.partition(":")
+    model, _, path = rest.partition("@")
+    return FAMILIES[family](model, path or None)

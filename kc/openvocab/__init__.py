@@ -1,0 +1,1 @@
+"""Open-vocabulary base classifiers: features of an image or region -> probabilities over any names."""
