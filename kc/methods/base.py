@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,7 +15,7 @@ from kc.encoders.cache import FeatureCache
 from kc.openvocab.base import OpenVocabulary
 from kc.proposals.base import Proposer
 from kc.proposals.cache import PartitionCache
-from kc.types import ClassInfo, Features, Int32Array, Prediction, Segments, Task, TaskKind
+from kc.types import ClassInfo, Features, Prediction, Segments, Task, TaskKind
 
 Batch = Mapping[str, Any]
 
@@ -58,7 +58,7 @@ class Context:
     proposer: Proposer | None = None
     partitions: PartitionCache | None = None
     base: OpenVocabulary | None = None
-    _regions: dict[str, Segments] = field(default_factory=dict)
+
 
     @property
     def background_id(self) -> int | None:
@@ -121,7 +121,7 @@ class ContinualMethod(Protocol):
         ...
 
     def stored_bytes(self) -> int:
-        """Bytes kept beside the network for old tasks: exemplars, rows, prototypes."""
+        """Bytes kept beside the shared frozen encoder: trained weights, exemplars, rows, prototypes."""
         ...
 
 
@@ -144,7 +144,3 @@ def as_map(semantic: Tensor) -> Any:
     """A class-id map on the host as int64 numpy."""
     return semantic.to("cpu", torch.int64).numpy()
 
-
-def empty_panoptic(kind: TaskKind) -> list[Int32Array] | None:
-    """A list to fill for panoptic benchmarks, None elsewhere."""
-    return [] if kind == "panoptic" else None

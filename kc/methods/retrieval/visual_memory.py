@@ -1,0 +1,113 @@
+"""`knn`: a visual memory (arXiv 2408.08172) for images, and mask-pooled retrieval (kNN-CLIP, arXiv 2404.09447) for masks.
+
+Everything that is learned is a row of the memory: key embedding, class, sample, task. Nothing is trained.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kc.memory.fuse import knn_clip
+from kc.memory.rows import Memory
+from kc.memory.vote import vote
+from kc.methods.base import Batch, Context
+from kc.methods.regions import RegionEncoder, best, normalised, posteriors, to_prediction
+from kc.methods.retrieval.module import RetrievalModule
+from kc.proposals.pooling import segment_labels
+from kc.types import VOID, Float32Array, Prediction, Rows, Task
+
+
+class VisualMemory(RetrievalModule):
+    """k nearest neighbours in the memory vote for a class; a base model, where there is one, is fused with the vote."""
+
+    name = "knn"
+
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
+        self.open_vocabulary = context.base is not None
+        self.regions = RegionEncoder(context)
+        dim = context.encoder.pooled_dim if context.kind == "classification" else sum(context.encoder.channels)
+        self.memory = Memory.open_or_create(
+            context.folder / "memory", dim=dim, fingerprint=self._fingerprint(), write=True
+        )
+
+    def _fingerprint(self) -> str:
+        """Keys of another encoder, input size, or way of making regions do not belong in one memory."""
+        parts = [self.context.encoder.fingerprint]
+        if self.context.kind != "classification":
+            assert self.context.proposer is not None
+            parts.append(self.context.proposer.key)
+        return "+".join(parts)
+
+    # -- remembering ------------------------------------------------------------------------------------------------
+
+    def start_task(self, task: Task) -> None:
+        """Drop rows of this task or a later one: they are what an interrupted run left behind."""
+        super().start_task(task)
+        self.memory.rollback(task.index - 1)
+
+    def observe(self, batch: Batch) -> None:
+        """Keys and classes of one batch: whole images, or proposals that are mostly one labelled class."""
+        assert self.task is not None
+        if self.context.kind == "classification":
+            keys = normalised(self.context.encode(batch).pooled)
+            labels = batch["label"].cpu().numpy().astype(np.int64)
+            ids = tuple(batch["sample_id"])
+            self.staged.append(Rows(keys, labels, ids, np.zeros(len(ids), np.int64)))
+            return
+        keep = np.zeros(VOID + 1 + max(self.context.classes), dtype=bool)
+        keep[list(self.task.class_ids)] = True
+        if self.context.background_id is not None:
+            keep[self.context.background_id] = True
+        for row, regions in enumerate(self.regions(batch)):
+            labels = segment_labels(batch["labels_raw"][row], regions.segments, self.context.config.purity)
+            chosen = np.flatnonzero((labels != VOID) & keep[labels])
+            if len(chosen):
+                sample_ids = (batch["sample_id"][row],) * len(chosen)
+                self.staged.append(Rows(regions.keys[chosen], labels[chosen], sample_ids, chosen.astype(np.int64)))
+
+    # -- answering --------------------------------------------------------------------------------------------------
+
+    def scores(self, keys: Float32Array, vocabulary: tuple[int, ...], base: Tensor | None) -> Tensor:
+        """Class scores (Q, C) of keys (Q, D): votes as shares of 1, fused with base probabilities (Q, C) if given."""
+        config = self.context.config
+        if len(keys) == 0 or self.memory.stats()["rows"] == 0:
+            # kNN-CLIP's rule: without a memory the base answers alone; without a base there is no answer to give.
+            return torch.zeros(len(keys), len(vocabulary)) if base is None else base
+        neighbours = self.memory.search(keys, config.k)
+        votes = vote(neighbours, vocabulary, kind=config.vote, tau=config.tau, alpha=config.alpha)
+        if base is None:
+            return votes
+        total = votes.sum(1, keepdim=True)
+        shares = votes / total.clamp_min(torch.finfo(votes.dtype).tiny)
+        return knn_clip(
+            base.to(shares), shares, total[:, 0] > 0, lam=config.fuse_lambda, threshold=config.fuse_threshold
+        )
+
+    @torch.no_grad()
+    def predict(self, batch: Batch, vocabulary: Sequence[int]) -> Prediction:
+        """Neighbours vote over `vocabulary`."""
+        vocab = tuple(vocabulary)
+        base_model = self.context.base
+        if self.context.kind == "classification":
+            features = self.context.encode(batch)
+            base = None if base_model is None else base_model.probabilities(features.pooled, self.context.names(vocab))
+            return Prediction(vocab, scores=self.scores(normalised(features.pooled), vocab, base))
+        regions = self.regions(batch)
+        bases: list[Tensor] | list[None] = (
+            [None] * len(regions) if base_model is None else posteriors(self.context, batch, regions, vocab)
+        )
+        # One search for the whole batch: a GEMM over a thousand keys is several times faster than one an image.
+        keys = np.concatenate([r.keys for r in regions])
+        joined = None if base_model is None else torch.cat([b for b in bases if b is not None])
+        scores = self.scores(keys, vocab, joined)
+        labels = [best(s, vocab) for s in scores.split([len(r.keys) for r in regions])]
+        return to_prediction(self.context, vocab, regions, labels)
+
+    def stored_bytes(self) -> int:
+        """Bytes of the memory's files."""
+        return int(self.memory.stats()["bytes"])

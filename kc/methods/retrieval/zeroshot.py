@@ -1,0 +1,41 @@
+"""`zeroshot`: the open-vocabulary base model alone; it learns nothing and is asked for every name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from kc.errors import KcError
+from kc.methods.base import Batch, Context
+from kc.methods.regions import RegionEncoder, best, posteriors, to_prediction
+from kc.methods.retrieval.module import RetrievalModule
+from kc.types import Prediction
+
+
+class ZeroShot(RetrievalModule):
+    """What the base model says of names it was never shown here."""
+
+    name = "zeroshot"
+    open_vocabulary = True
+
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
+        if context.base is None:
+            raise KcError("zeroshot needs an open-vocabulary base model, for example --base conse")
+        self.regions = RegionEncoder(context)
+
+    def observe(self, batch: Batch) -> None:
+        """Nothing is learned."""
+
+    @torch.no_grad()
+    def predict(self, batch: Batch, vocabulary: Sequence[int]) -> Prediction:
+        """The base model's probabilities over `vocabulary`."""
+        vocab = tuple(vocabulary)
+        assert self.context.base is not None
+        if self.context.kind == "classification":
+            pooled = self.context.encode(batch).pooled
+            return Prediction(vocab, scores=self.context.base.probabilities(pooled, self.context.names(vocab)))
+        regions = self.regions(batch)
+        labels = [best(p, vocab) for p in posteriors(self.context, batch, regions, vocab)]
+        return to_prediction(self.context, vocab, regions, labels)

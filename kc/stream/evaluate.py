@@ -1,0 +1,105 @@
+"""Score one method on test images: one pass gives the score of every task and of all seen classes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from kc.methods.base import ContinualMethod
+from kc.metrics.confusion import ConfusionMatrix, iou
+from kc.metrics.panoptic import PanopticQuality
+from kc.types import Float32Array, Task, TaskKind
+
+METRIC = {"classification": "accuracy", "semantic": "miou", "panoptic": "pq"}
+"""The score in the matrix R for each kind of benchmark."""
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What one evaluation says, all in [0, 1], NaN where undefined.
+
+    `per_class`: class id -> score. `seen`: score on all classes of the vocabulary. `final`: named scores.
+    """
+
+    per_class: dict[int, float]
+    seen: float
+    final: dict[str, float] = field(default_factory=dict)
+
+    def of_task(self, task: Task) -> float:
+        """Score on the classes of one task: the mean over those that occur in the ground truth."""
+        return mean_defined([self.per_class.get(c, math.nan) for c in task.class_ids])
+
+
+def mean_defined(values: Iterable[float]) -> float:
+    """Mean of the values that are not NaN; NaN when there is none."""
+    kept = [v for v in values if not math.isnan(v)]
+    return float(np.mean(kept)) if kept else math.nan
+
+
+@torch.no_grad()
+def evaluate(
+    method: ContinualMethod,
+    loader: Iterable[Mapping[str, Any]],
+    vocabulary: Sequence[int],
+    kind: TaskKind,
+    thing_ids: Sequence[int] = (),
+    device: torch.device | None = None,
+) -> Scores:
+    """Run a method over a test loader and score its answers over `vocabulary`.
+
+    Classification: accuracy a class, and over all images. Semantic: IoU from one confusion matrix. Panoptic: PQ by
+    panopticapi's rules, and mIoU beside it. Ground truth outside the vocabulary is ignored.
+    """
+    vocab = tuple(vocabulary)
+    if kind == "classification":
+        return _classification(method, loader, vocab, device)
+    matrix = ConfusionMatrix(vocab)
+    quality = PanopticQuality(vocab, [c for c in thing_ids if c in set(vocab)])
+    for batch in loader:
+        prediction = method.predict(to_device(batch, device), vocab)
+        for target, answer in zip(batch["semantic"], prediction.semantic, strict=True):
+            matrix.update(np.asarray(target), answer)
+        if kind == "panoptic":
+            for truth, found, crowd in zip(batch["panoptic"], prediction.panoptic, batch["crowd"], strict=True):
+                quality.update(np.asarray(truth), found, crowd)
+    ious = dict(zip(vocab, iou(matrix.matrix).tolist(), strict=True))
+    final = {"miou": mean_defined(ious.values()), **matrix.accuracies()}
+    if kind == "semantic":
+        return Scores(ious, final["miou"], final)
+    panoptic = quality.compute()
+    per_class = dict(panoptic.pop("per_class"))
+    return Scores(per_class, panoptic["pq"], {**panoptic, **final})
+
+
+def _classification(
+    method: ContinualMethod,
+    loader: Iterable[Mapping[str, Any]],
+    vocab: tuple[int, ...],
+    device: torch.device | None,
+) -> Scores:
+    hits: dict[int, list[bool]] = {c: [] for c in vocab}
+    ids = np.asarray(vocab, dtype=np.int64)
+    for batch in loader:
+        prediction = method.predict(to_device(batch, device), vocab)
+        assert prediction.scores is not None
+        scores: Float32Array = prediction.scores.cpu().numpy()
+        answers = np.where(np.isneginf(scores).all(1), -1, ids[scores.argmax(1)])
+        for label, answer in zip(batch["label"].tolist(), answers.tolist(), strict=True):
+            if label in hits:
+                hits[label].append(answer == label)
+    per_class = {c: float(np.mean(h)) if h else math.nan for c, h in hits.items()}
+    every = [x for h in hits.values() for x in h]
+    accuracy = float(np.mean(every)) if every else math.nan
+    return Scores(per_class, accuracy, {"accuracy": accuracy, "mean_class_accuracy": mean_defined(per_class.values())})
+
+
+def to_device(batch: Mapping[str, Any], device: torch.device | None) -> Mapping[str, Any]:
+    """The image tensor on `device`; targets stay where the metrics read them."""
+    if device is None or "image" not in batch:
+        return batch
+    return {**batch, "image": batch["image"].to(device)}

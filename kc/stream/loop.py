@@ -1,0 +1,158 @@
+"""The loop: for every task learn, remember, evaluate, record. Stopped anywhere, it goes on after the last whole task."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+import zlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import lightning as L
+import torch
+
+from kc.errors import KcError, RunError
+from kc.methods.base import ContinualMethod
+from kc.stream.cost import CostMeter
+from kc.stream.evaluate import METRIC
+from kc.stream.forgetting_callback import Evaluator, ForgettingCallback
+from kc.stream.memory_callback import MemoryCallback
+from kc.stream.progress import Bar, RunProgress, StepProgress
+from kc.stream.resume import MethodState, load_checkpoint, none_if_nan, save_checkpoint
+from kc.types import Task, TaskKind
+
+
+@dataclass(frozen=True)
+class TrainerOptions:
+    """What Lightning's Trainer is told."""
+
+    accelerator: str = "auto"
+    devices: int = 1
+    epochs: int = 5
+
+
+def quiet_lightning() -> None:
+    """Lightning greets every Trainer; one run makes dozens."""
+    for name in ("lightning.pytorch", "lightning.fabric", "pytorch_lightning"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module="lightning")
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+
+
+def task_seed(seed: int, task: int) -> int:
+    """The seed of one task: it does not depend on what ran before, so that a resumed run draws the same numbers."""
+    return zlib.crc32(f"{seed}/{task}".encode())
+
+
+class MethodLoop:
+    """One method with one seed over the stream.
+
+    Args:
+        make: builds the untrained method.
+        stream: an IncrementalDataModule.
+        folder: where this method keeps state, checkpoints and memory.
+        log: receives what is known after each task (for W&B).
+    """
+
+    def __init__(
+        self,
+        name: str,
+        seed: int,
+        make: Callable[[], ContinualMethod],
+        stream: Any,
+        kind: TaskKind,
+        folder: Path,
+        options: TrainerOptions,
+        progress: RunProgress,
+        log: Callable[[Mapping[str, float]], None],
+    ) -> None:
+        self.name, self.seed, self.make, self.stream, self.kind = name, seed, make, stream, kind
+        self.folder, self.options, self.progress, self.log = folder, options, progress, log
+        self.evaluator = Evaluator(stream, kind)
+
+    def run(self) -> tuple[MethodState, ContinualMethod]:
+        """Learn what is left to learn; return the whole record and the method as it is at the end."""
+        state = MethodState.load(self.folder) or MethodState(self.name, self.seed, METRIC[self.kind])
+        torch.manual_seed(task_seed(self.seed, -1))
+        method = self.make()
+        tasks = self.stream.tasks
+        if state.tasks_done > len(tasks):
+            raise RunError(f"{self.folder}: holds {state.tasks_done} tasks, the stream has {len(tasks)}")
+        if state.tasks_done:
+            method.load_state(*load_checkpoint(self.folder, state.tasks_done - 1))
+            self.progress.line(f"{self.name}: {state.tasks_done} of {len(tasks)} tasks were done already")
+        elif method.open_vocabulary:
+            state.baseline = [none_if_nan(self.evaluator.ahead(method, t.index, None)) for t in tasks]
+        with self.progress.bar(self.name, len(tasks), "tasks") as bar:
+            bar.advance(state.tasks_done)
+            for task in tasks[state.tasks_done :]:
+                self._task(method, state, task.index)
+                bar.advance()
+        return state, method
+
+    def _task(self, method: ContinualMethod, state: MethodState, t: int) -> None:
+        task = self.stream.tasks[t]
+        L.seed_everything(task_seed(self.seed, t), workers=True, verbose=False)
+        text = f"{self.name}, task {t + 1} of {len(self.stream.tasks)} ({', '.join(task.class_names[:3])})"
+        with CostMeter() as cost, self.progress.bar(text, 1, "steps") as bar:
+            method.start_task(task)
+            trainer = self._trainer(method, state, t, bar, text, cost)
+            data = self.stream.task(t, method.train_scope, raw=method.needs_raw)
+            trainer.fit(cast(L.LightningModule, method), data)
+        if trainer.interrupted:
+            raise KeyboardInterrupt
+        state.cost.append(
+            {
+                "seconds": cost.seconds,
+                "peak_rss_bytes": cost.peak_rss_bytes,
+                "trained_parameters": method.trained_parameters(),
+                "stored_bytes": method.stored_bytes(),
+            }
+        )
+        save_checkpoint(self.folder, t, *method.state())
+        state.save(self.folder)
+        self._line(state, t, text)
+
+    def _trainer(
+        self, method: ContinualMethod, state: MethodState, t: int, bar: Bar, text: str, cost: CostMeter
+    ) -> L.Trainer:
+        learns = method.trained_parameters() > 0
+        try:
+            return L.Trainer(
+                accelerator=self.options.accelerator,
+                devices=self.options.devices,
+                max_epochs=self.options.epochs if learns else 1,
+                logger=False,
+                enable_checkpointing=False,
+                enable_progress_bar=False,
+                enable_model_summary=False,
+                limit_val_batches=0,
+                num_sanity_val_steps=0,
+                callbacks=[
+                    StepProgress(bar, text),
+                    MemoryCallback(t),
+                    EndOfLearning(self.stream.tasks[t], cost),
+                    ForgettingCallback(self.evaluator, state, t, self.log),
+                ],
+            )
+        except (ValueError, RuntimeError) as error:
+            raise KcError(f"accelerator {self.options.accelerator!r}, devices {self.options.devices}: {error}") from error
+
+    def _line(self, state: MethodState, t: int, text: str) -> None:
+        new, seen = state.rows[t][t], state.seen[t]
+        shown = [f"{label} {100 * v:5.1f}" for label, v in (("new", new), ("seen", seen)) if v is not None]
+        self.progress.line(f"  {text}: {state.metric} {', '.join(shown)}  [{state.cost[t]['seconds']:.1f} s]")
+
+
+class EndOfLearning(L.Callback):
+    """Closes the task and stops the clock: evaluation is not part of what a method costs."""
+
+    def __init__(self, task: Task, cost: CostMeter) -> None:
+        self.task, self.cost = task, cost
+
+    def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Learning is over."""
+        cast(ContinualMethod, pl_module).end_task(self.task)
+        self.cost.stop()

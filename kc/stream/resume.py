@@ -1,0 +1,89 @@
+"""What a run has finished, on disk: enough to go on after the last whole task with the same numbers."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from kc.errors import RunError
+from kc.report.records import write_atomic
+
+
+@dataclass
+class MethodState:
+    """The record of one method and seed so far; `rows[t]` are the scores after task t (None = undefined)."""
+
+    name: str
+    seed: int
+    metric: str
+    rows: list[list[float | None]] = field(default_factory=list)
+    seen: list[float | None] = field(default_factory=list)
+    per_class: list[dict[str, float | None]] = field(default_factory=list)
+    final: dict[str, float | None] = field(default_factory=dict)
+    cost: list[dict[str, float]] = field(default_factory=list)
+    baseline: list[float | None] = field(default_factory=list)
+    """Scores on each task before anything is learned; empty where the method cannot answer then."""
+
+    @property
+    def tasks_done(self) -> int:
+        """Number of whole tasks."""
+        return len(self.rows)
+
+    def save(self, folder: Path) -> None:
+        """Write the state: this is the moment at which a task counts as done."""
+        write_atomic(folder / "state.json", json.dumps(asdict(self), indent=1, allow_nan=False).encode())
+
+    @classmethod
+    def load(cls, folder: Path) -> MethodState | None:
+        """Read the state, or None where no task was finished. Raises RunError for a file that is not one."""
+        path = folder / "state.json"
+        if not path.exists():
+            return None
+        try:
+            return cls(**json.loads(path.read_text(encoding="utf-8")))
+        except (ValueError, TypeError) as error:
+            raise RunError(f"{path}: not a state file ({error}); delete {folder} to run this method again") from error
+
+
+def none_if_nan(value: float) -> float | None:
+    """JSON has no NaN: an undefined score is null."""
+    return None if math.isnan(value) else float(value)
+
+
+def checkpoint_path(folder: Path, task: int) -> Path:
+    """Where the state after a task lies (tasks counted from 0)."""
+    return folder / f"checkpoint-{task:03d}.safetensors"
+
+
+def save_checkpoint(folder: Path, task: int, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
+    """Write tensors and JSON values in one safetensors file, whole or not at all. Raises RunError."""
+    path = checkpoint_path(folder, task)
+    temporary = path.with_suffix(".tmp")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file(dict(tensors), temporary, metadata={"kc": json.dumps(dict(meta))})
+        os.replace(temporary, path)
+    except (OSError, RuntimeError) as error:
+        temporary.unlink(missing_ok=True)
+        raise RunError(f"{path}: cannot be written ({error}); free some space or choose another --out") from error
+
+
+def load_checkpoint(folder: Path, task: int) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read what `save_checkpoint` wrote; nothing in the file is executed. Raises RunError."""
+    path = checkpoint_path(folder, task)
+    try:
+        from safetensors import safe_open
+
+        with safe_open(path, framework="pt") as file:
+            meta = json.loads((file.metadata() or {})["kc"])
+        return load_file(path), meta
+    except Exception as error:
+        raise RunError(f"{path}: not a checkpoint of kc ({error}); delete {folder} to run this method again") from error
