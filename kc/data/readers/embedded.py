@@ -184,7 +184,8 @@ def _cached(manifest: Manifest, make: Callable[[], Arrays]) -> Arrays:
     stored = _load(folder)
     if stored is None:
         arrays = make()
-        shutil.rmtree(folder, ignore_errors=True)  # damaged, or not there
+        if _load(folder) is None:  # damaged or absent, not just made by another process
+            shutil.rmtree(folder, ignore_errors=True)
         with atomic_folder(folder) as temporary:
             for name, array in arrays.items():
                 np.save(temporary / f"{name}.npy", array, allow_pickle=False)
@@ -209,7 +210,7 @@ def _with_progress(text: str, total: int, items: Iterable[scenes.Scene]) -> Iter
     from rich.console import Console
     from rich.progress import Progress
 
-    with Progress(console=Console(stderr=True), transient=True, disable=False, auto_refresh=False) as progress:
+    with Progress(console=Console(stderr=True), transient=True, auto_refresh=False) as progress:
         task = progress.add_task(text, total=total, visible=False)
         start = time.monotonic()
         for item in items:

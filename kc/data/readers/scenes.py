@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
 from kc.errors import DataError
@@ -24,7 +23,8 @@ VERSION = "1"
 SIZE = 128
 SINGLE_CLASS_EVERY = 5
 """Each fifth scene holds digits of one class only, so that `disjoint` and `partition` have images for every task."""
-MIN_VISIBLE_SHARE, MIN_VISIBLE_PIXELS = 0.35, 60
+MIN_VISIBLE_SHARE, MIN_VISIBLE_PIXELS = 0.6, 60
+"""A digit of which less is seen is placed anew: below this, people too take an 8 for a 3."""
 _DIGIT_PIXELS = (32, 72)
 _PHOTOGRAPHS = (
     "astronaut.png", "brick.png", "camera.png", "cell.png", "chelsea.png", "coffee.png", "coins.png", "grass.png",
@@ -135,9 +135,11 @@ def compose(glyphs: list[UInt8Array], digits: list[int], backgrounds: list[UInt8
     canvas = base.astype(np.float32)
     digit = np.full((SIZE, SIZE), -1, dtype=np.int64)
     instance = np.zeros((SIZE, SIZE), dtype=np.int64)
+    used: list[Float32Array] = []
     for number, (alpha, (top, left)) in enumerate(zip(alphas, placed, strict=True), start=1):
         window = np.s_[top : top + alpha.shape[0], left : left + alpha.shape[1]]
-        color = _contrasting_color(canvas[window], alpha > 0.5, rng)
+        color = _contrasting_color(canvas[window], used, rng)
+        used.append(color)
         canvas[window] += alpha[..., None] * (color - canvas[window])
         digit[window][alpha > 0.5] = digits[number - 1]
         instance[window][alpha > 0.5] = number
@@ -192,18 +194,17 @@ def _place(alphas: list[Float32Array], rng: Rng, tries: int = 60) -> list[tuple[
     return places
 
 
-def _contrasting_color(under: Float32Array, solid: BoolArray, rng: Rng, tries: int = 24) -> npt.NDArray[np.float32]:
-    """A saturated RGB colour in [0, 255], unlike what the digit covers and touches (`under`, (h, w, 3)).
+def _contrasting_color(under: Float32Array, used: list[Float32Array], rng: Rng, tries: int = 24) -> Float32Array:
+    """A saturated RGB colour (3,) in [0, 255], unlike what lies under the digit (h, w, 3) and the other digits.
 
-    The first random colour whose distance to 95 of 100 pixels is large, else the most distant of those tried.
+    The first random colour that is far from 95 of 100 pixels and from every colour in `used`, else the farthest tried.
     """
     best, best_distance = np.zeros(3, dtype=np.float32), -1.0
-    around = under.reshape(-1, 3)
     for _ in range(tries):
         color = _hsv_to_rgb(rng.random(), rng.uniform(0.75, 1.0), rng.uniform(0.75, 1.0))
-        difference = around - color
-        brightness = difference @ np.array([0.299, 0.587, 0.114], dtype=np.float32)
-        distance = float(np.quantile(np.sqrt((difference**2).mean(axis=1)) + 0.7 * np.abs(brightness), 0.05))
+        distance = float(np.quantile(_distance(under.reshape(-1, 3), color), 0.05))
+        if used:
+            distance = min(distance, float(_distance(np.stack(used), color).min()))
         if distance > best_distance:
             best, best_distance = color, distance
         if distance > 110.0:
@@ -211,12 +212,21 @@ def _contrasting_color(under: Float32Array, solid: BoolArray, rng: Rng, tries: i
     return best
 
 
-def _hsv_to_rgb(hue: float, saturation: float, value: float) -> npt.NDArray[np.float32]:
+def _distance(colors: Float32Array, color: Float32Array) -> Float32Array:
+    """How unlike RGB colours (n, 3) are to one (3,): root mean square, plus the difference in brightness."""
+    difference = colors - color
+    brightness = difference @ np.array([0.299, 0.587, 0.114], dtype=np.float32)
+    distance: Float32Array = np.sqrt((difference**2).mean(axis=1)) + 0.7 * np.abs(brightness)
+    return distance
+
+
+def _hsv_to_rgb(hue: float, saturation: float, value: float) -> Float32Array:
     """Hue, saturation, value in [0, 1] to RGB in [0, 255]."""
     offsets = np.array([5.0, 3.0, 1.0])
     k = (offsets + hue * 6.0) % 6.0
     rgb = value - value * saturation * np.clip(np.minimum(k, 4.0 - k), 0.0, 1.0)
-    return (255.0 * rgb).astype(np.float32)
+    color: Float32Array = (255.0 * rgb).astype(np.float32)
+    return color
 
 
 def _package_folder(name: str) -> Path:
