@@ -1,4 +1,4 @@
-"""What one run is asked to do: the typed signature behind the command line and the YAML files. Loads in milliseconds."""
+"""What one run is asked to do: the typed signature behind the command line and YAML files. Loads in milliseconds."""
 
 from __future__ import annotations
 

@@ -59,7 +59,6 @@ class Context:
     partitions: PartitionCache | None = None
     base: OpenVocabulary | None = None
 
-
     @property
     def background_id(self) -> int | None:
         """Id of the benchmark's background class, or None where every pixel belongs to a named class."""
@@ -143,4 +142,3 @@ def semantic_from_scores(scores: Tensor, vocabulary: Sequence[int], size: tuple[
 def as_map(semantic: Tensor) -> Any:
     """A class-id map on the host as int64 numpy."""
     return semantic.to("cpu", torch.int64).numpy()
-

@@ -87,4 +87,5 @@ def normalised(pooled: Tensor) -> Float32Array:
 
 def best(scores: Tensor, vocabulary: Sequence[int]) -> Int64Array:
     """Class id of the highest score of each row of (N, C)."""
-    return np.asarray(vocabulary, dtype=np.int64)[torch.argmax(scores, dim=1).cpu().numpy()]
+    ids: Int64Array = np.asarray(vocabulary, dtype=np.int64)[torch.argmax(scores, dim=1).cpu().numpy()]
+    return ids

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 
 from kc.methods.base import ContinualMethod
-from kc.metrics.confusion import ConfusionMatrix, iou
+from kc.metrics.confusion import ConfusionMatrix
 from kc.metrics.panoptic import PanopticQuality
-from kc.types import Float32Array, Task, TaskKind
+from kc.types import Int64Array, Prediction, Task, TaskKind
 
 METRIC = {"classification": "accuracy", "semantic": "miou", "panoptic": "pq"}
 """The score in the matrix R for each kind of benchmark."""
@@ -67,7 +67,7 @@ def evaluate(
         if kind == "panoptic":
             for truth, found, crowd in zip(batch["panoptic"], prediction.panoptic, batch["crowd"], strict=True):
                 quality.update(np.asarray(truth), found, crowd)
-    ious = dict(zip(vocab, iou(matrix.matrix).tolist(), strict=True))
+    ious = matrix.per_class()
     final = {"miou": mean_defined(ious.values()), **matrix.accuracies()}
     if kind == "semantic":
         return Scores(ious, final["miou"], final)
@@ -83,19 +83,23 @@ def _classification(
     device: torch.device | None,
 ) -> Scores:
     hits: dict[int, list[bool]] = {c: [] for c in vocab}
-    ids = np.asarray(vocab, dtype=np.int64)
     for batch in loader:
-        prediction = method.predict(to_device(batch, device), vocab)
-        assert prediction.scores is not None
-        scores: Float32Array = prediction.scores.cpu().numpy()
-        answers = np.where(np.isneginf(scores).all(1), -1, ids[scores.argmax(1)])
-        for label, answer in zip(batch["label"].tolist(), answers.tolist(), strict=True):
+        found = answers(method.predict(to_device(batch, device), vocab))
+        for label, answer in zip(batch["label"].tolist(), found.tolist(), strict=True):
             if label in hits:
                 hits[label].append(answer == label)
     per_class = {c: float(np.mean(h)) if h else math.nan for c, h in hits.items()}
     every = [x for h in hits.values() for x in h]
     accuracy = float(np.mean(every)) if every else math.nan
     return Scores(per_class, accuracy, {"accuracy": accuracy, "mean_class_accuracy": mean_defined(per_class.values())})
+
+
+def answers(prediction: Prediction) -> Int64Array:
+    """(B,) class id of the highest score of each image; of equal scores the first in the vocabulary."""
+    assert prediction.scores is not None
+    columns = prediction.scores.cpu().numpy().argmax(1)
+    ids: Int64Array = np.asarray(prediction.vocabulary, dtype=np.int64)[columns]
+    return ids
 
 
 def to_device(batch: Mapping[str, Any], device: torch.device | None) -> Mapping[str, Any]:

@@ -65,7 +65,7 @@ class ForgettingCallback(L.Callback):
         self.evaluator, self.state, self.task, self.log = evaluator, state, task, log
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Evaluate and add to the state, which is not saved here: the task counts as done only when the loop says so."""
+        """Evaluate and add to the state; it is the loop that saves it, when the task counts as done."""
         method = cast(ContinualMethod, pl_module)
         tasks = self.evaluator.stream.tasks
         device = pl_module.device

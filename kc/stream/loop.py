@@ -1,4 +1,4 @@
-"""The loop: for every task learn, remember, evaluate, record. Stopped anywhere, it goes on after the last whole task."""
+"""The loop: for every task learn, remember, evaluate, record; stopped anywhere, it goes on after the last task done."""
 
 from __future__ import annotations
 
@@ -138,7 +138,9 @@ class MethodLoop:
                 ],
             )
         except (ValueError, RuntimeError) as error:
-            raise KcError(f"accelerator {self.options.accelerator!r}, devices {self.options.devices}: {error}") from error
+            raise KcError(
+                f"accelerator {self.options.accelerator!r}, devices {self.options.devices}: {error}"
+            ) from error
 
     def _line(self, state: MethodState, t: int, text: str) -> None:
         new, seen = state.rows[t][t], state.seen[t]

@@ -61,8 +61,8 @@ class Bar:
         self._bars.advance(self._task, n)
 
     def describe(self, text: str, total: int | None = None) -> None:
-        """Change the text, and the number of units when it becomes known."""
-        self._bars.update(self._task, description=text, **({} if total is None else {"total": total}))
+        """Change the text, and the number of units where one is given."""
+        self._bars.update(self._task, description=text, total=total)
 
 
 class StepProgress(L.Callback):

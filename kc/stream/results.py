@@ -66,5 +66,5 @@ def _method(
         seen=list(state.seen),
         final=dict(state.final),
         per_class={n: [after.get(n) for after in state.per_class] for n in names},
-        cost=[Cost(**{k: v if k == "seconds" else int(v) for k, v in c.items()}) for c in state.cost],
+        cost=[Cost.model_validate(c) for c in state.cost],
     )

@@ -24,6 +24,7 @@ class GrowingClassifier(nn.Module):
         self.pointwise = pointwise
         self.class_ids: list[int] = []
         self.steps = nn.ModuleList()
+        self.step_sizes: list[int] = []
 
     def grow(self, class_ids: Sequence[int]) -> None:
         """Append one column for each of `class_ids`; a known id is an error."""
@@ -40,6 +41,7 @@ class GrowingClassifier(nn.Module):
         device = next(self.parameters()).device if self.class_ids else None
         self.steps.append(layer.to(device) if device is not None else layer)
         self.class_ids.extend(class_ids)
+        self.step_sizes.append(len(class_ids))
 
     def columns(self, class_ids: Sequence[int]) -> list[int]:
         """Positions of `class_ids` among the columns; KeyError for an id that was never learned."""

@@ -119,8 +119,7 @@ class FinetuneModule(L.LightningModule):
         if self.context.kind == "classification":
             return Prediction(vocab, scores=logits)
         maps = [
-            as_map(semantic_from_scores(z, vocab, size))
-            for z, size in zip(logits, batch["original_size"], strict=True)
+            as_map(semantic_from_scores(z, vocab, size)) for z, size in zip(logits, batch["original_size"], strict=True)
         ]
         panoptic = (
             [semantic_to_panoptic(m, self.context.thing_ids) for m in maps] if self.context.kind == "panoptic" else []
@@ -132,8 +131,8 @@ class FinetuneModule(L.LightningModule):
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Weights that were trained and the class of each column."""
         tensors = {k: v.detach().cpu().contiguous() for k, v in self.state_dict().items()}
-        sizes = [sum(1 for _ in step.bias) for step in self.classifier.steps]
-        return tensors, {"class_ids": list(self.classifier.class_ids), "columns_per_step": sizes}
+        head = self.classifier
+        return tensors, {"class_ids": list(head.class_ids), "columns_per_step": list(head.step_sizes)}
 
     def load_state(self, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
         """Rebuild the head step by step, then read the weights; keys that do not fit are listed in one error."""

@@ -1,4 +1,4 @@
-"""`knn`: a visual memory (arXiv 2408.08172) for images, and mask-pooled retrieval (kNN-CLIP, arXiv 2404.09447) for masks.
+"""`knn`: a visual memory (arXiv 2408.08172) of images, or of mask-pooled regions (kNN-CLIP, arXiv 2404.09447).
 
 Everything that is learned is a row of the memory: key embedding, class, sample, task. Nothing is trained.
 """
@@ -105,7 +105,7 @@ class VisualMemory(RetrievalModule):
         keys = np.concatenate([r.keys for r in regions])
         joined = None if base_model is None else torch.cat([b for b in bases if b is not None])
         scores = self.scores(keys, vocab, joined)
-        labels = [best(s, vocab) for s in scores.split([len(r.keys) for r in regions])]
+        labels = [best(s, vocab) for s in torch.split(scores, [len(r.keys) for r in regions])]
         return to_prediction(self.context, vocab, regions, labels)
 
     def stored_bytes(self) -> int:

@@ -1,0 +1,267 @@
+"""The wiring of one run: benchmark, encoder, proposals and base model once; then every method over the stream."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import os
+import platform
+from collections.abc import Callable
+from datetime import datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import yaml
+from rich.console import Console
+
+from kc import __version__
+from kc.cli import METHODS, NEEDS_BASE, NOT_STORED, n_tasks
+from kc.config import RunConfig
+from kc.data.cache import cache_dir
+from kc.data.content import content_key
+from kc.data.datamodule import IncrementalDataModule
+from kc.encoders.base import Encoder
+from kc.encoders.cache import FeatureCache
+from kc.encoders.load import load_encoder
+from kc.errors import RunError
+from kc.methods.base import Context, ContinualMethod, MethodConfig
+from kc.openvocab.base import OpenVocabulary
+from kc.openvocab.load import load_base
+from kc.proposals.base import Proposer
+from kc.proposals.cache import PartitionCache
+from kc.proposals.load import load_proposer
+from kc.report.figures import curves
+from kc.report.html import write_report
+from kc.report.records import Results, metrics_csv, write_atomic
+from kc.report.tables import show
+from kc.showcase import save_examples
+from kc.stream.loop import MethodLoop, TrainerOptions, quiet_lightning
+from kc.stream.progress import RunProgress
+from kc.stream.results import build_results
+from kc.stream.resume import MethodState
+from kc.tracking import Tracker
+from kc.types import SplitName
+
+
+@dataclasses.dataclass
+class Shared:
+    """What all methods of a run read and none changes."""
+
+    data: IncrementalDataModule
+    encoder: Encoder
+    features: FeatureCache
+    proposer: Proposer | None
+    partitions: PartitionCache | None
+    base: OpenVocabulary | None
+
+
+def run(config: RunConfig, console: Console | None = None) -> Path:
+    """Do everything `config` asks for and return the run folder.
+
+    Raises KcError subclasses for what a user can act on. A folder from `config.resume` is finished, not repeated.
+    """
+    console = console or Console()
+    quiet_lightning()
+    data = open_data(config)
+    folder = config.resume or new_folder(config)
+    kind = data.manifest.task_kind
+    console.print(
+        f"{data.manifest.name}: {len(data.classes)} classes in {len(data.tasks)} tasks, setting {data.setting}, "
+        f"{len(data.presence('train'))} training and {len(data.presence('test'))} test images"
+    )
+    console.print(f"run folder: {folder}", soft_wrap=True)
+    states: list[MethodState] = []
+    fingerprints: dict[str, str] = {}
+    with RunProgress(console) as progress:
+        for seed in config.seeds:
+            data = data if seed == data.seed else open_data(config, seed)
+            shared = prepare(config, data)
+            fingerprints = check_fingerprints(folder, shared)
+            warm(shared, progress)
+            for name in config.method_names:
+                state, method = run_method(config, shared, name, seed, folder, progress)
+                states.append(state)
+                if seed == config.seeds[0]:
+                    save_examples(folder / "examples", data, method, name)
+    results = build_results(
+        states,
+        benchmark=data.manifest.name,
+        task_kind=kind,
+        setting=data.setting,
+        split=config.split,
+        tasks=[t.class_names for t in data.tasks],
+        seeds=config.seeds,
+        config=stored_config(config),
+        versions=versions(),
+        fingerprints=fingerprints,
+    )
+    write_everything(folder, results, console)
+    return folder
+
+
+def open_data(config: RunConfig, seed: int | None = None) -> IncrementalDataModule:
+    """The stream of tasks; every error of a benchmark shows here, before a network is built."""
+    data = IncrementalDataModule(
+        config.benchmark,
+        tasks=n_tasks(config),
+        split=config.split,
+        setting=config.setting,  # type: ignore[arg-type]  # checked by kc.cli.check
+        class_order=config.class_order,
+        data_root=config.data_root,
+        batch_size=config.batch_size,
+        num_workers=config.num_workers,
+        seed=config.seeds[0] if seed is None else seed,
+        limit_images=config.limit_images,
+    )
+    data.setup()
+    return data
+
+
+def new_folder(config: RunConfig) -> Path:
+    """Make `out/<time>-<benchmark>/` with the config in it. Raises RunError where it cannot be written."""
+    name = Path(config.benchmark).stem
+    stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
+    folder = config.out / f"{stamp}-{name}"
+    number = 2
+    while folder.exists():
+        folder = config.out / f"{stamp}-{name}-{number}"
+        number += 1
+    try:
+        folder.mkdir(parents=True)
+    except OSError as error:
+        raise RunError(f"{folder} cannot be made ({error.strerror}); choose another --out") from error
+    text = yaml.safe_dump(stored_config(config), sort_keys=False, allow_unicode=True)
+    write_atomic(folder / "config.yaml", text.encode())
+    return folder
+
+
+def stored_config(config: RunConfig) -> dict[str, Any]:
+    """The settings that make the numbers, as plain values; where they are run and shown is not part of them."""
+    values = {k: v for k, v in dataclasses.asdict(config).items() if k not in NOT_STORED}
+    return {k: str(v) if isinstance(v, Path) else v for k, v in values.items()}
+
+
+def prepare(config: RunConfig, data: IncrementalDataModule) -> Shared:
+    """Encoder, proposals and base model with their caches."""
+    encoder = load_encoder(config.encoder)
+    place = cache_dir() / "derived" / f"{data.manifest.name}-{content_key(data.manifest, data.data_root)}"
+    features = FeatureCache(place / "features", encoder)
+    proposer: Proposer | None = None
+    partitions: PartitionCache | None = None
+    if data.manifest.task_kind != "classification":
+        proposer = load_proposer(config.proposals)
+        partitions = PartitionCache(place / "proposals", proposer)
+    names = set(config.method_names)
+    wanted = "conse" if config.base == "none" and names & NEEDS_BASE else config.base
+    base = None if wanted == "none" else load_base(wanted, encoder)
+    return Shared(data, encoder, features, proposer, partitions, base)
+
+
+def check_fingerprints(folder: Path, shared: Shared) -> dict[str, str]:
+    """What produced the numbers; a resumed run must find the same. Raises RunError naming what differs."""
+    now = {"benchmark": shared.data.manifest.fingerprint, "encoder": shared.encoder.fingerprint}
+    if shared.proposer is not None:
+        now["proposals"] = shared.proposer.key
+    if shared.base is not None:
+        now["base"] = shared.base.fingerprint
+    path = folder / "fingerprints.yaml"
+    if path.exists():
+        stored = yaml.safe_load(path.read_text(encoding="utf-8"))
+        if stored != now:
+            raise RunError(f"{folder} was made with {stored}, but now there is {now}: start a new run")
+    else:
+        write_atomic(path, yaml.safe_dump(now).encode())
+    return now
+
+
+def warm(shared: Shared, progress: RunProgress) -> None:
+    """Encode every image once before the clocks of the methods start: the first must not pay for the others."""
+    splits: tuple[SplitName, ...] = ("train", "test")
+    last = len(shared.data.tasks) - 1
+    size = shared.data.manifest.input_size
+    for split in splits:
+        loader = shared.data.loader(split, last, "seen", raw=shared.partitions is not None)
+        ids = loader.dataset.sample_ids  # type: ignore[attr-defined]
+        done = not shared.features.missing(ids, (size[0], size[1]))
+        if done and (shared.partitions is None or not shared.partitions.missing(ids)):
+            continue
+        with progress.bar(f"encoding {split} images", len(ids), "images") as bar:
+            for batch in loader:
+                shared.features.encode(batch["image"], list(batch["sample_id"]))
+                if shared.partitions is not None:
+                    for raw, sample_id in zip(batch["raw"], batch["sample_id"], strict=True):
+                        shared.partitions.propose(raw, sample_id)
+                bar.advance(len(batch["sample_id"]))
+        progress.line(f"encoded {len(ids)} {split} images once, for all methods")
+
+
+def run_method(
+    config: RunConfig, shared: Shared, name: str, seed: int, folder: Path, progress: RunProgress
+) -> tuple[MethodState, ContinualMethod]:
+    """One method with one seed, from where it stopped."""
+    place = folder / "methods" / f"{name}-s{seed}"
+    place.mkdir(parents=True, exist_ok=True)
+    method_config = MethodConfig(**{f.name: getattr(config, f.name) for f in dataclasses.fields(MethodConfig)})
+
+    def make() -> ContinualMethod:
+        context = Context(
+            kind=shared.data.manifest.task_kind,
+            classes=shared.data.classes,
+            encoder=shared.encoder,
+            features=shared.features,
+            config=method_config,
+            seed=seed,
+            folder=place,
+            proposer=shared.proposer,
+            partitions=shared.partitions,
+            base=shared.base if config.base != "none" or name in NEEDS_BASE else None,
+        )
+        return method_class(name)(context)
+
+    tracker = Tracker(config, folder, name, seed, stored_config(config))
+    loop = MethodLoop(
+        name,
+        seed,
+        make,
+        shared.data,
+        shared.data.manifest.task_kind,
+        place,
+        TrainerOptions(config.accelerator, config.devices, config.epochs),
+        progress,
+        tracker.log,
+    )
+    try:
+        state, method = loop.run()
+        tracker.finish(state, [list(t.class_names) for t in shared.data.tasks])
+    finally:
+        tracker.close()
+    return state, method
+
+
+def method_class(name: str) -> Callable[[Context], ContinualMethod]:
+    """The class behind a method's name."""
+    module, _, attribute = METHODS[name].partition(":")
+    found: Callable[[Context], ContinualMethod] = getattr(importlib.import_module(module), attribute)
+    return found
+
+
+def versions() -> dict[str, str]:
+    """Versions of what the numbers depend on."""
+    found = {"kc": __version__, "python": platform.python_version(), "platform": platform.platform()}
+    for package in ("torch", "torchvision", "lightning", "timm", "faiss-cpu", "scikit-image", "numpy", "mlxtend"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found | {"cpus": str(os.cpu_count())}
+
+
+def write_everything(folder: Path, results: Results, console: Console) -> None:
+    """Results, table, figure and report from the record alone."""
+    results.save(folder / "results.json")
+    metrics_csv(results, folder / "metrics.csv")
+    curves(results, folder / "curves.png")
+    write_report(folder, results, folder / "report.html")
+    show(results, console)
+    console.print(f"report: {folder / 'report.html'}", soft_wrap=True)
