@@ -1,0 +1,208 @@
+"""Curves and heat maps of a run as files, without pyplot: nothing here touches matplotlib's global state."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import BoundaryNorm, ListedColormap, Normalize
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from kc.report import words
+from kc.report.merge import MergedMethod, merge_seeds
+from kc.report.records import FloatArray, Results, write_atomic
+from kc.report.style import Look, ink_on, looks, score_color, task_color
+from kc.report.tables import headline
+
+_INK = "#333333"
+_GRID = "#e3e3e3"
+_PANEL = (3.5, 2.75)  # inches: two panels fill a page of text
+_NUMBERS_UP_TO = 12  # tasks; beyond, numbers in the cells of a heat map would overlap
+
+
+def curves(results: Results, path: Path) -> None:
+    """One panel a method (score on each task over the stream) and one with the score on seen classes of all methods.
+
+    Lines start where their task is learned. With several seeds: means, and bands of one deviation. The suffix of
+    `path` chooses the format (.png, .svg, .pdf). Raises RunError when the file cannot be written.
+    """
+    merged = merge_seeds(results)
+    look = looks([m.name for m in merged])
+    figure, axes = _panels(len(merged) + 1)
+    top = _ceiling(merged)
+    for ax, m in zip(axes, merged, strict=False):
+        _tasks(ax, m, look[m.name])
+    _average(axes[len(merged)], merged, look, top)
+    n = len(results.tasks)
+    for index, ax in enumerate(axes):
+        _dress(ax, n, top, room=0.32 if index == len(merged) else 0.0)
+        if index % _columns(len(axes)) == 0:
+            ax.set_ylabel(f"{words.metric_title(merged[0].metric)} × 100", color=_INK, fontsize=9)
+        if index + _columns(len(axes)) >= len(axes):
+            ax.set_xlabel("tasks learned", color=_INK, fontsize=9)
+    colors = ListedColormap([task_color(i, n) for i in range(n)])
+    bar = figure.colorbar(
+        ScalarMappable(BoundaryNorm(np.arange(n + 1) + 0.5, n), colors), ax=axes, fraction=0.025, pad=0.015, aspect=32
+    )
+    bar.set_label("score on task", color=_INK, fontsize=9)
+    step = max(1, math.ceil(n / 20))
+    bar.set_ticks(list(range(1, n + 1, step)), labels=[str(i) for i in range(1, n + 1, step)])
+    bar.minorticks_off()
+    bar.ax.tick_params(labelsize=8, colors=_INK, length=0)
+    bar.outline.set_visible(False)
+    figure.suptitle(headline(results), color=_INK, fontsize=10, x=0.01, ha="left")
+    _write(figure, path)
+
+
+def heatmap(results: Results, path: Path) -> None:
+    """The score matrix of every method, times 100: row = tasks learned, column = task scored; hatched = undefined.
+
+    The suffix of `path` chooses the format. Raises RunError when the file cannot be written.
+    """
+    merged = merge_seeds(results)
+    figure, axes = _panels(len(merged), square=True)
+    n = len(results.tasks)
+    for ax, m in zip(axes, merged, strict=True):
+        _cells(ax, m.matrix)
+        ax.set_title(m.name, loc="left", fontsize=10, fontweight="bold", color=_INK)
+        ax.set_xlabel("scored on task", color=_INK, fontsize=9)
+        ax.set_ylabel("after task", color=_INK, fontsize=9)
+        ticks = range(1, n + 1, max(1, math.ceil(n / 12)))
+        ax.set(xticks=ticks, yticks=ticks)
+        ax.tick_params(labelsize=8, colors=_INK, length=0)
+        ax.set(xlim=(0.5, n + 0.5), ylim=(n + 0.5, 0.5))
+    bar = figure.colorbar(
+        ScalarMappable(Normalize(0, 100), matplotlib.colormaps["cividis"]), ax=axes, fraction=0.03, pad=0.015, aspect=28
+    )
+    bar.set_label(f"{words.metric_title(merged[0].metric)} × 100", color=_INK, fontsize=9)
+    bar.ax.tick_params(labelsize=8, colors=_INK)
+    bar.outline.set_visible(False)
+    figure.suptitle(headline(results), color=_INK, fontsize=10, x=0.01, ha="left")
+    _write(figure, path)
+
+
+def _columns(n: int) -> int:
+    """Panels in a row: 4 stand two by two, 7 and 8 in rows of four, the rest in rows of three."""
+    return 2 if n in (2, 4) else 1 if n == 1 else 4 if n in (7, 8) else 3
+
+
+def _panels(n: int, *, square: bool = False) -> tuple[Figure, list[Axes]]:
+    columns = _columns(n)
+    rows = math.ceil(n / columns)
+    width, height = (3.3, 3.2) if square else _PANEL
+    figure = Figure(figsize=(columns * width + 0.8, rows * height + 0.35), layout="constrained", facecolor="white")
+    grid = figure.subplots(rows, columns, squeeze=False, sharey=not square)
+    axes: list[Axes] = list(grid.flat)
+    for ax in axes[n:]:
+        ax.remove()
+    return figure, axes[:n]
+
+
+def _ceiling(merged: Sequence[MergedMethod]) -> float:
+    """Upper end of the score axis in points: a round number above everything drawn, at most 100."""
+    values = np.concatenate([np.concatenate([np.tril(m.matrix).ravel(), m.seen]) for m in merged])
+    known = values[~np.isnan(values)]
+    return min(100.0, 10.0 * math.ceil(10 * float(known.max()) + 0.3)) if known.size else 100.0
+
+
+def _line(
+    ax: Axes, x: FloatArray, y: FloatArray, spread: FloatArray, color: str, width: float, look: Look | None = None
+) -> None:  # fmt: skip
+    (line,) = ax.plot(x, 100 * y, color=color, linewidth=width, zorder=3)
+    line.set(marker=look.marker if look else "o", markersize=4.5 if look else 2.6, markeredgewidth=0)
+    if look and look.dash:
+        line.set_dashes(look.dash)
+    if not np.isnan(spread).all():
+        ax.fill_between(x, 100 * (y - spread), 100 * (y + spread), color=color, alpha=0.18, linewidth=0, zorder=2)
+
+
+def _tasks(ax: Axes, m: MergedMethod, look: Look) -> None:
+    n = len(m.matrix)
+    after = np.arange(1, n + 1, dtype=np.float64)
+    # A wide pale band under the thin lines: the summary must not hide what it summarises.
+    ax.plot(after, 100 * m.seen, color=look.color, linewidth=6, alpha=0.35, zorder=1, solid_capstyle="round")
+    for i in range(n):
+        _line(ax, after[i:], m.matrix[i:, i], m.matrix_deviation[i:, i], task_color(i, n), 1.3)
+    ax.set_title(m.name, loc="left", fontsize=10, fontweight="bold", color=_INK)
+    ax.set_title("wide line: all seen classes", loc="right", fontsize=8, color="#666666")
+
+
+def _average(ax: Axes, merged: Sequence[MergedMethod], look: dict[str, Look], top: float) -> None:
+    """Every method's score on seen classes, named at the end of its line."""
+    ends: list[tuple[float, str]] = []
+    for m in merged:
+        after = np.arange(1, len(m.seen) + 1, dtype=np.float64)
+        _line(ax, after, m.seen, m.seen_deviation, look[m.name].color, 1.9, look[m.name])
+        known = np.flatnonzero(~np.isnan(m.seen))
+        ends.append((100 * float(m.seen[known[-1]]) if known.size else 0.0, m.name))
+    ends.sort()
+    n = len(merged[0].seen)
+    for (y, name), at in zip(ends, spread_apart([y for y, _ in ends], 0.075 * top), strict=True):
+        ax.annotate(
+            name, (n, y), (n + 0.06 * n, at), fontsize=8.5, color=_INK, va="center", annotation_clip=False,
+            arrowprops={"arrowstyle": "-", "color": look[name].color, "linewidth": 1.2, "shrinkA": 0, "shrinkB": 3},
+        )  # fmt: skip
+    ax.set_title("all seen classes", loc="left", fontsize=10, fontweight="bold", color=_INK)
+
+
+def spread_apart(heights: Sequence[float], gap: float) -> list[float]:
+    """Sorted heights moved as little as a greedy pass can so that neighbours are at least `gap` apart."""
+    placed: list[list[float]] = []  # runs of labels that touch, each centred on the mean of what it labels
+    for height in heights:
+        placed.append([height])
+        while len(placed) > 1 and _low(placed[-1], gap) < _low(placed[-2], gap) + gap * len(placed[-2]):
+            last = placed.pop()
+            placed[-1] += last
+    return [_low(run, gap) + gap * i for run in placed for i in range(len(run))]
+
+
+def _low(run: Sequence[float], gap: float) -> float:
+    return sum(run) / len(run) - gap * (len(run) - 1) / 2
+
+
+def _dress(ax: Axes, n: int, top: float, room: float) -> None:
+    """Axes and grid; `room` is the share of the width kept free at the right for names."""
+    ax.set(xlim=(0.7, (n + 0.3) + room * n), ylim=(-0.02 * top, top))
+    step = max(1, math.ceil(n / 10))
+    ax.set_xticks(range(1, n + 1, step))
+    ax.grid(True, color=_GRID, linewidth=0.7)
+    ax.set_axisbelow(True)
+    for side in ("top", "right"):
+        ax.spines[side].set_visible(False)
+    for side in ("left", "bottom"):
+        ax.spines[side].set_color("#bbbbbb")
+    ax.tick_params(labelsize=8, colors=_INK, length=2, labelleft=True)
+
+
+def _cells(ax: Axes, matrix: FloatArray) -> None:
+    n = len(matrix)
+    ax.set_facecolor("#eeeeee")
+    colors = matplotlib.colormaps["cividis"]
+    ax.imshow(
+        np.ma.masked_invalid(100 * matrix), cmap=colors, vmin=0, vmax=100, extent=(0.5, n + 0.5, n + 0.5, 0.5)
+    )  # fmt: skip
+    for t, i in np.argwhere(np.isnan(matrix)):
+        ax.add_patch(
+            Rectangle((i + 0.5, t + 0.5), 1, 1, facecolor="none", edgecolor="#bdbdbd", hatch="////", linewidth=0)
+        )
+    if n <= _NUMBERS_UP_TO:
+        for t, i in np.argwhere(~np.isnan(matrix)):
+            ink = ink_on(score_color(matrix[t, i]))
+            ax.text(i + 1, t + 1, f"{100 * matrix[t, i]:.0f}", ha="center", va="center", color=ink, fontsize=7)
+    for spine in ax.spines.values():
+        spine.set_visible(False)
+
+
+def _write(figure: Figure, path: Path) -> None:
+    buffer = io.BytesIO()
+    # No date in the file: the same results give the same bytes.
+    metadata = {"Date": None} if path.suffix == ".svg" else None
+    figure.savefig(buffer, format=path.suffix.lstrip(".") or "png", dpi=150, metadata=metadata)
+    write_atomic(path, buffer.getvalue())

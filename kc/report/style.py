@@ -1,0 +1,69 @@
+"""One look for figures and pages: colours that stay apart for colour-blind readers, the same method always the same.
+
+Method colours are those of Okabe and Ito (2008) without the yellow that vanishes on white; line dashes and markers
+repeat the distinction without colour. Ordered things grow monotonically in lightness: scores in cividis, tasks in
+viridis, whose hues keep ten thin lines apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import matplotlib
+
+
+@dataclass(frozen=True)
+class Look:
+    """How one method is drawn: `#rrggbb`, a matplotlib marker, a dash pattern in units of line width (empty: solid)."""
+
+    color: str
+    marker: str
+    dash: tuple[float, ...] = ()
+
+
+_FREE = (
+    Look("#009e73", "^"),
+    Look("#cc79a7", "v", (5, 1.5)),
+    Look("#56b4e9", "P", (1.5, 1.5)),
+    Look("#0072b2", "o"),
+    Look("#d55e00", "s"),
+    Look("#e69f00", "D", (5, 1.5)),
+    Look("#7f7f7f", "X", (2, 1.5)),
+)
+# The four of the default command keep their colours whichever of them run; grey is the reference, not a competitor.
+_KNOWN = {"knn": _FREE[3], "finetune": _FREE[4], "replay": _FREE[5], "joint": _FREE[6]}
+
+
+def looks(names: Sequence[str]) -> dict[str, Look]:
+    """A look for each method name, distinct up to seven methods; then they repeat."""
+    chosen = {name: _KNOWN[name] for name in names if name in _KNOWN}
+    free = [look for look in _FREE if look not in chosen.values()] or list(_FREE)
+    for name in names:
+        if name not in chosen:
+            chosen[name] = free.pop(0)
+            free = free or list(_FREE)
+    return chosen
+
+
+def _hex(colormap: str, fraction: float) -> str:
+    red, green, blue, _ = matplotlib.colormaps[colormap](min(max(fraction, 0.0), 1.0), bytes=True)
+    return f"#{int(red):02x}{int(green):02x}{int(blue):02x}"
+
+
+def score_color(score: float) -> str:
+    """`#rrggbb` of a score from 0 (dark) to 1 (light)."""
+    return _hex("cividis", score)
+
+
+def task_color(index: int, n_tasks: int) -> str:
+    """Colour of the line of a task: early tasks dark, late ones light, stopping before what white paper swallows."""
+    return _hex("viridis", 0.88 * index / max(n_tasks - 1, 1))
+
+
+def ink_on(color: str) -> str:
+    """`#000000` or `#ffffff`, whichever has more contrast on `#rrggbb` (WCAG relative luminance)."""
+    parts = [int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
+    luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+    return "#000000" if (luminance + 0.05) / 0.05 >= 1.05 / (luminance + 0.05) else "#ffffff"
