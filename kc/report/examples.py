@@ -173,8 +173,9 @@ def class_color(info: ClassInfo) -> tuple[int, int, int]:
 def render(image: UInt8Array, answer: npt.NDArray[np.integer[Any]], infos: Sequence[ClassInfo]) -> UInt8Array:
     """Classes painted over an image, (H, W, 3) uint8.
 
-    Colours of the classes over the grey image; white borders between segments (panoptic: between instances too);
-    void hatched grey. Raises DataError for a map of another size or with an id of no class.
+    Colours of the classes over the grey image, the background class left as the grey image; white borders between
+    segments (panoptic: between instances too); void hatched grey. Raises DataError for a map of another size or with
+    an id of no class.
     """
     if answer.shape[:2] != image.shape[:2]:
         raise DataError(f"a map of {answer.shape[:2]} over an image of {image.shape[:2]}")
@@ -188,6 +189,9 @@ def render(image: UInt8Array, answer: npt.NDArray[np.integer[Any]], infos: Seque
         palette[class_id] = color
     grey = image.astype(np.float32) @ np.array([0.299, 0.587, 0.114], dtype=np.float32)
     out = 0.62 * palette[classes] + 0.38 * grey[..., None]
+    # A background is most of the picture and not an answer of its own: tinting it would only hide the image.
+    background = np.isin(classes, [info.id for info in infos if info.background])
+    out = np.where(background[..., None], 0.7 * grey[..., None], out)
     border = _borders(answer)
     out[border] = 0.15 * out[border] + 0.85 * 255
     rows, columns = np.indices(classes.shape)

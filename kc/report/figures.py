@@ -36,7 +36,7 @@ def curves(results: Results, path: Path) -> None:
     merged = merge_seeds(results)
     look = looks([m.name for m in merged])
     figure, axes = _panels(len(merged) + 1)
-    top = _ceiling(merged)
+    top = ceiling(merged)
     for ax, m in zip(axes, merged, strict=False):
         _tasks(ax, m, look[m.name])
     _average(axes[len(merged)], merged, look, top)
@@ -105,7 +105,7 @@ def _panels(n: int, *, square: bool = False) -> tuple[Figure, list[Axes]]:
     return figure, axes[:n]
 
 
-def _ceiling(merged: Sequence[MergedMethod]) -> float:
+def ceiling(merged: Sequence[MergedMethod]) -> float:
     """Upper end of the score axis in points: a round number above everything drawn, at most 100."""
     values = np.concatenate([np.concatenate([np.tril(m.matrix).ravel(), m.seen]) for m in merged])
     known = values[~np.isnan(values)]

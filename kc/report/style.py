@@ -56,9 +56,11 @@ def score_color(score: float) -> str:
     return _hex("cividis", score)
 
 
-def task_color(index: int, n_tasks: int) -> str:
-    """Colour of the line of a task: early tasks dark, late ones light, stopping before what white paper swallows."""
-    return _hex("viridis", 0.88 * index / max(n_tasks - 1, 1))
+def task_color(index: int, n_tasks: int, *, dark: bool = False) -> str:
+    """Colour of the line of a task: early tasks dark, late ones light, short of the end that the paper swallows
+    (`dark`: for light lines on a dark page)."""
+    low, high = (0.3, 1.0) if dark else (0.0, 0.88)
+    return _hex("viridis", low + (high - low) * index / max(n_tasks - 1, 1))
 
 
 def ink_on(color: str) -> str:

@@ -90,7 +90,7 @@ def test_render_colours_borders_and_void() -> None:
     answer[15:, :, 0] = VOID
     out = render(grey, answer, INFOS)
     assert out[2, 2].tolist() == [round(0.62 * c + 38) for c in (200, 10, 20)]
-    assert out[12, 2].tolist() == [38, 38, 38]
+    assert out[12, 2].tolist() == [70, 70, 70]
     assert out[2, 9].min() > 200  # between two instances of one class
     assert out[2, 10].tolist() == out[2, 2].tolist()
     void = out[16:, :]

@@ -1,0 +1,96 @@
+"""Line charts as inline SVG. Without a script they are plain pictures; the page's script adds hover, keys, pinning."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from html import escape
+
+import numpy as np
+
+from kc.report import words
+from kc.report.figures import spread_apart
+from kc.report.records import FloatArray
+
+_WIDTH, _HEIGHT = 460, 270
+_LEFT, _TOP, _BOTTOM = 34, 10, 40
+
+
+@dataclass(frozen=True)
+class Series:
+    """One line: `values` and `spread` (T,) in [0, 1], NaN where there is no point; `css` carries its colour.
+
+    `about` names what is scored, for tooltips; `end` is written beside the last point; `wide` lies pale under the rest.
+    """
+
+    about: str
+    css: str
+    values: FloatArray
+    spread: FloatArray
+    dash: tuple[float, ...] = ()
+    end: str = ""
+    wide: bool = False
+
+
+def line_chart(series: Sequence[Series], label: str, top: float) -> str:
+    """An `<svg>` of scores times 100 from 0 to `top` points over the tasks learned (1..T)."""
+    n = len(series[0].values)
+    right = 96 if any(s.end for s in series) else 12
+    wide = _WIDTH - _LEFT - right
+
+    def x(t: float) -> float:
+        return _LEFT + (wide / 2 if n == 1 else 8 + (wide - 16) * t / (n - 1))
+
+    def y(points: float) -> float:
+        return _HEIGHT - _BOTTOM - (_HEIGHT - _TOP - _BOTTOM) * points / top
+
+    out = [f'<svg class="chart" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="group" aria-label="{escape(label)}">']
+    for tick in _ticks(top):
+        out.append(f'<line class="grid" x1="{_LEFT}" x2="{_LEFT + wide}" y1="{y(tick):.1f}" y2="{y(tick):.1f}"/>')
+        out.append(f'<text x="{_LEFT - 6}" y="{y(tick) + 4.5:.1f}" text-anchor="end">{tick:g}</text>')
+    for t in range(0, n, max(1, math.ceil(n / 12))):
+        out.append(f'<text x="{x(t):.1f}" y="{_HEIGHT - _BOTTOM + 18}" text-anchor="middle">{t + 1}</text>')
+    out.append(f'<text x="{_LEFT + wide / 2:.1f}" y="{_HEIGHT - 4}" text-anchor="middle">tasks learned</text>')
+    named = {s.about: y(100 * _last(s)[1]) for s in series if s.end}
+    names = sorted(named, key=lambda name: named[name])
+    heights = dict(zip(names, spread_apart([named[name] for name in names], 16), strict=True))
+    for s in sorted(series, key=lambda s: not s.wide):
+        out.append(_series(s, x, y, heights.get(s.about)))
+    return "\n".join([*out, "</svg>"])
+
+
+def _ticks(top: float) -> list[float]:
+    step = 20 if top > 50 else 10 if top > 20 else 5
+    return [float(v) for v in np.arange(0, top + 1e-9, step)]
+
+
+def _last(s: Series) -> tuple[int, float]:
+    """Index and value of the last point; (0, 0.0) of an empty line."""
+    known = np.flatnonzero(~np.isnan(s.values))
+    return (int(known[-1]), float(s.values[known[-1]])) if known.size else (0, 0.0)
+
+
+def _series(s: Series, x: Callable[[float], float], y: Callable[[float], float], end_at: float | None) -> str:
+    known = [int(t) for t in np.flatnonzero(~np.isnan(s.values))]
+    points = " ".join(f"{x(t):.1f},{y(100 * s.values[t]):.1f}" for t in known)
+    said = ", ".join(f"{words.points(s.values[t])} after task {t + 1}" for t in known) or "undefined"
+    css = f"series {s.css}{' wide' if s.wide else ''}"
+    out = [f'<g class="{css}" tabindex="0" role="button" aria-pressed="false" aria-label="{escape(s.about)}: {said}">']
+    banded = [t for t in known if not math.isnan(s.spread[t])]
+    if len(banded) > 1:
+        upper = [f"{x(t):.1f},{y(100 * (s.values[t] + s.spread[t])):.1f}" for t in banded]
+        lower = [f"{x(t):.1f},{y(100 * (s.values[t] - s.spread[t])):.1f}" for t in reversed(banded)]
+        out.append(f'<polygon points="{" ".join(upper + lower)}"/>')
+    dash = f' stroke-dasharray="{" ".join(f"{2 * d:g}" for d in s.dash)}"' if s.dash else ""
+    out.append(f'<polyline points="{points}"{dash}/>')
+    for t in known:
+        tip = f"{s.about}, after task {t + 1}: {words.points(s.values[t], s.spread[t])}"
+        out.append(f'<circle cx="{x(t):.1f}" cy="{y(100 * s.values[t]):.1f}" r="3" data-tip="{escape(tip)}"/>')
+    if s.end and end_at is not None and known:
+        t, value = _last(s)
+        x0, y0 = x(t) + 5, y(100 * value)
+        out.append(f'<line class="lead" x1="{x0:.1f}" y1="{y0:.1f}" x2="{x0 + 9:.1f}" y2="{end_at:.1f}"/>')
+        name = s.end if len(s.end) <= 11 else s.end[:10] + "…"
+        out.append(f'<text class="end" x="{x0 + 12:.1f}" y="{end_at + 4.5:.1f}">{escape(name)}</text>')
+    return "\n".join([*out, "</g>"])

@@ -1,0 +1,100 @@
+"""Examples as a grid of pictures for the page, each embedded, with a legend of the classes in them."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from html import escape
+
+import numpy as np
+from PIL import Image
+
+from kc.report.examples import Answer, Example, class_color, render
+from kc.types import VOID, ClassInfo, UInt8Array
+
+_SIDE = 360  # pixels of the longer side: sharp at the size of the grid, and twelve examples stay below 2 MB
+_SMALL = 160  # enlarged with hard edges below this, so that mask borders stay where they are
+
+
+def gallery(examples: Sequence[Example], methods: Sequence[str], limit: int) -> str:
+    """HTML of up to `limit` examples: image, truth, each method's answer; empty without examples."""
+    shown = list(examples[:limit])
+    if not shown:
+        return ""
+    parts = []
+    if len(shown) < len(examples):
+        parts.append(f'<p class="soft">{len(shown)} of {len(examples)} stored examples.</p>')
+    parts.append(_legend(shown))
+    labelled = []
+    for example in shown:
+        names = [m for m in methods if m in example.predictions]
+        names += [m for m in example.predictions if m not in methods]
+        if isinstance(example.truth, int):
+            labelled.append(_labels(example, names))
+        else:
+            parts.append(_maps(example, names))
+    if labelled:
+        parts.append(f'<div class="strip few">{"".join(labelled)}</div>')
+    return "\n".join(parts)
+
+
+def _figure(picture: UInt8Array, caption: str, alt: str) -> str:
+    small = ' class="small"' if max(picture.shape[:2]) < _SMALL else ""
+    source = data_uri(picture)
+    return f'<figure><img src="{source}" alt="{escape(alt)}"{small}><figcaption>{caption}</figcaption></figure>'
+
+
+def data_uri(picture: UInt8Array) -> str:
+    """An (H, W, 3) uint8 picture as a `data:` address: at most 360 pixels a side, PNG when tiny, else JPEG."""
+    image = Image.fromarray(picture)
+    buffer = io.BytesIO()
+    if max(image.size) < _SMALL:
+        image.save(buffer, format="PNG", optimize=True)
+        kind = "png"
+    else:
+        image.thumbnail((_SIDE, _SIDE), Image.Resampling.LANCZOS)
+        image.save(buffer, format="JPEG", quality=88, subsampling=0)
+        kind = "jpeg"
+    return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def _maps(example: Example, names: Sequence[str]) -> str:
+    figures = [_figure(example.image, "image", f"{example.name}: image")]
+    for caption, answer in [("truth", example.truth), *((name, example.predictions[name]) for name in names)]:
+        picture = example.image if isinstance(answer, int) else render(example.image, answer, example.infos)
+        figures.append(_figure(picture, escape(caption), f"{example.name}: {caption}"))
+    return f'<div class="example"><h3>{escape(example.name)}</h3><div class="strip">{"".join(figures)}</div></div>'
+
+
+def _labels(example: Example, names: Sequence[str]) -> str:
+    titles = {info.id: info.name for info in example.infos}
+
+    def title(answer: Answer) -> str:
+        return titles.get(answer, f"class {answer}") if isinstance(answer, int) else "a map"
+
+    said = "".join(
+        f'<br><span class="{"right" if example.predictions[m] == example.truth else "wrong"}">'
+        f"{escape(m)}: {escape(title(example.predictions[m]))}</span>"
+        for m in names
+    )
+    truth = escape(title(example.truth))
+    return _figure(example.image, f"<b>{truth}</b>{said}", f"{example.name}: {title(example.truth)}")
+
+
+def _legend(examples: Sequence[Example]) -> str:
+    """Swatches of the classes that occur in a map of any shown example, in the order of their ids."""
+    used: set[int] = set()
+    infos: dict[int, ClassInfo] = {}
+    for example in examples:
+        infos |= {info.id: info for info in example.infos}
+        for answer in (example.truth, *example.predictions.values()):
+            if not isinstance(answer, int):
+                used |= set(np.unique(answer[..., 0] if answer.ndim == 3 else answer).tolist())
+    items = [
+        f'<li><i style="--c:rgb{class_color(infos[c])}"></i>{escape(infos[c].name)}</li>'
+        for c in sorted(used) if c in infos
+    ]  # fmt: skip
+    if VOID in used:
+        items.append('<li><i class="hatch"></i>not labelled</li>')
+    return f'<ul class="key">{"".join(items)}</ul>' if items else ""
