@@ -1,0 +1,93 @@
+"""open_clip:MODEL[@TAG or PATH]: the image tower of a CLIP model, and its text tower in the same space."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from kc.encoders.base import Encoder, check_images
+from kc.errors import MissingExtraError, unknown_name
+from kc.types import Features
+
+
+class OpenClipEncoder(Encoder):
+    """A CLIP model: pooled is the projected image embedding, the one level the normalised last block or stage.
+
+    Transformer towers see the images resized to their own square (bilinear, antialiased), so that the level has the
+    tower's grid whatever the input; its stride is nominal, in pixels of that square.
+    """
+
+    def __init__(self, model: str, network: Any) -> None:
+        super().__init__()
+        self.network: Any = network
+        self.name = f"open_clip:{model}"
+        self.architecture = model
+        visual = network.visual
+        size = visual.image_size
+        self.size: tuple[int, int] = (size, size) if isinstance(size, int) else (size[0], size[1])
+        config = visual.preprocess_cfg
+        self.preprocessing = (*config["mean"], *config["std"], *self.size)
+        with torch.no_grad():
+            pooled, level = self._run(torch.zeros(1, 3, *self.size))
+        self.pooled_dim = pooled.shape[1]
+        self.channels = (level.shape[1],)
+        self.strides = (self.size[0] // level.shape[2],)
+        self._tokenize: Any = None
+
+    def forward(self, images: Tensor) -> Features:
+        """Pooled (N, D), not normalised, and one level (N, C, h, w) of images (N, 3, H, W) in [0, 1]."""
+        check_images(images)
+        if images.shape[-2:] != self.size:
+            images = F.interpolate(images, size=self.size, mode="bilinear", antialias=True, align_corners=False)
+        mean, std = images.new_tensor(self.preprocessing[:6]).view(2, 1, 3, 1, 1)
+        pooled, level = self._run((images - mean) / std)
+        return Features(pooled, (level,), self.strides)
+
+    @torch.no_grad()
+    def encode_text(self, texts: Sequence[str]) -> Tensor:
+        """Unit embeddings (N, D) of `texts` (N), comparable with normalised pooled features."""
+        if self._tokenize is None:
+            self._tokenize = open_clip.get_tokenizer(self.architecture)
+        device = next(self.parameters()).device
+        result: Tensor = self.network.encode_text(self._tokenize(list(texts)).to(device), normalize=True)
+        return result
+
+    def _run(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        out = self.network.visual.forward_intermediates(x, indices=1, normalize_intermediates=True)
+        return out["image_features"], out["image_intermediates"][-1]
+
+
+def load_open_clip(model: str, weights: str | None = None) -> OpenClipEncoder:
+    """The OpenCLIP model `model` with `weights`: a local file, a tag of the hub, or None for the model's first tag.
+
+    In evaluation mode on the CPU. Raises UnknownNameError for a model OpenCLIP does not know and MissingExtraError
+    where the weights cannot be had or do not fit; it is never left with random ones.
+    """
+    if model not in open_clip.list_models():
+        raise unknown_name("open_clip model", model, open_clip.list_models())
+    try:
+        source = weights if weights is not None else _first_tag(model)
+        if (os.sep in source or Path(source).suffix) and not Path(source).is_file():
+            raise FileNotFoundError(f"no such file: {source}")
+        network = open_clip.create_model(
+            model, pretrained=source, require_pretrained=True, weights_only=True, pretrained_text=False
+        )
+    except Exception as error:  # a hub can fail in many ways: network, cache, file format
+        raise MissingExtraError(
+            f"cannot have the weights of open_clip:{model} ({error}). Give a local file: open_clip:{model}@PATH"
+        ) from error
+    return OpenClipEncoder(model, network.eval()).eval()
+
+
+def _first_tag(model: str) -> str:
+    tags = open_clip.list_pretrained_tags_by_model(model)
+    if not tags:
+        raise ValueError("no weights on the hub")
+    return str(tags[0])

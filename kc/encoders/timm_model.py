@@ -1,0 +1,101 @@
+"""timm:MODEL[@PATH]: any timm network with `forward_intermediates`, convolutional or transformer."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from timm.models import load_state_dict as read_weights
+from torch import Tensor
+
+from kc.encoders.base import Encoder, check_images
+from kc.errors import MissingExtraError, UnknownNameError, nearest
+from kc.types import Features
+
+WANTED = (8, 16, 32)
+
+
+class TimmEncoder(Encoder):
+    """A timm network without its classifier.
+
+    Levels are the stages at strides 8, 16 and 32 of a hierarchical network, or the normalised last block of a plain
+    transformer (one level at its patch stride). Input is (rgb - mean) / std of the model's own configuration. Plain
+    transformers take any size: position embeddings are interpolated, sizes padded to whole patches.
+    """
+
+    def __init__(self, model: str, network: Any) -> None:
+        super().__init__()
+        self.network: Any = network
+        self.name = f"timm:{model}"
+        self.architecture = model
+        reductions = [int(stage["reduction"]) for stage in network.feature_info]
+        every = [int(stage["num_chs"]) for stage in network.feature_info]
+        # A plain transformer repeats one stride; its last block, normalised as for the head, says most.
+        self._plain = len(set(reductions)) == 1
+        last = len(reductions) - 1
+        self._indices = [i for i, stride in enumerate(reductions) if (i == last if self._plain else stride in WANTED)]
+        self.strides = tuple(reductions[i] for i in self._indices)
+        self.channels = tuple(every[i] for i in self._indices)
+        self.pooled_dim = int(network.head_hidden_size)
+        config = network.pretrained_cfg
+        self.preprocessing = (*config["mean"], *config["std"])
+
+    def forward(self, images: Tensor) -> Features:
+        """Pooled (N, D), what the model's classifier would read, and the levels; images (N, 3, H, W) in [0, 1]."""
+        check_images(images)
+        mean, std = images.new_tensor(self.preprocessing).view(2, 1, 3, 1, 1)
+        final, levels = self.network.forward_intermediates(
+            (images - mean) / std, indices=self._indices, norm=self._plain, output_fmt="NCHW"
+        )
+        pooled = self.network.forward_head(final, pre_logits=True)
+        return Features(pooled, tuple(levels), self.strides)
+
+
+def load_timm(model: str, path: str | None = None) -> TimmEncoder:
+    """The timm model `model`, weights from `path` (safetensors, or a file torch reads with `weights_only`) or the hub.
+
+    In evaluation mode on the CPU. A file holds the state dict of this very timm model. Raises UnknownNameError for a
+    model timm does not know or cannot read densely, MissingExtraError where the weights cannot be had or do not fill
+    the network: it is never left with random ones.
+    """
+    base = model.partition(".")[0]
+    if not timm.is_model(base):
+        close = " or ".join(repr(name) for name in nearest(base, timm.list_models()))
+        raise UnknownNameError(f"unknown timm model {base!r}. Did you mean {close}? See timm.list_models()")
+    try:
+        with torch.device("meta"):
+            probe: Any = timm.create_model(model, pretrained=False)
+    except RuntimeError as error:
+        tags = ", ".join(timm.list_pretrained(f"{base}.*"))
+        raise UnknownNameError(f"unknown timm weights {model!r} ({error}). Valid: {tags}") from error
+    if not hasattr(probe, "forward_intermediates"):
+        raise UnknownNameError(f"timm model {model!r} gives no dense features (it has no forward_intermediates)")
+    # Plain transformers fix the input size unless told otherwise.
+    known = inspect.signature(type(probe).__init__).parameters
+    options: dict[str, Any] = {name: True for name in ("dynamic_img_size", "dynamic_img_pad") if name in known}
+    try:
+        if path is None:
+            network = timm.create_model(model, pretrained=True, num_classes=0, **options)
+        else:
+            network = timm.create_model(model, pretrained=False, num_classes=0, **options)
+            _fill(network, path)
+    except Exception as error:  # a hub can fail in many ways: network, cache, file format
+        raise MissingExtraError(
+            f"cannot have the weights of timm:{model} ({error}). Give a local file: timm:{model}@PATH"
+        ) from error
+    return TimmEncoder(model, network).eval()
+
+
+def _fill(network: Any, path: str) -> None:
+    """Load `path`; the file may hold a classifier beside, everything else must match exactly."""
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"no such file: {path}")
+    missing, extra = network.load_state_dict(read_weights(path, weights_only=True), strict=False)
+    classifier = network.pretrained_cfg["classifier"]
+    heads = (classifier,) if isinstance(classifier, str) else tuple(classifier)
+    extra = [key for key in extra if not key.startswith(tuple(f"{head}." for head in heads))]
+    if missing or extra:
+        raise ValueError(f"{path}: {len(missing)} tensors missing {missing[:3]}, {len(extra)} unknown {extra[:3]}")
