@@ -1,0 +1,254 @@
+"""The page: what is in it, that it needs nothing else, and that its script works in a real browser."""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kc.errors import RunError
+from kc.report import tables
+from kc.report.charts import Series, line_chart
+from kc.report.examples import save_example, save_prediction
+from kc.report.html import write_report
+from kc.report.records import Results
+from kc.types import VOID, ClassInfo
+
+Make = Callable[..., Results]
+BROWSER = next((p for n in ("chromium", "chromium-browser", "google-chrome") if (p := shutil.which(n))), None)
+
+
+class Reader(HTMLParser):
+    """Collects tags, ids, text and the targets of links; fails on a tag closed that was not opened."""
+
+    VOID_TAGS = frozenset({"meta", "img", "br", "link", "line", "circle", "polyline", "polygon"})
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.ids: list[str] = []
+        self.sources: list[str] = []
+        self.anchors: list[str] = []
+        self.stack: list[str] = []
+        self.text = ""
+        self.feed(text)
+        assert self.stack == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        found = {k: v or "" for k, v in attrs}
+        if "id" in found:
+            self.ids.append(found["id"])
+        if "src" in found:
+            self.sources.append(found["src"])
+        if "href" in found:
+            self.anchors.append(found["href"])
+        if tag not in self.VOID_TAGS:
+            self.stack.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.stack.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def written(run: Path, results: Results) -> tuple[str, Reader]:
+    write_report(run, results, run / "report.html")
+    text = (run / "report.html").read_text(encoding="utf-8")
+    return text, Reader(text)
+
+
+def panoptic_examples(run: Path, methods: list[str]) -> None:
+    infos = [ClassInfo(0, "background", background=True), ClassInfo(1, "a <b> & ü", is_thing=True)]
+    rng = np.random.default_rng(0)
+    for k in range(3):
+        truth = np.zeros((20, 30, 2), np.int32)
+        truth[4:12, 5:20] = (1, 1)
+        truth[15:, :4, 0] = VOID
+        save_example(run / "examples", f"test/{k}", rng.integers(0, 256, (20, 30, 3), dtype=np.uint8), truth, infos)
+        for method in methods:
+            save_prediction(run / "examples", f"test/{k}", method, truth[::-1].copy())
+
+
+def test_the_page_is_whole_and_alone(make_results: Make, tmp_path: Path) -> None:
+    results = make_results(4)
+    panoptic_examples(tmp_path, ["finetune", "knn"])
+    text, page = written(tmp_path, results)
+    assert not re.search(r"https?://|url\(|@import|<link|src=\"(?!data:)", text)
+    assert len(page.sources) == 3 * 4
+    assert page.tags.count("svg") == 5
+    assert page.tags.count("h1") == 1
+    assert {a.lstrip("#") for a in page.anchors} <= set(page.ids)
+    assert len(page.ids) == len(set(page.ids))
+    for sentence in tables.sentences(results):
+        assert sentence in page.text
+    for words in (
+        "overlapped",
+        "background, zero",
+        "Chaudhry",
+        "the score before any training was not measured",
+        "lite0",
+    ):
+        assert words in page.text
+    assert "NaN" not in re.sub(r"<script>.*</script>", "", text, flags=re.S)
+    assert "a &lt;b&gt; &amp; ü" in text
+    assert "not labelled" in page.text
+
+
+def test_without_examples_and_with_one_task(make_results: Make, tmp_path: Path) -> None:
+    _, page = written(tmp_path, make_results(1, methods=("knn",)))
+    assert "examples" not in page.ids
+    assert "There is one task" in page.text
+    results = make_results(2, methods=("knn",))
+    results.methods[0].per_class, results.methods[0].final = {}, {}
+    results.methods[0].matrix = [[None, None], [None, None]]
+    results.methods[0].seen = [None, None]
+    _, page = written(tmp_path, results)
+    assert "classes" not in page.ids
+    assert "final" not in page.ids
+
+
+def test_classification_examples(make_results: Make, tmp_path: Path) -> None:
+    infos = [ClassInfo(0, "cat"), ClassInfo(1, "dog")]
+    save_example(tmp_path / "examples", "a", np.zeros((9, 9, 3), np.uint8), 0, infos)
+    save_prediction(tmp_path / "examples", "a", "knn", 0)
+    save_prediction(tmp_path / "examples", "a", "finetune", 1)
+    text, _ = written(tmp_path, make_results(2, methods=("finetune", "knn")))
+    assert '<span class="wrong">finetune: dog</span>' in text
+    assert '<span class="right">knn: cat</span>' in text
+
+
+def test_names_cannot_inject(make_results: Make, tmp_path: Path) -> None:
+    evil = "<script>x</script>\"'&$title"
+    results = make_results(2, methods=(evil,))
+    data = results.model_dump(mode="json", by_alias=True)
+    data |= {"benchmark": evil, "config": {evil: evil}, "versions": {evil: evil}}
+    data["tasks"][1] = [evil]
+    data["methods"][0]["per_class"] = {evil: [0.5, 0.5]}
+    data["methods"][0]["metric"] = evil
+    data["methods"][0]["final"] = {evil: 0.5}
+    data["methods"][0]["undefined"] = {"forward_transfer": evil}
+    text, page = written(tmp_path, Results.model_validate(data))
+    assert page.tags.count("script") == 1
+    assert "<script>x" not in text
+    assert html.escape(evil) in text
+
+
+def test_a_large_vocabulary_is_folded(make_results: Make, tmp_path: Path) -> None:
+    results = make_results(40, methods=("knn",))
+    text, page = written(tmp_path, results)
+    assert "<details><summary>41 classes" in text
+    assert "nine 39" in page.text
+    assert len(text) < 1_000_000
+
+
+def test_the_number_of_pictures_is_limited_and_said(make_results: Make, tmp_path: Path) -> None:
+    panoptic_examples(tmp_path, ["knn"])
+    write_report(tmp_path, make_results(2, methods=("knn",)), tmp_path / "r.html", max_examples=2)
+    assert "2 of 3 stored examples." in (tmp_path / "r.html").read_text()
+
+
+def test_no_place_to_write(make_results: Make, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunError, match="cannot be written"):
+        write_report(tmp_path, make_results(2), tmp_path / "file" / "report.html")
+
+
+def test_chart_points_by_hand() -> None:
+    nan = np.full(3, np.nan)
+    svg = line_chart([Series("a & b", "t0", np.array([np.nan, 0.0, 1.0]), nan)], "label", 100)
+    assert svg.count("<circle") == 2
+    assert 'data-tip="a &amp; b, after task 3: 100.0"' in svg
+    assert 'aria-label="a &amp; b: 0.0 after task 2, 100.0 after task 3"' in svg
+    heights = [float(v) for v in re.findall(r'cy="([\d.]+)"', svg)]
+    assert heights == [230.0, 10.0]
+
+
+PROBE = """
+<script>
+addEventListener("load", () => {
+  const out = {};
+  const heads = [...document.querySelectorAll("#comparison thead th")];
+  const head = (name) => heads.find(h => h.textContent.startsWith(name));
+  const order = () => [...document.querySelectorAll("#comparison tbody tr")].map(r => r.cells[0].textContent);
+  out.before = order();
+  head("Average").querySelector("button").click();
+  out.average = order(); out.sort = head("Average").getAttribute("aria-sort");
+  head("Average").querySelector("button").click();
+  out.reversed = order();
+  head("Intransigence").querySelector("button").click();
+  out.undefined_last = order();
+  head("Method").querySelector("button").click();
+  out.names = order();
+  const chart = document.querySelector("svg.chart"), series = chart.querySelectorAll("g.series");
+  const box = series[0].querySelector("circle").getBoundingClientRect();
+  const at = { bubbles: true, clientX: box.left + box.width / 2, clientY: box.top + box.height / 2 };
+  chart.dispatchEvent(new PointerEvent("pointermove", at));
+  out.tip = document.getElementById("tip").textContent;
+  out.shown = document.getElementById("tip").style.visibility;
+  series[1].dispatchEvent(new MouseEvent("click", at));
+  out.pressed = [...series].map(g => g.getAttribute("aria-pressed"));
+  out.dim = chart.classList.contains("dim");
+  series[2].dispatchEvent(new KeyboardEvent("keydown", { key: "ArrowLeft", bubbles: true }));
+  out.key = document.getElementById("tip").textContent;
+  series[1].dispatchEvent(new KeyboardEvent("keydown", { key: "Enter", bubbles: true }));
+  out.released = [...series].map(g => g.getAttribute("aria-pressed"));
+  out.overflow = document.documentElement.scrollWidth - innerWidth;
+  out.images = [...document.images].every(i => i.complete && i.naturalWidth > 0);
+  out.errors = window.problems;
+  const pre = document.createElement("pre");
+  pre.id = "out"; pre.textContent = JSON.stringify(out);
+  document.body.replaceChildren(pre);
+});
+</script>"""
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no Chromium here")
+def test_sorting_curves_and_keys_in_a_browser(make_results: Make, tmp_path: Path) -> None:
+    panoptic_examples(tmp_path, ["knn"])
+    results = make_results(3, methods=("finetune", "joint", "knn"))
+    write_report(tmp_path, results, tmp_path / "report.html")
+    text = (tmp_path / "report.html").read_text()
+    watch = (
+        "<script>window.problems = []; addEventListener('error', e => problems.push(e.message)); "
+        "addEventListener('securitypolicyviolation', e => problems.push(e.violatedDirective));</script>"
+    )
+    text = text.replace("<style>", watch + "<style>", 1).replace("</body>", PROBE + "</body>")
+    (tmp_path / "probe.html").write_text(text)
+    assert BROWSER is not None
+    command = [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--window-size=500,900", "--dump-dom"]
+    command += [f"--user-data-dir={tmp_path / 'profile'}", (tmp_path / "probe.html").as_uri()]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    found = re.search(r'<pre id="out">(.*?)</pre>', done.stdout, flags=re.S)
+    assert found, done.stdout[-500:] + done.stderr[-500:]
+    out = json.loads(html.unescape(found[1]))
+    assert out["errors"] == []
+    by_average = sorted(results.methods, key=lambda m: -(m.metrics.average or 0))
+    assert out["before"] == ["finetune", "joint", "knn"]
+    assert out["average"] == [m.name for m in by_average]
+    assert out["sort"] == "descending"
+    assert out["reversed"] == out["average"][::-1]
+    assert out["undefined_last"][-1] == "joint"
+    assert out["names"] == ["finetune", "joint", "knn"]
+    fine = results.methods[0].seen[0]
+    assert fine is not None
+    assert out["tip"] == f"finetune, after task 1: {100 * fine:.1f}"
+    assert out["shown"] == "visible"
+    assert out["pressed"] == ["false", "true", "false"]
+    assert out["dim"] is True
+    assert out["key"].startswith("knn, after task 2: ")
+    assert out["released"] == ["false", "false", "false"]
+    assert out["overflow"] <= 0
+    assert out["images"] is True
