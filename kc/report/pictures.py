@@ -92,9 +92,14 @@ def _legend(examples: Sequence[Example]) -> str:
             if not isinstance(answer, int):
                 used |= set(np.unique(answer[..., 0] if answer.ndim == 3 else answer).tolist())
     items = [
-        f'<li><i style="--c:rgb{class_color(infos[c])}"></i>{escape(infos[c].name)}</li>'
+        f'<li><i style="--c:rgb{_swatch(infos[c])}"></i>{escape(infos[c].name)}</li>'
         for c in sorted(used) if c in infos
     ]  # fmt: skip
     if VOID in used:
         items.append('<li><i class="hatch"></i>not labelled</li>')
     return f'<ul class="key">{"".join(items)}</ul>' if items else ""
+
+
+def _swatch(info: ClassInfo) -> tuple[int, int, int]:
+    """As `render` paints it: the background is the image itself in grey."""
+    return (112, 112, 112) if info.background else class_color(info)
