@@ -1,0 +1,157 @@
+"""Health of a memory's folder: sweep what a crash left, erase rows for real, verify, repair."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kc.errors import CorruptMemoryError, RunError
+from kc.memory import files
+from kc.memory import manifest as manifests
+from kc.memory.lock import LOCK_NAME
+from kc.memory.manifest import DeltaInfo, MemoryManifest, SegmentInfo
+from kc.memory.segments import Segment, read_delta, write_delta, write_segment
+from kc.memory.view import Columns
+from kc.types import BoolArray
+
+DERIVED = "cache"
+"""Folder of indexes and tables that can be built again from the rows."""
+
+
+def check_unused(root: Path) -> None:
+    """Raise unless a new memory may be made in `root`: an empty folder, or one where making it was interrupted.
+
+    RunError for a memory or foreign files, CorruptMemoryError for a memory that lost its pointer.
+    """
+    if (root / manifests.POINTER).exists():
+        raise RunError(f"{root} already holds a memory: open it, or choose another path")
+    first = MemoryManifest(0, "", 0, {}).file_name
+    for path in sorted(root.iterdir()):
+        if path.name in ("segments", "deltas") or (path.match("manifest-*.json") and path.name != first):
+            raise CorruptMemoryError(f"{root} holds rows but no {manifests.POINTER}; try `Memory.repair`")
+        if path.name not in (LOCK_NAME, first, f"{first}.tmp", f"{manifests.POINTER}.tmp"):
+            raise RunError(f"{root} is not empty (it holds {path.name!r}): choose another path")
+
+
+def sweep(root: Path, manifest: MemoryManifest) -> list[Path]:
+    """Remove what `manifest` does not name; returns what was removed. For the writer only."""
+    found = manifests.orphans(root, manifest)
+    for path in found:
+        files.remove(path)
+    for folder in {p.parent for p in found}:
+        if folder.is_dir():
+            files.sync_folder(folder)
+    return found
+
+
+def drop_derived(root: Path) -> None:
+    """Remove everything that was computed from rows."""
+    if (root / DERIVED).exists():
+        shutil.rmtree(root / DERIVED)
+
+
+def without(
+    root: Path, manifest: MemoryManifest, columns: Columns, doomed: BoolArray
+) -> tuple[MemoryManifest, set[str]]:
+    """Write segments and deltas anew without the `doomed` rows (a mask over `columns`).
+
+    Returns the manifest that names the new files (not published), and the names of the new segments. Ids, added and
+    order of the other rows stay, so every version still replays them.
+    """
+    number = manifest.number + 1
+    next_segment = manifest.next_segment
+    segments: list[SegmentInfo] = []
+    new: set[str] = set()
+    for i, segment in enumerate(columns.segments):
+        out = doomed[columns.offsets[i] : columns.offsets[i + 1]]
+        if not out.any():
+            segments.append(segment.info)
+        elif not out.all():
+            info = write_segment(root, f"{next_segment:06d}", segment.table(np.flatnonzero(~out)))
+            next_segment += 1
+            segments.append(info)
+            new.add(info.name)
+    gone = columns.ids[doomed]
+    deltas: list[DeltaInfo] = []
+    for i, delta in enumerate(manifest.deltas):
+        ids, values = read_delta(root, delta)
+        keep = ~np.isin(ids, gone)
+        if keep.all():
+            deltas.append(delta)
+        elif keep.any():
+            # The number of this rewrite and the place in the list make the name new; `seq` stays what it was.
+            name = f"{number:06d}-{i:06d}-{delta.kind}.npy"
+            deltas.append(write_delta(root, delta.seq, delta.kind, ids[keep], values[keep], name))
+    manifest = replace(
+        manifest, number=number, next_segment=next_segment, segments=tuple(segments), deltas=tuple(deltas)
+    )
+    return manifest, new
+
+
+def verify(root: Path, manifest: MemoryManifest) -> dict[str, Any]:
+    """See `Memory.verify`."""
+    wrong: list[str] = []
+    named = manifest.named_files()
+    for name, ref in named.items():
+        try:
+            files.check_file(root / name, ref)
+        except CorruptMemoryError as error:
+            wrong.append(str(error))
+    if wrong:
+        raise CorruptMemoryError("; ".join(wrong))
+    last = -1
+    rows = 0
+    for info in manifest.segments:
+        segment = Segment(root, info, trusted=True)
+        ids = segment.ids
+        shape = segment.vectors.shape
+        if shape != (info.rows, manifest.dim):
+            wrong.append(f"{segment.folder}: vectors are {shape}, the manifest says {(info.rows, manifest.dim)}")
+        if ids[0] <= last or (np.diff(ids) <= 0).any() or ids[-1] >= manifest.next_id:
+            wrong.append(f"{segment.folder / 'ids.npy'}: ids do not ascend below {manifest.next_id}")
+        for codes, table in ((segment.sample, segment.samples), (segment.source, segment.sources)):
+            if codes.min() < 0 or codes.max() >= len(table):
+                wrong.append(f"{segment.folder}: a row names a sample or source that its table lacks")
+        # Every column is read, so its length is compared with the manifest's.
+        _ = segment.class_id, segment.task, segment.weight, segment.segment
+        if (segment.added > info.added).any():
+            wrong.append(f"{segment.folder / 'added.npy'}: rows of a later commit than the manifest says")
+        last, rows = int(ids[-1]), rows + info.rows
+    if wrong:
+        raise CorruptMemoryError("; ".join(wrong))
+    return {
+        "files": len(named) + 2,  # and the manifest with its pointer, which were checked to get here
+        "bytes": sum(size for size, _ in named.values()),
+        "rows": rows,
+        "orphans": [str(p.relative_to(root)) for p in manifests.orphans(root, manifest)],
+    }
+
+
+def repair(root: Path) -> list[str]:
+    """See `Memory.repair`; the caller holds the lock."""
+    done = []
+    try:
+        manifest = manifests.load(root)
+    except CorruptMemoryError as broken:
+        whole = [m for m in (_whole(root, p) for p in root.glob("manifest-*.json")) if m is not None]
+        if not whole:
+            raise CorruptMemoryError(f"{broken}; no whole manifest is left in {root}: restore a copy") from broken
+        manifest = max(whole, key=lambda m: m.number)
+        files.replace_bytes(root / manifests.POINTER, f"{manifest.file_name}\n".encode())
+        done.append(f"{manifests.POINTER} named no whole manifest; it names {manifest.file_name} again")
+    done += [f"removed {p.relative_to(root)}: no manifest names it" for p in sweep(root, manifest)]
+    return done
+
+
+def _whole(root: Path, path: Path) -> MemoryManifest | None:
+    """The manifest at `path` if it and all files it names are there in their right size."""
+    try:
+        manifest = manifests.parse(path)
+        right = all((root / name).stat().st_size == ref[0] for name, ref in manifest.named_files().items())
+    except (CorruptMemoryError, FileNotFoundError):
+        return None
+    return manifest if right else None

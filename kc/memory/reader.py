@@ -1,0 +1,248 @@
+"""The reading half of a memory: one committed state, its versions, and search over them."""
+
+from __future__ import annotations
+
+import contextlib
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from kc.errors import CorruptMemoryError, FingerprintError, RunError
+from kc.memory import files, maintain
+from kc.memory import manifest as manifests
+from kc.memory.manifest import DeltaInfo, MemoryManifest, VersionInfo
+from kc.memory.search import Search
+from kc.memory.segments import Segment, read_delta
+from kc.memory.view import Columns, Ids, Names, View, as_ids, as_names
+from kc.types import BoolArray, Float32Array, Int64Array, Neighbours
+
+_CACHED = 4
+"""Versions and filters kept ready at once: evaluation alternates between few."""
+
+
+@dataclass(frozen=True)
+class RowTable:
+    """What is known of rows, in the order asked: who voted. `visible` is False for retired rows."""
+
+    id: Int64Array
+    class_id: Int64Array
+    weight: Float32Array
+    task: Int64Array
+    sample_id: tuple[str, ...]
+    segment: Int64Array
+    source: tuple[str, ...]
+    visible: BoolArray
+
+    def __len__(self) -> int:
+        return len(self.id)
+
+
+class Reader:
+    """One committed state of the memory in `root`. Files are read when first needed, so opening takes the same time
+    at any size."""
+
+    def __init__(self, root: Path, manifest: MemoryManifest) -> None:
+        self.path = root
+        self._segments: dict[str, Segment] = {}
+        self._deltas: dict[str, tuple[Int64Array, npt.NDArray[Any]]] = {}
+        self._columns: Columns | None = None
+        self._use(manifest, frozenset())
+
+    def _use(self, manifest: MemoryManifest, trusted: Iterable[str]) -> None:
+        """Show this state from now on; `trusted` names segments this process has just written."""
+        self._manifest = manifest
+        new = set(trusted)
+        old = self._segments
+        self._segments = {
+            info.name: old.get(info.name) or Segment(self.path, info, info.name in new) for info in manifest.segments
+        }
+        self._deltas = {d.name: self._deltas[d.name] for d in manifest.deltas if d.name in self._deltas}
+        if old.keys() != self._segments.keys():
+            self._columns = None
+        self._views: OrderedDict[int, View] = OrderedDict()
+        self._searches: OrderedDict[tuple[object, ...], Search] = OrderedDict()
+
+    @contextlib.contextmanager
+    def _reading(self) -> Iterator[None]:
+        """Tell a memory that was rewritten under a reader (erase, rollback) from a damaged one."""
+        try:
+            yield
+        except (CorruptMemoryError, FileNotFoundError) as error:
+            if manifests.load(self.path).number == self._manifest.number:
+                raise
+            gone = [n for n in self._manifest.named_files() if not (self.path / n).exists()]
+            if not gone:
+                raise
+            raise RunError(f"{self.path} was erased from or rolled back since it was opened: open it again") from error
+
+    def _read_delta(self, info: DeltaInfo) -> tuple[Int64Array, npt.NDArray[Any]]:
+        if info.name not in self._deltas:
+            self._deltas[info.name] = read_delta(self.path, info)
+        return self._deltas[info.name]
+
+    def _seq(self, at: int | None) -> int:
+        return self._manifest.number if at is None else self._manifest.version(at).seq
+
+    def _view(self, at: int | None = None) -> View:
+        """What is visible now, or at the version of task `at`."""
+        return self._view_of(self._seq(at))
+
+    def _view_of(self, seq: int) -> View:
+        view = self._views.get(seq)
+        if view is None:
+            with self._reading():
+                if self._columns is None:
+                    self._columns = Columns(list(self._segments.values()))
+                view = View(self._columns, self._manifest.deltas, seq, self._read_delta)
+            self._views[seq] = view
+            if len(self._views) > _CACHED:
+                self._views.popitem(last=False)
+        return view
+
+    def _positions(self, ids: Int64Array) -> Int64Array:
+        position, known = self._view().columns.positions(ids)
+        if not known.all():
+            raise ValueError(f"the memory stores no row with id {int(ids[~known][0])}")
+        return position
+
+    # -- what it is -------------------------------------------------------------------------------------------------
+
+    @property
+    def dim(self) -> int:
+        return self._manifest.dim
+
+    @property
+    def fingerprint(self) -> str:
+        return self._manifest.fingerprint
+
+    @property
+    def extra(self) -> dict[str, Any]:
+        return dict(self._manifest.extra)
+
+    def __len__(self) -> int:
+        """Committed rows that are visible now."""
+        return self._view().n_visible
+
+    def versions(self) -> tuple[VersionInfo, ...]:
+        """One a committed task, oldest first."""
+        return self._manifest.versions
+
+    def snapshot(self, task: int) -> VersionInfo:
+        """The version of `task`: commit number and visible rows. UnknownNameError if the task was not committed."""
+        return self._manifest.version(task)
+
+    def stats(self) -> dict[str, Any]:
+        """Counts and sizes: rows (visible), rows_total (on disk), bytes (of all files), dim, fingerprint, classes,
+        versions (tasks), plan and its reason."""
+        view = self._view()
+        return {
+            "rows": view.n_visible,
+            "rows_total": len(view.columns),
+            "bytes": files.folder_bytes(self.path),
+            "dim": self.dim,
+            "fingerprint": self.fingerprint,
+            "classes": len(np.unique(view.class_id[view.visible])),
+            "versions": [v.task for v in self._manifest.versions],
+            "plan": "exact",
+            "reason": f"{view.n_visible:,} rows: exact search is the only plan of this version, whatever the size",
+        }
+
+    def ids(
+        self,
+        *,
+        class_id: Ids | None = None,
+        source: Names | None = None,
+        task: Ids | None = None,
+        sample_id: Names | None = None,
+        at: int | None = None,
+    ) -> Int64Array:
+        """Ids, ascending, of the visible rows that meet every criterion given."""
+        view = self._view(at)
+        with self._reading():
+            match = view.match(class_id=class_id, source=source, task=task, sample_id=sample_id)
+        return view.columns.ids[view.visible & match]
+
+    def keys(self, ids: Ids) -> Float32Array:
+        """(N, D) float32 keys of rows, in the order asked. ValueError names an id that is not stored."""
+        with self._reading():
+            return self._view().columns.vectors(self._positions(as_ids(ids)))
+
+    def rows_of(self, ids: Ids) -> RowTable:
+        """What is known of rows, in the order asked, retired ones too. ValueError names an id that is not stored."""
+        wanted = as_ids(ids)
+        view = self._view()
+        at = self._positions(wanted)
+        columns = view.columns
+        with self._reading():
+            return RowTable(
+                id=wanted,
+                class_id=view.class_id[at],
+                weight=view.weight[at],
+                task=columns.task[at],
+                sample_id=columns.names(at, "sample"),
+                segment=columns.segment_numbers(at),
+                source=columns.names(at, "source"),
+                visible=view.visible[at],
+            )
+
+    # -- searching --------------------------------------------------------------------------------------------------
+
+    def search(
+        self,
+        queries: object,
+        k: int,
+        classes: Iterable[int] | None = None,
+        at: int | None = None,
+        exclude_ids: object = None,
+        *,
+        sources: Names | None = None,
+        tasks: Iterable[int] | None = None,
+        fingerprint: str | None = None,
+    ) -> Neighbours:
+        """The `k` nearest visible rows of each query, by cosine, nearest first, ties by lowest id.
+
+        queries: (Q, D) float array or CPU tensor, of the memory's encoder (`fingerprint`, if given, is compared).
+        classes, sources, tasks: only rows of these. at: the version of that task; classes and weights are those of
+        then. exclude_ids: (Q,) int64, a row each query must not find (leave one out; -1 = none).
+        Rows of weight 0 are not found. k is clamped to the rows there are (one less where `exclude_ids` takes one).
+        Raises EmptyMemoryError if no row is left, ValueError for k < 1 or queries of a wrong shape.
+        """
+        same_encoder(self.path, self._manifest, fingerprint)
+        chosen = None if classes is None else np.unique(as_ids(classes))
+        names = None if sources is None else frozenset(as_names(sources))
+        steps = None if tasks is None else np.unique(as_ids(tasks))
+        key = (self._seq(at), *(None if a is None else a.tobytes() for a in (chosen, steps)), names)
+        with self._reading():
+            search = self._searches.get(key)
+            if search is None:
+                view = self._view(at)
+                mask = view.visible & (view.weight > 0) & view.match(class_id=chosen, task=steps, source=names)
+                search = Search(view, mask)
+                self._searches[key] = search
+                if len(self._searches) > _CACHED:
+                    self._searches.popitem(last=False)
+            return search(queries, k, self.dim, exclude_ids)
+
+    # -- health -----------------------------------------------------------------------------------------------------
+
+    def verify(self) -> dict[str, Any]:
+        """Check every file against its checksum, and counts and ids against each other.
+
+        Returns {"files", "bytes", "rows", "orphans"}; orphans (left by a crash, harmless) are relative paths.
+        Raises CorruptMemoryError naming every file that does not fit.
+        """
+        return maintain.verify(self.path, self._manifest)
+
+
+def same_encoder(root: Path, manifest: MemoryManifest, fingerprint: str | None) -> None:
+    """FingerprintError, naming both, if `fingerprint` is given and is not the memory's."""
+    if fingerprint is not None and fingerprint != manifest.fingerprint:
+        raise FingerprintError(
+            f"{root} holds keys of encoder {manifest.fingerprint!r}, but these are of {fingerprint!r}: "
+            "use that encoder, or build another memory"
+        )

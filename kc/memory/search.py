@@ -1,0 +1,238 @@
+"""Exact nearest neighbours by cosine over mapped rows: FAISS makes a short list, float64 decides.
+
+Float32 inner products cannot tell a row from a near duplicate (two video frames 3e-4 apart differ by 4.5e-8 in cosine,
+less than one float32 step). So FAISS only proposes: k + 8 rows a query are scored again in float64, and where the
+rounding error of float32 could still hide a better row behind the end of the short list, every row within that error
+is scored. The answer is therefore the same for any batch size, block size and number of threads.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import faiss
+import numpy as np
+import numpy.typing as npt
+
+from kc.errors import EmptyMemoryError
+from kc.memory.view import Columns, View
+from kc.types import BoolArray, Float32Array, Int64Array, Neighbours
+
+SPARE = 8
+"""Rows of the short list beyond k."""
+BLOCK_ROWS = 65_536
+QUERY_BLOCK = 4_096
+CACHE_BYTES = 256 * 2**20
+"""Gathered copies of filtered rows are kept for the next batch up to this size; larger ones are gathered again."""
+Float64Array = npt.NDArray[np.float64]
+_blas_lock = threading.RLock()
+
+
+def _margin(dim: int) -> float:
+    """Rounding of a float32 inner product of unit vectors, about ten times what sums of `dim` terms really show."""
+    return float(2.0**-24 * (4 + 2 * np.sqrt(dim)))
+
+
+@contextlib.contextmanager
+def blas_from(n_values: int) -> Iterator[None]:
+    """FAISS takes BLAS once n_queries * dim reaches `n_values` (its own threshold makes 100 masks 9 times slower)."""
+    with _blas_lock:
+        before = faiss.cvar.distance_compute_blas_threshold
+        faiss.cvar.distance_compute_blas_threshold = n_values
+        try:
+            yield
+        finally:
+            faiss.cvar.distance_compute_blas_threshold = before
+
+
+def _one_thread_in_child() -> None:
+    # The OpenMP pool of the parent does not exist in a forked child: a parallel region there waits for ever.
+    global _blas_lock
+    _blas_lock = threading.RLock()
+    faiss.omp_set_num_threads(1)
+
+
+os.register_at_fork(after_in_child=_one_thread_in_child)
+
+
+@dataclass(frozen=True)
+class Block:
+    """Rows that are searched together: `positions` (n,) ascending; `vectors` (n, D), None = gather when needed."""
+
+    positions: Int64Array
+    vectors: Float32Array | None
+
+    def load(self, columns: Columns) -> Float32Array:
+        """The keys, contiguous."""
+        return columns.vectors(self.positions) if self.vectors is None else self.vectors
+
+
+def plan_blocks(columns: Columns, mask: BoolArray) -> list[Block]:
+    """Cut the rows of `mask` into blocks: a mapped run where a segment's rows follow each other, else gathered ones."""
+    blocks: list[Block] = []
+    loose: list[Int64Array] = []
+    for number, segment in enumerate(columns.segments):
+        start = int(columns.offsets[number])
+        rows = np.flatnonzero(mask[start : start + len(segment)])
+        if len(rows) == 0:
+            continue
+        whole_run = int(rows[-1] - rows[0]) + 1 == len(rows)
+        # Short runs are joined: one product over many small segments beats many small products.
+        if whole_run and len(rows) >= BLOCK_ROWS // 16:
+            blocks.append(Block(rows + start, segment.vectors[rows[0] : rows[-1] + 1]))
+        else:
+            loose.append(rows + start)
+    if loose:
+        positions = np.concatenate(loose)
+        dim = columns.segments[0].vectors.shape[1]
+        keep = len(positions) * dim * 4 <= CACHE_BYTES
+        for first in range(0, len(positions), BLOCK_ROWS):
+            part = positions[first : first + BLOCK_ROWS]
+            blocks.append(Block(part, columns.vectors(part) if keep else None))
+    return blocks
+
+
+def check_queries(queries: object, dim: int) -> tuple[Float32Array, Float64Array]:
+    """Queries as (Q, D) unit vectors in float32 (for the short list) and float64 (for the decision).
+
+    A zero query stays zero: its cosine with everything is 0. ValueError for a wrong shape or a value not finite.
+    """
+    exact = np.asarray(queries, dtype=np.float64)
+    if exact.ndim != 2 or exact.shape[1] != dim:
+        raise ValueError(f"queries must be (Q, {dim}), got {exact.shape}")
+    if not np.isfinite(exact).all():
+        raise ValueError("queries hold values that are not finite")
+    norm = np.sqrt(np.einsum("qd,qd->q", exact, exact))[:, None]
+    exact = exact / np.where(norm > 0, norm, 1.0)
+    return np.ascontiguousarray(exact, np.float32), exact
+
+
+class Search:
+    """Exact search over the rows of `mask` in `view`; keeps what it gathered for the next batch."""
+
+    def __init__(self, view: View, mask: BoolArray) -> None:
+        self.view = view
+        self.columns = view.columns
+        self.mask = mask
+        self.blocks = plan_blocks(self.columns, mask)
+        self.n_rows = int(mask.sum())
+
+    def __call__(self, queries: object, k: int, dim: int, exclude_ids: object = None) -> Neighbours:
+        """The `k` nearest rows of each query (Q, D); see `Memory.search`."""
+        if k < 1:
+            raise ValueError(f"k must be at least 1, got {k}")
+        fast, exact = check_queries(queries, dim)
+        exclude = self._excluded(exclude_ids, len(fast))
+        n_rows = self.n_rows - int(exclude is not None and bool((exclude >= 0).any()))
+        if n_rows < 1:
+            raise EmptyMemoryError("no row of the memory is visible to this search: add rows or widen the filter")
+        k = min(k, n_rows)
+        position = np.empty((len(fast), k), np.int64)
+        score = np.empty((len(fast), k), np.float64)
+        for first in range(0, len(fast), QUERY_BLOCK):
+            part = slice(first, first + QUERY_BLOCK)
+            out = exclude[part] if exclude is not None else None
+            position[part], score[part] = self._nearest(fast[part], exact[part], k, out)
+        return Neighbours(
+            id=self.columns.ids[position],
+            score=score.clip(-1.0, 1.0).astype(np.float32),
+            class_id=self.view.class_id[position],
+            weight=self.view.weight[position],
+            task=self.columns.task[position],
+        )
+
+    def _excluded(self, exclude_ids: object, n_queries: int) -> Int64Array | None:
+        """(Q,) position of the row that each query must not find, -1 where there is none."""
+        if exclude_ids is None:
+            return None
+        ids = np.asarray(exclude_ids, dtype=np.int64)
+        if ids.shape != (n_queries,):
+            raise ValueError(f"exclude_ids must be ({n_queries},), one id a query, got {ids.shape}")
+        position, known = self.columns.positions(ids)
+        if len(self.mask):
+            known &= self.mask[position]
+        return np.where(known, position, -1)
+
+    def _nearest(
+        self, fast: Float32Array, exact: Float64Array, k: int, exclude: Int64Array | None
+    ) -> tuple[Int64Array, Float64Array]:
+        """Positions (Q, k) and float64 cosines (Q, k), best first."""
+        spare = SPARE + (exclude is not None)
+        position, score, unsure = self._listed(fast, exact, k, k + spare, exclude)
+        if len(unsure):
+            # Dense neighbourhoods: one more product with a longer list for the few queries concerned ...
+            out = None if exclude is None else exclude[unsure]
+            longer = self._listed(fast[unsure], exact[unsure], k, 4 * (k + spare), out)
+            position[unsure], score[unsure] = longer[0], longer[1]
+            unsure = unsure[longer[2]]
+        for q in unsure:  # ... and for the clusters of near duplicates that even this cannot hold, all of them.
+            skip = -1 if exclude is None else int(exclude[q])
+            position[q], score[q] = self._within(fast[q], exact[q], score[q, -1] - _margin(fast.shape[1]), k, skip)
+        return position, score
+
+    def _listed(
+        self, fast: Float32Array, exact: Float64Array, k: int, wanted: int, exclude: Int64Array | None
+    ) -> tuple[Int64Array, Float64Array, Int64Array]:
+        """Best k of a short list of `wanted` rows, cosines, and the queries whose list may be too short."""
+        wanted = min(self.n_rows, wanted)
+        position, rough = self._short_list(fast, wanted)
+        score = self._score(exact, position)
+        if exclude is not None:
+            score[position == exclude[:, None]] = -np.inf
+        position, score = _best(position, score, k)
+        # A row that is not on the list has a float32 score of at most the list's worst.
+        hidden = rough.min(axis=1) >= score[:, -1] - _margin(fast.shape[1])
+        return position, score, np.flatnonzero(hidden & (wanted < self.n_rows))
+
+    def _short_list(self, fast: Float32Array, wanted: int) -> tuple[Int64Array, Float32Array]:
+        """Positions (Q, wanted) and float32 scores of the best rows by float32 inner product, in no special order."""
+        scores, positions = [], []
+        with blas_from(4 * fast.shape[1]):
+            for block in self.blocks:
+                vectors = block.load(self.columns)
+                score, row = faiss.knn(fast, vectors, min(wanted, len(vectors)), metric=faiss.METRIC_INNER_PRODUCT)
+                scores.append(score)
+                positions.append(block.positions[row])
+        if len(scores) == 1:
+            return positions[0], scores[0]
+        score, position = np.concatenate(scores, axis=1), np.concatenate(positions, axis=1)
+        keep = np.argpartition(-score, wanted - 1, axis=1)[:, :wanted]
+        return np.take_along_axis(position, keep, 1), np.take_along_axis(score, keep, 1)
+
+    def _score(self, exact: Float64Array, position: Int64Array) -> Float64Array:
+        """Float64 cosines (Q, n) of queries (Q, D) with their own rows at `position` (Q, n)."""
+        n, dim = position.shape[1], exact.shape[1]
+        score = np.empty(position.shape, np.float64)
+        step = max(1, 2**20 // max(1, n * dim))  # 8 MB of float64: stays in cache
+        for first in range(0, len(exact), step):
+            part = slice(first, first + step)
+            rows = self.columns.vectors(position[part].reshape(-1)).reshape(-1, n, dim).astype(np.float64)
+            # einsum sums every row in one fixed order, so equal rows get bitwise equal scores and ids break the tie.
+            dot = np.einsum("qnd,qd->qn", rows, exact[part])
+            score[part] = dot / np.sqrt(np.einsum("qnd,qnd->qn", rows, rows))
+        return score
+
+    def _within(
+        self, fast: Float32Array, exact: Float64Array, least: float, k: int, exclude: int
+    ) -> tuple[Int64Array, Float64Array]:
+        """The best k rows of one query among all whose float32 score reaches `least`."""
+        position = np.zeros(0, np.int64)
+        score = np.zeros(0, np.float64)
+        for block in self.blocks:
+            found = block.positions[np.flatnonzero(block.load(self.columns) @ fast >= least)]
+            found = found[found != exclude]
+            position = np.concatenate([position, found])
+            score = np.concatenate([score, self._score(exact[None], found[None])[0]])
+            best, values = _best(position[None], score[None], min(k, len(position)))
+            position, score = best[0], values[0]
+        return position, score
+
+
+def _best(position: Int64Array, score: Float64Array, k: int) -> tuple[Int64Array, Float64Array]:
+    """The k best of each line, by score then by lowest position (positions ascend with ids)."""
+    order = np.lexsort((position, -score), axis=-1)[:, :k]
+    return np.take_along_axis(position, order, 1), np.take_along_axis(score, order, 1)

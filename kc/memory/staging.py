@@ -1,0 +1,190 @@
+"""Rows that wait in RAM for their commit, and the keys that keep a row from being stored twice."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from kc.memory.manifest import MemoryManifest, SegmentInfo
+from kc.memory.segments import MAX_ROWS, Table, write_segment
+from kc.memory.view import View, as_ids, as_names
+from kc.types import BoolArray, Float32Array, Int64Array, Rows
+
+_UNIT = 1e-3
+"""How far from 1 the length of a key may be."""
+
+
+@dataclass(frozen=True)
+class _Chunk:
+    """The new rows of one `add`."""
+
+    keys: Float32Array
+    class_id: Int64Array
+    weight: Float32Array
+    segment: Int64Array
+    sample: tuple[str, ...]
+    source: str
+    task: int
+
+    def __len__(self) -> int:
+        return len(self.class_id)
+
+    def take(self, chosen: npt.NDArray[Any] | slice) -> _Chunk:
+        index = np.arange(len(self))[chosen]
+        return _Chunk(
+            self.keys[index],
+            self.class_id[index],
+            self.weight[index],
+            self.segment[index],
+            tuple(self.sample[i] for i in index),
+            self.source,
+            self.task,
+        )
+
+
+class Staging:
+    """What was added since the last commit. A row's key is (sample id, segment): stored or staged once."""
+
+    def __init__(self, dim: int) -> None:
+        self.dim = dim
+        self._chunks: list[_Chunk] = []
+        self._staged: set[tuple[str, int]] = set()
+        self._stored: dict[str, set[int]] | None = None
+        """Keys of visible stored rows; None until the first `add` needs them."""
+
+    def __len__(self) -> int:
+        return sum(len(c) for c in self._chunks)
+
+    def clear(self) -> None:
+        """Forget the staged rows."""
+        self._chunks = []
+        self._staged = set()
+
+    def committed(self) -> None:
+        """The staged rows are stored now."""
+        if self._stored is not None:
+            for sample, segment in self._staged:
+                self._stored.setdefault(sample, set()).add(segment)
+        self.clear()
+
+    def forget_stored(self) -> None:
+        """Stored rows were removed: read their keys again when needed."""
+        self._stored = None
+
+    def add(self, rows: Rows, task: int, view: View) -> int:
+        """Stage the rows whose key is new; returns how many."""
+        check_rows(rows, self.dim)
+        if self._stored is None:
+            self._stored = _stored_keys(view)
+        new = []
+        for i, key in enumerate(zip(rows.sample_id, rows.segment.tolist(), strict=True)):
+            if key not in self._staged and key[1] not in self._stored.get(key[0], ()):
+                self._staged.add(key)
+                new.append(i)
+        if new:
+            weight = np.ones(len(rows), np.float32) if rows.weight is None else rows.weight.astype(np.float32)
+            chunk = _Chunk(
+                rows.keys.astype(np.float32, copy=False),
+                rows.class_id.astype(np.int64, copy=False),
+                weight,
+                rows.segment.astype(np.int64, copy=False),
+                rows.sample_id,
+                rows.source,
+                task,
+            )
+            self._chunks.append(chunk.take(np.array(new)))  # indexing copies: the caller may reuse its arrays
+        return len(new)
+
+    def drop(
+        self, *, ids: Any = None, class_id: Any = None, source: Any = None, task: Any = None, sample_id: Any = None
+    ) -> int:
+        """Forget the staged rows that meet every criterion given (none has an id yet); returns how many."""
+        before = len(self)
+        if ids is not None or before == 0:
+            return 0
+        kept = []
+        for chunk in self._chunks:
+            match: BoolArray = np.ones(len(chunk), bool)
+            if class_id is not None:
+                match &= np.isin(chunk.class_id, as_ids(class_id))
+            if task is not None:
+                match &= chunk.task in as_ids(task)
+            if source is not None:
+                match &= chunk.source in as_names(source)
+            if sample_id is not None:
+                wanted = as_names(sample_id)
+                match &= np.array([s in wanted for s in chunk.sample], bool)
+            kept.append(chunk.take(~match))
+        self._chunks = [c for c in kept if len(c)]
+        self._staged = {key for c in self._chunks for key in zip(c.sample, c.segment.tolist(), strict=True)}
+        return before - len(self)
+
+    def write(self, root: Path, manifest: MemoryManifest, seq: int) -> list[SegmentInfo]:
+        """Write the staged rows as new segments of commit `seq`; nothing is visible before the manifest names them."""
+        written: list[SegmentInfo] = []
+        for first in range(0, len(self), MAX_ROWS):
+            part = self._part(first, min(first + MAX_ROWS, len(self)))
+            n = sum(len(c) for c in part)
+            start = manifest.next_id + first
+            table = Table(
+                vectors=np.concatenate([c.keys for c in part]),
+                ids=np.arange(start, start + n, dtype=np.int64),
+                class_id=np.concatenate([c.class_id for c in part]),
+                task=np.concatenate([np.full(len(c), c.task, np.int64) for c in part]),
+                added=np.full(n, seq, np.int64),
+                weight=np.concatenate([c.weight for c in part]),
+                segment=np.concatenate([c.segment for c in part]),
+                sample=[s for c in part for s in c.sample],
+                source=[c.source for c in part for _ in range(len(c))],
+            )
+            written.append(write_segment(root, f"{manifest.next_segment + len(written):06d}", table))
+        return written
+
+    def _part(self, first: int, last: int) -> list[_Chunk]:
+        """Staged rows first..last, cut out of the chunks they came in."""
+        part, start = [], 0
+        for chunk in self._chunks:
+            low, high = max(first - start, 0), min(last - start, len(chunk))
+            if low < high:
+                part.append(chunk if high - low == len(chunk) else chunk.take(slice(low, high)))
+            start += len(chunk)
+        return part
+
+
+def check_rows(rows: Rows, dim: int) -> None:
+    """ValueError, saying what was expected and what came, unless `rows` can be stored."""
+    n = len(rows.class_id)
+    if rows.keys.shape != (n, dim):
+        raise ValueError(f"keys must be ({n}, {dim}), got {rows.keys.shape}")
+    if rows.segment.shape != (n,) or len(rows.sample_id) != n or rows.class_id.shape != (n,):
+        raise ValueError(f"class_id, segment and sample_id must have one entry for each of the {n} keys")
+    if rows.class_id.dtype.kind not in "iu" or (n and rows.class_id.min() < 0):
+        raise ValueError("class ids must be integers of at least 0")
+    norm = np.sqrt(np.einsum("nd,nd->n", rows.keys, rows.keys, dtype=np.float64))
+    if not (np.abs(norm - 1) <= _UNIT).all():  # also catches values that are not finite
+        worst = int(np.argmax(np.nan_to_num(np.abs(norm - 1), nan=np.inf)))
+        raise ValueError(
+            f"keys must be unit vectors: the one of sample {rows.sample_id[worst]!r}, segment {rows.segment[worst]}, "
+            f"has length {norm[worst]:.4g}; L2-normalise keys and leave out regions without features"
+        )
+    if rows.weight is not None:
+        if rows.weight.shape != (n,):
+            raise ValueError(f"weight must be ({n},), got {rows.weight.shape}")
+        if not (np.isfinite(rows.weight).all() and (rows.weight >= 0).all()):
+            raise ValueError("weights must be finite and at least 0")
+
+
+def _stored_keys(view: View) -> dict[str, set[int]]:
+    keys: dict[str, set[int]] = {}
+    for number, segment in enumerate(view.columns.segments):
+        start = view.columns.offsets[number]
+        visible = view.visible[start : start + len(segment)].tolist()
+        tables = [keys.setdefault(name, set()) for name in segment.samples]
+        for seen, code, region in zip(visible, segment.sample.tolist(), segment.segment.tolist(), strict=True):
+            if seen:
+                tables[code].add(region)
+    return keys

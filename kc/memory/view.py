@@ -1,0 +1,156 @@
+"""The rows of one version: columns of all segments side by side, with deltas applied up to a commit number."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from kc.memory.manifest import DeltaInfo
+from kc.memory.segments import Segment
+from kc.types import BoolArray, Float32Array, Int64Array
+
+ReadDelta = Callable[[DeltaInfo], tuple[Int64Array, npt.NDArray[Any]]]
+Ids = int | Iterable[int]
+Names = str | Iterable[str]
+
+
+def as_ids(values: Ids) -> Int64Array:
+    """One id or many, as (N,) int64."""
+    if isinstance(values, int | np.integer):
+        return np.array([values], np.int64)
+    array = np.asarray(values if isinstance(values, np.ndarray) else list(values))
+    if array.size and array.dtype.kind not in "iu":
+        raise ValueError(f"ids must be integers, got {array.dtype}")
+    return array.astype(np.int64).reshape(-1)
+
+
+def as_names(values: Names) -> set[str]:
+    """One name or many."""
+    return {values} if isinstance(values, str) else set(values)
+
+
+class Columns:
+    """Columns of all segments, joined. Ids ascend, so a row's position is found by bisection."""
+
+    def __init__(self, segments: Sequence[Segment]) -> None:
+        self.segments = tuple(segments)
+        self.offsets = np.concatenate([[0], np.cumsum([len(s) for s in segments])]).astype(np.int64)
+        self.ids: Int64Array = _joined([s.ids for s in segments], np.int64)
+        self.class_id: Int64Array = _joined([s.class_id for s in segments], np.int64)
+        self.task: Int64Array = _joined([s.task for s in segments], np.int64)
+        self.added: Int64Array = _joined([s.added for s in segments], np.int64)
+        self.weight: Float32Array = _joined([s.weight for s in segments], np.float32)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def positions(self, ids: Int64Array) -> tuple[Int64Array, BoolArray]:
+        """Position of each id, and whether it is there (the position of one that is not is meaningless)."""
+        if len(self.ids) == 0:
+            return np.zeros(len(ids), np.int64), np.zeros(len(ids), bool)
+        position = np.searchsorted(self.ids, ids).clip(max=len(self.ids) - 1)
+        return position, self.ids[position] == ids
+
+    def local(self, positions: Int64Array) -> tuple[Int64Array, Int64Array]:
+        """Segment number and row within the segment of each position."""
+        segment = np.searchsorted(self.offsets, positions, side="right") - 1
+        return segment, positions - self.offsets[segment]
+
+    def vectors(self, positions: Int64Array) -> Float32Array:
+        """(N, D) float32 keys at `positions` (N,), copied."""
+        numbers, rows = self.local(positions)
+        dim = self.segments[0].vectors.shape[1] if self.segments else 0
+        out = np.empty((len(positions), dim), np.float32)
+        for number in np.unique(numbers):
+            here = numbers == number
+            out[here] = self.segments[number].vectors[rows[here]]
+        return out
+
+    def names(self, positions: Int64Array, kind: str) -> tuple[str, ...]:
+        """`sample` or `source` name at each position."""
+        numbers, rows = self.local(positions)
+        result = []
+        for number, row in zip(numbers, rows, strict=True):
+            segment = self.segments[number]
+            codes, table = (segment.sample, segment.samples) if kind == "sample" else (segment.source, segment.sources)
+            result.append(table[codes[row]])
+        return tuple(result)
+
+    def holds_name(self, wanted: set[str], kind: str) -> BoolArray:
+        """(N,) whether a row's sample or source is one of `wanted`."""
+        parts = []
+        for segment in self.segments:
+            codes, table = (segment.sample, segment.samples) if kind == "sample" else (segment.source, segment.sources)
+            parts.append(np.isin(codes, [i for i, name in enumerate(table) if name in wanted]))
+        return _joined(parts, np.bool_)
+
+    def segment_numbers(self, positions: Int64Array) -> Int64Array:
+        """Region number of each row within its sample."""
+        numbers, rows = self.local(positions)
+        return np.array([self.segments[n].segment[r] for n, r in zip(numbers, rows, strict=True)], np.int64)
+
+
+class View:
+    """What is visible at commit `seq`: a row added by then and not retired by then, with the class and weight of then.
+
+    `number` identifies the state of the files (the manifest's number) for caches.
+    """
+
+    def __init__(self, columns: Columns, deltas: Iterable[DeltaInfo], seq: int, read: ReadDelta) -> None:
+        self.columns = columns
+        self.seq = seq
+        self.class_id = columns.class_id
+        self.weight = columns.weight
+        self.visible: BoolArray = columns.added <= seq
+        relabelled = reweighted = False
+        for info in sorted(deltas, key=lambda d: d.seq):
+            if info.seq > seq:
+                break
+            ids, values = read(info)
+            position, known = columns.positions(ids)
+            position, values = position[known], values[known]
+            if info.kind == "tombstones":
+                self.visible[position] = False
+            elif info.kind == "weights":
+                if not reweighted:
+                    self.weight, reweighted = self.weight.copy(), True
+                self.weight[position] = values
+            else:
+                if not relabelled:
+                    self.class_id, relabelled = self.class_id.copy(), True
+                self.class_id[position] = values
+        self.n_visible = int(self.visible.sum())
+
+    def match(
+        self,
+        *,
+        ids: Ids | None = None,
+        class_id: Ids | None = None,
+        source: Names | None = None,
+        task: Ids | None = None,
+        sample_id: Names | None = None,
+    ) -> BoolArray:
+        """(N,) rows that meet every criterion given, visible or not. Classes are those of this version."""
+        columns = self.columns
+        mask = np.ones(len(columns), bool)
+        if ids is not None:
+            position, known = columns.positions(as_ids(ids))
+            chosen = np.zeros(len(columns), bool)
+            chosen[position[known]] = True
+            mask &= chosen
+        if class_id is not None:
+            mask &= np.isin(self.class_id, as_ids(class_id))
+        if task is not None:
+            mask &= np.isin(columns.task, as_ids(task))
+        if source is not None:
+            mask &= columns.holds_name(as_names(source), "source")
+        if sample_id is not None:
+            mask &= columns.holds_name(as_names(sample_id), "sample")
+        return mask
+
+
+def _joined(parts: Collection[npt.NDArray[Any]], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+    return np.concatenate(list(parts)) if parts else np.zeros(0, dtype)

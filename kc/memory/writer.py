@@ -1,0 +1,245 @@
+"""The writing half of a memory: stage, commit, roll back, retire, erase, reweight, relabel."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from kc.errors import RunError
+from kc.memory import files, maintain
+from kc.memory import manifest as manifests
+from kc.memory.lock import WriterLock
+from kc.memory.manifest import MemoryManifest, VersionInfo
+from kc.memory.reader import Reader, same_encoder
+from kc.memory.segments import write_delta
+from kc.memory.staging import Staging
+from kc.memory.view import Ids, Names, as_ids
+from kc.types import Int64Array, Rows
+
+
+class Writer(Reader):
+    """Changes of the memory in `root`. Every method raises RunError unless a writer's lock is held."""
+
+    def __init__(self, root: Path, manifest: MemoryManifest, lock: WriterLock | None) -> None:
+        super().__init__(root, manifest)
+        self._lock = lock
+        self._pid = os.getpid()
+        self._staging = Staging(manifest.dim)
+
+    # -- writing ----------------------------------------------------------------------------------------------------
+
+    def add(self, rows: Rows, task: int, fingerprint: str | None = None) -> int:
+        """Stage rows in RAM; they are searched from the next `commit` on. Returns how many were new.
+
+        A row whose key (sample_id, segment) is staged or visible already is skipped; one that was retired may come
+        back and gets a new id. Raises ValueError for a wrong shape, a class or task id below 0, keys that are not unit
+        vectors, weights below 0 or not finite; FingerprintError for another encoder.
+        """
+        self._writer()
+        same_encoder(self.path, self._manifest, fingerprint)
+        if task < 0:
+            raise ValueError(f"task must be at least 0, got {task}")
+        return self._staging.add(rows, task, self._view())
+
+    def commit(self, task: int) -> int:
+        """Make the staged rows durable and visible, all or none, and name this state the version of `task`.
+
+        Returns the number of new rows. Repeating it changes nothing. Raises ValueError if rows are staged for a task
+        before the newest version's (roll back first), RunError if the disk is full or not writable: then the staged
+        rows are kept, the state before stays readable, and the commit can be repeated.
+        """
+        self._writer()
+        newest = self._manifest.versions[-1].task if self._manifest.versions else -1
+        n_new = len(self._staging)
+        if task < newest:
+            if n_new:
+                raise ValueError(
+                    f"task {newest} is already committed, so rows of task {task} would change what it saw: "
+                    f"call rollback({task - 1}) first"
+                )
+            self._manifest.version(task)
+            return 0
+        if task < 0:
+            raise ValueError(f"task must be at least 0, got {task}")
+        if task == newest and not n_new and self._manifest.versions[-1].seq == self._manifest.number:
+            return 0
+        seq = self._manifest.number + 1
+        with self._writing("commit to"):
+            new = self._staging.write(self.path, self._manifest, seq)
+            versions = tuple(v for v in self._manifest.versions if v.task != task)
+            info = VersionInfo(task=task, seq=seq, rows=self._view().n_visible + n_new)
+            self._publish(
+                replace(
+                    self._manifest,
+                    number=seq,
+                    next_id=self._manifest.next_id + n_new,
+                    next_segment=self._manifest.next_segment + len(new),
+                    segments=(*self._manifest.segments, *new),
+                    versions=(*versions, info),
+                ),
+                trusted={s.name for s in new},
+            )
+        self._staging.committed()
+        return n_new
+
+    def rollback(self, task: int) -> None:
+        """Drop everything committed after the last version of a task <= `task` (all of it if there is none).
+
+        Drops what is staged too. Ids of dropped rows are not used again. A resumed run that replays task t calls
+        rollback(t - 1) first.
+        """
+        self._writer()
+        self._staging.clear()
+        kept = tuple(v for v in self._manifest.versions if v.task <= task)
+        seq = kept[-1].seq if kept else 0
+        segments = tuple(s for s in self._manifest.segments if s.added <= seq)
+        deltas = tuple(d for d in self._manifest.deltas if d.seq <= seq)
+        if (segments, deltas, kept) == (self._manifest.segments, self._manifest.deltas, self._manifest.versions):
+            return
+        self._staging.forget_stored()
+        with self._writing("roll back"):
+            number = self._manifest.number + 1
+            self._publish(replace(self._manifest, number=number, segments=segments, deltas=deltas, versions=kept))
+            maintain.drop_derived(self.path)
+            maintain.sweep(self.path, self._manifest)
+
+    def remove(
+        self,
+        ids: Ids | None = None,
+        *,
+        class_id: Ids | None = None,
+        source: Names | None = None,
+        task: Ids | None = None,
+        sample_id: Names | None = None,
+    ) -> int:
+        """Retire the visible rows that meet every criterion given, at once and durably; returns how many.
+
+        Versions committed before still replay them; use `erase` to be rid of their bytes. Staged rows that meet the
+        criteria are dropped and counted too. ValueError without a criterion or for an id that was never given out.
+        """
+        criteria = self._criteria(ids=ids, class_id=class_id, source=source, task=task, sample_id=sample_id)
+        view = self._view()
+        chosen = view.columns.ids[view.visible & view.match(**criteria)]
+        self._change("tombstones", chosen, chosen)
+        self._staging.forget_stored()
+        return len(chosen) + self._staging.drop(**criteria)
+
+    def erase(
+        self,
+        ids: Ids | None = None,
+        *,
+        class_id: Ids | None = None,
+        source: Names | None = None,
+        task: Ids | None = None,
+        sample_id: Names | None = None,
+    ) -> int:
+        """Remove rows from every version, retired ones too, so that no file holds their bytes; returns how many.
+
+        Segments that hold them are written anew, derived files are dropped, and the old files are gone when this
+        returns (a crash before that is finished by the next writer). Classes are those of now.
+        """
+        criteria = self._criteria(ids=ids, class_id=class_id, source=source, task=task, sample_id=sample_id)
+        view = self._view()
+        doomed = view.match(**criteria)
+        n_rows = int(doomed.sum())
+        if n_rows:
+            with self._writing("erase from"):
+                manifest, new = maintain.without(self.path, self._manifest, view.columns, doomed)
+                versions = tuple(
+                    replace(v, rows=int((self._view_of(v.seq).visible & ~doomed).sum())) for v in manifest.versions
+                )
+                self._publish(replace(manifest, versions=versions), trusted=new)
+                self._staging.forget_stored()
+                maintain.drop_derived(self.path)
+                maintain.sweep(self.path, self._manifest)
+        return n_rows + self._staging.drop(**criteria)
+
+    def reweight(self, ids: Ids, weights: npt.ArrayLike) -> None:
+        """Give visible rows new vote weights (>= 0; 0 hides a row from search), at once and durably."""
+        wanted = self._visible_ids(ids)
+        values = np.broadcast_to(np.asarray(weights, np.float32), wanted.shape)
+        if not (np.isfinite(values).all() and (values >= 0).all()):
+            raise ValueError("weights must be finite and at least 0")
+        self._change("weights", wanted, values)
+
+    def relabel(self, ids: Ids, class_ids: npt.ArrayLike) -> None:
+        """Give visible rows new classes, at once and durably; versions committed before keep the old ones."""
+        wanted = self._visible_ids(ids)
+        values = np.broadcast_to(np.asarray(class_ids, np.int64), wanted.shape)
+        if (values < 0).any():
+            raise ValueError("class ids must be at least 0")
+        self._change("relabels", wanted, values)
+
+    def _writer(self) -> None:
+        """RunError unless this memory was opened for writing, by this process."""
+        if self._lock is None:
+            raise RunError(f"{self.path} is open for reading (or closed): open it with write=True")
+        if os.getpid() != self._pid:
+            raise RunError(f"{self.path}: only the process that opened it writes (a forked one may read)")
+
+    def _criteria(self, **given: Any) -> dict[str, Any]:
+        """The criteria that were given; iterables are read once, here."""
+        self._writer()
+        criteria: dict[str, Any] = {}
+        for name, value in given.items():
+            if value is None:
+                continue
+            is_name = name in ("source", "sample_id")
+            criteria[name] = ({value} if isinstance(value, str) else set(value)) if is_name else as_ids(value)
+        if not criteria:
+            raise ValueError("say which rows: give ids, class_id, source, task or sample_id")
+        ids = criteria.get("ids")
+        if ids is not None and len(ids) and (ids.min() < 0 or ids.max() >= self._manifest.next_id):
+            raise ValueError(f"ids must lie in [0, {self._manifest.next_id}): others were never given out")
+        return criteria
+
+    def _visible_ids(self, ids: Ids) -> Int64Array:
+        """`ids`, each once and visible now; ValueError otherwise."""
+        self._writer()
+        wanted = as_ids(ids)
+        if len(np.unique(wanted)) != len(wanted):
+            raise ValueError("an id is given twice")
+        hidden = ~self._view().visible[self._positions(wanted)]
+        if hidden.any():
+            raise ValueError(f"row {int(wanted[hidden][0])} is retired")
+        return wanted
+
+    def _change(self, kind: str, ids: Int64Array, values: npt.NDArray[Any]) -> None:
+        """Commit one delta (none for no ids)."""
+        if len(ids) == 0:
+            return
+        seq = self._manifest.number + 1
+        with self._writing("change"):
+            delta = write_delta(self.path, seq, kind, ids, values, f"{seq:06d}-{kind}.npy")
+            self._publish(replace(self._manifest, number=seq, deltas=(*self._manifest.deltas, delta)))
+
+    @contextlib.contextmanager
+    def _writing(self, what: str) -> Iterator[None]:
+        """On failure: remove the new files that nothing names, and say what to free."""
+        with files.translated(self.path, what):
+            try:
+                yield
+            except BaseException:
+                with contextlib.suppress(OSError):  # the first error is the one to tell; the next writer sweeps again
+                    maintain.sweep(self.path, self._manifest)
+                raise
+
+    def _publish(self, manifest: MemoryManifest, trusted: Iterable[str] = ()) -> None:
+        """Make `manifest` the state of the folder, then of this object."""
+        before = self._manifest.file_name
+        try:
+            manifests.publish(self.path, manifest)
+        except BaseException:
+            # An error after the rename (its fsync failed): the folder shows the new state, so this object must too.
+            if manifests.load(self.path).number == manifest.number:
+                self._use(manifest, trusted)
+            raise
+        self._use(manifest, trusted)
+        (self.path / before).unlink(missing_ok=True)
