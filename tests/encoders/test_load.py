@@ -1,0 +1,37 @@
+"""Names of encoders are checked before anything loads."""
+
+import subprocess
+import sys
+
+import pytest
+
+from kc.encoders.load import ENCODERS, check_encoder_name, load_encoder
+from kc.errors import UnknownNameError
+
+
+@pytest.mark.parametrize("name", [*ENCODERS, "timm:resnet18", "timm:resnet18@/a/b.pt", "open_clip:ViT-B-32@openai"])
+def test_valid_names(name: str) -> None:
+    check_encoder_name(name)
+
+
+@pytest.mark.parametrize("name", ["lite1", "timm:", "timm:@x", "tim:resnet18", "", "lite0@x"])
+def test_wrong_names_are_answered_with_the_valid_ones(name: str) -> None:
+    with pytest.raises(UnknownNameError, match=r"Valid: lite0, open_clip:MODEL\[@PATH\], timm:MODEL\[@PATH\]"):
+        load_encoder(name)
+
+
+def test_a_near_miss_is_suggested() -> None:
+    with pytest.raises(UnknownNameError, match="Did you mean 'lite0'"):
+        check_encoder_name("lite")
+
+
+def test_lite0_by_name() -> None:
+    assert load_encoder("lite0").name == "lite0"
+
+
+def test_checking_a_name_loads_no_torch() -> None:
+    code = (
+        "import sys; from kc.encoders.load import check_encoder_name; from kc.openvocab.load import check_base_name; "
+        "check_encoder_name('timm:a'); check_base_name('conse'); assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

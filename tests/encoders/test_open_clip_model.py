@@ -1,0 +1,78 @@
+"""OpenCLIP encoders with a tiny random model in a local file."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import open_clip
+import pytest
+import torch
+from open_clip.factory import _MODEL_CONFIG_PATHS, _rescan_model_configs
+
+from kc.encoders.load import load_encoder
+from kc.encoders.open_clip_model import OpenClipEncoder
+from kc.errors import MissingExtraError, UnknownNameError
+
+TEXT = {"context_length": 16, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1}
+TOWERS = {
+    "kc-tiny-vit": {"image_size": 32, "layers": 2, "width": 32, "head_width": 16, "patch_size": 8},
+    "kc-tiny-resnet": {"image_size": 64, "layers": [1, 1, 1, 1], "width": 16, "patch_size": None},
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    path = tmp_path_factory.mktemp("open-clip")
+    for name, tower in TOWERS.items():
+        (path / f"{name}.json").write_text(json.dumps({"embed_dim": 12, "vision_cfg": tower, "text_cfg": TEXT}))
+    before = list(_MODEL_CONFIG_PATHS)
+    open_clip.add_model_config(path)
+    for name in TOWERS:
+        torch.manual_seed(0)
+        torch.save(open_clip.create_model(name).state_dict(), path / f"{name}.pt")
+    yield path
+    _MODEL_CONFIG_PATHS[:] = before
+    _rescan_model_configs()
+
+
+@pytest.mark.parametrize(
+    ("name", "level", "stride"), [("kc-tiny-vit", (2, 32, 4, 4), 8), ("kc-tiny-resnet", (2, 512, 2, 2), 32)]
+)
+def test_towers(folder: Path, name: str, level: tuple[int, ...], stride: int) -> None:
+    encoder = load_encoder(f"open_clip:{name}@{folder / name}.pt")
+    features = encoder.encode(torch.rand(2, 3, 48, 40))
+    assert tuple(features.levels[0].shape) == level
+    assert encoder.strides == features.strides == (stride,)
+    assert encoder.channels == level[1:2]
+    assert features.pooled.shape == (2, encoder.pooled_dim) == (2, 12)
+    assert encoder.fingerprint.startswith(f"open_clip:{name}:")
+
+
+def test_both_towers_are_those_of_the_file(folder: Path) -> None:
+    encoder = load_encoder(f"open_clip:kc-tiny-vit@{folder / 'kc-tiny-vit.pt'}")
+    assert isinstance(encoder, OpenClipEncoder)
+    reference = open_clip.create_model("kc-tiny-vit", pretrained=str(folder / "kc-tiny-vit.pt")).eval()
+    images = torch.rand(2, 3, 32, 32)
+    config = reference.visual.preprocess_cfg
+    mean, std = (torch.tensor(config[key]).view(3, 1, 1) for key in ("mean", "std"))
+    with torch.no_grad():
+        torch.testing.assert_close(encoder.encode(images).pooled, reference.encode_image((images - mean) / std))
+        tokens = open_clip.get_tokenizer("kc-tiny-vit")(["a cat", "a dog"])
+        wanted = reference.encode_text(tokens, normalize=True)
+    torch.testing.assert_close(encoder.encode_text(["a cat", "a dog"]), wanted)
+
+
+def test_missing_or_foreign_weights_are_one_clear_error(folder: Path) -> None:
+    with pytest.raises(MissingExtraError, match="no such file"):
+        load_encoder(f"open_clip:kc-tiny-vit@{folder / 'none.pt'}")
+    with pytest.raises(MissingExtraError, match="no weights on the hub"):
+        load_encoder("open_clip:kc-tiny-vit")
+    with pytest.raises(MissingExtraError, match="cannot have the weights"):
+        load_encoder("open_clip:kc-tiny-vit@nonsense")
+    with pytest.raises(MissingExtraError, match="cannot have the weights"):
+        load_encoder(f"open_clip:kc-tiny-vit@{folder / 'kc-tiny-resnet.pt'}")
+
+
+def test_unknown_model() -> None:
+    with pytest.raises(UnknownNameError, match="Did you mean 'ViT-B-32'"):
+        load_encoder("open_clip:ViT-B32")
