@@ -47,7 +47,7 @@ class Encoder(nn.Module):
         On a CPU the images pass one at a time: convolution kernels choose their blocking by batch size, so that the
         features of lite0 differ by up to 2e-5 between batches of 1 and 16 (measured at 128 to 224 pixels, with and
         without channels_last; `torch.equal` is false) and the features of an image would depend on its batch mates.
-        One at a time costs nothing from 224 pixels on and up to 1.8 times at 128 (6 ms an image on two threads).
+        One at a time costs nothing at 224 pixels and above, up to twice at 160 (7 ms an image, two threads).
         On other devices the batch passes at once; there repeatability across batch compositions is not promised.
         The last digits still depend on the number of torch threads, which is fixed within a run.
         """

@@ -1,7 +1,7 @@
 """ConSE: a hand-solved case, and zero-shot accuracy on real photographs."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +34,15 @@ class Table(TextEncoder):
 
     def encode(self, texts: Sequence[str]) -> Tensor:
         return torch.tensor([self.table.get(text, (-1.0, 0.0)) for text in texts])
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Two threads on two busy cores wait for each other: up to ten times slower on the short texts of this file."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
