@@ -36,9 +36,10 @@ class Memory(Writer):
             raise ValueError(f"dim must be at least 1, got {dim}")
         with files.translated(root, "create"):
             root.mkdir(parents=True, exist_ok=True)
+            maintain.check_unused(root)  # before the lock file is left in a folder that is not ours ...
             lock = WriterLock(root)
             try:
-                maintain.check_unused(root)
+                maintain.check_unused(root)  # ... and after: another writer may have been faster
                 manifest = MemoryManifest(number=0, fingerprint=fingerprint, dim=dim, extra=dict(extra or {}))
                 manifests.publish(root, manifest)
                 maintain.sweep(root, manifest)
