@@ -1,0 +1,1 @@
+"""Proposals: image -> class-agnostic regions."""

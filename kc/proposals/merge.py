@@ -1,0 +1,39 @@
+"""From labelled regions to maps, and from class maps to instances."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+from skimage.measure import label as connected
+
+from kc.types import VOID, Int32Array, Int64Array, Segments
+
+
+def paint(segments: Segments, labels: Int64Array) -> Int64Array:
+    """A class-id map (H, W) int64 from regions and their classes (N,); uncovered pixels are VOID.
+
+    Masks that overlap are painted in rising order of score, so that the best one is on top (of equals the last).
+    Raises ValueError unless there is one label a region.
+    """
+    if len(labels) != len(segments):
+        raise ValueError(f"{len(labels)} labels for {len(segments)} regions")
+    if segments.partition is not None:
+        painted: Int64Array = labels[segments.partition]
+        return painted
+    assert segments.masks is not None
+    result = np.full(segments.size, VOID, dtype=np.int64)
+    for i in np.argsort(segments.scores, kind="stable"):
+        result[segments.masks[i]] = labels[i]
+    return result
+
+
+def semantic_to_panoptic(semantic: Int64Array, thing_ids: Iterable[int]) -> Int32Array:
+    """A panoptic map (H, W, 2) int32: every 8-connected component of a thing class becomes one instance.
+
+    Touching objects of one class cannot be told apart this way. Stuff and VOID have instance 0.
+    """
+    things = np.isin(semantic, np.fromiter(thing_ids, dtype=np.int64))
+    # +1: the background value of the labelling must not be a class id.
+    instance = connected(np.where(things, semantic + 1, 0), background=0, connectivity=2)  # type: ignore[no-untyped-call]
+    return np.stack([semantic, instance], axis=-1).astype(np.int32)
