@@ -1,13 +1,7 @@
-"""The store: commits, versions, retiring, erasing, reweighting, and what happens when the disk says no."""
+"""The store: commits, versions, retiring, erasing, reweighting."""
 
 from __future__ import annotations
 
-import errno
-import json
-import os
-import pickle
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +10,6 @@ import numpy as np
 import pytest
 
 from kc.errors import EmptyMemoryError, FingerprintError, RunError, UnknownNameError
-from kc.memory import files
 from kc.memory.rows import Memory
 from kc.types import Rows
 
@@ -317,88 +310,3 @@ def test_stats(three: Memory) -> None:
         "versions": [0, 1, 2],
         "plan": "exact",
     }
-
-
-@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EACCES])
-@pytest.mark.parametrize("after", range(0, 16, 3))
-def test_a_full_disk_keeps_the_version_before(
-    three: Memory, rows: Callable[..., Rows], monkeypatch: pytest.MonkeyPatch, after: int, code: int
-) -> None:
-    """The n-th fsync of a commit fails: nothing of it is left, and it can be repeated."""
-    before = sorted(p for p in three.path.rglob("*") if p.is_file())
-    three.add(rows(10, 3, prefix="t3-", seed=3), 3)
-    calls = iter(range(1000))
-
-    def fsync(fd: int) -> None:
-        if next(calls) == after:
-            raise OSError(code, os.strerror(code))
-
-    monkeypatch.setattr(files.os, "fsync", fsync)
-    with pytest.raises(RunError, match="free space" if code == errno.ENOSPC else "permission"):
-        three.commit(3)
-    assert sorted(p for p in three.path.rglob("*") if p.is_file()) == before
-    assert len(reopen(three)) == 30
-    assert len(three) == 30
-    assert three.commit(3) == 10
-    assert len(reopen(three)) == 40
-
-
-def test_an_error_after_the_rename_is_told_and_the_state_is_the_new_one(
-    three: Memory, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def sync_folder(folder: Path) -> None:
-        if folder == three.path and json.loads((folder / name()).read_text())["number"] == 4:
-            raise OSError(errno.ENOSPC, "full")
-
-    def name() -> str:
-        return (three.path / "MANIFEST").read_text().strip()
-
-    monkeypatch.setattr(files, "sync_folder", sync_folder)
-    with pytest.raises(RunError):
-        three.remove([0])
-    assert len(three) == 29 == len(reopen(three))
-
-
-def test_a_reader_keeps_its_state_and_says_when_it_is_gone(three: Memory, rows: Callable[..., Rows]) -> None:
-    early, lazy = reopen(three), reopen(three)
-    keys = rows(5, seed=4).keys
-    before = early.search(keys, 30)
-    three.remove(task=0)
-    assert np.array_equal(early.search(keys, 30).id, before.id)
-    assert len(early) == 30
-    three.erase(task=0)
-    assert np.array_equal(early.search(keys, 30).id, before.id)
-    with pytest.raises(RunError, match="open it again"):
-        lazy.search(keys, 1)
-    assert len(reopen(three)) == 20
-
-
-def test_a_copy_in_another_process_reads(three: Memory, rows: Callable[..., Rows], tmp_path: Path) -> None:
-    copy = pickle.loads(pickle.dumps(three))
-    assert len(copy) == 30
-    with pytest.raises(RunError, match="reading"):
-        copy.remove([0])
-
-
-def test_searching_in_a_forked_child(three: Memory) -> None:
-    """FAISS in the parent and again in a forked child: the child must not wait for threads it does not have."""
-    code = """if True:
-        import os, sys, numpy as np
-        from kc.memory.rows import Memory
-        from kc.errors import RunError
-        m = Memory.open(sys.argv[1], write=True)
-        q = np.random.default_rng(0).normal(size=(200, 8))
-        want = m.search(q, 5)
-        pid = os.fork()
-        if pid == 0:
-            same = np.array_equal(m.search(q, 5).id, want.id)
-            try:
-                m.remove([0])
-            except RunError:
-                os._exit(0 if same else 3)
-            os._exit(4)
-        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
-        assert m.remove([0]) == 1
-    """
-    three.close()
-    subprocess.run([sys.executable, "-c", code, str(three.path)], check=True, timeout=60)

@@ -1,0 +1,126 @@
+"""Votes against hand-solved cases and a loop that follows METHODS 1.3 word by word."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from kc.memory.vote import VOTES, decide, vote
+from kc.types import VOID, Neighbours
+
+
+def table(classes: list[list[int]], scores: object = None, weights: object = None) -> Neighbours:
+    c = np.array(classes, np.int64)
+    s = np.linspace(0.9, 0.1, c.shape[1]) * np.ones(c.shape) if scores is None else np.array(scores)
+    w = np.ones(c.shape) if weights is None else np.array(weights)
+    return Neighbours(np.arange(c.size).reshape(c.shape), s.astype("f4"), c, w.astype("f4"), np.zeros_like(c))
+
+
+def weight_of(kind: str, s: float, rank: int, tau: float, alpha: float) -> float:
+    return {
+        "plurality": 1.0,
+        "distance": math.exp(-(1 - s)),
+        "softmax": math.exp(s / tau),
+        "rank": 1 / (alpha + rank),
+    }[kind]
+
+
+def naive(n: Neighbours, class_ids: list[int], kind: str, tau: float, alpha: float) -> np.ndarray:
+    out = np.zeros((len(n.id), len(class_ids)))
+    for q in range(len(n.id)):
+        for r in range(n.id.shape[1]):
+            if n.class_id[q, r] in class_ids:
+                value = weight_of(kind, float(n.score[q, r]), r, tau, alpha) * float(n.weight[q, r])
+                out[q, class_ids.index(n.class_id[q, r])] += value
+    return out
+
+
+@pytest.mark.parametrize("kind", list(VOTES))
+def test_naive_twin(kind: str) -> None:
+    rng = np.random.default_rng(1)
+    scores = -np.sort(-rng.uniform(-1, 1, (40, 12)), axis=1)
+    n = table(rng.integers(0, 7, (40, 12)).tolist(), scores, rng.choice([0, 0.5, 1, 3], (40, 12)))
+    class_ids = [5, 0, 6, 2]
+    want = naive(n, class_ids, kind, 0.2, 3.0)
+    got = vote(n, class_ids, kind, tau=0.2, alpha=3.0).numpy()
+    voted = want.sum(1) > 0
+    share = want[voted] / want[voted].sum(1, keepdims=True)
+    assert np.allclose(got[voted] / got[voted].sum(1, keepdims=True), share, rtol=1e-9, atol=1e-12)
+    assert (got[~voted] == 0).all()
+    if kind != "softmax":
+        assert np.allclose(got, want, rtol=1e-12)
+    winners = decide(n, class_ids, kind, tau=0.2, alpha=3.0).numpy()
+    clear = np.array([(np.sort(row)[-1] - np.sort(row)[-2]) > 1e-9 for row in want])
+    assert np.array_equal(winners[clear], np.array(class_ids)[want[clear].argmax(1)])
+
+
+def test_by_hand() -> None:
+    n = table([[4, 0, 0]], [[1.0, 0.5, 0.0]])
+    assert vote(n, [0, 4], "plurality").tolist() == [[2, 1]]
+    assert vote(n, [0, 4], "distance")[0].tolist() == pytest.approx([math.exp(-0.5) + math.exp(-1), 1])
+    assert vote(n, [0, 4], "rank")[0].tolist() == pytest.approx([1 / 3 + 1 / 4, 1 / 2])
+    assert vote(n, [0, 4], "softmax", tau=0.5)[0].tolist() == pytest.approx([math.exp(-1) + math.exp(-2), 1])
+    assert decide(n, [0, 4], "plurality").tolist() == [0]
+    assert decide(n, [0, 4], "softmax").tolist() == [4]
+    assert vote(n, [4], "rank").tolist() == [[0.5]]
+
+
+def test_ties_go_to_the_class_that_reached_its_total_first() -> None:
+    cases = {(4, 0, 0, 4): 0, (4, 0, 4, 0): 4, (0, 4): 0, (4, 0): 4, (1, 2, 3): 1, (3, 1, 1, 2, 2, 3): 1}
+    for classes, winner in cases.items():
+        for vocabulary in ([0, 1, 2, 3, 4], [4, 3, 2, 1, 0]):
+            assert decide(table([list(classes)]), vocabulary, "plurality").tolist() == [winner]
+    # A neighbour without weight reaches nothing: class 0 has its two votes at rank 1, class 4 at rank 3.
+    n = table([[0, 0, 4, 4, 0]], weights=[[1, 1, 1, 1, 0]])
+    assert decide(n, [4, 0], "plurality").tolist() == [0]
+    # Sums of the same cosines in another order are a tie, whatever rounding says.
+    scores = [[0.9, 0.9, 0.7, 0.7, 0.1, 0.1]]
+    assert decide(table([[2, 1, 1, 2, 1, 2]], scores), [1, 2], "distance").tolist() == [1]
+
+
+def test_weights_multiply() -> None:
+    n = table([[1, 2, 2]], weights=[[3.0, 1.0, 1.0]])
+    assert vote(n, [1, 2], "plurality").tolist() == [[3, 2]]
+    assert decide(n, [1, 2], "plurality").tolist() == [1]
+
+
+def test_nobody_asked_for_votes() -> None:
+    n = table([[1, 2], [3, 3]])
+    assert vote(n, [3, 9], "softmax").tolist() == [[0, 0], [pytest.approx(1 + math.exp(-0.8 / 0.07)), 0]]
+    assert decide(n, [3, 9], "softmax").tolist() == [VOID, 3]
+
+
+def test_softmax_neither_overflows_nor_vanishes() -> None:
+    n = table([[7, 1, 2]], [[1.0, -0.9, -1.0]])
+    got = vote(n, [1, 2], "softmax", tau=1e-4)
+    assert torch.isfinite(got).all()
+    assert got[0, 0] == 1  # relative to the best that may vote, though class 7 is far nearer
+    assert decide(n, [7, 1, 2], "softmax", tau=1e-6).tolist() == [7]
+
+
+def test_tensors_are_fine_too() -> None:
+    n = table([[1, 0], [0, 1]])
+    t = Neighbours(*(torch.as_tensor(getattr(n, f)) for f in ("id", "score", "class_id", "weight", "task")))
+    for kind in VOTES:
+        assert torch.equal(vote(t, torch.tensor([0, 1]), kind), vote(n, np.array([0, 1]), kind))
+        assert torch.equal(decide(t, torch.tensor([0, 1]), kind), decide(n, (0, 1), kind))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"kind": "borda"}, {"tau": 0.0}, {"tau": -1.0}, {"tau": math.nan}, {"alpha": 0.0}, {"alpha": math.inf}],
+)
+def test_wrong_settings(wrong: dict[str, object]) -> None:
+    for function in (vote, decide):
+        with pytest.raises(ValueError, match=next(iter(wrong)) if "kind" not in wrong else "vote must be one of"):
+            function(table([[1]]), [1], **wrong)
+
+
+def test_wrong_classes() -> None:
+    with pytest.raises(ValueError, match="twice"):
+        vote(table([[1]]), [1, 1])
+    with pytest.raises(ValueError, match="empty"):
+        vote(table([[1]]), [])
