@@ -59,8 +59,10 @@ def check(config: RunConfig) -> None:
     check_encoder_name(config.encoder)
     if config.base not in ("none", *BASES):
         raise unknown_name("base", config.base, ["none", *BASES])
-    if config.proposals not in PROPOSERS:
-        raise unknown_name("proposals", config.proposals, PROPOSERS)
+    if config.proposals is not None and config.proposals not in (*PROPOSERS, "oracle"):
+        raise unknown_name("proposals", config.proposals, [*PROPOSERS, "oracle"])
+    if config.keys is not None and config.keys not in ("pooled", "masked"):
+        raise unknown_name("keys", config.keys, ["pooled", "masked"])
     try:
         seeds = config.seeds
     except ValueError as error:

@@ -20,13 +20,16 @@ class RunConfig:
         methods: Methods to compare, separated by commas.
         encoder: Frozen encoder: lite0, timm:MODEL[@FILE] or open_clip:MODEL[@FILE].
         base: Open-vocabulary base model that retrieval is fused with: none or conse.
-        proposals: Where masks come from in segmentation: superpixels, felzenszwalb or oracle.
+        proposals: Where masks come from in segmentation: superpixels, felzenszwalb or oracle;
+            default: what the benchmark recommends, else superpixels.
         epochs: Epochs a task for methods that train.
         batch_size: Images a batch.
         lr: Learning rate of the head; a trained encoder gets a tenth.
         weight_decay: Weight decay of AdamW.
         train: What fine-tuning trains: head (the encoder stays frozen) or full.
         exemplars: Images that replay may keep.
+        keys: How a region becomes a key: pooled (from the image's feature map) or masked (crop, black out, encode);
+            default: what the benchmark recommends, else pooled.
         k: Neighbours that vote.
         vote: Vote of the neighbours: plurality, distance, softmax or rank.
         tau: Temperature of the softmax vote.
@@ -54,13 +57,14 @@ class RunConfig:
     methods: str = "finetune,replay,joint,knn"
     encoder: str = "lite0"
     base: str = "none"
-    proposals: str = "superpixels"
+    proposals: str | None = None
     epochs: int = 5
     batch_size: int = 16
     lr: float = 2e-3
     weight_decay: float = 1e-4
     train: str = "head"
     exemplars: int = 100
+    keys: str | None = None
     k: int = 16
     vote: str = "softmax"
     tau: float = 0.07

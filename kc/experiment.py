@@ -21,6 +21,7 @@ from kc.config import RunConfig
 from kc.data.cache import cache_dir
 from kc.data.content import content_key
 from kc.data.datamodule import IncrementalDataModule
+from kc.data.manifest import Manifest, load_manifest
 from kc.encoders.base import Encoder
 from kc.encoders.cache import FeatureCache
 from kc.encoders.load import load_encoder
@@ -28,7 +29,6 @@ from kc.errors import RunError
 from kc.methods.base import Context, ContinualMethod, MethodConfig
 from kc.openvocab.base import OpenVocabulary
 from kc.openvocab.load import load_base
-from kc.proposals.base import Proposer
 from kc.proposals.cache import PartitionCache
 from kc.proposals.load import load_proposer
 from kc.report.figures import curves
@@ -38,7 +38,7 @@ from kc.report.tables import show
 from kc.showcase import save_examples
 from kc.stream.loop import MethodLoop, TrainerOptions, quiet_lightning
 from kc.stream.progress import RunProgress
-from kc.stream.results import build_results
+from kc.stream.results import build_results, method_result
 from kc.stream.resume import MethodState
 from kc.tracking import Tracker
 from kc.types import SplitName
@@ -51,7 +51,6 @@ class Shared:
     data: IncrementalDataModule
     encoder: Encoder
     features: FeatureCache
-    proposer: Proposer | None
     partitions: PartitionCache | None
     base: OpenVocabulary | None
 
@@ -63,6 +62,7 @@ def run(config: RunConfig, console: Console | None = None) -> Path:
     """
     console = console or Console()
     quiet_lightning()
+    config = with_recommended(config, load_manifest(config.benchmark))
     data = open_data(config)
     folder = config.resume or new_folder(config)
     kind = data.manifest.task_kind
@@ -80,10 +80,7 @@ def run(config: RunConfig, console: Console | None = None) -> Path:
             fingerprints = check_fingerprints(folder, shared)
             warm(shared, progress)
             for name in config.method_names:
-                state, method = run_method(config, shared, name, seed, folder, progress)
-                states.append(state)
-                if seed == config.seeds[0]:
-                    save_examples(folder / "examples", data, method, name)
+                states.append(run_method(config, shared, name, seed, folder, progress))
     results = build_results(
         states,
         benchmark=data.manifest.name,
@@ -98,6 +95,18 @@ def run(config: RunConfig, console: Console | None = None) -> Path:
     )
     write_everything(folder, results, console)
     return folder
+
+
+def with_recommended(config: RunConfig, manifest: Manifest) -> RunConfig:
+    """Fill in what was left open by what the benchmark recommends, so that the stored config says what was used."""
+    if manifest.task_kind == "classification":
+        return dataclasses.replace(config, proposals=config.proposals or "superpixels", keys=config.keys or "pooled")
+    wanted = manifest.recommended
+    return dataclasses.replace(
+        config,
+        proposals=config.proposals or wanted.proposals or "superpixels",
+        keys=config.keys or wanted.keys or "pooled",
+    )
 
 
 def open_data(config: RunConfig, seed: int | None = None) -> IncrementalDataModule:
@@ -147,24 +156,23 @@ def prepare(config: RunConfig, data: IncrementalDataModule) -> Shared:
     encoder = load_encoder(config.encoder)
     place = cache_dir() / "derived" / f"{data.manifest.name}-{content_key(data.manifest, data.data_root)}"
     features = FeatureCache(place / "features", encoder)
-    proposer: Proposer | None = None
     partitions: PartitionCache | None = None
-    if data.manifest.task_kind != "classification":
-        proposer = load_proposer(config.proposals)
-        partitions = PartitionCache(place / "proposals", proposer)
+    if data.manifest.task_kind != "classification" and config.proposals != "oracle":
+        assert config.proposals is not None
+        partitions = PartitionCache(place / "proposals", load_proposer(config.proposals))
     names = set(config.method_names)
     wanted = "conse" if config.base == "none" and names & NEEDS_BASE else config.base
     base = None if wanted == "none" else load_base(wanted, encoder)
-    return Shared(data, encoder, features, proposer, partitions, base)
+    return Shared(data, encoder, features, partitions, base)
 
 
 def check_fingerprints(folder: Path, shared: Shared) -> dict[str, str]:
     """What produced the numbers; a resumed run must find the same. Raises RunError naming what differs."""
     now = {"benchmark": shared.data.manifest.fingerprint, "encoder": shared.encoder.fingerprint}
-    if shared.proposer is not None:
-        now["proposals"] = shared.proposer.key
+    if shared.partitions is not None:
+        now["proposals"] = shared.partitions.proposer.key
     if shared.base is not None:
-        now["base"] = shared.base.fingerprint
+        now["base"] = shared.base.key
     path = folder / "fingerprints.yaml"
     if path.exists():
         stored = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -198,7 +206,7 @@ def warm(shared: Shared, progress: RunProgress) -> None:
 
 def run_method(
     config: RunConfig, shared: Shared, name: str, seed: int, folder: Path, progress: RunProgress
-) -> tuple[MethodState, ContinualMethod]:
+) -> MethodState:
     """One method with one seed, from where it stopped."""
     place = folder / "methods" / f"{name}-s{seed}"
     place.mkdir(parents=True, exist_ok=True)
@@ -213,30 +221,26 @@ def run_method(
             config=method_config,
             seed=seed,
             folder=place,
-            proposer=shared.proposer,
             partitions=shared.partitions,
             base=shared.base if config.base != "none" or name in NEEDS_BASE else None,
         )
         return method_class(name)(context)
 
-    tracker = Tracker(config, folder, name, seed, stored_config(config))
-    loop = MethodLoop(
-        name,
-        seed,
-        make,
-        shared.data,
-        shared.data.manifest.task_kind,
-        place,
-        TrainerOptions(config.accelerator, config.devices, config.epochs),
-        progress,
-        tracker.log,
-    )
+    settings = stored_config(config)
+    tracker = Tracker(config, folder, name, seed, settings)
     try:
+        kind = shared.data.manifest.task_kind
+        options = TrainerOptions(config.accelerator, config.devices, config.epochs)
+        loop = MethodLoop(name, seed, make, shared.data, kind, place, options, progress, tracker.task)
         state, method = loop.run()
-        tracker.finish(state, [list(t.class_names) for t in shared.data.tasks])
+        if seed == config.seeds[0]:
+            save_examples(folder / "examples", shared.data, method, name)
+        method.close()
+        tasks = [t.class_names for t in shared.data.tasks]
+        tracker.finish(method_result(state, tasks, None, settings), folder / "examples")
     finally:
         tracker.close()
-    return state, method
+    return state
 
 
 def method_class(name: str) -> Callable[[Context], ContinualMethod]:

@@ -56,12 +56,19 @@ class ClassSpec(Strict):
     folder: RelativePath | None = None
 
 
+class Recommended(Strict):
+    """Settings that suit a benchmark; a flag on the command line wins over them."""
+
+    proposals: str | None = None
+    keys: str | None = None
+
+
 class Manifest(Strict):
     """A verified benchmark description. Classes keep the file's order, which is the natural class order.
 
     `ignore`: the value in mask files that means unlabelled. `input_size`: (H, W) that networks see.
     `task_splits`: name -> number of new classes a step (a background class counts in the first step).
-    `obtain`: how to get the data. `checksum`: relative file -> "sha256:...", verified when a reader opens.
+    `recommended`: proposals and keys that suit it. `obtain`: how to get the data. `checksum`: relative file -> "sha256:...", verified when a reader opens.
     """
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")]
@@ -75,6 +82,7 @@ class Manifest(Strict):
     ignore: Annotated[int, Field(ge=0)] | None = None
     input_size: tuple[Positive, Positive]
     task_splits: dict[str, tuple[Positive, ...]] = Field(default_factory=dict)
+    recommended: Recommended = Field(default_factory=Recommended)
     checksum: dict[RelativePath, Sha256] = Field(default_factory=dict)
 
     @model_validator(mode="before")

@@ -13,8 +13,8 @@ from torch import Tensor
 from kc.encoders.base import Encoder
 from kc.encoders.cache import FeatureCache
 from kc.openvocab.base import OpenVocabulary
-from kc.proposals.base import Proposer
 from kc.proposals.cache import PartitionCache
+from kc.proposals.oracle import partition_from
 from kc.types import ClassInfo, Features, Prediction, Segments, Task, TaskKind
 
 Batch = Mapping[str, Any]
@@ -39,6 +39,8 @@ class MethodConfig:
     """Weight of the retrieval opinion where a base model is fused (kNN-CLIP's lambda; the value is ours)."""
     fuse_threshold: float = 1.01
     """The base is left alone where its best probability reaches this (kNN-CLIP's T; above 1 always fuses)."""
+    keys: str = "pooled"
+    """How a region becomes a key: `pooled` or `masked` (see `kc.methods.regions.KEYS`)."""
     purity: float = 0.5
     """Share of a proposal's labelled pixels that must agree for it to become a row."""
 
@@ -55,7 +57,6 @@ class Context:
     seed: int
     folder: Path
     """Where this method keeps its files (its memory, its checkpoints)."""
-    proposer: Proposer | None = None
     partitions: PartitionCache | None = None
     base: OpenVocabulary | None = None
 
@@ -77,9 +78,19 @@ class Context:
         """Frozen features of a batch, from the cache where it has them."""
         return self.features.encode(batch["image"], list(batch["sample_id"]))
 
+    @property
+    def proposals_key(self) -> str:
+        """What makes the regions: name and settings of the proposer, or `oracle`."""
+        return "oracle" if self.partitions is None else self.partitions.proposer.key
+
     def segments(self, batch: Batch, row: int) -> Segments:
-        """Proposals for one image of a batch, at its original size, from the cache where it has them."""
-        assert self.partitions is not None
+        """Proposals for one image of a batch, at its original size, from the cache where it has them.
+
+        Without a proposer the true segments are the regions (`--proposals oracle`), as far as labels may be seen.
+        """
+        if self.partitions is None:
+            known = next(k for k in ("panoptic_raw", "labels_raw", "panoptic", "semantic") if k in batch)
+            return partition_from(batch[known][row])
         return self.partitions.propose(batch["raw"][row], batch["sample_id"][row])
 
 
@@ -117,6 +128,10 @@ class ContinualMethod(Protocol):
 
     def trained_parameters(self) -> int:
         """Number of parameters that gradients change."""
+        ...
+
+    def close(self) -> None:
+        """Let go of files that are held open."""
         ...
 
     def stored_bytes(self) -> int:

@@ -7,14 +7,26 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from scipy.ndimage import find_objects
 from torch import Tensor
 from torch.nn import functional as F
 
-from kc.encoders.base import dense
+from kc.encoders.base import Encoder, dense
 from kc.methods.base import Batch, Context
 from kc.proposals.merge import paint, semantic_to_panoptic
 from kc.proposals.pooling import pool
-from kc.types import Float32Array, Int32Array, Int64Array, Prediction, Segments
+from kc.types import BoolArray, Float32Array, Int32Array, Int64Array, Prediction, Segments, UInt8Array
+
+KEYS = ("pooled", "masked")
+"""How a region becomes a key. pooled: the image is encoded once and the feature map averaged over the mask (kNN-CLIP,
+arXiv 2404.09447). masked: the region is cropped, everything else blacked out, and the crop encoded (the masked
+features of arXiv 2601.12779); slower, but it keeps shape, which an average over the mask loses."""
+
+CROP = 64
+"""Side of a masked crop in pixels."""
+
+CROP_MARGIN = 0.1
+"""Border left around the region's box, as a share of its longer side."""
 
 
 @dataclass(frozen=True)
@@ -26,10 +38,9 @@ class Regions:
 
 
 class RegionEncoder:
-    """Mask-pooled keys of proposals: the image is encoded once, every mask pools from that one feature map.
+    """Keys of proposals, see `KEYS`.
 
-    Levels are L2-normalised per position, joined at the finest stride and averaged over the mask. Regions of an image
-    are kept (up to `budget` bytes) because every evaluation asks for the same test images again.
+    Regions of an image are kept (up to `budget` bytes) because every evaluation asks for the same test images again.
     """
 
     def __init__(self, context: Context, budget: int = 1 << 30) -> None:
@@ -41,32 +52,111 @@ class RegionEncoder:
     def __call__(self, batch: Batch) -> list[Regions]:
         """Regions of each image of a batch that carries `raw` images."""
         ids = list(batch["sample_id"])
-        if any(s not in self._kept for s in ids):
-            features = self.context.encode(batch)
-            maps = dense(features, self.context.encoder.strides[0])
-            made = [self._make(batch, row, maps[row]) for row in range(len(ids))]
+        if all(s in self._kept for s in ids):
+            return [self._kept[s] for s in ids]
+        segments = [self.context.segments(batch, row) for row in range(len(ids))]
+        if self.context.config.keys == "masked":
+            encoder, device = self.context.encoder, batch["image"].device
+            keys = [masked_keys(encoder, r, s, device) for r, s in zip(batch["raw"], segments, strict=True)]
         else:
-            made = [self._kept[s] for s in ids]
+            maps = dense(self.context.encode(batch), self.context.encoder.strides[0]).cpu()
+            keys = [pool(m, s) for m, s in zip(maps, segments, strict=True)]
+        made = [Regions(s, k) for s, k in zip(segments, keys, strict=True)]
         for sample_id, regions in zip(ids, made, strict=True):
-            if sample_id not in self._kept and self._bytes < self.budget:
+            # True segments depend on which labels may be seen, so they are not kept.
+            if self.context.partitions and sample_id not in self._kept and self._bytes < self.budget:
                 self._kept[sample_id] = regions
                 self._bytes += regions.keys.nbytes + int(np.prod(regions.segments.size)) * 4
         return made
 
-    def _make(self, batch: Batch, row: int, feature_map: Tensor) -> Regions:
-        segments = self.context.segments(batch, row)
-        return Regions(segments, pool(feature_map.cpu(), segments))
+    @property
+    def dim(self) -> int:
+        """Size of a key."""
+        channels = self.context.encoder.channels
+        if self.context.config.keys == "pooled":
+            return sum(channels)
+        return 4 * sum(channels[i] for i in crop_levels(self.context.encoder))
+
+
+def crop_levels(encoder: Encoder) -> list[int]:
+    """The levels that still have a layout in a crop: at least 4 x 4 cells."""
+    return [i for i, stride in enumerate(encoder.strides) if CROP // stride >= 4]
+
+
+@torch.no_grad()
+def masked_keys(encoder: Encoder, image: UInt8Array, segments: Segments, device: torch.device) -> Float32Array:
+    """One key a region from its own crop with everything outside the mask black.
+
+    Each level is L2-normalised per position, averaged over the four quarters of the crop, and L2-normalised again
+    before the levels are joined, so that none outweighs another. Regions of one image are encoded together, so a key
+    does not depend on other images.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        segments: N regions of that image.
+
+    Returns:
+        (N, D) float32, L2-normalised.
+    """
+    crops, inside = cut_out(image, segments)
+    pixels = torch.from_numpy(crops * inside[:, None]).to(device, torch.float32) / 255
+    was_training = encoder.training
+    features = encoder.eval()(pixels)
+    encoder.train(was_training)
+    parts = [
+        F.normalize(F.adaptive_avg_pool2d(F.normalize(features.levels[i], dim=1), 2).flatten(1), dim=1)
+        for i in crop_levels(encoder)
+    ]
+    return normalised(torch.cat(parts, dim=1))
+
+
+def cut_out(image: UInt8Array, segments: Segments) -> tuple[UInt8Array, BoolArray]:
+    """Square crops around N regions, (N, 3, CROP, CROP) uint8, and which of their pixels belong, (N, CROP, CROP) bool.
+
+    Nearest-neighbour sampling of image and mask alike, so that no colour from outside bleeds over the border; what
+    lies outside the image repeats its edge and is not inside.
+    """
+    height, width = segments.size
+    boxes = segment_boxes(segments)
+    centre = (boxes[:, :2] + boxes[:, 2:]) / 2
+    side = (boxes[:, 2:] - boxes[:, :2]).max(1) * (1 + 2 * CROP_MARGIN)
+    steps = (np.arange(CROP) + 0.5) / CROP - 0.5
+    rows = np.floor(centre[:, 0, None] + side[:, None] * steps).astype(np.int64)
+    columns = np.floor(centre[:, 1, None] + side[:, None] * steps).astype(np.int64)
+    in_image = ((rows >= 0) & (rows < height))[:, :, None] & ((columns >= 0) & (columns < width))[:, None, :]
+    y, x = rows.clip(0, height - 1)[:, :, None], columns.clip(0, width - 1)[:, None, :]
+    number = np.arange(len(segments))[:, None, None]
+    if segments.partition is not None:
+        inside = segments.partition[y, x] == number
+    else:
+        assert segments.masks is not None
+        inside = segments.masks[number, y, x]
+    return np.ascontiguousarray(image[y, x].transpose(0, 3, 1, 2)), inside & in_image
+
+
+def segment_boxes(segments: Segments) -> Int64Array:
+    """(N, 4) int64 boxes: first row, first column, last row + 1, last column + 1; 0 0 1 1 if empty."""
+    boxes = np.tile(np.array([0, 0, 1, 1], dtype=np.int64), (len(segments), 1))
+    if segments.partition is not None:
+        for i, found in enumerate(find_objects(segments.partition + 1, max_label=len(segments))):
+            if found is not None:
+                boxes[i] = (found[0].start, found[1].start, found[0].stop, found[1].stop)
+        return boxes
+    assert segments.masks is not None
+    for i, mask in enumerate(segments.masks):
+        y, x = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+        if len(y):
+            boxes[i] = (y[0], x[0], y[-1] + 1, x[-1] + 1)
+    return boxes
 
 
 def posteriors(context: Context, batch: Batch, regions: Sequence[Regions], vocabulary: Sequence[int]) -> list[Tensor]:
     """The open-vocabulary base model's probabilities (N, C) for the regions of each image."""
     assert context.base is not None
-    features = context.encode(batch)
+    maps = context.base.posterior_map(context.encode(batch)).cpu()
     names = context.names(vocabulary)
-    return [
-        context.base.region_probabilities(features.levels[-1][row].cpu(), r.segments, names)
-        for row, r in enumerate(regions)
-    ]
+    means = [torch.from_numpy(pool(m, r.segments)) for m, r in zip(maps, regions, strict=True)]
+    return [context.base.scores_from_posterior(p, names) for p in means]
 
 
 def to_prediction(

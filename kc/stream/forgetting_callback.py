@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol, cast
 
 import lightning as L
 import torch
 
 from kc.methods.base import ContinualMethod
-from kc.metrics.continual import forgetting_per_task
+from kc.stream.cost import CostMeter
 from kc.stream.evaluate import Scores, evaluate
 from kc.stream.resume import MethodState, none_if_nan
 from kc.types import ClassInfo, Task, TaskKind
@@ -57,47 +57,41 @@ class Evaluator:
 
 
 class ForgettingCallback(L.Callback):
-    """At the end of a task: one row of R, the score on all seen classes, and the forgetting of each earlier task."""
+    """At the end of a task: one row of R, the score on all seen classes, and what they cost, passed on to be logged.
+
+    Args:
+        publish: called with the state and the task once the row is known.
+    """
 
     def __init__(
-        self, evaluator: Evaluator, state: MethodState, task: int, log: Callable[[Mapping[str, float]], None]
+        self,
+        evaluator: Evaluator,
+        state: MethodState,
+        task: int,
+        cost: CostMeter,
+        publish: Callable[[MethodState, int], None],
     ) -> None:
-        self.evaluator, self.state, self.task, self.log = evaluator, state, task, log
+        self.evaluator, self.state, self.task, self.cost, self.publish = evaluator, state, task, cost, publish
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Evaluate and add to the state; it is the loop that saves it, when the task counts as done."""
         method = cast(ContinualMethod, pl_module)
-        tasks = self.evaluator.stream.tasks
-        device = pl_module.device
-        scores = self.evaluator.seen(method, self.task, device)
-        row = [scores.of_task(t) if t.index <= self.task else math.nan for t in tasks]
-        if method.open_vocabulary and self.task + 1 < len(tasks):
-            row[self.task + 1] = self.evaluator.ahead(method, self.task + 1, device)
-        record(self.state, row, scores, self.evaluator.stream.classes)
-        self.log(summary(self.state, [t.class_names for t in tasks]))
-
-
-def record(state: MethodState, row: Sequence[float], scores: Scores, classes: Mapping[int, ClassInfo]) -> None:
-    """Append one task's scores to a state."""
-    state.rows.append([none_if_nan(v) for v in row])
-    state.seen.append(none_if_nan(scores.seen))
-    state.per_class.append({classes[c].name: none_if_nan(v) for c, v in scores.per_class.items()})
-    state.final = {k: none_if_nan(v) for k, v in scores.final.items()}
-
-
-def summary(state: MethodState, names: Sequence[Sequence[str]]) -> dict[str, float]:
-    """What is logged after the latest task: defined scores by name, forgetting of each earlier task and its mean."""
-    t = len(state.rows) - 1
-    n = len(names)
-    matrix = [[math.nan if v is None else v for v in row] for row in state.rows]
-    matrix += [[math.nan] * n for _ in range(n - len(matrix))]
-    values: dict[str, float] = {"task": float(t + 1)}
-    values |= {f"score/task-{i + 1:02d}": v for i, v in enumerate(matrix[t]) if not math.isnan(v)}
-    lost = [float(v) for v in forgetting_per_task(matrix, t)]
-    values |= {f"forgetting/task-{i + 1:02d}": v for i, v in enumerate(lost) if not math.isnan(v)}
-    known = [v for v in lost if not math.isnan(v)]
-    if known:
-        values["forgetting/mean"] = sum(known) / len(known)
-    if state.seen[t] is not None:
-        values["score/seen"] = float(state.seen[t] or 0.0)
-    return values
+        tasks, t = self.evaluator.stream.tasks, self.task
+        scores = self.evaluator.seen(method, t, pl_module.device)
+        row = [scores.of_task(task) if task.index <= t else math.nan for task in tasks]
+        if method.open_vocabulary and t + 1 < len(tasks):
+            row[t + 1] = self.evaluator.ahead(method, t + 1, pl_module.device)
+        classes = self.evaluator.stream.classes
+        self.state.rows.append([none_if_nan(v) for v in row])
+        self.state.seen.append(none_if_nan(scores.seen))
+        self.state.per_class.append({classes[c].name: none_if_nan(v) for c, v in scores.per_class.items()})
+        self.state.final = {k: none_if_nan(v) for k, v in scores.final.items()}
+        self.state.cost.append(
+            {
+                "seconds": self.cost.seconds,
+                "peak_rss_bytes": self.cost.peak_rss_bytes,
+                "trained_parameters": method.trained_parameters(),
+                "stored_bytes": method.stored_bytes(),
+            }
+        )
+        self.publish(self.state, t)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import warnings
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -53,7 +53,7 @@ class MethodLoop:
         make: builds the untrained method.
         stream: an IncrementalDataModule.
         folder: where this method keeps state, checkpoints and memory.
-        log: receives what is known after each task (for W&B).
+        publish: receives the state and the task after each task (for W&B).
     """
 
     def __init__(
@@ -66,10 +66,10 @@ class MethodLoop:
         folder: Path,
         options: TrainerOptions,
         progress: RunProgress,
-        log: Callable[[Mapping[str, float]], None],
+        publish: Callable[[MethodState, int], None],
     ) -> None:
         self.name, self.seed, self.make, self.stream, self.kind = name, seed, make, stream, kind
-        self.folder, self.options, self.progress, self.log = folder, options, progress, log
+        self.folder, self.options, self.progress, self.publish = folder, options, progress, publish
         self.evaluator = Evaluator(stream, kind)
 
     def run(self) -> tuple[MethodState, ContinualMethod]:
@@ -103,14 +103,6 @@ class MethodLoop:
             trainer.fit(cast(L.LightningModule, method), data)
         if trainer.interrupted:
             raise KeyboardInterrupt
-        state.cost.append(
-            {
-                "seconds": cost.seconds,
-                "peak_rss_bytes": cost.peak_rss_bytes,
-                "trained_parameters": method.trained_parameters(),
-                "stored_bytes": method.stored_bytes(),
-            }
-        )
         save_checkpoint(self.folder, t, *method.state())
         state.save(self.folder)
         self._line(state, t, text)
@@ -134,7 +126,7 @@ class MethodLoop:
                     StepProgress(bar, text),
                     MemoryCallback(t),
                     EndOfLearning(self.stream.tasks[t], cost),
-                    ForgettingCallback(self.evaluator, state, t, self.log),
+                    ForgettingCallback(self.evaluator, state, t, cost, self.publish),
                 ],
             )
         except (ValueError, RuntimeError) as error:

@@ -37,16 +37,17 @@ def build_results(
         setting=setting,
         seed=seeds[0] if len(seeds) == 1 else list(seeds),
         tasks=[list(names) for names in tasks],
-        methods=[_method(s, tasks, joint.get(s.seed), config) for s in states],
+        methods=[method_result(s, tasks, joint.get(s.seed), config) for s in states],
         versions=dict(versions),
         fingerprints=dict(fingerprints),
         config=dict(config),
     )
 
 
-def _method(
+def method_result(
     state: MethodState, tasks: Sequence[Sequence[str]], joint: list[float | None] | None, config: Mapping[str, Any]
 ) -> MethodResult:
+    """The record of one method and seed; `joint[i]` is the score of joint training on task i, where it ran."""
     scores = ScoreMatrix(len(tasks), state.baseline or None, joint)
     for t, (row, seen) in enumerate(zip(state.rows, state.seen, strict=True)):
         scores.set_row(t, row, seen)

@@ -54,21 +54,23 @@ class GrowingClassifier(nn.Module):
 
 
 class FeaturePyramid(nn.Module):
-    """A small FPN (Lin et al. 2017, arXiv 1612.03144): lateral 1x1, top-down sum, one 3x3 on the finest map.
+    """A small FPN (Lin et al. 2017, arXiv 1612.03144): lateral 1x1, top-down sum, 3x3 blocks on the finest map.
 
     Args:
         channels: channels of each level, finest first.
         width: channels of the output.
+        depth: residual 3x3 blocks; three let a position see seven cells each way, which shape needs.
     """
 
-    def __init__(self, channels: Sequence[int], width: int = 96) -> None:
+    def __init__(self, channels: Sequence[int], width: int = 64, depth: int = 3) -> None:
         super().__init__()
         self.width = width
         self.lateral = nn.ModuleList(
             nn.Sequential(nn.Conv2d(c, width, 1, bias=False), nn.GroupNorm(8, width)) for c in channels
         )
-        self.smooth = nn.Sequential(
-            nn.Conv2d(width, width, 3, padding=1, bias=False), nn.GroupNorm(8, width), nn.ReLU(inplace=True)
+        self.blocks = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(width, width, 3, padding=1, bias=False), nn.GroupNorm(8, width))
+            for _ in range(depth)
         )
 
     def forward(self, features: Features) -> Tensor:
@@ -80,4 +82,7 @@ class FeaturePyramid(nn.Module):
                 x = x + nn.functional.interpolate(out, size=x.shape[-2:], mode="bilinear", align_corners=False)
             out = x
         assert out is not None
-        return self.smooth(nn.functional.relu(out))  # type: ignore[no-any-return]
+        out = nn.functional.relu(out)
+        for block in self.blocks:
+            out = nn.functional.relu(out + block(out))
+        return out

@@ -148,6 +148,9 @@ class FinetuneModule(L.LightningModule):
         if missing or unexpected:
             raise KcError(f"{self.name}: the checkpoint does not fit; missing {missing}, unexpected {unexpected}")
 
+    def close(self) -> None:
+        """No file is held open."""
+
     def trained_parameters(self) -> int:
         """Parameters that gradients change."""
         return sum(p.numel() for p in self.parameters() if p.requires_grad)

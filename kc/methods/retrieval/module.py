@@ -60,6 +60,9 @@ class RetrievalModule(L.LightningModule):
     def load_state(self, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
         """Nothing beside the memory."""
 
+    def close(self) -> None:
+        """No file is held open."""
+
     def trained_parameters(self) -> int:
         """No parameter is trained."""
         return 0

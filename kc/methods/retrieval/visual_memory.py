@@ -13,12 +13,15 @@ from torch import Tensor
 
 from kc.memory.fuse import knn_clip
 from kc.memory.rows import Memory
-from kc.memory.vote import vote
+from kc.memory.vote import decide, vote
 from kc.methods.base import Batch, Context
 from kc.methods.regions import RegionEncoder, best, normalised, posteriors, to_prediction
 from kc.methods.retrieval.module import RetrievalModule
 from kc.proposals.pooling import segment_labels
 from kc.types import VOID, Float32Array, Prediction, Rows, Task
+
+TIE_BREAK = 1e-12
+"""Relative lead that the class which reached a tied score first is given; votes are float64."""
 
 
 class VisualMemory(RetrievalModule):
@@ -30,7 +33,7 @@ class VisualMemory(RetrievalModule):
         super().__init__(context)
         self.open_vocabulary = context.base is not None
         self.regions = RegionEncoder(context)
-        dim = context.encoder.pooled_dim if context.kind == "classification" else sum(context.encoder.channels)
+        dim = context.encoder.pooled_dim if context.kind == "classification" else self.regions.dim
         self.memory = Memory.open_or_create(
             context.folder / "memory", dim=dim, fingerprint=self._fingerprint(), write=True
         )
@@ -39,8 +42,7 @@ class VisualMemory(RetrievalModule):
         """Keys of another encoder, input size, or way of making regions do not belong in one memory."""
         parts = [self.context.encoder.fingerprint]
         if self.context.kind != "classification":
-            assert self.context.proposer is not None
-            parts.append(self.context.proposer.key)
+            parts += [self.context.proposals_key, self.context.config.keys]
         return "+".join(parts)
 
     # -- remembering ------------------------------------------------------------------------------------------------
@@ -81,7 +83,9 @@ class VisualMemory(RetrievalModule):
         neighbours = self.memory.search(keys, config.k)
         votes = vote(neighbours, vocabulary, kind=config.vote, tau=config.tau, alpha=config.alpha)
         if base is None:
-            return votes
+            # The tie rule of the votes, made visible to whoever takes the highest score.
+            winner = decide(neighbours, vocabulary, kind=config.vote, tau=config.tau, alpha=config.alpha)
+            return votes * (1 + TIE_BREAK * (torch.tensor(vocabulary)[None] == winner[:, None]))
         total = votes.sum(1, keepdim=True)
         shares = votes / total.clamp_min(torch.finfo(votes.dtype).tiny)
         return knn_clip(
@@ -95,7 +99,7 @@ class VisualMemory(RetrievalModule):
         base_model = self.context.base
         if self.context.kind == "classification":
             features = self.context.encode(batch)
-            base = None if base_model is None else base_model.probabilities(features.pooled, self.context.names(vocab))
+            base = None if base_model is None else base_model.scores_from(features.pooled, self.context.names(vocab))
             return Prediction(vocab, scores=self.scores(normalised(features.pooled), vocab, base))
         regions = self.regions(batch)
         bases: list[Tensor] | list[None] = (
@@ -107,6 +111,10 @@ class VisualMemory(RetrievalModule):
         scores = self.scores(keys, vocab, joined)
         labels = [best(s, vocab) for s in torch.split(scores, [len(r.keys) for r in regions])]
         return to_prediction(self.context, vocab, regions, labels)
+
+    def close(self) -> None:
+        """Give the memory's lock back."""
+        self.memory.close()
 
     def stored_bytes(self) -> int:
         """Bytes of the memory's files."""

@@ -35,7 +35,7 @@ class ZeroShot(RetrievalModule):
         assert self.context.base is not None
         if self.context.kind == "classification":
             pooled = self.context.encode(batch).pooled
-            return Prediction(vocab, scores=self.context.base.probabilities(pooled, self.context.names(vocab)))
+            return Prediction(vocab, scores=self.context.base.scores_from(pooled, self.context.names(vocab)))
         regions = self.regions(batch)
         labels = [best(p, vocab) for p in posteriors(self.context, batch, regions, vocab)]
         return to_prediction(self.context, vocab, regions, labels)
