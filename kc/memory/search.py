@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kc.errors import EmptyMemoryError
+from kc.memory.staging import UNIT_ROUNDING
 from kc.memory.view import Columns, View
 from kc.types import BoolArray, Float32Array, Int64Array, Neighbours
 
@@ -33,8 +34,11 @@ _blas_lock = threading.RLock()
 
 
 def _margin(dim: int) -> float:
-    """Rounding of a float32 inner product of unit vectors, about ten times what sums of `dim` terms really show."""
-    return float(2.0**-24 * (4 + 2 * np.sqrt(dim)))
+    """How far a float32 inner product may be from the cosine, several times what sums of `dim` terms really show.
+
+    Rows are stored with a length of 1 within `UNIT_ROUNDING`; that counts too.
+    """
+    return float(UNIT_ROUNDING + 2.0**-24 * (8 + 3 * np.sqrt(dim)))
 
 
 @contextlib.contextmanager

@@ -14,8 +14,10 @@ from kc.memory.segments import MAX_ROWS, Table, write_segment
 from kc.memory.view import View, as_ids, as_names
 from kc.types import BoolArray, Float32Array, Int64Array, Rows
 
+UNIT_ROUNDING = 2.0**-22
+"""How far from 1 the length of a stored key is at most: what float32 rounding leaves of a unit vector."""
 _UNIT = 1e-3
-"""How far from 1 the length of a key may be."""
+"""How far from 1 the length of a key may come in (half precision leaves this much); beyond rounding it is mended."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,7 @@ class Staging:
         if new:
             weight = np.ones(len(rows), np.float32) if rows.weight is None else rows.weight.astype(np.float32)
             chunk = _Chunk(
-                rows.keys.astype(np.float32, copy=False),
+                _exactly_unit(rows.keys),
                 rows.class_id.astype(np.int64, copy=False),
                 weight,
                 rows.segment.astype(np.int64, copy=False),
@@ -153,6 +155,15 @@ class Staging:
                 part.append(chunk if high - low == len(chunk) else chunk.take(slice(low, high)))
             start += len(chunk)
         return part
+
+
+def _exactly_unit(keys: Float32Array) -> Float32Array:
+    """Keys of unit length up to float32 rounding; those that already are keep every bit."""
+    norm = np.sqrt(np.einsum("nd,nd->n", keys, keys, dtype=np.float64))
+    off = np.abs(norm - 1) > UNIT_ROUNDING
+    mended = keys.astype(np.float32)
+    mended[off] = keys[off] / norm[off, None]
+    return mended
 
 
 def check_rows(rows: Rows, dim: int) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from kc.errors import RunError
 from kc.memory.rows import Memory
 
 WORK = """if True:
@@ -49,7 +50,7 @@ def test_kill_at_a_random_moment(tmp_path: Path, trial: int) -> None:
             assert worker.stdout.readline() == b"ready\n"
             time.sleep(float(rng.uniform(0.0, 0.25)))
             if trial % 2:  # a reader beside the writer never sees a torn state
-                assert all(n in (0, 500) for n in per_class(Memory.open(path)).values())
+                assert set(seen_meanwhile(path).values()) <= {500}
             worker.kill()
             lines = worker.stdout.read().decode().splitlines()
         acknowledged += [(kind, int(step)) for kind, step in map(str.split, lines)]
@@ -59,6 +60,16 @@ def test_kill_at_a_random_moment(tmp_path: Path, trial: int) -> None:
     with Memory.open(path, write=True) as writer:
         check(writer, acknowledged, 2)
         assert writer.verify()["orphans"] == []
+
+
+def seen_meanwhile(path: Path) -> dict[int, int]:
+    """Rows a class; a reader whose files an erase removed before it read them is told to open again."""
+    while True:
+        try:
+            return per_class(Memory.open(path))
+        except RunError as error:
+            if "open it again" not in str(error):
+                raise
 
 
 def per_class(memory: Memory) -> dict[int, int]:

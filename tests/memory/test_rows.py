@@ -253,6 +253,17 @@ def test_rows_that_cannot_be_stored_are_refused(memory: Memory, rows: Callable[.
     assert memory.commit(0) == 0
 
 
+def test_keys_are_stored_at_unit_length(memory: Memory, rows: Callable[..., Rows]) -> None:
+    """Keys that went through half precision are mended; unit vectors keep every bit."""
+    good, rough = rows(300), rows(300, prefix="r")
+    memory.add(good, 0)
+    memory.add(replace(rough, keys=rough.keys.astype(np.float16).astype(np.float32)), 0)
+    memory.commit(0)
+    assert np.array_equal(memory.keys(range(300)), good.keys)
+    norm = np.linalg.norm(memory.keys(range(300, 600)).astype(np.float64), axis=1)
+    assert np.abs(norm - 1).max() < 2.0**-22
+
+
 def test_open_says_what_is_wrong(tmp_path: Path, three: Memory) -> None:
     with pytest.raises(RunError, match="no memory in"):
         Memory.open(tmp_path / "nowhere")
