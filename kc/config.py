@@ -34,6 +34,7 @@ class RunConfig:
         vote: Vote of the neighbours: plurality, distance, softmax or rank.
         tau: Temperature of the softmax vote.
         alpha: Offset of the rank vote.
+        purity: Share of a region's labelled pixels that must be of one class for it to become a row.
         fuse_lambda: Weight of the retrieval opinion where a base model is fused.
         fuse_threshold: The base is left alone where its best probability reaches this; above 1 always fuses.
         seed: Seed, or several separated by commas: tables then show mean and deviation.
@@ -69,6 +70,7 @@ class RunConfig:
     vote: str = "softmax"
     tau: float = 0.07
     alpha: float = 2.0
+    purity: float = 0.5
     fuse_lambda: float = 0.7
     fuse_threshold: float = 1.01
     seed: int | str = 0

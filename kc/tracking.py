@@ -69,5 +69,5 @@ class Tracker:
     def close(self) -> None:
         """End the W&B run."""
         if self.logger is not None:
-            self.logger.experiment.finish(quiet=True)
+            self.logger.experiment.finish()
             self.logger = None

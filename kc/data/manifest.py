@@ -68,7 +68,8 @@ class Manifest(Strict):
 
     `ignore`: the value in mask files that means unlabelled. `input_size`: (H, W) that networks see.
     `task_splits`: name -> number of new classes a step (a background class counts in the first step).
-    `recommended`: proposals and keys that suit it. `obtain`: how to get the data. `checksum`: relative file -> "sha256:...", verified when a reader opens.
+    `recommended`: proposals and keys that suit it.
+    `obtain`: how to get the data. `checksum`: relative file -> "sha256:...", verified when a reader opens.
     """
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")]

@@ -77,7 +77,7 @@ class VisualMemory(RetrievalModule):
     def scores(self, keys: Float32Array, vocabulary: tuple[int, ...], base: Tensor | None) -> Tensor:
         """Class scores (Q, C) of keys (Q, D): votes as shares of 1, fused with base probabilities (Q, C) if given."""
         config = self.context.config
-        if len(keys) == 0 or self.memory.stats()["rows"] == 0:
+        if len(keys) == 0 or len(self.memory) == 0:
             # kNN-CLIP's rule: without a memory the base answers alone; without a base there is no answer to give.
             return torch.zeros(len(keys), len(vocabulary)) if base is None else base
         neighbours = self.memory.search(keys, config.k)
