@@ -52,22 +52,29 @@ class RegionEncoder:
     def __call__(self, batch: Batch) -> list[Regions]:
         """Regions of each image of a batch that carries `raw` images."""
         ids = list(batch["sample_id"])
-        if all(s in self._kept for s in ids):
-            return [self._kept[s] for s in ids]
-        segments = [self.context.segments(batch, row) for row in range(len(ids))]
+        # True segments depend on which labels may be seen, so they are not kept.
+        may_keep = self.context.partitions is not None
+        new = [row for row, s in enumerate(ids) if s not in self._kept]
+        made = {s: self._kept[s] for s in ids if s in self._kept}
+        for row, regions in zip(new, self._make(batch, new), strict=True):
+            made[ids[row]] = regions
+            if may_keep and self._bytes < self.budget:
+                self._kept[ids[row]] = regions
+                self._bytes += regions.keys.nbytes + int(np.prod(regions.segments.size)) * 4
+        return [made[s] for s in ids]
+
+    def _make(self, batch: Batch, rows: list[int]) -> list[Regions]:
+        if not rows:
+            return []
+        segments = [self.context.segments(batch, row) for row in rows]
         if self.context.config.keys == "masked":
             encoder, device = self.context.encoder, batch["image"].device
-            keys = [masked_keys(encoder, r, s, device) for r, s in zip(batch["raw"], segments, strict=True)]
-        else:
-            maps = dense(self.context.encode(batch), self.context.encoder.strides[0]).cpu()
-            keys = [pool(m, s) for m, s in zip(maps, segments, strict=True)]
-        made = [Regions(s, k) for s, k in zip(segments, keys, strict=True)]
-        for sample_id, regions in zip(ids, made, strict=True):
-            # True segments depend on which labels may be seen, so they are not kept.
-            if self.context.partitions and sample_id not in self._kept and self._bytes < self.budget:
-                self._kept[sample_id] = regions
-                self._bytes += regions.keys.nbytes + int(np.prod(regions.segments.size)) * 4
-        return made
+            return [
+                Regions(s, masked_keys(encoder, batch["raw"][row], s, device))
+                for row, s in zip(rows, segments, strict=True)
+            ]
+        maps = dense(self.context.encode(batch), self.context.encoder.strides[0])[rows].cpu()
+        return [Regions(s, pool(m, s)) for m, s in zip(maps, segments, strict=True)]
 
     @property
     def dim(self) -> int:

@@ -59,10 +59,10 @@ class FeaturePyramid(nn.Module):
     Args:
         channels: channels of each level, finest first.
         width: channels of the output.
-        depth: residual 3x3 blocks; three let a position see seven cells each way, which shape needs.
+        depth: residual 3x3 blocks; three instead of one cost twice the time and gained nothing on digit-scenes.
     """
 
-    def __init__(self, channels: Sequence[int], width: int = 64, depth: int = 3) -> None:
+    def __init__(self, channels: Sequence[int], width: int = 96, depth: int = 1) -> None:
         super().__init__()
         self.width = width
         self.lateral = nn.ModuleList(
