@@ -34,7 +34,7 @@ class RunConfig:
         vote: Vote of the neighbours: plurality, distance, softmax or rank.
         tau: Temperature of the softmax vote.
         alpha: Offset of the rank vote.
-        purity: Share of a region's labelled pixels that must be of one class for it to become a row.
+        purity: Share of a region's pixels that must be labelled as one class for it to become a row.
         fuse_lambda: Weight of the retrieval opinion where a base model is fused.
         fuse_threshold: The base is left alone where its best probability reaches this; above 1 always fuses.
         seed: Seed, or several separated by commas: tables then show mean and deviation.

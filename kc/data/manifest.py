@@ -74,8 +74,8 @@ class Manifest(Strict):
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")]
     task_kind: TaskKind
-    licence: Annotated[str, Field(min_length=1)]
-    homepage: WebAddress
+    licence: Annotated[str, Field(min_length=1)] = "not stated"
+    homepage: WebAddress | None = None
     obtain: str = ""
     source: Source
     splits: Annotated[dict[SplitName, Split], Field(min_length=1)]

@@ -42,7 +42,7 @@ class MethodConfig:
     keys: str = "pooled"
     """How a region becomes a key: `pooled` or `masked` (see `kc.methods.regions.KEYS`)."""
     purity: float = 0.5
-    """Share of a proposal's labelled pixels that must agree for it to become a row."""
+    """Share of a proposal's pixels that must be labelled as one class for it to become a row."""
 
 
 @dataclass

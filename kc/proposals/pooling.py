@@ -42,8 +42,9 @@ def pool(dense: Tensor, segments: Segments) -> Float32Array:
 def segment_labels(target: Int64Array, segments: Segments, min_purity: float = 0.5) -> Int64Array:
     """The class (N,) int64 that most labelled pixels of each region have in `target` (H, W); ties to the lowest id.
 
-    VOID pixels do not count. A region without a labelled pixel, or whose class holds less than `min_purity` of its
-    labelled pixels, is VOID. Raises ValueError for a target of another size.
+    A region without a labelled pixel, or whose class holds less than `min_purity` of all its pixels, is VOID: pixels
+    without a label count against every class, because a region that is mostly hidden must not be named after its rim.
+    Raises ValueError for a target of another size.
     """
     if target.shape != segments.size:
         raise ValueError(f"a label map of {target.shape} for regions of an image of {segments.size}")
@@ -54,6 +55,6 @@ def segment_labels(target: Int64Array, segments: Segments, min_purity: float = 0
     known = label != VOID
     counts = np.bincount(region[known] * top + label[known], minlength=n * top).reshape(n, top)
     best = counts.argmax(axis=1)
-    total = counts.sum(axis=1)
-    pure = (total > 0) & (counts[np.arange(n), best] >= min_purity * total)
+    votes = counts[np.arange(n), best]
+    pure = (votes > 0) & (votes >= min_purity * np.bincount(region, minlength=n))
     return np.where(pure, best, VOID).astype(np.int64)

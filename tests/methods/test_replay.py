@@ -92,7 +92,8 @@ def test_state_comes_back() -> None:
         (e.sample_id, e.task, e.classes) for e in method.exemplars
     ]
     assert other.classifier.class_ids == [1, 2]
-    assert all(torch.equal(a, b) for a, b in zip(other.state_dict().values(), method.state_dict().values(), strict=True))
+    pairs = zip(other.state_dict().values(), method.state_dict().values(), strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs)
     assert other.stored_bytes() == method.stored_bytes() > 0
 
 

@@ -76,13 +76,18 @@ def test_a_zero_map_gives_zero_keys(partition: Segments) -> None:
 def test_majority_labels() -> None:
     segments = from_partition(np.array([[0, 0, 0, 0], [1, 1, 1, 1], [2, 2, 2, 2], [3, 3, 3, 3]]))
     target = np.array([[7, 7, 5, VOID], [VOID] * 4, [4, 4, 2, 2], [1, 2, 3, VOID]])
-    # region 0: 7 of three labelled pixels; 1: nothing labelled; 2: a tie at one half; 3: a third each
+    # region 0: 7 on half of it; 1: nothing labelled; 2: a tie at one half; 3: a third each
     assert segment_labels(target, segments).tolist() == [7, VOID, 2, VOID]
     assert segment_labels(target, segments, 0.7).tolist() == [VOID] * 4
     assert segment_labels(target, segments, 0.0).tolist() == [7, VOID, 2, 1]
     masks = Segments(segments.size, segments.scores, masks=as_masks(segments))
     assert segment_labels(target, masks).tolist() == [7, VOID, 2, VOID]
     assert segment_labels(target.astype(np.uint8), segments).tolist() == [7, VOID, 2, VOID]
+
+
+def test_a_hidden_region_is_not_named_after_its_rim() -> None:
+    segments = from_partition(np.zeros((1, 4), np.int64))
+    assert segment_labels(np.array([[VOID, VOID, VOID, 1]]), segments).tolist() == [VOID]
 
 
 def test_class_zero_is_a_class_and_ids_above_void_work() -> None:

@@ -67,7 +67,8 @@ def resolve_data_root(manifest: Manifest, data_root: Path | None = None) -> Path
     """
     if isinstance(manifest.source, EmbeddedSource):
         raise DataError(f"{manifest.name} is embedded: it has no data folder")
-    how = f"Get the data from {manifest.homepage} and say where it is with --data-root or KC_DATA. {manifest.obtain}"
+    source = f"Get the data from {manifest.homepage} and say" if manifest.homepage else "Say"
+    how = f"{source} where it is with --data-root or KC_DATA. {manifest.obtain}"
     given = data_root if data_root is not None else os.environ.get("KC_DATA")
     if not given:
         raise DataError(f"{manifest.name} needs a data folder {manifest.source.folder!r}. {how}".rstrip())
