@@ -27,13 +27,14 @@ class Tracker:
             return
         # Without this wandb prints a dozen lines a method, offline too.
         os.environ.setdefault("WANDB_SILENT", "true")
+        import wandb
         from lightning.pytorch.loggers import WandbLogger
 
         try:
-            self.logger = WandbLogger(
+            run = wandb.init(
                 name=f"{method}-s{seed}",
-                save_dir=folder,
-                offline=config.wandb == "offline",
+                dir=folder,
+                mode="offline" if config.wandb == "offline" else "online",
                 project=config.wandb_project,
                 entity=config.wandb_entity,
                 group=folder.name,
@@ -43,6 +44,7 @@ class Tracker:
                 resume="allow",
                 config={**settings, "method": method, "seed": seed},
             )
+            self.logger = WandbLogger(experiment=run)
             define_metrics(self.logger.experiment)
         except Exception as error:
             raise KcError(f"W&B cannot start ({error}); log in with `wandb login`, or use --wandb offline") from error

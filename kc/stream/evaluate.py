@@ -29,10 +29,16 @@ class Scores:
     per_class: dict[int, float]
     seen: float
     final: dict[str, float] = field(default_factory=dict)
+    images: dict[int, int] = field(default_factory=dict)
+    """Classification: test images of each class."""
 
     def of_task(self, task: Task) -> float:
-        """Score on the classes of one task: the mean over those that occur in the ground truth."""
-        return mean_defined([self.per_class.get(c, math.nan) for c in task.class_ids])
+        """Score on one task: accuracy over its test images, or the mean over its classes in the ground truth."""
+        if not self.images:
+            return mean_defined([self.per_class.get(c, math.nan) for c in task.class_ids])
+        held = [c for c in task.class_ids if self.images.get(c)]
+        n = sum(self.images[c] for c in held)
+        return sum(self.per_class[c] * self.images[c] for c in held) / n if n else math.nan
 
 
 def mean_defined(values: Iterable[float]) -> float:
@@ -91,7 +97,8 @@ def _classification(
     per_class = {c: float(np.mean(h)) if h else math.nan for c, h in hits.items()}
     every = [x for h in hits.values() for x in h]
     accuracy = float(np.mean(every)) if every else math.nan
-    return Scores(per_class, accuracy, {"accuracy": accuracy, "mean_class_accuracy": mean_defined(per_class.values())})
+    final = {"accuracy": accuracy, "mean_class_accuracy": mean_defined(per_class.values())}
+    return Scores(per_class, accuracy, final, {c: len(h) for c, h in hits.items()})
 
 
 def answers(prediction: Prediction) -> Int64Array:

@@ -42,7 +42,7 @@ def test_classification_scores_by_hand() -> None:
     result = evaluate(METHOD, [batch], (7, 8, 9), "classification")
     assert result.per_class == {7: 0.5, 8: 0.0, 9: 1.0}
     assert result.seen == 0.5
-    assert result.of_task(Task(1, (8, 9), (7, 8, 9), ("b", "c"))) == 0.5
+    assert result.of_task(Task(1, (7, 9), (7, 8, 9), ("a", "c"))) == pytest.approx(2 / 3)  # images, not classes
 
 
 def test_a_class_without_a_test_image_is_undefined() -> None:
