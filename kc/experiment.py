@@ -73,14 +73,18 @@ def run(config: RunConfig, console: Console | None = None) -> Path:
     console.print(f"run folder: {folder}", soft_wrap=True)
     states: list[MethodState] = []
     fingerprints: dict[str, str] = {}
-    with RunProgress(console) as progress:
-        for seed in config.seeds:
-            data = data if seed == data.seed else open_data(config, seed)
-            shared = prepare(config, data)
-            fingerprints = check_fingerprints(folder, shared)
-            warm(shared, progress)
-            for name in config.method_names:
-                states.append(run_method(config, shared, name, seed, folder, progress))
+    try:
+        with RunProgress(console) as progress:
+            for seed in config.seeds:
+                data = data if seed == data.seed else open_data(config, seed)
+                shared = prepare(config, data)
+                fingerprints = check_fingerprints(folder, shared)
+                warm(shared, progress)
+                for name in config.method_names:
+                    states.append(run_method(config, shared, name, seed, folder, progress))
+    except KeyboardInterrupt:
+        console.print(f"go on after the last finished task with: kc run --resume {folder}", soft_wrap=True)
+        raise
     results = build_results(
         states,
         benchmark=data.manifest.name,

@@ -100,7 +100,10 @@ class MethodLoop:
             method.start_task(task)
             trainer = self._trainer(method, state, t, bar, text, cost)
             data = self.stream.task(t, method.train_scope, raw=method.needs_raw)
-            trainer.fit(cast(L.LightningModule, method), data)
+            try:
+                trainer.fit(cast(L.LightningModule, method), data)
+            except SystemExit as stop:  # Lightning's answer to Ctrl-C
+                raise KeyboardInterrupt from stop
         if trainer.interrupted:
             raise KeyboardInterrupt
         save_checkpoint(self.folder, t, *method.state())
