@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from itertools import chain
 
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from kc.types import Features
 
 
-class Encoder(nn.Module):
+class Encoder(nn.Module, ABC):
     """A network that maps RGB images to `Features` and normalises its own input.
 
     Subclasses set the attributes, implement `forward` and register the network as a submodule. The result of
@@ -36,9 +37,9 @@ class Encoder(nn.Module):
         super().__init__()
         self._fingerprint: tuple[tuple[tuple[int, int], ...], str] | None = None
 
+    @abstractmethod
     def forward(self, images: Tensor) -> Features:
         """Features of `images` (N, 3, H, W), float RGB in [0, 1]; differentiable, batch norm as the mode says."""
-        raise NotImplementedError
 
     @torch.no_grad()
     def encode(self, images: Tensor) -> Features:
