@@ -66,6 +66,11 @@ class MemoryManifest:
     def file_name(self) -> str:
         return f"manifest-{self.number:06d}.json"
 
+    @property
+    def last_change(self) -> int:
+        """Number of the newest commit that changed what is visible: the present shows what it did."""
+        return max([0, *(s.added for s in self.segments), *(d.seq for d in self.deltas)])
+
     def version(self, task: int) -> VersionInfo:
         """The version of `task`; UnknownNameError lists the versions there are."""
         for info in self.versions:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,10 @@ import numpy.typing as npt
 from kc.errors import CorruptMemoryError, FingerprintError, RunError
 from kc.memory import files, maintain
 from kc.memory import manifest as manifests
+from kc.memory.diff import VersionDiff, difference
 from kc.memory.manifest import DeltaInfo, MemoryManifest, VersionInfo
 from kc.memory.search import Search
-from kc.memory.segments import Segment, read_delta
+from kc.memory.segments import Segment, Table, read_delta
 from kc.memory.view import Columns, Ids, Names, View, as_ids, as_names
 from kc.types import BoolArray, Float32Array, Int64Array, Neighbours
 
@@ -69,7 +70,7 @@ class Reader:
 
     @contextlib.contextmanager
     def _reading(self) -> Iterator[None]:
-        """Tell a memory that was rewritten under a reader (erase, rollback) from a damaged one."""
+        """Tell a memory that was rewritten under a reader (erase, rollback, compact) from a damaged one."""
         try:
             yield
         except (CorruptMemoryError, FileNotFoundError) as error:
@@ -78,7 +79,9 @@ class Reader:
             gone = [n for n in self._manifest.named_files() if not (self.path / n).exists()]
             if not gone:
                 raise
-            raise RunError(f"{self.path} was erased from or rolled back since it was opened: open it again") from error
+            raise RunError(
+                f"{self.path} was rewritten (erase, rollback, compact) since it was opened: open it again"
+            ) from error
 
     def _read_delta(self, info: DeltaInfo) -> tuple[Int64Array, npt.NDArray[Any]]:
         if info.name not in self._deltas:
@@ -136,6 +139,11 @@ class Reader:
         """The version of `task`: commit number and visible rows. UnknownNameError if the task was not committed."""
         return self._manifest.version(task)
 
+    def diff(self, a: int, b: int | None = None) -> VersionDiff:
+        """What changed from the version of task `a` to that of task `b` (None = now): rows added, retired, relabelled
+        and reweighted. UnknownNameError for a task without a version."""
+        return difference(self._view(a), self._view(b))
+
     def stats(self) -> dict[str, Any]:
         """Counts and sizes: rows (visible), rows_total (on disk), bytes (of all files), dim, fingerprint, classes,
         versions (tasks), plan and its reason."""
@@ -189,6 +197,17 @@ class Reader:
                 source=columns.names(at, "source"),
                 visible=view.visible[at],
             )
+
+    def tables(self, at: int | None = None) -> Iterator[Table]:
+        """The visible rows, ids ascending, a segment at a time, with the class and weight they have then."""
+        view = self._view(at)
+        for number, segment in enumerate(view.columns.segments):
+            span = slice(int(view.columns.offsets[number]), int(view.columns.offsets[number + 1]))
+            rows = np.flatnonzero(view.visible[span])
+            if len(rows):
+                with self._reading():
+                    table = segment.table(rows)
+                yield replace(table, class_id=view.class_id[span][rows], weight=view.weight[span][rows])
 
     # -- searching --------------------------------------------------------------------------------------------------
 

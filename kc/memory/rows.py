@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -9,9 +10,10 @@ from typing import Any, Self
 from kc.errors import RunError
 from kc.memory import files, maintain
 from kc.memory import manifest as manifests
+from kc.memory.compact import compacted
 from kc.memory.lock import WriterLock
-from kc.memory.manifest import MemoryManifest
-from kc.memory.reader import same_encoder
+from kc.memory.manifest import MemoryManifest, VersionInfo
+from kc.memory.reader import Reader, same_encoder
 from kc.memory.writer import Writer
 
 
@@ -102,6 +104,45 @@ class Memory(Writer):
     def __reduce__(self) -> tuple[Any, ...]:
         """A copy in another process (a spawned DataLoader worker) is a reader of what is committed."""
         return _reopen, (self.path, self.fingerprint)
+
+    # -- upkeep -----------------------------------------------------------------------------------------------------
+
+    def merge(self, other: Reader) -> int:
+        """Stage the visible rows of another memory, in its order, with their class, weight, source and task of now.
+
+        Returns how many were new: a row whose key (sample_id, segment) is stored or staged is skipped, so repeating it
+        adds nothing. Call `commit` then; until it the new rows are held in RAM. Raises FingerprintError or ValueError
+        if the other memory holds keys of another encoder or size.
+        """
+        self._writer()
+        same_encoder(self.path, self._manifest, other.fingerprint)
+        if other.dim != self.dim:
+            raise ValueError(f"{self.path} holds keys of {self.dim} values, {other.path} of {other.dim}")
+        return sum(self._staging.add_table(table, self._view()) for table in other.tables())
+
+    def compact(self, history: bool = True) -> bool:
+        """Join small segments and deltas; every version gives the same answers as before, bit by bit.
+
+        Rows that no version and not the present shows are dropped, which is not erasing: use `erase` where no byte may
+        stay behind. history=False keeps the present only, as the version of the newest task, and drops every row
+        retired so far. Returns whether anything was rewritten. What is staged stays staged.
+        """
+        self._writer()
+        now = self._view()
+        versions, last = self._manifest.versions, self._manifest.last_change
+        if not history and versions:
+            newest = versions[-1]
+            versions = (VersionInfo(task=newest.task, seq=max(last, newest.seq), rows=now.n_visible),)
+        seqs = sorted({v.seq for v in versions} | {last})
+        with self._writing("compact"):
+            kept = replace(self._manifest, versions=versions)
+            manifest, new = compacted(self.path, kept, now.columns, map(self._view_of, seqs))
+            if manifest == self._manifest:
+                return False
+            maintain.drop_derived(self.path)
+            self._publish(replace(manifest, number=self._manifest.number + 1), trusted=new)
+            maintain.sweep(self.path, self._manifest)
+        return True
 
     # -- health -----------------------------------------------------------------------------------------------------
 

@@ -42,6 +42,38 @@ class Table:
     def __len__(self) -> int:
         return len(self.ids)
 
+    def take(self, chosen: npt.NDArray[Any] | slice) -> Table:
+        """The chosen rows, copied."""
+        index = np.arange(len(self))[chosen]
+        return Table(
+            vectors=self.vectors[index],
+            ids=self.ids[index],
+            class_id=self.class_id[index],
+            task=self.task[index],
+            added=self.added[index],
+            weight=self.weight[index],
+            segment=self.segment[index],
+            sample=[self.sample[i] for i in index],
+            source=[self.source[i] for i in index],
+        )
+
+
+def joined(tables: Sequence[Table]) -> Table:
+    """Rows of at least one table, one after the other."""
+    if len(tables) == 1:
+        return tables[0]
+    return Table(
+        vectors=np.concatenate([t.vectors for t in tables]),
+        ids=np.concatenate([t.ids for t in tables]),
+        class_id=np.concatenate([t.class_id for t in tables]),
+        task=np.concatenate([t.task for t in tables]),
+        added=np.concatenate([t.added for t in tables]),
+        weight=np.concatenate([t.weight for t in tables]),
+        segment=np.concatenate([t.segment for t in tables]),
+        sample=[name for t in tables for name in t.sample],
+        source=[name for t in tables for name in t.source],
+    )
+
 
 class Segment:
     """One segment on disk. Columns are read on first use, vectors mapped; each file's checksum is checked then.

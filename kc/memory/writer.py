@@ -68,7 +68,7 @@ class Writer(Reader):
             return 0
         if task < 0:
             raise ValueError(f"task must be at least 0, got {task}")
-        if task == newest and not n_new and self._manifest.versions[-1].seq == self._manifest.number:
+        if task == newest and not n_new and self._manifest.versions[-1].seq >= self._manifest.last_change:
             return 0
         seq = self._manifest.number + 1
         with self._writing("commit to"):
@@ -99,15 +99,18 @@ class Writer(Reader):
         self._staging.clear()
         kept = tuple(v for v in self._manifest.versions if v.task <= task)
         seq = kept[-1].seq if kept else 0
-        segments = tuple(s for s in self._manifest.segments if s.added <= seq)
         deltas = tuple(d for d in self._manifest.deltas if d.seq <= seq)
-        if (segments, deltas, kept) == (self._manifest.segments, self._manifest.deltas, self._manifest.versions):
+        newer = [s for s in self._manifest.segments if s.added > seq]
+        if not newer and (deltas, kept) == (self._manifest.deltas, self._manifest.versions):
             return
         self._staging.forget_stored()
         with self._writing("roll back"):
-            number = self._manifest.number + 1
-            self._publish(replace(self._manifest, number=number, segments=segments, deltas=deltas, versions=kept))
+            columns = self._view().columns
+            manifest, new = maintain.without(
+                self.path, replace(self._manifest, deltas=deltas), columns, columns.added > seq
+            )
             maintain.drop_derived(self.path)
+            self._publish(replace(manifest, versions=kept), trusted=new)
             maintain.sweep(self.path, self._manifest)
 
     def remove(
@@ -155,9 +158,10 @@ class Writer(Reader):
                 versions = tuple(
                     replace(v, rows=int((self._view_of(v.seq).visible & ~doomed).sum())) for v in manifest.versions
                 )
+                # Before the commit: the next writer sweeps segments that nothing names, but not derived files.
+                maintain.drop_derived(self.path)
                 self._publish(replace(manifest, versions=versions), trusted=new)
                 self._staging.forget_stored()
-                maintain.drop_derived(self.path)
                 maintain.sweep(self.path, self._manifest)
         return n_rows + self._staging.drop(**criteria)
 
