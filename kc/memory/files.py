@@ -62,10 +62,22 @@ def write_bytes(path: Path, data: bytes) -> FileRef:
 
 
 def replace_bytes(path: Path, data: bytes) -> None:
-    """Put `data` at `path` in one step: temporary name, fsync, rename, fsync of the folder."""
+    """Put `data` at `path` in one step."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(data)
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary name beside `path`; what is written there is at `path` in one step when the block ends well.
+
+    fsync, rename, fsync of the folder.
+    """
     temporary = path.with_name(path.name + ".tmp")
     try:
-        write_bytes(temporary, data)
+        yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
         os.replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)

@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from kc.errors import RunError
-from kc.memory import files, maintain
+from kc.memory import exchange, files, maintain
 from kc.memory import manifest as manifests
 from kc.memory.compact import compacted
 from kc.memory.lock import WriterLock
@@ -119,6 +119,43 @@ class Memory(Writer):
         if other.dim != self.dim:
             raise ValueError(f"{self.path} holds keys of {self.dim} values, {other.path} of {other.dim}")
         return sum(self._staging.add_table(table, self._view()) for table in other.tables())
+
+    def export(self, path: str | Path, at: int | None = None) -> int:
+        """Write the visible rows, now or at the version of task `at`, to one .parquet or .npz file; returns how many.
+
+        Versions and retired rows are not exported, and no later `erase` reaches that file. Raises what
+        `exchange.write` does.
+        """
+        header = exchange.Header(self._view(at).n_visible, self.dim, self.fingerprint)
+        exchange.write(Path(path), header, self.tables(at))
+        return header.rows
+
+    def import_rows(self, path: str | Path) -> int:
+        """Stage the rows of an exported file, all or none, as `merge` does; returns how many were new.
+
+        Raises DataError for a file that is not a whole export, FingerprintError or ValueError for keys of another
+        encoder or size.
+        """
+        self._writer()
+        header, tables = exchange.read(Path(path))
+        same_encoder(self.path, self._manifest, header.fingerprint)
+        if header.dim != self.dim:
+            raise ValueError(f"{self.path} holds keys of {self.dim} values, {path} of {header.dim}")
+        return sum(self._staging.add_table(table, self._view()) for table in tables)
+
+    @classmethod
+    def create_from(cls, path: str | Path, file: str | Path) -> Memory:
+        """A new memory that holds the rows of an exported file, committed as the version of their newest task."""
+        header, tables = exchange.read(Path(file))
+        memory = cls.create(path, dim=header.dim, fingerprint=header.fingerprint)
+        try:
+            for table in tables:
+                memory._staging.add_table(table, memory._view())
+            memory.commit(max([0, *(int(t.task.max()) for t in tables if len(t))]))
+        except BaseException:
+            memory.close()
+            raise
+        return memory
 
     def compact(self, history: bool = True) -> bool:
         """Join small segments and deltas; every version gives the same answers as before, bit by bit.

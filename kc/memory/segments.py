@@ -75,6 +75,22 @@ def joined(tables: Sequence[Table]) -> Table:
     )
 
 
+def no_rows() -> Table:
+    """A table without a row."""
+    integers = np.zeros(0, np.int64)
+    return Table(
+        vectors=np.zeros((0, 0), np.float32),
+        ids=integers,
+        class_id=integers,
+        task=integers,
+        added=integers,
+        weight=np.zeros(0, np.float32),
+        segment=integers,
+        sample=[],
+        source=[],
+    )
+
+
 class Segment:
     """One segment on disk. Columns are read on first use, vectors mapped; each file's checksum is checked then.
 
@@ -102,7 +118,7 @@ class Segment:
         path = self.folder / name
         if not self._trusted:
             files.check_file(path, self.info.files[name])
-        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        return names_in(path.read_bytes())
 
     @cached_property
     def vectors(self) -> Float32Array:
@@ -167,7 +183,7 @@ class Segment:
         )
 
 
-def _intern(names: Sequence[str]) -> tuple[Int32Array, bytes]:
+def intern(names: Sequence[str]) -> tuple[Int32Array, bytes]:
     """Index of each name in the table of distinct names (in order of first use), and that table as JSON lines."""
     table = {name: i for i, name in enumerate(dict.fromkeys(names))}
     codes = np.fromiter((table[name] for name in names), np.int32, len(names))
@@ -175,12 +191,17 @@ def _intern(names: Sequence[str]) -> tuple[Int32Array, bytes]:
     return codes, "".join(json.dumps(name) + "\n" for name in table).encode()
 
 
+def names_in(table: bytes) -> list[str]:
+    """The distinct names in a table that `intern` made."""
+    return [json.loads(line) for line in table.decode("ascii").splitlines()]
+
+
 def write_segment(root: Path, name: str, table: Table) -> SegmentInfo:
     """Write `table` as the new folder segments/`name`, all of it fsynced. No reader sees it before a manifest does."""
     folder = root / "segments" / name
     folder.mkdir(parents=True)
-    sample, samples = _intern(table.sample)
-    source, sources = _intern(table.source)
+    sample, samples = intern(table.sample)
+    source, sources = intern(table.source)
     columns: dict[str, npt.NDArray[Any]] = {
         VECTORS: table.vectors,
         "ids.npy": table.ids,
