@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kc.memory.manifest import DeltaInfo, MemoryManifest, SegmentInfo
-from kc.memory.segments import MAX_ROWS, joined, read_delta, write_delta, write_segment
+from kc.memory.segments import MAX_ROWS, joined, read_delta, room_for_deltas, write_delta, write_segment
 from kc.memory.view import Columns, View
 from kc.types import BoolArray, Float32Array, Int64Array
 
@@ -52,10 +52,14 @@ def compacted(
         next_segment += 1
         segments.append(info)
         new.add(info.name)
-    deltas = tuple(_delta(root, manifest, number, i, change) for i, change in enumerate(changes))
-    if (tuple(segments), deltas) == (manifest.segments, manifest.deltas):
+    deltas: list[DeltaInfo] = []
+    for change in changes:
+        deltas.append(_delta(root, manifest, f"{number:06d}-{len(deltas):06d}-{change[1]}.npy", change, deltas))
+    if (segments, deltas) == (list(manifest.segments), list(manifest.deltas)):
         return manifest, new
-    manifest = replace(manifest, number=number, next_segment=next_segment, segments=tuple(segments), deltas=deltas)
+    manifest = replace(
+        manifest, number=number, next_segment=next_segment, segments=tuple(segments), deltas=tuple(deltas)
+    )
     return manifest, new
 
 
@@ -109,8 +113,8 @@ def _span(columns: Columns, i: int) -> slice:
     return slice(int(columns.offsets[i]), int(columns.offsets[i + 1]))
 
 
-def _delta(root: Path, manifest: MemoryManifest, number: int, i: int, change: _Change) -> DeltaInfo:
-    """The old delta if it is the same, else a new file."""
+def _delta(root: Path, manifest: MemoryManifest, name: str, change: _Change, others: list[DeltaInfo]) -> DeltaInfo:
+    """The old delta if it is the same, else a new one beside the `others`."""
     seq, kind, ids, values = change
     same = [d for d in manifest.deltas if (d.seq, d.kind) == (seq, kind)]
     if len(same) == 1:
@@ -118,4 +122,4 @@ def _delta(root: Path, manifest: MemoryManifest, number: int, i: int, change: _C
         order = np.argsort(old_ids)
         if np.array_equal(old_ids[order], ids) and np.array_equal(old_values[order], values):
             return same[0]
-    return write_delta(root, seq, kind, ids, values, f"{number:06d}-{i:06d}-{kind}.npy")
+    return write_delta(root, seq, kind, ids, values, name, room_for_deltas(others))

@@ -78,7 +78,7 @@ class Memory(Writer):
     ) -> Memory:
         """The memory at `path`, made if it does not exist. ValueError if it holds keys of another size."""
         root = Path(path)
-        if write and not (root / manifests.POINTER).exists():
+        if write and not (root / manifests.NAME).exists():
             return cls.create(root, dim=dim, fingerprint=fingerprint, extra=extra)
         memory = cls.open(root, fingerprint=fingerprint, write=write)
         if memory.dim != dim:
@@ -185,9 +185,9 @@ class Memory(Writer):
 
     @classmethod
     def repair(cls, path: str | Path) -> list[str]:
-        """Drop what no manifest names; if the pointer to the manifest is broken, point at the newest whole manifest.
+        """Drop what the manifest does not name; returns what was done, a sentence each.
 
-        Returns what was done, a sentence each. Never drops what the manifest names: damaged data needs a copy.
+        Never drops what the manifest names: damaged data, or a damaged manifest, needs a copy (CorruptMemoryError).
         """
         root = Path(path)
         if not root.is_dir():

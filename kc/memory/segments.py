@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import json
-from collections.abc import Sequence
+import zlib
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +16,7 @@ import numpy.typing as npt
 
 from kc.errors import CorruptMemoryError
 from kc.memory import files
-from kc.memory.manifest import DeltaInfo, SegmentInfo
+from kc.memory.manifest import INLINE_CHARS, DeltaInfo, SegmentInfo
 from kc.types import Float32Array, Int32Array, Int64Array
 
 MAX_ROWS = 65_536
@@ -228,11 +230,19 @@ def write_segment(root: Path, name: str, table: Table) -> SegmentInfo:
     )
 
 
-def write_delta(root: Path, seq: int, kind: str, ids: Int64Array, values: npt.NDArray[Any], name: str) -> DeltaInfo:
-    """Write deltas/`name`: what commit `seq` changes of rows that are older than it."""
+def write_delta(
+    root: Path, seq: int, kind: str, ids: Int64Array, values: npt.NDArray[Any], name: str, room: int
+) -> DeltaInfo:
+    """What commit `seq` changes of rows that are older than it: as text if that takes at most `room` characters, else
+    in the new file deltas/`name`."""
     record = np.empty(len(ids), dtype=[("id", np.int64), ("value", DELTA_TYPES[kind])])
     record["id"] = ids
     record["value"] = values
+    columns = record["id"].tobytes() + (b"" if kind == "tombstones" else record["value"].tobytes())
+    if len(columns) <= 8 * room:
+        data = base64.b64encode(zlib.compress(columns, 1)).decode()
+        if len(data) <= room:
+            return DeltaInfo(seq=seq, kind=kind, name=name, rows=len(ids), ref=None, data=data)
     folder = root / "deltas"
     folder.mkdir(exist_ok=True)
     ref = files.write_array(folder / name, record)
@@ -240,8 +250,18 @@ def write_delta(root: Path, seq: int, kind: str, ids: Int64Array, values: npt.ND
     return DeltaInfo(seq=seq, kind=kind, name=name, rows=len(ids), ref=ref)
 
 
+def room_for_deltas(deltas: Iterable[DeltaInfo]) -> int:
+    """Characters that a further delta may take in the manifest."""
+    return INLINE_CHARS - sum(len(d.data) for d in deltas)
+
+
 def read_delta(root: Path, info: DeltaInfo) -> tuple[Int64Array, npt.NDArray[Any]]:
     """Ids and values of a delta; CorruptMemoryError if the file is not what was written."""
+    if info.ref is None:
+        columns = zlib.decompress(base64.b64decode(info.data))
+        ids = np.frombuffer(columns, np.int64, info.rows)
+        dtype = DELTA_TYPES[info.kind]
+        return ids, ids if info.kind == "tombstones" else np.frombuffer(columns, dtype, offset=ids.nbytes)
     path = root / "deltas" / info.name
     files.check_file(path, info.ref)
     record = np.load(path, allow_pickle=False)

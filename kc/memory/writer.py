@@ -18,7 +18,7 @@ from kc.memory import manifest as manifests
 from kc.memory.lock import WriterLock
 from kc.memory.manifest import MemoryManifest, VersionInfo
 from kc.memory.reader import Reader, same_encoder
-from kc.memory.segments import write_delta
+from kc.memory.segments import room_for_deltas, write_delta
 from kc.memory.staging import Staging
 from kc.memory.view import Ids, Names, as_ids
 from kc.types import Int64Array, Rows
@@ -129,7 +129,7 @@ class Writer(Reader):
         """
         criteria = self._criteria(ids=ids, class_id=class_id, source=source, task=task, sample_id=sample_id)
         view = self._view()
-        chosen = view.columns.ids[view.visible & view.match(**criteria)]
+        chosen = view.columns.ids[np.flatnonzero(view.visible & view.match(**criteria))]
         self._change("tombstones", chosen, chosen)
         self._staging.forget_stored()
         return len(chosen) + self._staging.drop(**criteria)
@@ -219,10 +219,12 @@ class Writer(Reader):
         """Commit one delta (none for no ids)."""
         if len(ids) == 0:
             return
-        seq = self._manifest.number + 1
+        seq, view = self._manifest.number + 1, self._view()
+        room = room_for_deltas(self._manifest.deltas)
         with self._writing("change"):
-            delta = write_delta(self.path, seq, kind, ids, values, f"{seq:06d}-{kind}.npy")
+            delta = write_delta(self.path, seq, kind, ids, values, f"{seq:06d}-{kind}.npy", room)
             self._publish(replace(self._manifest, number=seq, deltas=(*self._manifest.deltas, delta)))
+            self._views[seq] = view.then(seq, kind, ids, values)
 
     @contextlib.contextmanager
     def _writing(self, what: str) -> Iterator[None]:
@@ -237,7 +239,6 @@ class Writer(Reader):
 
     def _publish(self, manifest: MemoryManifest, trusted: Iterable[str] = ()) -> None:
         """Make `manifest` the state of the folder, then of this object."""
-        before = self._manifest.file_name
         try:
             manifests.publish(self.path, manifest)
         except BaseException:
@@ -246,4 +247,3 @@ class Writer(Reader):
                 self._use(manifest, trusted)
             raise
         self._use(manifest, trusted)
-        (self.path / before).unlink(missing_ok=True)
