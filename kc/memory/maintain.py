@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -49,8 +48,7 @@ def sweep(root: Path, manifest: MemoryManifest) -> list[Path]:
 
 def drop_derived(root: Path) -> None:
     """Remove everything that was computed from rows."""
-    if (root / DERIVED).exists():
-        shutil.rmtree(root / DERIVED)
+    files.remove(root / DERIVED)
 
 
 def without(
@@ -99,6 +97,11 @@ def verify(root: Path, manifest: MemoryManifest) -> dict[str, Any]:
     for name, ref in named.items():
         try:
             files.check_file(root / name, ref)
+        except CorruptMemoryError as error:
+            wrong.append(str(error))
+    for path in sorted((root / DERIVED).rglob(f"*{files.SEALED}")):
+        try:
+            files.check_sealed(path)
         except CorruptMemoryError as error:
             wrong.append(str(error))
     if wrong:

@@ -43,6 +43,16 @@ class RowTable:
         return len(self.id)
 
 
+@dataclass(frozen=True)
+class Labels:
+    """What rows vote for: `id`, `class_id`, `task` (N,) int64 and `weight` (N,) float32."""
+
+    id: Int64Array
+    class_id: Int64Array
+    task: Int64Array
+    weight: Float32Array
+
+
 class Reader:
     """One committed state of the memory in `root`. Files are read when first needed, so opening takes the same time
     at any size."""
@@ -174,6 +184,20 @@ class Reader:
         with self._reading():
             match = view.match(class_id=class_id, source=source, task=task, sample_id=sample_id)
         return view.columns.ids[view.visible & match]
+
+    def labels(self, at: int | None = None) -> Labels:
+        """Id, class, task and weight of the visible rows, now or at the version of task `at`, ids ascending."""
+        view = self._view(at)
+        rows = np.flatnonzero(view.visible)
+        columns = view.columns
+        return Labels(columns.ids[rows], view.class_id[rows], columns.task[rows], view.weight[rows])
+
+    def derived(self, kind: str, at: int | None = None) -> Path | None:
+        """Folder for files of one kind that are computed from the rows of this state; None where they must not be kept.
+
+        Only a writer keeps files: one that a reader leaves behind could outlive an erase.
+        """
+        return None
 
     def keys(self, ids: Ids) -> Float32Array:
         """(N, D) float32 keys of rows, in the order asked. ValueError names an id that is not stored."""

@@ -181,6 +181,17 @@ class Writer(Reader):
             raise ValueError("class ids must be at least 0")
         self._change("relabels", wanted, values)
 
+    def derived(self, kind: str, at: int | None = None) -> Path | None:
+        """The folder of this state; those of this kind and of states that can no longer be asked for are removed."""
+        if self._lock is None or os.getpid() != self._pid:
+            return None
+        folder = self.path / maintain.DERIVED / kind
+        kept = {f"{seq:06d}" for seq in (self._manifest.number, *(v.seq for v in self._manifest.versions))}
+        for path in folder.glob("*"):
+            if path.name not in kept:
+                files.remove(path)
+        return folder / f"{self._seq(at):06d}"
+
     def _writer(self) -> None:
         """RunError unless this memory was opened for writing, by this process."""
         if self._lock is None:
