@@ -39,11 +39,13 @@ _NAMES = {"sample_id": "sample", "source": "source"}
 
 @dataclass(frozen=True)
 class Header:
-    """What the rows of a file are: keys of `dim` values of the encoder `fingerprint`."""
+    """What rows are: keys of `dim` values of the encoder `fingerprint`."""
 
     rows: int
     dim: int
     fingerprint: str
+    salt: str = ""
+    """Of an anonymous memory; without it the rows could not be told from those of the same samples elsewhere."""
 
 
 def write(path: Path, header: Header, tables: Iterable[Table]) -> None:

@@ -68,6 +68,8 @@ class MemoryManifest:
     segments: tuple[SegmentInfo, ...] = ()
     deltas: tuple[DeltaInfo, ...] = ()
     versions: tuple[VersionInfo, ...] = ()
+    salt: str = ""
+    """Of the hashes that stand for names in an anonymous memory; empty: names are kept as they are."""
 
     @property
     def last_change(self) -> int:

@@ -17,9 +17,10 @@ from kc.memory import files, maintain
 from kc.memory import manifest as manifests
 from kc.memory.diff import VersionDiff, difference
 from kc.memory.manifest import DeltaInfo, MemoryManifest, VersionInfo
+from kc.memory.names import wanted
 from kc.memory.search import Search
 from kc.memory.segments import Segment, Table, read_delta
-from kc.memory.view import Columns, Ids, Names, View, as_ids, as_names
+from kc.memory.view import Columns, Ids, Names, View, as_ids
 from kc.types import BoolArray, Float32Array, Int64Array, Neighbours
 
 _CACHED = 4
@@ -137,6 +138,11 @@ class Reader:
     def extra(self) -> dict[str, Any]:
         return dict(self._manifest.extra)
 
+    @property
+    def anonymous(self) -> bool:
+        """Whether names of samples and sources are kept as hashes only (see `kc.memory.names`)."""
+        return bool(self._manifest.salt)
+
     def __len__(self) -> int:
         """Committed rows that are visible now."""
         return self._view().n_visible
@@ -182,7 +188,8 @@ class Reader:
         """Ids, ascending, of the visible rows that meet every criterion given."""
         view = self._view(at)
         with self._reading():
-            match = view.match(class_id=class_id, source=source, task=task, sample_id=sample_id)
+            sources, samples = wanted(source, self._manifest.salt), wanted(sample_id, self._manifest.salt)
+            match = view.match(class_id=class_id, source=sources, task=task, sample_id=samples)
         return view.columns.ids[view.visible & match]
 
     def labels(self, at: int | None = None) -> Labels:
@@ -257,9 +264,13 @@ class Reader:
         """
         same_encoder(self.path, self._manifest, fingerprint)
         chosen = None if classes is None else np.unique(as_ids(classes))
-        names = None if sources is None else frozenset(as_names(sources))
+        names = wanted(sources, self._manifest.salt)
         steps = None if tasks is None else np.unique(as_ids(tasks))
-        key = (self._seq(at), *(None if a is None else a.tobytes() for a in (chosen, steps)), names)
+        key = (
+            self._seq(at),
+            *(None if a is None else a.tobytes() for a in (chosen, steps)),
+            names and frozenset(names),
+        )
         with self._reading():
             search = self._searches.get(key)
             if search is None:

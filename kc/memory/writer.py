@@ -17,6 +17,7 @@ from kc.memory import files, maintain
 from kc.memory import manifest as manifests
 from kc.memory.lock import WriterLock
 from kc.memory.manifest import MemoryManifest, VersionInfo
+from kc.memory.names import hashed, wanted
 from kc.memory.reader import Reader, same_encoder
 from kc.memory.segments import room_for_deltas, write_delta
 from kc.memory.staging import Staging
@@ -46,6 +47,10 @@ class Writer(Reader):
         same_encoder(self.path, self._manifest, fingerprint)
         if task < 0:
             raise ValueError(f"task must be at least 0, got {task}")
+        if self._manifest.salt:
+            sample_id = tuple(hashed(rows.sample_id, self._manifest.salt))
+            (source,) = hashed([rows.source], self._manifest.salt)
+            rows = replace(rows, sample_id=sample_id, source=source)
         return self._staging.add(rows, task, self._view())
 
     def commit(self, task: int) -> int:
@@ -207,7 +212,7 @@ class Writer(Reader):
             if value is None:
                 continue
             is_name = name in ("source", "sample_id")
-            criteria[name] = ({value} if isinstance(value, str) else set(value)) if is_name else as_ids(value)
+            criteria[name] = wanted(value, self._manifest.salt) if is_name else as_ids(value)
         if not criteria:
             raise ValueError("say which rows: give ids, class_id, source, task or sample_id")
         ids = criteria.get("ids")

@@ -43,6 +43,8 @@ class MethodConfig:
     """How a region becomes a key: `pooled` or `masked` (see `kc.methods.regions.KEYS`)."""
     purity: float = 0.5
     """Share of a proposal's pixels that must be labelled as one class for it to become a row."""
+    anonymous: bool = False
+    """The memory keeps names of samples and sources as salted hashes only (see `kc.memory.names`)."""
 
 
 @dataclass

@@ -35,7 +35,11 @@ class VisualMemory(RetrievalModule):
         self.regions = RegionEncoder(context)
         dim = context.encoder.pooled_dim if context.kind == "classification" else self.regions.dim
         self.memory = Memory.open_or_create(
-            context.folder / "memory", dim=dim, fingerprint=self._fingerprint(), write=True
+            context.folder / "memory",
+            dim=dim,
+            fingerprint=self._fingerprint(),
+            anonymous=context.config.anonymous,
+            write=True,
         )
 
     def _fingerprint(self) -> str:
