@@ -104,7 +104,9 @@ def parser(prog: str | None = None) -> ArgumentParser:
     help_of = {p.arg_name: p.description for p in parse_docstring(RunConfig.__doc__ or "").params}
     types = get_type_hints(RunConfig)
     for field in dataclasses.fields(RunConfig):
-        result.add_argument(option(field.name), type=types[field.name], default=field.default, help=help_of[field.name])
+        # A switch is named to be set: `--anonymous`, not `--anonymous true`.
+        kind = {"action": "store_true"} if types[field.name] is bool else {"type": types[field.name]}
+        result.add_argument(option(field.name), default=field.default, help=help_of[field.name], **kind)
     return result
 
 

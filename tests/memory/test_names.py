@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from kc.cli import parse
 from kc.memory.names import hashed
 from kc.memory.rows import Memory
 from kc.types import Rows
@@ -97,3 +98,10 @@ def test_it_stays_what_it_was_made(secret: Memory, three: Memory) -> None:
             memory.path, dim=8, fingerprint="enc:1", anonymous=memory.anonymous
         ) as again:  # the lock was given back
             assert np.array_equal(again.ids(), memory.ids())
+
+
+def test_the_flag_is_a_switch(tmp_path: Path) -> None:
+    from_file = tmp_path / "run.yaml"
+    from_file.write_text("anonymous: true\n")
+    given = [parse(args).anonymous for args in ([], ["--anonymous"], ["--config", str(from_file)])]
+    assert given == [False, True, True]
