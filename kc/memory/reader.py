@@ -266,11 +266,7 @@ class Reader:
         chosen = None if classes is None else np.unique(as_ids(classes))
         names = wanted(sources, self._manifest.salt)
         steps = None if tasks is None else np.unique(as_ids(tasks))
-        key = (
-            self._seq(at),
-            *(None if a is None else a.tobytes() for a in (chosen, steps)),
-            names and frozenset(names),
-        )
+        key = (self._seq(at), *(None if a is None else a.tobytes() for a in (chosen, steps)), names)
         with self._reading():
             search = self._searches.get(key)
             if search is None:
