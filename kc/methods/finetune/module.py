@@ -71,6 +71,10 @@ class FinetuneModule(L.LightningModule):
         """Let go of the copy: what was learned is in the weights."""
         self.previous = None
 
+    def on_train_start(self) -> None:
+        """Every task trains in the same mode: an encoder comes in evaluation mode and stayed so in the first one."""
+        self.train()
+
     def features(self, batch: Batch) -> Features:
         """Features of a batch: frozen and cached, or from the network that is being trained."""
         return self.context.encode(batch) if self.network is None else self.network(batch["image"])

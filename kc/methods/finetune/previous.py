@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from typing import TYPE_CHECKING
 
 import torch
@@ -21,7 +22,7 @@ def embed(decoder: nn.Module, features: Features, *, pointwise: bool) -> Tensor:
     if pointwise:
         body: Tensor = decoder(features)
         return body
-    return F.normalize(features.pooled, dim=1) * features.pooled.shape[1] ** 0.5
+    return F.normalize(features.pooled, dim=1) * math.sqrt(features.pooled.shape[1])
 
 
 class Previous(nn.Module):
