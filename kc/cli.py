@@ -63,12 +63,6 @@ def check(config: RunConfig) -> None:
     check_encoder_name(config.encoder)
     if config.base not in ("none", *BASES):
         raise unknown_name("base", config.base, ["none", *BASES])
-    if config.proposals is not None and config.proposals not in (*PROPOSERS, "oracle"):
-        raise unknown_name("proposals", config.proposals, [*PROPOSERS, "oracle"])
-    for field, valid in CHOICES_OR_RECOMMENDED.items():
-        value = getattr(config, field)
-        if value is not None and value not in valid:
-            raise unknown_name(field, value, valid)
     try:
         seeds = config.seeds
     except ValueError as error:
@@ -80,6 +74,10 @@ def check(config: RunConfig) -> None:
         if getattr(config, field) <= 0:
             raise KcError(f"{option(field)} {getattr(config, field)}: must be above 0")
     manifest = load_manifest(config.benchmark)
+    for field, valid in {"proposals": (*PROPOSERS, "oracle"), **CHOICES_OR_RECOMMENDED}.items():
+        value = getattr(config, field) or getattr(manifest.recommended, field)
+        if value is not None and value not in valid:
+            raise unknown_name(field, value, valid)
     build_tasks(manifest, n_tasks(config), config.split, config.class_order)
     for name in config.method_names:
         if name in CLASSIFICATION_ONLY and manifest.task_kind != "classification":
@@ -150,13 +148,22 @@ def parse(arguments: Sequence[str], prog: str | None = None) -> RunConfig:
     except ArgumentError as error:
         raise KcError(" ".join(str(error).split())) from error
     values.pop("config", None)
-    config = RunConfig(**{f.name: _plain(values[f.name]) for f in dataclasses.fields(RunConfig)})
+    config = anchored(RunConfig(**{f.name: _plain(values[f.name]) for f in dataclasses.fields(RunConfig)}))
     return config if config.resume is None else resumed(config)
 
 
 def _plain(value: Any) -> Any:
     """jsonargparse wraps paths of its own; everything else is plain already."""
     return Path(str(value)) if isinstance(value, Path) else value
+
+
+def anchored(config: RunConfig) -> RunConfig:
+    """With absolute paths of manifest and data: a run may be resumed from another folder."""
+    from kc.data.manifest import is_path
+
+    benchmark = str(Path(config.benchmark).absolute()) if is_path(config.benchmark) else config.benchmark
+    root = None if config.data_root is None else config.data_root.absolute()
+    return dataclasses.replace(config, benchmark=benchmark, data_root=root)
 
 
 def resumed(config: RunConfig) -> RunConfig:
