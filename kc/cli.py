@@ -115,7 +115,9 @@ def parser(prog: str | None = None) -> ArgumentParser:
     shared = {field.name for field in dataclasses.fields(MethodOptions)}
     for field in dataclasses.fields(RunConfig):
         group = of_methods if field.name in shared else result
-        group.add_argument(option(field.name), type=types[field.name], default=field.default, help=help_of[field.name])
+        # A switch is named to be set: `--anonymous`, not `--anonymous true`.
+        kind = {"action": "store_true"} if types[field.name] is bool else {"type": types[field.name]}
+        group.add_argument(option(field.name), default=field.default, help=help_of[field.name], **kind)
     return result
 
 

@@ -21,6 +21,7 @@ class MethodOptions:
         tau: Temperature of the softmax vote.
         alpha: Offset of the rank vote.
         purity: Share of a region's pixels that must be labelled as one class for it to become a row.
+        anonymous: The memory keeps the names of images as salted hashes only; its keys are what they are.
         fuse_lambda: Weight of the retrieval opinion where a base model is fused (kNN-CLIP's lambda; the value is ours).
         fuse_threshold: The base is left alone where its best probability reaches this (kNN-CLIP's T); above 1 always
             fuses.
@@ -36,6 +37,7 @@ class MethodOptions:
     tau: float = 0.07
     alpha: float = 2.0
     purity: float = 0.5
+    anonymous: bool = False
     fuse_lambda: float = 0.7
     fuse_threshold: float = 1.01
 
