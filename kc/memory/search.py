@@ -8,29 +8,19 @@ is scored. The answer is therefore the same for any batch size, block size and n
 
 from __future__ import annotations
 
-import contextlib
-import os
-import threading
-from collections.abc import Iterator
-from dataclasses import dataclass
-
-import faiss
 import numpy as np
-import numpy.typing as npt
 
 from kc.errors import EmptyMemoryError
+from kc.memory.blocks import Float64Array, blas_from, gather, plan_blocks
 from kc.memory.staging import UNIT_ROUNDING
-from kc.memory.view import Columns, View
+from kc.memory.view import View
 from kc.types import BoolArray, Float32Array, Int64Array, Neighbours
 
 SPARE = 8
 """Rows of the short list beyond k."""
-BLOCK_ROWS = 65_536
 QUERY_BLOCK = 4_096
-CACHE_BYTES = 256 * 2**20
-"""Gathered copies of filtered rows are kept for the next batch up to this size; larger ones are gathered again."""
-Float64Array = npt.NDArray[np.float64]
-_blas_lock = threading.RLock()
+SCORED_BYTES = 2 * 2**20
+"""Float64 keys that are scored at once: they stay in the CPU's cache."""
 
 
 def _margin(dim: int) -> float:
@@ -39,65 +29,6 @@ def _margin(dim: int) -> float:
     Rows are stored with a length of 1 within `UNIT_ROUNDING`; that counts too.
     """
     return float(UNIT_ROUNDING + 2.0**-24 * (8 + 3 * np.sqrt(dim)))
-
-
-@contextlib.contextmanager
-def blas_from(n_values: int) -> Iterator[None]:
-    """FAISS takes BLAS once n_queries * dim reaches `n_values` (its own threshold makes 100 masks 9 times slower)."""
-    with _blas_lock:
-        before = faiss.cvar.distance_compute_blas_threshold
-        faiss.cvar.distance_compute_blas_threshold = n_values
-        try:
-            yield
-        finally:
-            faiss.cvar.distance_compute_blas_threshold = before
-
-
-def _one_thread_in_child() -> None:
-    # The OpenMP pool of the parent does not exist in a forked child: a parallel region there waits for ever.
-    global _blas_lock
-    _blas_lock = threading.RLock()
-    faiss.omp_set_num_threads(1)
-
-
-os.register_at_fork(after_in_child=_one_thread_in_child)
-
-
-@dataclass(frozen=True)
-class Block:
-    """Rows that are searched together: `positions` (n,) ascending; `vectors` (n, D), None = gather when needed."""
-
-    positions: Int64Array
-    vectors: Float32Array | None
-
-    def load(self, columns: Columns) -> Float32Array:
-        """The keys, contiguous."""
-        return columns.vectors(self.positions) if self.vectors is None else self.vectors
-
-
-def plan_blocks(columns: Columns, mask: BoolArray) -> list[Block]:
-    """Cut the rows of `mask` into blocks: a mapped run where a segment's rows follow each other, else gathered ones."""
-    blocks: list[Block] = []
-    loose: list[Int64Array] = []
-    for number, segment in enumerate(columns.segments):
-        start = int(columns.offsets[number])
-        rows = np.flatnonzero(mask[start : start + len(segment)])
-        if len(rows) == 0:
-            continue
-        whole_run = int(rows[-1] - rows[0]) + 1 == len(rows)
-        # Short runs are joined: one product over many small segments beats many small products.
-        if whole_run and len(rows) >= BLOCK_ROWS // 16:
-            blocks.append(Block(rows + start, segment.vectors[rows[0] : rows[-1] + 1]))
-        else:
-            loose.append(rows + start)
-    if loose:
-        positions = np.concatenate(loose)
-        dim = columns.segments[0].vectors.shape[1]
-        keep = len(positions) * dim * 4 <= CACHE_BYTES
-        for first in range(0, len(positions), BLOCK_ROWS):
-            part = positions[first : first + BLOCK_ROWS]
-            blocks.append(Block(part, columns.vectors(part) if keep else None))
-    return blocks
 
 
 def check_queries(queries: object, dim: int) -> tuple[Float32Array, Float64Array]:
@@ -197,10 +128,9 @@ class Search:
         scores, positions = [], []
         with blas_from(4 * fast.shape[1]):
             for block in self.blocks:
-                vectors = block.load(self.columns)
-                score, row = faiss.knn(fast, vectors, min(wanted, len(vectors)), metric=faiss.METRIC_INNER_PRODUCT)
+                score, position = block.nearest(self.columns, fast, wanted)
                 scores.append(score)
-                positions.append(block.positions[row])
+                positions.append(position)
         if len(scores) == 1:
             return positions[0], scores[0]
         score, position = np.concatenate(scores, axis=1), np.concatenate(positions, axis=1)
@@ -211,13 +141,15 @@ class Search:
         """Float64 cosines (Q, n) of queries (Q, D) with their own rows at `position` (Q, n)."""
         n, dim = position.shape[1], exact.shape[1]
         score = np.empty(position.shape, np.float64)
-        step = max(1, 2**20 // max(1, n * dim))  # 8 MB of float64: stays in cache
+        step = max(1, SCORED_BYTES // max(1, 8 * n * dim))
+        rows = np.empty((min(step, len(exact)) * n, dim), np.float64)
         for first in range(0, len(exact), step):
             part = slice(first, first + step)
-            rows = self.columns.vectors(position[part].reshape(-1)).reshape(-1, n, dim).astype(np.float64)
-            # einsum sums every row in one fixed order, so equal rows get bitwise equal scores and ids break the tie.
-            dot = np.einsum("qnd,qd->qn", rows, exact[part])
-            score[part] = dot / np.sqrt(np.einsum("qnd,qnd->qn", rows, rows))
+            wanted = position[part].reshape(-1)
+            gather(self.columns, wanted, rows[: len(wanted)])
+            keys = rows[: len(wanted)].reshape(-1, n, dim)
+            # vecdot sums every row in one fixed order, so equal rows get bitwise equal scores and ids break the tie.
+            score[part] = np.vecdot(keys, exact[part, None]) / np.sqrt(np.vecdot(keys, keys))
         return score
 
     def _within(
