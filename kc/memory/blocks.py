@@ -21,6 +21,7 @@ from kc.types import BoolArray, Float32Array, Int64Array
 BLOCK_ROWS = 65_536
 CACHE_BYTES = 256 * 2**20
 """Gathered copies of filtered rows are kept for the next batch up to this size; larger ones are gathered again."""
+SCRATCH_ROWS = 1024
 SCORE_BYTES = 2**20
 """Scores that a masked product holds at once."""
 # Costs of handling one row, in units of the product of one row with one query inside a large batch (768-d, one core).
@@ -55,16 +56,18 @@ os.register_at_fork(after_in_child=_one_thread_in_child)
 
 def gather(columns: Columns, positions: Int64Array, out: npt.NDArray[np.float32] | Float64Array) -> None:
     """Copy the keys at `positions` (N,) into `out` (N, D), float32 or float64."""
-    numbers, rows = columns.local(positions)
-    scratch = np.empty((min(len(positions), 256), out.shape[1]), np.float32)
-    for first in range(0, len(positions), len(scratch) or 1):
-        number, row = numbers[first : first + len(scratch)], rows[first : first + len(scratch)]
-        part = out[first : first + len(row)]
-        for i in np.unique(number):
-            here = np.flatnonzero(number == i)
+    scratch = np.empty((min(len(positions), SCRATCH_ROWS), out.shape[1]), np.float32)
+    for first in range(0, len(positions), SCRATCH_ROWS):
+        wanted = positions[first : first + SCRATCH_ROWS]
+        order = np.argsort(wanted)
+        ordered = wanted[order]
+        bounds = np.searchsorted(ordered, columns.offsets)
+        for i in np.flatnonzero(np.diff(bounds)):
+            part = slice(bounds[i], bounds[i + 1])
             # `take` into a buffer that stays in the CPU's cache: fancy indexing allocates and faults pages in anew.
-            taken = np.take(columns.segments[i].vectors, row[here], axis=0, out=scratch[: len(here)], mode="clip")
-            part[here] = taken
+            rows = ordered[part] - columns.offsets[i]
+            np.take(columns.segments[i].vectors, rows, axis=0, out=scratch[part], mode="clip")
+        out[first + order] = scratch[: len(wanted)]
 
 
 @dataclass(frozen=True)

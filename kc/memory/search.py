@@ -8,10 +8,12 @@ is scored. The answer is therefore the same for any batch size, block size and n
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import numpy as np
 
 from kc.errors import EmptyMemoryError
-from kc.memory.blocks import Float64Array, blas_from, gather, plan_blocks
+from kc.memory.blocks import Block, Float64Array, blas_from, gather, plan_blocks
 from kc.memory.staging import UNIT_ROUNDING
 from kc.memory.view import View
 from kc.types import BoolArray, Float32Array, Int64Array, Neighbours
@@ -23,7 +25,7 @@ SCORED_BYTES = 2 * 2**20
 """Float64 keys that are scored at once: they stay in the CPU's cache."""
 
 
-def _margin(dim: int) -> float:
+def float32_margin(dim: int) -> float:
     """How far a float32 inner product may be from the cosine, several times what sums of `dim` terms really show.
 
     Rows are stored with a length of 1 within `UNIT_ROUNDING`; that counts too.
@@ -53,8 +55,12 @@ class Search:
         self.view = view
         self.columns = view.columns
         self.mask = mask
-        self.blocks = plan_blocks(self.columns, mask)
         self.n_rows = int(mask.sum())
+
+    @cached_property
+    def blocks(self) -> list[Block]:
+        """The rows, cut for exact search; gathered when the first exact answer is needed."""
+        return plan_blocks(self.columns, self.mask)
 
     def __call__(self, queries: object, k: int, dim: int, exclude_ids: object = None) -> Neighbours:
         """The `k` nearest rows of each query (Q, D); see `Memory.search`."""
@@ -96,18 +102,27 @@ class Search:
         self, fast: Float32Array, exact: Float64Array, k: int, exclude: Int64Array | None
     ) -> tuple[Int64Array, Float64Array]:
         """Positions (Q, k) and float64 cosines (Q, k), best first."""
-        spare = SPARE + (exclude is not None)
-        position, score, unsure = self._listed(fast, exact, k, k + spare, exclude)
+        wanted = self._list_length(k) + (exclude is not None)
+        position, score, unsure = self._listed(fast, exact, k, wanted, exclude)
         if len(unsure):
             # Dense neighbourhoods: one more product with a longer list for the few queries concerned ...
             out = None if exclude is None else exclude[unsure]
-            longer = self._listed(fast[unsure], exact[unsure], k, 4 * (k + spare), out)
+            longer = self._listed(fast[unsure], exact[unsure], k, 4 * wanted, out)
             position[unsure], score[unsure] = longer[0], longer[1]
             unsure = unsure[longer[2]]
         for q in unsure:  # ... and for the clusters of near duplicates that even this cannot hold, all of them.
             skip = -1 if exclude is None else int(exclude[q])
-            position[q], score[q] = self._within(fast[q], exact[q], score[q, -1] - _margin(fast.shape[1]), k, skip)
+            position[q], score[q] = self._within(
+                fast[q], exact[q], score[q, -1] - float32_margin(fast.shape[1]), k, skip
+            )
         return position, score
+
+    def _list_length(self, k: int) -> int:
+        return k + SPARE
+
+    def _margin(self, dim: int) -> float:
+        """How far a score of the short list may be from the cosine."""
+        return float32_margin(dim)
 
     def _listed(
         self, fast: Float32Array, exact: Float64Array, k: int, wanted: int, exclude: Int64Array | None
@@ -118,9 +133,9 @@ class Search:
         score = self._score(exact, position)
         if exclude is not None:
             score[position == exclude[:, None]] = -np.inf
-        position, score = _best(position, score, k)
-        # A row that is not on the list has a float32 score of at most the list's worst.
-        hidden = rough.min(axis=1) >= score[:, -1] - _margin(fast.shape[1])
+        position, score = best(position, score, k)
+        # A row that is not on the list has a rough score of at most the list's worst.
+        hidden = rough.min(axis=1) >= score[:, -1] - self._margin(fast.shape[1])
         return position, score, np.flatnonzero(hidden & (wanted < self.n_rows))
 
     def _short_list(self, fast: Float32Array, wanted: int) -> tuple[Int64Array, Float32Array]:
@@ -163,12 +178,12 @@ class Search:
             found = found[found != exclude]
             position = np.concatenate([position, found])
             score = np.concatenate([score, self._score(exact[None], found[None])[0]])
-            best, values = _best(position[None], score[None], min(k, len(position)))
-            position, score = best[0], values[0]
+            first, values = best(position[None], score[None], min(k, len(position)))
+            position, score = first[0], values[0]
         return position, score
 
 
-def _best(position: Int64Array, score: Float64Array, k: int) -> tuple[Int64Array, Float64Array]:
+def best(position: Int64Array, score: Float64Array, k: int) -> tuple[Int64Array, Float64Array]:
     """The k best of each line, by score then by lowest position (positions ascend with ids)."""
     order = np.lexsort((position, -score), axis=-1)[:, :k]
     return np.take_along_axis(position, order, 1), np.take_along_axis(score, order, 1)
