@@ -56,6 +56,11 @@ class Reader:
         self._planner = Planner(root, SearchOptions())
         self._use(manifest, frozenset())
 
+    @property
+    def options(self) -> SearchOptions:
+        """How this memory is searched."""
+        return self._planner.options
+
     def configure(self, options: SearchOptions) -> None:
         """Search as `options` say from now on; the default is exact search of small memories, an index for large."""
         self._planner = Planner(self.path, options)

@@ -11,6 +11,7 @@ from kc.memory import files, maintain
 from kc.memory import manifest as manifests
 from kc.memory.lock import WriterLock
 from kc.memory.manifest import MemoryManifest
+from kc.memory.plan import SearchOptions
 from kc.memory.reader import same_encoder
 from kc.memory.writer import Writer
 
@@ -101,7 +102,7 @@ class Memory(Writer):
 
     def __reduce__(self) -> tuple[Any, ...]:
         """A copy in another process (a spawned DataLoader worker) is a reader of what is committed."""
-        return _reopen, (self.path, self.fingerprint)
+        return _reopen, (self.path, self.fingerprint, self.options)
 
     # -- health -----------------------------------------------------------------------------------------------------
 
@@ -122,5 +123,7 @@ class Memory(Writer):
                 lock.release()
 
 
-def _reopen(path: Path, fingerprint: str) -> Memory:
-    return Memory.open(path, fingerprint)
+def _reopen(path: Path, fingerprint: str, options: SearchOptions) -> Memory:
+    memory = Memory.open(path, fingerprint)
+    memory.configure(options)
+    return memory
