@@ -6,10 +6,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import open_clip
 import pytest
 import torch
+from open_clip.factory import _MODEL_CONFIG_PATHS, _rescan_model_configs
 from open_clip.transformer import QuickGELU, VisionTransformer
+from safetensors.torch import save_file
 from torch import Tensor
+
+from kc.encoders.load import load_encoder
+from kc.encoders.open_clip_model import OpenClipEncoder
 
 
 def wave(*shape: int, rate: float, shift: float = 0.0) -> Tensor:
@@ -67,3 +73,34 @@ def golden() -> Callable[[str], Tensor]:
     commit in golden.json. Made with QuickGELU where a repository leaves the activation open."""
     stored = json.loads((Path(__file__).parent / "golden.json").read_text())
     return lambda name: torch.tensor(stored[name]["values"]).view(stored[name]["shape"])
+
+
+TINY = {
+    "embed_dim": 12,
+    "quick_gelu": True,
+    "vision_cfg": {"image_size": 32, "layers": 4, "width": 32, "head_width": 16, "patch_size": 8},
+    "text_cfg": {"context_length": 24, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1},
+}
+
+
+@pytest.fixture(scope="session")
+def tiny_clip(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A random CLIP of 4 blocks on 4 x 4 patches, as a name for `load_encoder`: `open_clip:kc-tiny-clip@FILE`."""
+    folder = tmp_path_factory.mktemp("tiny-clip")
+    (folder / "kc-tiny-clip.json").write_text(json.dumps(TINY))
+    before = list(_MODEL_CONFIG_PATHS)
+    open_clip.add_model_config(folder)
+    torch.manual_seed(0)
+    network = open_clip.create_model("kc-tiny-clip")
+    save_file(network.state_dict(), folder / "weights.safetensors")
+    yield f"open_clip:kc-tiny-clip@{folder / 'weights.safetensors'}"
+    _MODEL_CONFIG_PATHS[:] = before
+    _rescan_model_configs()
+
+
+@pytest.fixture
+def clip_encoder(tiny_clip: str) -> OpenClipEncoder:
+    """The encoder of `tiny_clip`."""
+    encoder = load_encoder(tiny_clip)
+    assert isinstance(encoder, OpenClipEncoder)
+    return encoder
