@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
-from uuid import uuid4
 
 import open_clip
 import torch
@@ -17,7 +15,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from kc.errors import KcError, RunError, unknown_name
+from kc.errors import KcError, unknown_name
+from kc.openvocab.dense_clip.files import write_atomic
 
 Template = Callable[[str], str]
 
@@ -118,15 +117,4 @@ def _write(path: Path, rows: dict[str, Tensor]) -> None:
     # Another process may have added names meanwhile; equal names have equal rows.
     rows = {**_read(path), **rows}
     data = save({"rows": torch.stack(list(rows.values()))}, metadata={"names": json.dumps(list(rows))})
-    temporary = path.with_name(f".{path.name}.{uuid4().hex}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            temporary.write_bytes(data)
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except OSError as error:
-        raise RunError(
-            f"cannot write text embeddings, free space or change folder: {path}: {error.strerror}"
-        ) from error
+    write_atomic(path, data)

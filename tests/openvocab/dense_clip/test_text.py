@@ -110,7 +110,7 @@ def test_bad_names_and_folders(tmp_path: Path) -> None:
     with pytest.raises(KcError, match=r"by position: \[1\]"):
         TextBank(Lengths()).embed(["cat", " _ "])
     (tmp_path / "file").write_text("")
-    with pytest.raises(RunError, match="cannot write text embeddings"):
+    with pytest.raises(RunError, match=r"cannot write .*file"):
         TextBank(Lengths(), "name", tmp_path / "file").embed(["cat"])
 
 
