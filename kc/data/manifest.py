@@ -61,6 +61,7 @@ class Recommended(Strict):
 
     proposals: str | None = None
     keys: str | None = None
+    decoder: str | None = None
 
 
 class Manifest(Strict):
@@ -68,7 +69,7 @@ class Manifest(Strict):
 
     `ignore`: the value in mask files that means unlabelled. `input_size`: (H, W) that networks see.
     `task_splits`: name -> number of new classes a step (a background class counts in the first step).
-    `recommended`: proposals and keys that suit it.
+    `recommended`: proposals, keys and decoder that suit it.
     `obtain`: how to get the data. `checksum`: relative file -> "sha256:...", verified when a reader opens.
     """
 

@@ -30,6 +30,13 @@ def to_columns(target: Tensor, class_ids: Sequence[int], other: dict[int, int] |
     return table[target.long()]
 
 
+def vector_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
+    """Mean cross entropy of (N, C) logits over the targets (N,) int64 that are not VOID; zero where there is none."""
+    if not bool((target != VOID).any()):
+        return logits.sum() * 0.0
+    return F.cross_entropy(logits, target, ignore_index=VOID)
+
+
 def pixel_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
     """Mean cross entropy over the pixels that are not VOID; zero (with a gradient) when there is none.
 

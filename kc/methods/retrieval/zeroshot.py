@@ -9,14 +9,7 @@ import torch
 
 from kc.errors import KcError
 from kc.methods.base import Batch, Context
-from kc.methods.regions import (
-    RegionEncoder,
-    background_position,
-    best,
-    maps_to_prediction,
-    posteriors,
-    to_prediction,
-)
+from kc.methods.regions import background_position, best, maps_to_prediction, posteriors, to_prediction
 from kc.methods.retrieval.module import RetrievalModule
 from kc.openvocab.base import DenseVocabulary
 from kc.types import Int64Array, Prediction
@@ -32,7 +25,6 @@ class ZeroShot(RetrievalModule):
         super().__init__(context)
         if context.base is None:
             raise KcError("zeroshot needs an open-vocabulary base model, for example --base conse")
-        self.regions = RegionEncoder(context)
 
     def observe(self, batch: Batch) -> None:
         """Nothing is learned."""
@@ -42,12 +34,12 @@ class ZeroShot(RetrievalModule):
         """The base model's probabilities over `vocabulary`."""
         vocab = tuple(vocabulary)
         assert self.context.base is not None
-        if self.context.kind == "classification":
+        if self.context.regions is None:
             pooled = self.context.encode(batch).pooled
             return Prediction(vocab, scores=self.context.base.scores_from(pooled, self.context.names(vocab)))
         if isinstance(self.context.base, DenseVocabulary):
             return maps_to_prediction(self.context, vocab, self._pixels(self.context.base, batch, vocab))
-        regions = self.regions(batch)
+        regions = self.context.regions(batch)
         labels = [best(p, vocab) for p in posteriors(self.context, batch, regions, vocab)]
         return to_prediction(self.context, vocab, regions, labels)
 
