@@ -22,13 +22,18 @@ METHODS: dict[str, str] = {
     "finetune": "kc.methods.finetune.naive:Finetune",
     "joint": "kc.methods.finetune.naive:Joint",
     "replay": "kc.methods.finetune.replay:Replay",
+    "linear-probe": "kc.methods.finetune.naive:LinearProbe",
+    "ewc": "kc.methods.finetune.ewc:Ewc",
+    "ewc-online": "kc.methods.finetune.ewc:EwcOnline",
+    "si": "kc.methods.finetune.si:Si",
+    "lwf": "kc.methods.finetune.lwf:Lwf",
     "knn": "kc.methods.retrieval.visual_memory:VisualMemory",
     "ncm": "kc.methods.retrieval.prototypes:NearestClassMean",
     "zeroshot": "kc.methods.retrieval.zeroshot:ZeroShot",
 }
 """Every method by its name on the command line: `module:class`."""
 
-CLASSIFICATION_ONLY = {"ncm"}
+CLASSIFICATION_ONLY = {"ncm", "linear-probe", "si", "lwf"}
 NEEDS_BASE = {"zeroshot"}
 CHOICES = {
     "setting": ("overlapped", "disjoint", "sequential", "partition"),
