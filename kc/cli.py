@@ -24,17 +24,41 @@ METHODS: dict[str, str] = {
     "finetune": "kc.methods.finetune.naive:Finetune",
     "joint": "kc.methods.finetune.naive:Joint",
     "replay": "kc.methods.finetune.replay:Replay",
+    "linear-probe": "kc.methods.finetune.naive:LinearProbe",
+    "ewc": "kc.methods.finetune.ewc:Ewc",
+    "ewc-online": "kc.methods.finetune.ewc:EwcOnline",
+    "si": "kc.methods.finetune.si:Si",
+    "lwf": "kc.methods.finetune.lwf:Lwf",
+    "er": "kc.methods.finetune.er:Er",
+    "der++": "kc.methods.finetune.der:DerPlusPlus",
+    "icarl": "kc.methods.finetune.icarl:ICarl",
+    "wise-ft": "kc.methods.finetune.wise_ft:WiseFt",
+    "lora": "kc.methods.finetune.lora:Lora",
     "knn": "kc.methods.retrieval.visual_memory:VisualMemory",
     "ncm": "kc.methods.retrieval.prototypes:NearestClassMean",
+    "ranpac": "kc.methods.retrieval.ranpac:RanPac",
+    "fecam": "kc.methods.retrieval.fecam:FeCam",
+    "tip-adapter": "kc.methods.retrieval.tip_adapter:TipAdapter",
     "zeroshot": "kc.methods.retrieval.zeroshot:ZeroShot",
 }
 """Every method by its name on the command line: `module:class`."""
 
-CLASSIFICATION_ONLY = {"ncm"}
+CLASSIFICATION_ONLY = {
+    "ncm", "ranpac", "fecam", "tip-adapter", "linear-probe", "lwf", "er", "der++", "icarl",
+}  # fmt: skip
 NEEDS_BASE = {"zeroshot"}
+NEEDS_EXEMPLARS = {"replay", "er", "der++", "icarl"}
+ANSWERS_LATE = {"icarl"}
+NEEDS_PACKAGE = {"lora": ("peft", "lora")}
+"""Method -> (package, extra that brings it)."""
 CHOICES = {
     "setting": ("overlapped", "disjoint", "sequential", "partition"),
     "train": ("head", "full"),
+    "optimizer": ("adamw", "adam", "sgd"),
+    "schedule": ("cosine", "poly", "constant"),
+    "precision": ("32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-true"),
+    "fisher": ("empirical", "sampled"),
+    "lora_scope": ("grow", "task"),
     "wandb": ("online", "offline", "disabled"),
     "vote": ("plurality", "distance", "softmax", "rank"),
 }
@@ -71,19 +95,50 @@ def check(config: RunConfig) -> None:
         raise KcError(f"--seed {config.seed!r}: expected a whole number or several separated by commas") from error
     if min(seeds) < 0 or len(set(seeds)) < len(seeds):
         raise KcError(f"--seed {config.seed}: seeds must be different and not negative")
-    positive = ("epochs", "batch_size", "exemplars", "k", "devices", "tau", "lr")
+    for field in ("epochs", "lr"):
+        try:
+            values = [float(part) for part in str(getattr(config, field)).split(",")]
+        except ValueError as error:
+            raise KcError(f"{option(field)} {getattr(config, field)}: expected a number or several") from error
+        if min(values) <= 0 or (field == "epochs" and any(v % 1 for v in values)):
+            raise KcError(f"{option(field)} {getattr(config, field)}: every value must be above 0, epochs whole")
+    positive = ("batch_size", "exemplars", "k", "devices", "tau", "encoder_lr", "lora_rank", "ranpac_dim", "tip_shots",
+                "lwf_temperature", "si_damping", "accumulate")  # fmt: skip
     for field in positive:
         if getattr(config, field) <= 0:
             raise KcError(f"{option(field)} {getattr(config, field)}: must be above 0")
+    for field in ("weight_decay", "clip_grad", "patience"):
+        if getattr(config, field) < 0:
+            raise KcError(f"{option(field)} {getattr(config, field)}: must not be below 0")
+    for field in ("ema", "momentum"):
+        if not 0 <= getattr(config, field) < 1:
+            raise KcError(f"{option(field)} {getattr(config, field)}: must be at least 0 and below 1")
     manifest = load_manifest(config.benchmark)
     for field, valid in {"proposals": (*PROPOSERS, "oracle"), **CHOICES_OR_RECOMMENDED}.items():
         value = getattr(config, field) or getattr(manifest.recommended, field)
         if value is not None and value not in valid:
             raise unknown_name(field, value, valid)
+    if config.patience and config.ema:
+        raise KcError("--patience and --ema both choose the weights that a task ends with: give one of them")
+    if config.patience and "val" not in manifest.splits:
+        raise KcError(f"--patience needs a validation split; {manifest.name} has only {', '.join(manifest.splits)}")
     build_tasks(manifest, n_tasks(config), config.split, config.class_order)
+    if config.encoder.startswith("mlp:") and manifest.task_kind != "classification":
+        raise KcError(f"encoder {config.encoder} classifies images; {manifest.name} is {manifest.task_kind}")
     for name in config.method_names:
         if name in CLASSIFICATION_ONLY and manifest.task_kind != "classification":
             raise KcError(f"method {name!r} classifies images; {manifest.name} is {manifest.task_kind}: use knn")
+        n_classes = sum(not c.background for c in manifest.info)
+        if name in NEEDS_EXEMPLARS and config.exemplars < n_classes:
+            raise KcError(
+                f"{name}: --exemplars {config.exemplars} for the {n_classes} classes of {manifest.name}; "
+                f"it must be at least the number of classes"
+            )
+        if config.patience and name in ANSWERS_LATE:
+            raise KcError(f"{name} can answer only when a task ends: it does not go with --patience")
+        package, extra = NEEDS_PACKAGE.get(name, (None, None))
+        if package is not None and importlib.util.find_spec(package) is None:
+            raise MissingExtraError(f"{name} needs {package}: pip install 'kc-continual[{extra}]'")
     decoder = config.decoder or manifest.recommended.decoder or "fpn"
     if manifest.task_kind != "classification" and config.train == "full" and decoder == "regions":
         raise KcError("--train full changes the encoder, but --decoder regions reads frozen keys: add --decoder fpn")
