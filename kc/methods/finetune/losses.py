@@ -30,16 +30,21 @@ def to_columns(target: Tensor, class_ids: Sequence[int], other: dict[int, int] |
     return table[target.long()]
 
 
+def labels_at(target: Tensor, size: Sequence[int]) -> Tensor:
+    """(N, H, W) int64 labels at `size` (h, w): the nearest cell, because labels are never interpolated."""
+    if tuple(target.shape[-2:]) == tuple(size):
+        return target
+    return F.interpolate(target[:, None].float(), size=tuple(size), mode="nearest-exact")[:, 0].long()
+
+
 def pixel_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
     """Mean cross entropy over the pixels that are not VOID; zero (with a gradient) when there is none.
 
     Args:
         logits: (N, C, h, w).
-        target: (N, H, W) int64 columns or VOID; read at the logits' resolution by nearest neighbour, because labels
-            are never interpolated.
+        target: (N, H, W) int64 columns or VOID, read at the logits' resolution (`labels_at`).
     """
-    if target.shape[-2:] != logits.shape[-2:]:
-        target = F.interpolate(target[:, None].float(), size=logits.shape[-2:], mode="nearest-exact")[:, 0].long()
+    target = labels_at(target, logits.shape[-2:])
     valid = int((target != VOID).sum())
     if valid == 0:
         return logits.sum() * 0.0
