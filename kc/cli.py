@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, get_type_hints
 from kc import __version__
 from kc.config import RunConfig
 from kc.errors import KcError, MissingExtraError, RunError, UnknownNameError, nearest, unknown_name
+from kc.methods.config import MethodOptions
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
@@ -101,10 +102,15 @@ def parser(prog: str | None = None) -> ArgumentParser:
         prog=prog, description="Compare fine-tuning with retrieval over a stream of tasks.", exit_on_error=False
     )
     result.add_argument("--config", action="config", help="YAML file with any of the options below.")
-    help_of = {p.arg_name: p.description for p in parse_docstring(RunConfig.__doc__ or "").params}
+    help_of = {
+        p.arg_name: p.description for c in (RunConfig, MethodOptions) for p in parse_docstring(c.__doc__ or "").params
+    }
     types = get_type_hints(RunConfig)
+    of_methods = result.add_argument_group("knobs of the methods; each reads its own")
+    shared = {field.name for field in dataclasses.fields(MethodOptions)}
     for field in dataclasses.fields(RunConfig):
-        result.add_argument(option(field.name), type=types[field.name], default=field.default, help=help_of[field.name])
+        group = of_methods if field.name in shared else result
+        group.add_argument(option(field.name), type=types[field.name], default=field.default, help=help_of[field.name])
     return result
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from kc.methods.config import MethodOptions
 
-@dataclass
-class RunConfig:
-    """Compare methods over one stream of tasks.
+
+@dataclass(frozen=True)
+class RunConfig(MethodOptions):
+    """Compare methods over one stream of tasks. The knobs of the methods come from `MethodOptions`.
 
     Args:
         benchmark: Name of a benchmark, or path of a manifest (YAML).
@@ -22,21 +24,9 @@ class RunConfig:
         base: Open-vocabulary base model that retrieval is fused with: none or conse.
         proposals: Where masks come from in segmentation: superpixels, felzenszwalb or oracle;
             default: what the benchmark recommends, else superpixels.
-        epochs: Epochs a task for methods that train.
         batch_size: Images a batch.
-        lr: Learning rate of the head; a trained encoder gets a tenth.
-        weight_decay: Weight decay of AdamW.
-        train: What fine-tuning trains: head (the encoder stays frozen) or full.
-        exemplars: Images that replay may keep.
         keys: How a region becomes a key: pooled (from the image's feature map) or masked (crop, black out, encode);
             default: what the benchmark recommends, else pooled.
-        k: Neighbours that vote.
-        vote: Vote of the neighbours: plurality, distance, softmax or rank.
-        tau: Temperature of the softmax vote.
-        alpha: Offset of the rank vote.
-        purity: Share of a region's pixels that must be labelled as one class for it to become a row.
-        fuse_lambda: Weight of the retrieval opinion where a base model is fused.
-        fuse_threshold: The base is left alone where its best probability reaches this; above 1 always fuses.
         seed: Seed, or several separated by commas: tables then show mean and deviation.
         out: Folder in which run folders are made.
         resume: Run folder to finish; everything else is read from it.
@@ -59,20 +49,8 @@ class RunConfig:
     encoder: str = "lite0"
     base: str = "none"
     proposals: str | None = None
-    epochs: int = 5
     batch_size: int = 16
-    lr: float = 2e-3
-    weight_decay: float = 1e-4
-    train: str = "head"
-    exemplars: int = 100
     keys: str | None = None
-    k: int = 16
-    vote: str = "softmax"
-    tau: float = 0.07
-    alpha: float = 2.0
-    purity: float = 0.5
-    fuse_lambda: float = 0.7
-    fuse_threshold: float = 1.01
     seed: int | str = 0
     out: Path = Path("runs")
     resume: Path | None = None

@@ -26,7 +26,8 @@ from kc.encoders.base import Encoder
 from kc.encoders.cache import FeatureCache
 from kc.encoders.load import load_encoder
 from kc.errors import RunError
-from kc.methods.base import Context, ContinualMethod, MethodConfig
+from kc.methods.base import Context, ContinualMethod
+from kc.methods.config import MethodConfig
 from kc.openvocab.base import OpenVocabulary
 from kc.openvocab.load import load_base
 from kc.proposals.cache import PartitionCache

@@ -12,37 +12,13 @@ from torch import Tensor
 
 from kc.encoders.base import Encoder
 from kc.encoders.cache import FeatureCache
+from kc.methods.config import MethodConfig
 from kc.openvocab.base import OpenVocabulary
 from kc.proposals.cache import PartitionCache
 from kc.proposals.oracle import partition_from
 from kc.types import ClassInfo, Features, Prediction, Segments, Task, TaskKind
 
 Batch = Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class MethodConfig:
-    """The knobs of all methods; each reads its own. Recorded as it stands in every result."""
-
-    epochs: int = 5
-    lr: float = 2e-3
-    weight_decay: float = 1e-4
-    train: str = "head"
-    """`head`: the encoder is frozen and its features are cached; `full`: a copy of it is trained with the head."""
-    exemplars: int = 100
-    """Images that `replay` may keep in all."""
-    k: int = 16
-    vote: str = "softmax"
-    tau: float = 0.07
-    alpha: float = 2.0
-    fuse_lambda: float = 0.7
-    """Weight of the retrieval opinion where a base model is fused (kNN-CLIP's lambda; the value is ours)."""
-    fuse_threshold: float = 1.01
-    """The base is left alone where its best probability reaches this (kNN-CLIP's T; above 1 always fuses)."""
-    keys: str = "pooled"
-    """How a region becomes a key: `pooled` or `masked` (see `kc.methods.regions.KEYS`)."""
-    purity: float = 0.5
-    """Share of a proposal's pixels that must be labelled as one class for it to become a row."""
 
 
 @dataclass

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from kc.errors import KcError
-from kc.methods.base import Context, MethodConfig
+from kc.methods.base import Context
+from kc.methods.config import MethodConfig
 from kc.methods.finetune.replay import Replay, priority
 from kc.types import HIDDEN, VOID, ClassInfo, Task, TaskKind
 

@@ -16,6 +16,7 @@ from kc.errors import KcError
 from kc.methods.base import Batch, Context, as_map, semantic_from_scores
 from kc.methods.finetune.heads import FeaturePyramid, GrowingClassifier
 from kc.methods.finetune.losses import pixel_cross_entropy, to_columns
+from kc.methods.finetune.previous import Previous, embed
 from kc.proposals.merge import semantic_to_panoptic
 from kc.types import HIDDEN, Features, Prediction, Task
 
@@ -31,6 +32,8 @@ class FinetuneModule(L.LightningModule):
     train_scope = "task"
     open_vocabulary = False
     needs_raw = False
+    keeps_previous = False
+    """True for methods that compare with the model before the task: `self.previous` while they learn."""
 
     def __init__(self, context: Context) -> None:
         super().__init__()
@@ -49,7 +52,7 @@ class FinetuneModule(L.LightningModule):
             none_id = context.background_id
             self.none_id = HIDDEN if none_id is None else none_id
             self.classifier.grow([self.none_id])
-        self._steps = 1
+        self.previous: Previous | None = None
 
     @property
     def trains_all(self) -> bool:
@@ -59,22 +62,30 @@ class FinetuneModule(L.LightningModule):
     # -- learning ---------------------------------------------------------------------------------------------------
 
     def start_task(self, task: Task) -> None:
-        """Give every class of the task a column."""
+        """Keep a frozen copy where the method wants one, then give every class of the task a column."""
+        self.previous = Previous(self) if self.keeps_previous and task.index > 0 else None
         known = set(self.classifier.class_ids)
         self.classifier.grow([c for c in task.class_ids if c not in known])
 
     def end_task(self, task: Task) -> None:
-        """Nothing to close: what was learned is in the weights."""
+        """Let go of the copy: what was learned is in the weights."""
+        self.previous = None
+
+    def on_train_start(self) -> None:
+        """Every task trains in the same mode: an encoder comes in evaluation mode and stayed so in the first one."""
+        self.train()
 
     def features(self, batch: Batch) -> Features:
         """Features of a batch: frozen and cached, or from the network that is being trained."""
         return self.context.encode(batch) if self.network is None else self.network(batch["image"])
 
+    def embed(self, features: Features) -> Tensor:
+        """What the classifier reads: (N, D) of norm sqrt(D), or the decoder's map (N, D, h, w)."""
+        return embed(self.decoder, features, pointwise=self.classifier.pointwise)
+
     def logits(self, features: Features) -> Tensor:
         """(N, C) or (N, C, h, w) over the classifier's columns."""
-        if self.context.kind == "classification":
-            return self.classifier(F.normalize(features.pooled, dim=1) * features.pooled.shape[1] ** 0.5)  # type: ignore[no-any-return]
-        return self.classifier(self.decoder(features))  # type: ignore[no-any-return]
+        return self.classifier(self.embed(features))  # type: ignore[no-any-return]
 
     def loss(self, logits: Tensor, target: Tensor) -> Tensor:
         """Cross entropy of logits against class ids."""
@@ -90,9 +101,24 @@ class FinetuneModule(L.LightningModule):
         assert isinstance(value, Tensor)
         return value
 
+    def extra_loss(self, batch: Batch, features: Features, logits: Tensor) -> Tensor | None:
+        """What a method adds to the base loss of a batch: a regulariser, a distillation; None for nothing.
+
+        `features` and `logits` are those of the base loss, with their gradients.
+        """
+        return None
+
+    def loss_on(self, batch: Batch) -> Tensor:
+        """The whole loss of one batch: the base loss and what the method adds."""
+        features = self.features(batch)
+        logits = self.logits(features)
+        loss = self.loss(logits, self.target(batch))
+        extra = self.extra_loss(batch, features, logits)
+        return loss if extra is None else loss + extra
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """One step on one batch; a loss that is not finite stops the run."""
-        loss = self.loss(self.logits(self.features(batch)), self.target(batch))
+        loss = self.loss_on(batch)
         if not torch.isfinite(loss):
             raise KcError(f"{self.name}: the loss is {loss.item()} at step {self.global_step}; try a smaller --lr")
         return loss
@@ -130,7 +156,8 @@ class FinetuneModule(L.LightningModule):
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Weights that were trained and the class of each column."""
-        tensors = {k: v.detach().cpu().contiguous() for k, v in self.state_dict().items()}
+        state = self.state_dict()
+        tensors = {k: v.detach().cpu().contiguous() for k, v in state.items() if not k.startswith("previous.")}
         head = self.classifier
         return tensors, {"class_ids": list(head.class_ids), "columns_per_step": list(head.step_sizes)}
 

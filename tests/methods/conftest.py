@@ -1,0 +1,49 @@
+"""A tiny real encoder and a context around it, for methods that train."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from kc.encoders.base import Encoder
+from kc.encoders.cache import FeatureCache
+from kc.methods.base import Context
+from kc.methods.config import MethodConfig
+from kc.types import ClassInfo, Features, TaskKind
+
+
+class ToyEncoder(Encoder):
+    """Two convolutions and one batch norm: levels at strides 4 and 8 (3 and 5 channels), pooled 5."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.name = self.architecture = "toy"
+        self.strides, self.channels, self.pooled_dim = (4, 8), (3, 5), 5
+        self.preprocessing = (1.0, 0.0)
+        self.stem = nn.Conv2d(3, 3, 4, stride=4)
+        self.norm = nn.BatchNorm2d(3)
+        self.body = nn.Conv2d(3, 5, 2, stride=2)
+
+    def forward(self, images: Tensor) -> Features:
+        fine = torch.relu(self.norm(self.stem(images)))
+        coarse = self.body(fine)
+        return Features(coarse.mean((2, 3)), (fine, coarse), self.strides)
+
+
+@pytest.fixture
+def toy_context(tmp_path: Path) -> Callable[..., Context]:
+    """make(kind, **knobs) -> Context with classes 0..5 and a fresh seeded ToyEncoder; `background=True`: class 0 is."""
+
+    def make(kind: TaskKind = "classification", background: bool = False, **knobs: Any) -> Context:
+        torch.manual_seed(0)
+        encoder = ToyEncoder().eval().requires_grad_(False)
+        classes = {c: ClassInfo(c, str(c), background=background and c == 0) for c in range(6)}
+        features = FeatureCache(tmp_path / "features", encoder)
+        return Context(kind, classes, encoder, features, MethodConfig(**knobs), 0, tmp_path)
+
+    return make
