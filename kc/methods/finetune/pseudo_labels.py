@@ -53,7 +53,7 @@ class EntropyFilter:
         p = old_logits.softmax(1)
         n = p.shape[1]
         if self.reading == "paper":
-            entropy = torch.special.entr(p).sum(1) / math.log(max(2, n))
+            entropy: Tensor = torch.special.entr(p).sum(1) / math.log(max(2, n))
             return entropy.clamp(0, 1) ** 0.25
         entropy = -(p * torch.log(p + 1e-8)).mean(1) / math.log(n + 1e-8)
         return entropy / math.log(self.n_all)
@@ -71,7 +71,9 @@ class EntropyFilter:
         median = _median if self.reading == "paper" else _official_median
         values = torch.tensor([median(row) for row in self.counts.tolist()], dtype=torch.float64)
         values /= self.counts.shape[1]
-        return values if self.reading == "paper" else values.nan_to_num(nan=0.0, posinf=math.inf).clamp(min=OFFICIAL_FLOOR)
+        if self.reading == "official":
+            return values.nan_to_num(nan=0.0, posinf=math.inf).clamp(min=OFFICIAL_FLOOR)
+        return values
 
     def accepts(self, old_logits: Tensor, thresholds: Tensor) -> Tensor:
         """(N, h, w) bool: where the old model is surer than the median of the class it predicts."""
