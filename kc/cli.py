@@ -22,6 +22,11 @@ METHODS: dict[str, str] = {
     "finetune": "kc.methods.finetune.naive:Finetune",
     "joint": "kc.methods.finetune.naive:Joint",
     "replay": "kc.methods.finetune.replay:Replay",
+    "linear-probe": "kc.methods.finetune.naive:LinearProbe",
+    "ewc": "kc.methods.finetune.ewc:Ewc",
+    "ewc-online": "kc.methods.finetune.ewc:EwcOnline",
+    "si": "kc.methods.finetune.si:Si",
+    "lwf": "kc.methods.finetune.lwf:Lwf",
     "ilt": "kc.methods.finetune.ilt:Ilt",
     "mib": "kc.methods.finetune.mib:Mib",
     "plop": "kc.methods.finetune.plop:Plop",
@@ -32,7 +37,7 @@ METHODS: dict[str, str] = {
 }
 """Every method by its name on the command line: `module:class`."""
 
-CLASSIFICATION_ONLY = {"ncm"}
+CLASSIFICATION_ONLY = {"ncm", "linear-probe", "si"}
 PIXELS_ONLY = {"ilt", "mib", "plop", "ssul"}
 NEEDS_BACKGROUND = {"mib", "plop", "ssul"}
 """Methods that read old classes into pixels labelled "none of the classes"."""

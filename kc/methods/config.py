@@ -15,7 +15,19 @@ class MethodOptions:
         weight_decay: Weight decay of AdamW.
         train: What fine-tuning trains: head (the encoder stays frozen, its features are cached) or full (a copy of it
             is trained with the head).
-        exemplars: Images that replay may keep in all.
+        exemplars: Images that replay, er, der++ and icarl may keep in all.
+        ewc_lambda: Strength of ewc and ewc-online: lambda * sum F (w - w_old)^2 (half of Kirkpatrick's lambda).
+        ewc_decay: What ewc-online keeps of the old importance when a task ends (its gamma).
+        fisher: Labels of the Fisher information: empirical (those of the data) or sampled (drawn from the model).
+        si_lambda: Strength of si: its c.
+        si_damping: Damping of si: its xi.
+        lwf_lambda: Strength of the distillation of lwf.
+        lwf_temperature: Temperature of the distillation of lwf.
+        der_alpha: Strength of the distance to the stored logits in der++.
+        der_beta: Strength of the cross entropy on stored images in der++.
+        wise_alpha: Share of the trained weights in the mixture of wise-ft; 1 is fine-tuning.
+        lora_rank: Rank of the adapters of lora.
+        lora_scope: grow (one adapter is trained in every task) or task (a new one a task, the old ones frozen).
         k: Neighbours that vote.
         vote: Vote of the neighbours: plurality, distance, softmax or rank.
         tau: Temperature of the softmax vote.
@@ -40,6 +52,18 @@ class MethodOptions:
     weight_decay: float = 1e-4
     train: str = "head"
     exemplars: int = 100
+    ewc_lambda: float = 100.0
+    ewc_decay: float = 1.0
+    fisher: str = "empirical"
+    si_lambda: float = 1.0
+    si_damping: float = 0.1
+    lwf_lambda: float = 1.0
+    lwf_temperature: float = 2.0
+    der_alpha: float = 0.1
+    der_beta: float = 0.5
+    wise_alpha: float = 0.5
+    lora_rank: int = 8
+    lora_scope: str = "grow"
     k: int = 16
     vote: str = "softmax"
     tau: float = 0.07

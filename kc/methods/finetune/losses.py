@@ -54,3 +54,14 @@ def pixel_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
     if valid == 0:
         return logits.sum() * 0.0
     return F.cross_entropy(logits, target, ignore_index=VOID)
+
+
+def distillation(logits: Tensor, old: Tensor, temperature: float) -> Tensor:
+    """Mean over N of KL(softmax(old / T) || softmax(logits / T)); both (N, C), no gradient flows into `old`.
+
+    Its gradient is that of the cross entropy between the two (Li and Hoiem 2016, eq. 2 and 3); as there, the loss is
+    not multiplied by T^2.
+    """
+    p = F.log_softmax(logits / temperature, dim=1)
+    q = F.log_softmax(old.detach() / temperature, dim=1)
+    return F.kl_div(p, q, reduction="batchmean", log_target=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import lightning as L
@@ -34,6 +34,9 @@ class FinetuneModule(L.LightningModule):
     needs_raw = False
     keeps_previous = False
     """True for methods that compare with the model before the task: `self.previous` while they learn."""
+
+    beside: tuple[str, ...] = ()
+    """First names of the tensors that `state` holds beside the weights; a method reads its own in `load_state`."""
 
     def __init__(self, context: Context) -> None:
         super().__init__()
@@ -115,6 +118,15 @@ class FinetuneModule(L.LightningModule):
         extra = self.extra_loss(batch, features, logits)
         return loss if extra is None else loss + extra
 
+    def task_batches(self) -> Iterator[Batch]:
+        """The training images of the task that is ending once more, on the module's device, for statistics."""
+        for batch in self.trainer.datamodule.train_dataloader():  # type: ignore[attr-defined]
+            yield {k: v.to(self.device) if isinstance(v, Tensor) else v for k, v in batch.items()}
+
+    def trained(self) -> dict[str, nn.Parameter]:
+        """What gradients change, by name."""
+        return {k: p for k, p in self.named_parameters() if p.requires_grad}
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """One step on one batch; a loss that is not finite stops the run."""
         loss = self.loss_on(batch)
@@ -169,7 +181,7 @@ class FinetuneModule(L.LightningModule):
             position += size
             if position > start:
                 self.classifier.grow(step)
-        own = {k: v for k, v in tensors.items() if not k.startswith("exemplars.")}
+        own = {k: v for k, v in tensors.items() if k.partition(".")[0] not in self.beside}
         missing, unexpected = self.load_state_dict(own, strict=False)
         if missing or unexpected:
             raise KcError(f"{self.name}: the checkpoint does not fit; missing {missing}, unexpected {unexpected}")
@@ -179,8 +191,13 @@ class FinetuneModule(L.LightningModule):
 
     def trained_parameters(self) -> int:
         """Parameters that gradients change."""
-        return sum(p.numel() for p in self.parameters() if p.requires_grad)
+        return sum(p.numel() for p in self.trained().values())
 
     def stored_bytes(self) -> int:
         """Bytes kept beside the shared frozen encoder: every weight that was trained."""
-        return sum(p.numel() * p.element_size() for p in self.parameters() if p.requires_grad)
+        return n_bytes(self.trained().values())
+
+
+def n_bytes(tensors: Iterable[Tensor]) -> int:
+    """Bytes of the values of tensors."""
+    return sum(t.numel() * t.element_size() for t in tensors)

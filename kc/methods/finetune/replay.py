@@ -47,6 +47,7 @@ class Replay(FinetuneModule):
     """Fine-tuning with a class-balanced reservoir: every seen class may keep `exemplars // n_classes` images."""
 
     name = "replay"
+    beside = ("exemplars",)
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)
