@@ -16,13 +16,14 @@ class MethodOptions:
         train: What fine-tuning trains: head (the encoder stays frozen, its features are cached) or full (a copy of it
             is trained with the head).
         exemplars: Images that replay, er, der++ and icarl may keep in all.
-        ewc_lambda: Strength of ewc and ewc-online: lambda * sum F (w - w_old)^2 (half of Kirkpatrick's lambda).
+        ewc_lambda: Strength of ewc and ewc-online: lambda * sum F (w - w_old)^2 (half of Kirkpatrick's lambda);
+            default: 100 for images, 500 for maps, where F is scaled to at most 1.
         ewc_decay: What ewc-online keeps of the old importance when a task ends (its gamma).
         fisher: Labels of the Fisher information: empirical (those of the data) or sampled (drawn from the model).
         si_lambda: Strength of si: its c.
         si_damping: Damping of si: its xi.
-        lwf_lambda: Strength of the distillation of lwf.
-        lwf_temperature: Temperature of the distillation of lwf.
+        lwf_lambda: Strength of the distillation of lwf for images; maps have pixel_kd.
+        lwf_temperature: Temperature of the distillation of lwf for images.
         der_alpha: Strength of the distance to the stored logits in der++.
         der_beta: Strength of the cross entropy on stored images in der++.
         wise_alpha: Share of the trained weights in the mixture of wise-ft; 1 is fine-tuning.
@@ -52,7 +53,7 @@ class MethodOptions:
     weight_decay: float = 1e-4
     train: str = "head"
     exemplars: int = 100
-    ewc_lambda: float = 100.0
+    ewc_lambda: float | None = None
     ewc_decay: float = 1.0
     fisher: str = "empirical"
     si_lambda: float = 1.0

@@ -11,17 +11,24 @@ from torch import Tensor
 
 from kc.errors import KcError
 from kc.methods.base import Context
+from kc.methods.finetune.ewc import Ewc, EwcOnline
 from kc.methods.finetune.ilt import Ilt
+from kc.methods.finetune.losses import at_loss
+from kc.methods.finetune.lwf import Lwf
 from kc.methods.finetune.mib import Mib
+from kc.methods.finetune.module import FinetuneModule
 from kc.methods.finetune.naive import Finetune
 from kc.methods.finetune.per_pixel import PerPixel, maps_of
+from kc.methods.finetune.pixel_distillation import pixel_distillation
 from kc.methods.finetune.plop import Plop
 from kc.methods.finetune.ssul import Ssul
 from kc.types import HIDDEN, VOID, Task
 
 TASKS = [Task(0, (1, 2), (1, 2), ("1", "2")), Task(1, (3,), (1, 2, 3), ("3",)), Task(2, (4,), (1, 2, 3, 4), ("4",))]
 METHODS = [Ilt, Mib, Plop, Ssul]
+SHARED: list[type[FinetuneModule]] = [*METHODS, Lwf, Ewc, EwcOnline]
 Make = Callable[..., Context]
+Learn = Callable[..., None]
 
 
 def batch(ids: list[int], seed: int = 0) -> dict[str, Any]:
@@ -36,34 +43,16 @@ def batch(ids: list[int], seed: int = 0) -> dict[str, Any]:
     }
 
 
-def prepared(method: PerPixel, images: dict[str, Any]) -> PerPixel:
+def ready(method: FinetuneModule, images: dict[str, Any]) -> None:
     """What the trainer does before the first step of a task."""
-    method.train()
-    if isinstance(method, Plop) and method.previous is not None:
-        method._filter = method.entropies(method.previous, [images])
-        method._thresholds = method._filter.thresholds()
-    return method
+    method.task_batches = lambda: iter([images])  # type: ignore[method-assign]
+    method.on_train_start()
 
 
-def steps(method: PerPixel, images: dict[str, Any], n: int = 3) -> list[float]:
-    optimizer = torch.optim.SGD([p for p in method.parameters() if p.requires_grad], lr=0.01)
-    losses = []
-    for _ in range(n):
-        optimizer.zero_grad()
-        loss = method.loss_on(images)
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
-    return losses
-
-
-def learned(cls: type[PerPixel], context: Context, n_tasks: int) -> PerPixel:
+def learned(cls: type[FinetuneModule], context: Context, n_tasks: int, learn: Learn) -> FinetuneModule:
     method = cls(context)
     for task in TASKS[:n_tasks]:
-        method.start_task(task)
-        images = batch([HIDDEN, VOID, *task.class_ids], task.index)
-        steps(prepared(method, images), images)
-        method.end_task(task)
+        learn(method, task, [batch([HIDDEN, VOID, *task.class_ids], task.index)], epochs=3, lr=0.01)
     return method
 
 
@@ -80,20 +69,20 @@ def test_the_first_task_is_that_of_finetune(cls: type[PerPixel], toy_context: Ma
 
 
 @pytest.mark.parametrize("train", ["head", "full"])
-@pytest.mark.parametrize("cls", METHODS)
-def test_three_tasks_and_back_from_a_checkpoint(cls: type[PerPixel], train: str, toy_context: Make) -> None:
+@pytest.mark.parametrize("cls", SHARED)
+def test_three_tasks_and_back_from_a_checkpoint(
+    cls: type[PerPixel], train: str, toy_context: Make, learn: Learn
+) -> None:
     """Resuming after task 1 learns task 2 to the bit as if nothing had happened."""
     context = toy_context("semantic", train=train)
-    method = learned(cls, context, 2)
+    method = learned(cls, context, 2, learn)
     again = cls(context)
     again.load_state(*method.state())
     third = batch([HIDDEN, 4], 7)
     results = []
     for model in (method, again):
         torch.manual_seed(2)
-        model.start_task(TASKS[2])
-        steps(prepared(model, third), third, 2)
-        model.end_task(TASKS[2])
+        learn(model, TASKS[2], [third], epochs=2, lr=0.01)
         results.append(model.state())
     assert results[0][1] == results[1][1]
     assert results[0][0].keys() == results[1][0].keys()
@@ -105,13 +94,13 @@ def test_three_tasks_and_back_from_a_checkpoint(cls: type[PerPixel], train: str,
 
 
 @pytest.mark.parametrize("cls", METHODS)
-def test_the_old_model_holds_the_new_one(cls: type[PerPixel], toy_context: Make) -> None:
+def test_the_old_model_holds_the_new_one(cls: type[PerPixel], toy_context: Make, learn: Learn) -> None:
     """Far from the old model, the gradient of the loss points back: it is not that of the labels alone."""
     context = toy_context("semantic")
-    method = learned(cls, context, 1)
+    method = learned(cls, context, 1, learn)
     method.start_task(TASKS[1])
     images = batch([HIDDEN, 3], 1)
-    prepared(method, images)
+    ready(method, images)
     column = method.classifier.steps[0].bias
     with torch.no_grad():
         method.classifier.steps[1].bias += 3
@@ -149,16 +138,36 @@ def test_levels_are_compared_only_where_they_learn(toy_context: Make) -> None:
         assert maps.pixels.shape == (2, 3, 8, 8)
 
 
-def grads(loss: Tensor, method: PerPixel) -> dict[str, Tensor]:
+def grads(loss: Tensor, method: FinetuneModule) -> dict[str, Tensor]:
     found = torch.autograd.grad(loss, [p for p in method.parameters() if p.requires_grad], allow_unused=True)
     names = [k for k, p in method.named_parameters() if p.requires_grad]
     return {k: g for k, g in zip(names, found, strict=True) if g is not None}
 
 
 @pytest.mark.parametrize("cls", METHODS)
-def test_no_gradient_reaches_the_old_model(cls: type[PerPixel], toy_context: Make) -> None:
-    method = learned(cls, toy_context("semantic", train="full"), 1)
+def test_no_gradient_reaches_the_old_model(cls: type[PerPixel], toy_context: Make, learn: Learn) -> None:
+    method = learned(cls, toy_context("semantic", train="full"), 1, learn)
     method.start_task(TASKS[1])
     images = batch([HIDDEN, 3], 1)
-    prepared(method, images)
+    ready(method, images)
     assert not any(k.startswith("previous.") for k in grads(method.loss_on(images), method))
+
+
+def test_lwf_distils_every_pixel(toy_context: Make, learn: Learn) -> None:
+    method = learned(Lwf, toy_context("semantic", pixel_kd=3.0), 1, learn)
+    method.start_task(TASKS[1])
+    images = batch([HIDDEN, 3], 1)
+    features = method.features(images)
+    logits = method.logits(features)
+    assert method.previous is not None
+    old = method.previous.logits(features)
+    extra = method.extra_loss(images, features, logits)
+    torch.testing.assert_close(extra, 3 * pixel_distillation(at_loss(logits), at_loss(old)))
+
+
+def test_importance_of_maps_is_scaled_to_one(toy_context: Make, learn: Learn) -> None:
+    method = learned(Ewc, toy_context("semantic"), 1, learn)
+    assert isinstance(method, Ewc)
+    assert method.strength == 500
+    assert Ewc(toy_context("classification")).strength == 100
+    assert all(v.max() == 1 for v in method.importance.values())

@@ -119,7 +119,7 @@ class FinetuneModule(L.LightningModule):
         return loss if extra is None else loss + extra
 
     def task_batches(self) -> Iterator[Batch]:
-        """The training images of the task that is ending once more, on the module's device, for statistics."""
+        """The training images of the task once more, on the module's device, for statistics."""
         for batch in self.trainer.datamodule.train_dataloader():  # type: ignore[attr-defined]
             yield {k: v.to(self.device) if isinstance(v, Tensor) else v for k, v in batch.items()}
 

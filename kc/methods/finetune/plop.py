@@ -38,16 +38,9 @@ class Plop(PerPixel):
     def on_train_start(self) -> None:
         """One pass over the task's images with the old model, for the medians of its entropy."""
         super().on_train_start()
-        loader = self.trainer.train_dataloader
-        if self.previous is None or loader is None:
-            return
-        strategy = self.trainer.strategy
-        chooser = self.entropies(self.previous, (strategy.batch_to_device(batch, self.device) for batch in loader))
-        # Every process has seen its share of the images.
-        counts = strategy.reduce(chooser.counts.to(self.device), reduce_op="sum")
-        assert isinstance(counts, Tensor)
-        chooser.counts = counts.cpu()
-        self._filter, self._thresholds = chooser, chooser.thresholds()
+        if self.previous is not None:
+            self._filter = self.entropies(self.previous, self.task_batches())
+            self._thresholds = self._filter.thresholds()
 
     @torch.no_grad()
     def entropies(self, previous: Previous, batches: Iterable[Batch]) -> EntropyFilter:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from kc.methods.finetune.binary import pixel_binary_cross_entropy
 from kc.methods.finetune.losses import at_loss, to_columns
+from kc.methods.finetune.module import n_bytes
 from kc.methods.finetune.per_pixel import Maps, PerPixel
 from kc.types import Task
 
@@ -57,7 +58,7 @@ class Ssul(PerPixel):
 
     def stored_bytes(self) -> int:
         """Bytes of every weight that was ever trained, frozen by now or not."""
-        return sum(p.numel() * p.element_size() for p in self.parameters())
+        return n_bytes(self.parameters())
 
 
 @torch.no_grad()
