@@ -45,6 +45,7 @@ NEEDS_BASE = {"zeroshot"}
 CHOICES = {
     "setting": ("overlapped", "disjoint", "sequential", "partition"),
     "train": ("head", "full"),
+    "decoder": ("fpn", "deeplabv3"),
     "wandb": ("online", "offline", "disabled"),
     "plop_entropy": ("paper", "official"),
     "plop_pod": ("paper", "official"),

@@ -15,6 +15,8 @@ class MethodOptions:
         weight_decay: Weight decay of AdamW.
         train: What fine-tuning trains: head (the encoder stays frozen, its features are cached) or full (a copy of it
             is trained with the head).
+        decoder: What reads the encoder's maps in segmentation: fpn (all levels) or deeplabv3 (torchvision's ASPP on the
+            coarsest level; with torchvision:resnet101 the network of MiB and PLOP).
         exemplars: Images that replay, er, der++ and icarl may keep in all.
         ewc_lambda: Strength of ewc and ewc-online: lambda * sum F (w - w_old)^2 (half of Kirkpatrick's lambda);
             default: 100 for images, 500 for maps, where F is scaled to at most 1.
@@ -52,6 +54,7 @@ class MethodOptions:
     lr: float = 2e-3
     weight_decay: float = 1e-4
     train: str = "head"
+    decoder: str = "fpn"
     exemplars: int = 100
     ewc_lambda: float | None = None
     ewc_decay: float = 1.0

@@ -21,7 +21,7 @@ def test_the_terms_add_up(levels: int, toy_context: Callable[..., Context]) -> N
 
     def maps(n: int) -> Maps:
         coarse = [torch.randn(1, 3, 4, 4) for _ in range(levels)]
-        return Maps(tuple(coarse), torch.randn(1, 2, 4, 4), torch.randn(1, n, 4, 4))
+        return Maps(tuple(coarse), torch.randn(1, 2, 4, 4), torch.randn(1, n, 4, 4), 2)
 
     new, old = maps(4), maps(3)
     target = torch.randint(4, (1, 8, 8))

@@ -20,8 +20,8 @@ FIRST, SECOND = Task(0, (1, 2), (1, 2), ("1", "2")), Task(1, (3, 4), (1, 2, 3, 4
 def test_the_terms_add_up(toy_context: Callable[..., Context]) -> None:
     torch.manual_seed(0)
     method = Mib(toy_context("semantic", mib_kd=4.0))
-    new = Maps((), torch.randn(1, 2, 4, 4), torch.randn(1, 5, 4, 4))
-    old = Maps((), torch.randn(1, 2, 4, 4), torch.randn(1, 3, 4, 4))
+    new = Maps((), torch.randn(1, 2, 4, 4), torch.randn(1, 5, 4, 4), 2)
+    old = Maps((), torch.randn(1, 2, 4, 4), torch.randn(1, 3, 4, 4), 2)
     target = torch.randint(5, (1, 8, 8))
     kd = unbiased_distillation(new.pixels, old.pixels)
     expected = unbiased_cross_entropy(new.pixels, target, 3) + 4 * kd

@@ -18,7 +18,7 @@ from kc.methods.finetune.lwf import Lwf
 from kc.methods.finetune.mib import Mib
 from kc.methods.finetune.module import FinetuneModule
 from kc.methods.finetune.naive import Finetune
-from kc.methods.finetune.per_pixel import PerPixel, maps_of
+from kc.methods.finetune.per_pixel import PerPixel
 from kc.methods.finetune.pixel_distillation import pixel_distillation
 from kc.methods.finetune.plop import Plop
 from kc.methods.finetune.ssul import Ssul
@@ -132,7 +132,7 @@ def test_levels_are_compared_only_where_they_learn(toy_context: Make) -> None:
     for train, n in (("head", 0), ("full", 2)):
         method = Mib(toy_context("semantic", train=train))
         method.start_task(TASKS[0])
-        maps = maps_of(method, method.features(images))
+        maps = method.maps(method, method.features(images))
         assert len(maps.levels) == n
         assert maps.logits.shape[-2:] == (4, 4)
         assert maps.pixels.shape == (2, 3, 8, 8)
@@ -162,7 +162,7 @@ def test_lwf_distils_every_pixel(toy_context: Make, learn: Learn) -> None:
     assert method.previous is not None
     old = method.previous.logits(features)
     extra = method.extra_loss(images, features, logits)
-    torch.testing.assert_close(extra, 3 * pixel_distillation(at_loss(logits), at_loss(old)))
+    torch.testing.assert_close(extra, 3 * pixel_distillation(at_loss(logits, 2), at_loss(old, 2)))
 
 
 def test_importance_of_maps_is_scaled_to_one(toy_context: Make, learn: Learn) -> None:

@@ -23,8 +23,8 @@ def test_the_terms_add_up(pod: str, entropy: str, toy_context: Callable[..., Con
     torch.manual_seed(0)
     context = toy_context("semantic", plop_pod=pod, plop_entropy=entropy, plop_features=2.0, plop_logits=3.0)
     method = Plop(context)
-    new = Maps((torch.randn(2, 3, 8, 8),), torch.randn(2, 2, 4, 4), torch.randn(2, 4, 4, 4))
-    old = Maps((torch.randn(2, 3, 8, 8),), torch.randn(2, 2, 4, 4), 4 * torch.randn(2, 3, 4, 4))
+    new = Maps((torch.randn(2, 3, 8, 8),), torch.randn(2, 2, 4, 4), torch.randn(2, 4, 4, 4), 2)
+    old = Maps((torch.randn(2, 3, 8, 8),), torch.randn(2, 2, 4, 4), 4 * torch.randn(2, 3, 4, 4), 2)
     target = torch.tensor([0, 0, 3, VOID])[torch.randint(4, (2, 8, 8))]
     chooser = EntropyFilter(3, 4, entropy)
     chooser.observe(old.pixels, target == 0)

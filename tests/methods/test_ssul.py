@@ -59,9 +59,7 @@ def test_sure_pixels_are_believed_where_nothing_is_labelled(toy_context: Make) -
     method = Ssul(toy_context("semantic", ssul_threshold=0.7))
     old = torch.full((1, 3, 2, 2), -9.0)
     old[0, 1] = torch.logit(torch.tensor([[0.69, 0.71], [0.71, 0.71]]))
-    maps = {n: Maps((), torch.zeros(1, 2, 2, 2), z) for n, z in (("old", old), ("new", torch.randn(1, 4, 2, 2)))}
-    for m in maps.values():  # at their own resolution, to be read by eye
-        m.__dict__["pixels"] = m.logits
+    maps = {n: Maps((), torch.zeros(1, 2, 2, 2), z, 1) for n, z in (("old", old), ("new", torch.randn(1, 4, 2, 2)))}
     target = torch.tensor([[[0, 0], [3, VOID]]])
     painted = torch.tensor([[[0, 1], [3, VOID]]])
     loss = method.loss_against(maps["new"], maps["old"], target)

@@ -37,9 +37,9 @@ def labels_at(target: Tensor, size: Sequence[int]) -> Tensor:
     return F.interpolate(target[:, None].float(), size=tuple(size), mode="nearest-exact")[:, 0].long()
 
 
-def at_loss(logits: Tensor) -> Tensor:
-    """(N, C, 2h, 2w): logits (N, C, h, w) at twice their resolution, bilinear, where losses of pixels are taken."""
-    return F.interpolate(logits, scale_factor=2, mode="bilinear", align_corners=False)
+def at_loss(logits: Tensor, scale: int) -> Tensor:
+    """Logits (N, C, h, w) at the resolution where losses of pixels are taken: (N, C, scale h, scale w), bilinear."""
+    return F.interpolate(logits, scale_factor=scale, mode="bilinear", align_corners=False)
 
 
 def pixel_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:

@@ -27,5 +27,5 @@ class Lwf(FinetuneModule):
         config = self.context.config
         old = self.previous.logits(self.previous.features(batch, features))
         if self.context.kind != "classification":
-            return config.pixel_kd * pixel_distillation(at_loss(logits), at_loss(old))
+            return config.pixel_kd * pixel_distillation(at_loss(logits, self.loss_scale), at_loss(old, self.loss_scale))
         return config.lwf_lambda * distillation(logits[:, : old.shape[1]], old, config.lwf_temperature)

@@ -14,7 +14,8 @@ from torch.nn import functional as F
 from kc.encoders.base import Encoder
 from kc.errors import KcError
 from kc.methods.base import Batch, Context, as_map, semantic_from_scores
-from kc.methods.finetune.heads import FeaturePyramid, GrowingClassifier
+from kc.methods.finetune.decoders import decoder_of
+from kc.methods.finetune.heads import GrowingClassifier
 from kc.methods.finetune.losses import at_loss, pixel_cross_entropy, to_columns
 from kc.methods.finetune.previous import Previous, embed
 from kc.proposals.merge import semantic_to_panoptic
@@ -50,8 +51,8 @@ class FinetuneModule(L.LightningModule):
             self.decoder: nn.Module = nn.Identity()
             self.classifier = GrowingClassifier(encoder.pooled_dim)
         else:
-            self.decoder = FeaturePyramid(encoder.channels)
-            self.classifier = GrowingClassifier(self.decoder.width, pointwise=True)
+            self.decoder, width, self.loss_scale = decoder_of(config.decoder, encoder.channels)
+            self.classifier = GrowingClassifier(width, pointwise=True)
             none_id = context.background_id
             self.none_id = HIDDEN if none_id is None else none_id
             self.classifier.grow([self.none_id])
@@ -95,7 +96,7 @@ class FinetuneModule(L.LightningModule):
         columns = to_columns(target, self.classifier.class_ids)
         if self.context.kind == "classification":
             return F.cross_entropy(logits, columns)
-        return pixel_cross_entropy(at_loss(logits), columns)
+        return pixel_cross_entropy(at_loss(logits, self.loss_scale), columns)
 
     def target(self, batch: Batch) -> Tensor:
         """Class ids of a training batch: (N,) or (N, H, W)."""

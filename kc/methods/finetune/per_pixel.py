@@ -21,23 +21,18 @@ class Maps:
     """What one model says of a batch of N images.
 
     `levels`: the encoder's maps, finest first, where the encoder is trained, else none. `body` (N, D, h, w): what the
-    classifier reads. `logits` (N, C, h, w), column 0 the background.
+    classifier reads. `logits` (N, C, h, w), column 0 the background. `scale`: see `at_loss`.
     """
 
     levels: tuple[Tensor, ...]
     body: Tensor
     logits: Tensor
+    scale: int
 
     @cached_property
     def pixels(self) -> Tensor:
-        """(N, C, 2h, 2w): the logits where losses of pixels are taken."""
-        return at_loss(self.logits)
-
-
-def maps_of(model: FinetuneModule | Previous, features: Features) -> Maps:
-    """The maps of `model` from features of its own encoder."""
-    body = model.embed(features)
-    return Maps(features.levels if model.network is not None else (), body, model.classifier(body))
+        """(N, C, scale h, scale w): the logits where losses of pixels are taken."""
+        return at_loss(self.logits, self.scale)
 
 
 class PerPixel(FinetuneModule, ABC):
@@ -56,16 +51,22 @@ class PerPixel(FinetuneModule, ABC):
 
     @abstractmethod
     def loss_against(self, new: Maps, old: Maps, target: Tensor) -> Tensor:
-        """The whole loss of a batch after the first task; `target` (N, 2h, 2w) int64 columns or VOID."""
+        """The whole loss of a batch after the first task; `target` (N, H, W) int64 columns or VOID at `new.pixels`."""
+
+    def maps(self, model: FinetuneModule | Previous, features: Features) -> Maps:
+        """The maps of this model or the previous one, from features of its own encoder."""
+        body = model.embed(features)
+        levels = features.levels if model.network is not None else ()
+        return Maps(levels, body, model.classifier(body), self.loss_scale)
 
     def loss_on(self, batch: Batch) -> Tensor:
         """The base loss in the first task, then `loss_against` the model before the task."""
         features = self.features(batch)
-        new = maps_of(self, features)
+        new = self.maps(self, features)
         target = self.target(batch)
         if self.previous is None:
             return self.loss(new.logits, target)
-        old = maps_of(self.previous, self.previous.features(batch, features))
+        old = self.maps(self.previous, self.previous.features(batch, features))
         columns = to_columns(target, self.classifier.class_ids)
         return self.loss_against(new, old, labels_at(columns, new.pixels.shape[-2:]))
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from kc.methods.base import Batch, Context
 from kc.methods.finetune.losses import labels_at, to_columns
 from kc.methods.finetune.mib import start_as_background
-from kc.methods.finetune.per_pixel import Maps, PerPixel, maps_of
+from kc.methods.finetune.per_pixel import Maps, PerPixel
 from kc.methods.finetune.pod import pod_loss
 from kc.methods.finetune.previous import Previous
 from kc.methods.finetune.pseudo_labels import EntropyFilter, paint, valid_fraction, weighted_cross_entropy
@@ -49,9 +49,8 @@ class Plop(PerPixel):
         chooser = EntropyFilter(n_old, n_all, self.context.config.plop_entropy)
         for batch in batches:
             network = previous.network
-            pixels = maps_of(
-                previous, self.context.encode(batch) if network is None else network(batch["image"])
-            ).pixels
+            features = self.context.encode(batch) if network is None else network(batch["image"])
+            pixels = self.maps(previous, features).pixels
             target = to_columns(self.target(batch), self.classifier.class_ids)
             chooser.observe(pixels, self.unlabelled(labels_at(target, pixels.shape[-2:])))
         return chooser

@@ -48,7 +48,8 @@ class Ssul(PerPixel):
 
     def loss(self, logits: Tensor, target: Tensor) -> Tensor:
         """One sigmoid a class, against class ids."""
-        return pixel_binary_cross_entropy(at_loss(logits), to_columns(target, self.classifier.class_ids))
+        columns = to_columns(target, self.classifier.class_ids)
+        return pixel_binary_cross_entropy(at_loss(logits, self.loss_scale), columns)
 
     def loss_against(self, new: Maps, old: Maps, target: Tensor) -> Tensor:
         """One sigmoid a class, against labels and what the old model is sure of."""
