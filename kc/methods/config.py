@@ -11,7 +11,8 @@ class MethodOptions:
 
     Args:
         epochs: Epochs a task for methods that train.
-        lr: Learning rate of the head; a trained encoder gets a tenth.
+        lr: Learning rate of the head.
+        encoder_lr: Learning rate of a trained encoder, as a share of --lr.
         weight_decay: Weight decay of AdamW.
         train: What fine-tuning trains: head (the encoder stays frozen, its features are cached) or full (a copy of it
             is trained with the head).
@@ -31,6 +32,13 @@ class MethodOptions:
         wise_alpha: Share of the trained weights in the mixture of wise-ft; 1 is fine-tuning.
         lora_rank: Rank of the adapters of lora.
         lora_scope: grow (one adapter is trained in every task) or task (a new one a task, the old ones frozen).
+        ranpac_dim: Width of the random projection of ranpac; the paper's is 10000, which keeps 800 MB.
+        fecam_shrink: Share of the mean variance that fecam adds to each diagonal.
+        fecam_shrink_off: Share of the mean covariance that fecam adds off the diagonal.
+        fecam_tukey: Exponent of fecam's transform of features that are not negative; 1 changes nothing.
+        tip_alpha: Weight of the cache of tip-adapter beside the zero-shot logits.
+        tip_beta: Sharpness of the cache of tip-adapter.
+        tip_shots: Images a class in the cache of tip-adapter.
         k: Neighbours that vote.
         vote: Vote of the neighbours: plurality, distance, softmax or rank.
         tau: Temperature of the softmax vote.
@@ -52,6 +60,7 @@ class MethodOptions:
 
     epochs: int = 5
     lr: float = 2e-3
+    encoder_lr: float = 0.1
     weight_decay: float = 1e-4
     train: str = "head"
     decoder: str = "fpn"
@@ -68,6 +77,13 @@ class MethodOptions:
     wise_alpha: float = 0.5
     lora_rank: int = 8
     lora_scope: str = "grow"
+    ranpac_dim: int = 2000
+    fecam_shrink: float = 1.0
+    fecam_shrink_off: float = 0.0
+    fecam_tukey: float = 1.0
+    tip_alpha: float = 1.17
+    tip_beta: float = 1.0
+    tip_shots: int = 16
     k: int = 16
     vote: str = "softmax"
     tau: float = 0.07

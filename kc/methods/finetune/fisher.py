@@ -14,7 +14,7 @@ from kc.methods.base import Batch
 def diagonal_fisher(
     loss_of: Callable[[Batch], Tensor], parameters: Mapping[str, Tensor], batches: Iterable[Batch]
 ) -> dict[str, Tensor]:
-    """F = mean over samples of (d loss / d w)^2, of the shape of each parameter (Kirkpatrick et al. 2017, eq. 3).
+    """F = mean over samples of (d loss / d w)^2, of the shape of each parameter (Kirkpatrick et al. 2017).
 
     The gradient is taken of each sample alone: the square of a batch's mean gradient, which many frameworks take
     instead, is smaller by up to the batch size, because the gradients of samples cancel. One backward pass a sample

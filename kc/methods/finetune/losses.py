@@ -65,3 +65,29 @@ def distillation(logits: Tensor, old: Tensor, temperature: float) -> Tensor:
     p = F.log_softmax(logits / temperature, dim=1)
     q = F.log_softmax(old.detach() / temperature, dim=1)
     return F.kl_div(p, q, reduction="batchmean", log_target=True)
+
+
+def logit_distance(logits: Tensor, stored: Tensor) -> Tensor:
+    """Mean squared difference over the logits that were stored.
+
+    Args:
+        logits: (N, C).
+        stored: (N, C') with C' <= C, NaN where nothing was stored; no gradient flows into it.
+    """
+    known = ~stored.isnan()
+    difference = torch.where(known, logits[:, : stored.shape[1]] - stored.nan_to_num(), 0.0)
+    return difference.square().sum() / known.sum()
+
+
+def icarl_loss(logits: Tensor, target: Tensor, old: Tensor | None) -> Tensor:
+    """Binary cross entropy of each column, summed over columns, mean over N (Rebuffi et al. 2017, algorithm 3).
+
+    Args:
+        logits: (N, C).
+        target: (N,) int64 columns.
+        old: (N, C_old) logits of the old model: its sigmoids are the targets of the first C_old columns.
+    """
+    wanted = F.one_hot(target, logits.shape[1]).to(logits)
+    if old is not None:
+        wanted[:, : old.shape[1]] = old.detach().sigmoid()
+    return F.binary_cross_entropy_with_logits(logits, wanted, reduction="sum") / len(logits)

@@ -63,6 +63,11 @@ class FinetuneModule(L.LightningModule):
         """True when the encoder learns too."""
         return self.context.config.train == "full"
 
+    @property
+    def encoder_share(self) -> float:
+        """Learning rate of a trained encoder as a share of the head's."""
+        return self.context.config.encoder_lr
+
     # -- learning ---------------------------------------------------------------------------------------------------
 
     def start_task(self, task: Task) -> None:
@@ -136,12 +141,13 @@ class FinetuneModule(L.LightningModule):
         return loss
 
     def configure_optimizers(self) -> Any:
-        """AdamW with a cosine schedule over the task; the encoder, where it is trained, at a tenth of the rate."""
+        """AdamW with a cosine schedule over the task; the encoder, where it is trained, at a share of the rate."""
         config = self.context.config
         head = [*self.decoder.parameters(), *self.classifier.parameters()]
         groups: list[dict[str, Any]] = [{"params": head, "lr": config.lr}]
         if self.network is not None:
-            groups.append({"params": list(self.network.parameters()), "lr": config.lr / 10})
+            learns = [p for p in self.network.parameters() if p.requires_grad]
+            groups.append({"params": learns, "lr": config.lr * self.encoder_share})
         optimizer = torch.optim.AdamW(groups, weight_decay=config.weight_decay)
         steps = max(1, int(self.trainer.estimated_stepping_batches))
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kc.errors import KcError
 from kc.methods.base import Batch, Context
+from kc.methods.finetune.buffer import check_budget
 from kc.methods.finetune.module import FinetuneModule
 from kc.types import HIDDEN, VOID, Task
 
@@ -47,7 +47,7 @@ class Replay(FinetuneModule):
     """Fine-tuning with a class-balanced reservoir: every seen class may keep `exemplars // n_classes` images."""
 
     name = "replay"
-    beside = ("exemplars",)
+    beside: tuple[str, ...] = ("exemplars",)
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)
@@ -57,12 +57,7 @@ class Replay(FinetuneModule):
 
     def start_task(self, task: Task) -> None:
         """Refuse a budget that leaves a class without an image; forget the last task's candidates."""
-        n_classes = len(self._countable(task.seen_ids))
-        if self.context.config.exemplars < n_classes:
-            raise KcError(
-                f"replay: {self.context.config.exemplars} exemplars for {n_classes} classes; "
-                f"--exemplars must be at least the number of classes"
-            )
+        check_budget(self.name, self.context.config.exemplars, len(self._countable(task.seen_ids)))
         super().start_task(task)
         self._task, self._offered = task, {}
 
