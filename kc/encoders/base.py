@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -18,8 +19,8 @@ class Encoder(nn.Module, ABC):
     """A network that maps RGB images to `Features` and normalises its own input.
 
     Subclasses set the attributes, implement `forward` and register the network as a submodule. The result of
-    `forward` is differentiable; `encode` is the frozen view of the same network. `copy.deepcopy` gives an independent
-    copy for fine-tuning.
+    `forward` is differentiable; `encode` is the frozen view of the same network. `trainable_copy` gives an
+    independent copy for fine-tuning.
     """
 
     name: str
@@ -64,6 +65,10 @@ class Encoder(nn.Module, ABC):
                 module.training = True
         levels = tuple(torch.cat([p.levels[i] for p in parts]) for i in range(len(parts[0].levels)))
         return Features(torch.cat([p.pooled for p in parts]), levels, parts[0].strides)
+
+    def trainable_copy(self) -> Encoder:
+        """An independent copy to be fine-tuned; every parameter wants a gradient."""
+        return copy.deepcopy(self).requires_grad_(True)
 
     @property
     def fingerprint(self) -> str:

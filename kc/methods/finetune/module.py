@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -45,7 +44,7 @@ class FinetuneModule(L.LightningModule):
         config = context.config
         if config.train not in ("head", "full"):
             raise KcError(f"train={config.train!r}: expected 'head' or 'full'")
-        self.network: Encoder | None = copy.deepcopy(context.encoder).requires_grad_(True) if self.trains_all else None
+        self.network: Encoder | None = context.encoder.trainable_copy() if self.trains_all else None
         encoder = context.encoder
         if context.kind == "classification":
             self.decoder: nn.Module = nn.Identity()
