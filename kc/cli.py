@@ -57,6 +57,8 @@ CHOICES = {
     "setting": ("overlapped", "disjoint", "sequential", "partition"),
     "train": ("head", "full"),
     "decoder": ("fpn", "deeplabv3"),
+    "optimizer": ("adamw", "adam", "sgd"),
+    "schedule": ("cosine", "poly", "constant"),
     "fisher": ("empirical", "sampled"),
     "lora_scope": ("grow", "task"),
     "wandb": ("online", "offline", "disabled"),
@@ -99,12 +101,22 @@ def check(config: RunConfig) -> None:
         raise KcError(f"--seed {config.seed!r}: expected a whole number or several separated by commas") from error
     if min(seeds) < 0 or len(set(seeds)) < len(seeds):
         raise KcError(f"--seed {config.seed}: seeds must be different and not negative")
-    positive = ("epochs", "batch_size", "exemplars", "k", "devices", "tau", "lr")
+    for field in ("epochs", "lr"):
+        try:
+            values = [float(part) for part in str(getattr(config, field)).split(",")]
+        except ValueError as error:
+            raise KcError(f"{option(field)} {getattr(config, field)}: expected a number or several") from error
+        if min(values) <= 0 or (field == "epochs" and any(v % 1 for v in values)):
+            raise KcError(f"{option(field)} {getattr(config, field)}: every value must be above 0, epochs whole")
+    positive = ("batch_size", "exemplars", "k", "devices", "tau", "encoder_lr", "lora_rank", "ranpac_dim", "tip_shots",
+                "lwf_temperature", "si_damping")  # fmt: skip
     for field in positive:
         if getattr(config, field) <= 0:
             raise KcError(f"{option(field)} {getattr(config, field)}: must be above 0")
     manifest = load_manifest(config.benchmark)
     build_tasks(manifest, n_tasks(config), config.split, config.class_order)
+    if config.encoder.startswith("mlp:") and manifest.task_kind != "classification":
+        raise KcError(f"encoder {config.encoder} classifies images; {manifest.name} is {manifest.task_kind}")
     for name in config.method_names:
         if name in CLASSIFICATION_ONLY and manifest.task_kind != "classification":
             raise KcError(f"method {name!r} classifies images; {manifest.name} is {manifest.task_kind}: use knn")

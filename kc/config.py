@@ -20,7 +20,8 @@ class RunConfig(MethodOptions):
         setting: Which images and labels a task sees: overlapped, disjoint, sequential or partition.
         class_order: natural, shuffle:SEED, or a file with one class name a line.
         methods: Methods to compare, separated by commas.
-        encoder: Encoder: lite0, timm:MODEL[@FILE], torchvision:MODEL[@FILE] or open_clip:MODEL[@FILE].
+        encoder: Encoder: lite0, timm:MODEL[@FILE], torchvision:MODEL[@FILE], open_clip:MODEL[@FILE], or
+            mlp:WIDTHxDEPTH, a multilayer perceptron on grey pixels that has learned nothing (use it with --train full).
         base: Open-vocabulary base model that retrieval is fused with: none or conse.
         proposals: Where masks come from in segmentation: superpixels, felzenszwalb or oracle;
             default: what the benchmark recommends, else superpixels.

@@ -19,7 +19,7 @@ class Encoder(nn.Module, ABC):
     """A network that maps RGB images to `Features` and normalises its own input.
 
     Subclasses set the attributes, implement `forward` and register the network as a submodule. The result of
-    `forward` is differentiable; `encode` is the frozen view of the same network. `trainable_copy` gives an
+    `forward` is differentiable; `encode` is the frozen view of the same network. `to_train` gives an
     independent copy for fine-tuning.
     """
 
@@ -31,12 +31,18 @@ class Encoder(nn.Module, ABC):
     channels: tuple[int, ...]
     """Channels of each level."""
     pooled_dim: int
+    unit_pooled: bool = True
+    """Whether classifiers scale pooled features to one norm; False for a network that is trained from nothing."""
     preprocessing: tuple[float, ...]
     """Constants of the input normalisation, part of the fingerprint."""
 
     def __init__(self) -> None:
         super().__init__()
         self._fingerprint: tuple[tuple[tuple[int, int], ...], str] | None = None
+
+    def to_train(self) -> Encoder:
+        """An independent copy whose weights take gradients."""
+        return copy.deepcopy(self).requires_grad_(True)
 
     @abstractmethod
     def forward(self, images: Tensor) -> Features:
@@ -65,10 +71,6 @@ class Encoder(nn.Module, ABC):
                 module.training = True
         levels = tuple(torch.cat([p.levels[i] for p in parts]) for i in range(len(parts[0].levels)))
         return Features(torch.cat([p.pooled for p in parts]), levels, parts[0].strides)
-
-    def trainable_copy(self) -> Encoder:
-        """An independent copy to be fine-tuned; every parameter wants a gradient."""
-        return copy.deepcopy(self).requires_grad_(True)
 
     @property
     def fingerprint(self) -> str:

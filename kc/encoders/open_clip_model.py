@@ -51,7 +51,7 @@ class OpenClipEncoder(Encoder):
         pooled, level = self._run((images - mean) / std)
         return Features(pooled, (level,), self.strides)
 
-    def trainable_copy(self) -> OpenClipEncoder:
+    def to_train(self) -> OpenClipEncoder:
         """The image tower alone: the text tower would be copied, stored and counted, but never get a gradient."""
         tower = torch.nn.Module()
         tower.visual = copy.deepcopy(self.network.visual)

@@ -10,10 +10,14 @@ class MethodOptions:
     """What the command line and the methods share; each method reads its own.
 
     Args:
-        epochs: Epochs a task for methods that train.
-        lr: Learning rate of the head.
+        epochs: Epochs a task for methods that train; several separated by commas: the first task, the second ..., the
+            last one for all that follow.
+        lr: Learning rate of the head; several separated by commas as for --epochs.
         encoder_lr: Learning rate of a trained encoder, as a share of --lr.
-        weight_decay: Weight decay of AdamW.
+        optimizer: adamw, adam or sgd.
+        momentum: Momentum of sgd.
+        weight_decay: Weight decay.
+        schedule: Learning rate over the steps of a task: cosine, poly (power 0.9) or constant.
         train: What fine-tuning trains: head (the encoder stays frozen, its features are cached) or full (a copy of it
             is trained with the head).
         decoder: What reads the encoder's maps in segmentation: fpn (all levels) or deeplabv3 (torchvision's ASPP on the
@@ -58,10 +62,13 @@ class MethodOptions:
         ssul_threshold: Probability from which ssul believes the old model.
     """
 
-    epochs: int = 5
-    lr: float = 2e-3
+    epochs: int | str = 5
+    lr: float | str = 2e-3
     encoder_lr: float = 0.1
+    optimizer: str = "adamw"
+    momentum: float = 0.9
     weight_decay: float = 1e-4
+    schedule: str = "cosine"
     train: str = "head"
     decoder: str = "fpn"
     exemplars: int = 100
@@ -99,6 +106,15 @@ class MethodOptions:
     plop_entropy: str = "paper"
     plop_pod: str = "paper"
     ssul_threshold: float = 0.7
+
+
+def at_task(value: float | str, task: int) -> float:
+    """What a knob with one value a task says of task `task` (from 0): the last value holds for all that follow.
+
+    Raises ValueError for what is not numbers separated by commas.
+    """
+    values = [float(part) for part in str(value).split(",")]
+    return values[min(task, len(values) - 1)]
 
 
 @dataclass(frozen=True)

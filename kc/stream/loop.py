@@ -15,6 +15,7 @@ import torch
 
 from kc.errors import KcError, RunError
 from kc.methods.base import ContinualMethod
+from kc.methods.config import at_task
 from kc.stream.cost import CostMeter
 from kc.stream.evaluate import METRIC
 from kc.stream.forgetting_callback import Evaluator, ForgettingCallback
@@ -30,7 +31,8 @@ class TrainerOptions:
 
     accelerator: str = "auto"
     devices: int = 1
-    epochs: int = 5
+    epochs: int | str = 5
+    """Epochs a task: see `kc.methods.config.at_task`."""
 
 
 def quiet_lightning() -> None:
@@ -118,7 +120,7 @@ class MethodLoop:
             return L.Trainer(
                 accelerator=self.options.accelerator,
                 devices=self.options.devices,
-                max_epochs=self.options.epochs if learns else 1,
+                max_epochs=int(at_task(self.options.epochs, t)) if learns else 1,
                 logger=False,
                 enable_checkpointing=False,
                 enable_progress_bar=False,

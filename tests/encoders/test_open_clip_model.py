@@ -64,7 +64,7 @@ def test_both_towers_are_those_of_the_file(folder: Path) -> None:
 
 def test_a_copy_to_train_is_the_image_tower(folder: Path) -> None:
     encoder = load_encoder(f"open_clip:kc-tiny-vit@{folder / 'kc-tiny-vit.pt'}")
-    copied = encoder.trainable_copy()
+    copied = encoder.to_train()
     assert isinstance(copied, OpenClipEncoder)
     assert all(name.startswith("network.visual.") for name, _ in copied.named_parameters())
     images = torch.rand(1, 3, 32, 32)

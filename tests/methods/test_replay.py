@@ -17,7 +17,7 @@ from kc.types import HIDDEN, VOID, ClassInfo, Task, TaskKind
 
 
 def context(kind: TaskKind, exemplars: int) -> Context:
-    encoder = SimpleNamespace(pooled_dim=4, channels=(3, 5))
+    encoder = SimpleNamespace(pooled_dim=4, channels=(3, 5), unit_pooled=True)
     classes = {c: ClassInfo(c, str(c)) for c in (1, 2, 3)}
     config = MethodConfig(exemplars=exemplars)
     return Context(kind, classes, cast(Any, encoder), cast(Any, None), config, 0, Path())

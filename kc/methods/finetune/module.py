@@ -13,10 +13,12 @@ from torch.nn import functional as F
 from kc.encoders.base import Encoder
 from kc.errors import KcError
 from kc.methods.base import Batch, Context, as_map, semantic_from_scores
+from kc.methods.config import at_task
 from kc.methods.finetune.decoders import decoder_of
-from kc.methods.finetune.heads import GrowingClassifier
+from kc.methods.finetune.heads import GrowingClassifier, PooledVector
 from kc.methods.finetune.losses import at_loss, pixel_cross_entropy, to_columns
-from kc.methods.finetune.previous import Previous, embed
+from kc.methods.finetune.optim import make_optimizer, make_schedule
+from kc.methods.finetune.previous import Previous
 from kc.proposals.merge import semantic_to_panoptic
 from kc.types import HIDDEN, Features, Prediction, Task
 
@@ -44,18 +46,21 @@ class FinetuneModule(L.LightningModule):
         config = context.config
         if config.train not in ("head", "full"):
             raise KcError(f"train={config.train!r}: expected 'head' or 'full'")
-        self.network: Encoder | None = context.encoder.trainable_copy() if self.trains_all else None
+        self.network: Encoder | None = context.encoder.to_train() if self.trains_all else None
         encoder = context.encoder
         if context.kind == "classification":
-            self.decoder: nn.Module = nn.Identity()
+            self.decoder: nn.Module = PooledVector(encoder.unit_pooled)
             self.classifier = GrowingClassifier(encoder.pooled_dim)
         else:
+            if not encoder.channels:
+                raise KcError(f"encoder {encoder.name} gives no dense features: it classifies images only")
             self.decoder, width, self.loss_scale = decoder_of(config.decoder, encoder.channels)
             self.classifier = GrowingClassifier(width, pointwise=True)
             none_id = context.background_id
             self.none_id = HIDDEN if none_id is None else none_id
             self.classifier.grow([self.none_id])
         self.previous: Previous | None = None
+        self.task_index = 0
 
     @property
     def trains_all(self) -> bool:
@@ -71,6 +76,7 @@ class FinetuneModule(L.LightningModule):
 
     def start_task(self, task: Task) -> None:
         """Keep a frozen copy where the method wants one, then give every class of the task a column."""
+        self.task_index = task.index
         self.previous = Previous(self) if self.keeps_previous and task.index > 0 else None
         known = set(self.classifier.class_ids)
         self.classifier.grow([c for c in task.class_ids if c not in known])
@@ -88,8 +94,9 @@ class FinetuneModule(L.LightningModule):
         return self.context.encode(batch) if self.network is None else self.network(batch["image"])
 
     def embed(self, features: Features) -> Tensor:
-        """What the classifier reads: (N, D) of norm sqrt(D), or the decoder's map (N, D, h, w)."""
-        return embed(self.decoder, features, pointwise=self.classifier.pointwise)
+        """What the classifier reads: (N, D), or the decoder's map (N, D, h, w)."""
+        body: Tensor = self.decoder(features)
+        return body
 
     def logits(self, features: Features) -> Tensor:
         """(N, C) or (N, C, h, w) over the classifier's columns."""
@@ -140,16 +147,18 @@ class FinetuneModule(L.LightningModule):
         return loss
 
     def configure_optimizers(self) -> Any:
-        """AdamW with a cosine schedule over the task; the encoder, where it is trained, at a share of the rate."""
+        """The optimiser and the schedule of the task; the encoder, where it is trained, at a share of the rate."""
         config = self.context.config
+        rate = at_task(config.lr, self.task_index)
         head = [*self.decoder.parameters(), *self.classifier.parameters()]
-        groups: list[dict[str, Any]] = [{"params": head, "lr": config.lr}]
+        groups: list[dict[str, Any]] = [{"params": [p for p in head if p.requires_grad], "lr": rate}]
         if self.network is not None:
             learns = [p for p in self.network.parameters() if p.requires_grad]
-            groups.append({"params": learns, "lr": config.lr * self.encoder_share})
-        optimizer = torch.optim.AdamW(groups, weight_decay=config.weight_decay)
-        steps = max(1, int(self.trainer.estimated_stepping_batches))
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+            groups.append({"params": learns, "lr": rate * self.encoder_share})
+        optimizer = make_optimizer(groups, config)
+        schedule = make_schedule(optimizer, config, max(1, int(self.trainer.estimated_stepping_batches)))
+        if schedule is None:
+            return optimizer
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     # -- answering --------------------------------------------------------------------------------------------------
