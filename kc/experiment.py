@@ -80,7 +80,7 @@ def run(config: RunConfig, console: Console | None = None) -> Path:
                 data = data if seed == data.seed else open_data(config, seed)
                 shared = prepare(config, data)
                 fingerprints = check_fingerprints(folder, shared)
-                warm(shared, progress)
+                warm(config, shared, progress)
                 for name in config.method_names:
                     states.append(run_method(config, shared, name, seed, folder, progress))
     except KeyboardInterrupt:
@@ -188,23 +188,30 @@ def check_fingerprints(folder: Path, shared: Shared) -> dict[str, str]:
     return now
 
 
-def warm(shared: Shared, progress: RunProgress) -> None:
-    """Encode every image once before the clocks of the methods start: the first must not pay for the others."""
+def warm(config: RunConfig, shared: Shared, progress: RunProgress) -> None:
+    """Encode every image once before the clocks of the methods start: the first must not pay for the others.
+
+    Only what will be read: methods that train the encoder read no frozen features, and fine-tuning no proposals.
+    """
+    tuned = all(METHODS[name].startswith("kc.methods.finetune.") for name in config.method_names)
+    if tuned and config.train == "full":
+        return
+    partitions = None if tuned else shared.partitions
     splits: tuple[SplitName, ...] = ("train", "test")
     last = len(shared.data.tasks) - 1
     size = shared.data.manifest.input_size
     for split in splits:
-        loader = shared.data.loader(split, last, "seen", raw=shared.partitions is not None)
+        loader = shared.data.loader(split, last, "seen", raw=partitions is not None)
         ids = loader.dataset.sample_ids  # type: ignore[attr-defined]
         done = not shared.features.missing(ids, (size[0], size[1]))
-        if done and (shared.partitions is None or not shared.partitions.missing(ids)):
+        if done and (partitions is None or not partitions.missing(ids)):
             continue
         with progress.bar(f"encoding {split} images", len(ids), "images") as bar:
             for batch in loader:
                 shared.features.encode(batch["image"], list(batch["sample_id"]))
-                if shared.partitions is not None:
+                if partitions is not None:
                     for raw, sample_id in zip(batch["raw"], batch["sample_id"], strict=True):
-                        shared.partitions.propose(raw, sample_id)
+                        partitions.propose(raw, sample_id)
                 bar.advance(len(batch["sample_id"]))
         progress.line(f"encoded {len(ids)} {split} images once, for all methods")
 
