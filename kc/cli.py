@@ -51,6 +51,7 @@ NEEDS_BACKGROUND = {"mib", "plop", "ssul"}
 """Methods that read old classes into pixels labelled "none of the classes"."""
 NEEDS_BASE = {"zeroshot"}
 NEEDS_EXEMPLARS = {"replay", "er", "der++", "icarl"}
+ANSWERS_LATE = {"icarl"}
 NEEDS_PACKAGE = {"lora": ("peft", "lora")}
 """Method -> (package, extra that brings it)."""
 CHOICES = {
@@ -59,6 +60,7 @@ CHOICES = {
     "decoder": ("fpn", "deeplabv3"),
     "optimizer": ("adamw", "adam", "sgd"),
     "schedule": ("cosine", "poly", "constant"),
+    "precision": ("32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-true"),
     "fisher": ("empirical", "sampled"),
     "lora_scope": ("grow", "task"),
     "wandb": ("online", "offline", "disabled"),
@@ -109,11 +111,21 @@ def check(config: RunConfig) -> None:
         if min(values) <= 0 or (field == "epochs" and any(v % 1 for v in values)):
             raise KcError(f"{option(field)} {getattr(config, field)}: every value must be above 0, epochs whole")
     positive = ("batch_size", "exemplars", "k", "devices", "tau", "encoder_lr", "lora_rank", "ranpac_dim", "tip_shots",
-                "lwf_temperature", "si_damping")  # fmt: skip
+                "lwf_temperature", "si_damping", "accumulate")  # fmt: skip
     for field in positive:
         if getattr(config, field) <= 0:
             raise KcError(f"{option(field)} {getattr(config, field)}: must be above 0")
+    for field in ("weight_decay", "clip_grad", "patience"):
+        if getattr(config, field) < 0:
+            raise KcError(f"{option(field)} {getattr(config, field)}: must not be below 0")
+    for field in ("ema", "momentum"):
+        if not 0 <= getattr(config, field) < 1:
+            raise KcError(f"{option(field)} {getattr(config, field)}: must be at least 0 and below 1")
     manifest = load_manifest(config.benchmark)
+    if config.patience and config.ema:
+        raise KcError("--patience and --ema both choose the weights that a task ends with: give one of them")
+    if config.patience and "val" not in manifest.splits:
+        raise KcError(f"--patience needs a validation split; {manifest.name} has only {', '.join(manifest.splits)}")
     build_tasks(manifest, n_tasks(config), config.split, config.class_order)
     if config.encoder.startswith("mlp:") and manifest.task_kind != "classification":
         raise KcError(f"encoder {config.encoder} classifies images; {manifest.name} is {manifest.task_kind}")
@@ -133,6 +145,8 @@ def check(config: RunConfig) -> None:
                 f"{name}: --exemplars {config.exemplars} for the {n_classes} classes of {manifest.name}; "
                 f"it must be at least the number of classes"
             )
+        if config.patience and name in ANSWERS_LATE:
+            raise KcError(f"{name} can answer only when a task ends: it does not go with --patience")
         package, extra = NEEDS_PACKAGE.get(name, (None, None))
         if package is not None and importlib.util.find_spec(package) is None:
             raise MissingExtraError(f"{name} needs {package}: pip install 'kc-continual[{extra}]'")

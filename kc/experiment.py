@@ -242,7 +242,7 @@ def run_method(
     tracker = Tracker(config, folder, name, seed, settings)
     try:
         kind = shared.data.manifest.task_kind
-        options = TrainerOptions(config.accelerator, config.devices, config.epochs)
+        options = TrainerOptions(config.accelerator, config.devices, method_config)
         loop = MethodLoop(name, seed, make, shared.data, kind, place, options, progress, tracker.task)
         state, method = loop.run()
         if seed == config.seeds[0]:

@@ -62,7 +62,7 @@ def loop(name: str, place: Path, data: IncrementalDataModule, train: str, stop_a
             raise KeyboardInterrupt
 
     progress = RunProgress(Console(file=io.StringIO()))
-    return MethodLoop(name, 0, make, data, "classification", place, TrainerOptions("cpu", 1, 2), progress, publish)
+    return MethodLoop(name, 0, make, data, "classification", place, TrainerOptions("cpu", 1, config), progress, publish)
 
 
 @pytest.mark.parametrize("name", sorted(set(METHODS) - NEEDS_MORE))

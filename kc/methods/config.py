@@ -18,6 +18,12 @@ class MethodOptions:
         momentum: Momentum of sgd.
         weight_decay: Weight decay.
         schedule: Learning rate over the steps of a task: cosine, poly (power 0.9) or constant.
+        accumulate: Batches a step of the optimiser.
+        clip_grad: Norm to which gradients are clipped; 0 does not clip.
+        precision: Lightning's precision: 32-true, bf16-mixed, 16-mixed ...
+        ema: Decay of an exponential average of the weights, which replaces them when a task ends; 0 is off.
+        patience: Score the validation split after each epoch, keep the best weights of the task and stop after so many
+            epochs without a better score; 0 is off.
         train: What fine-tuning trains: head (the encoder stays frozen, its features are cached) or full (a copy of it
             is trained with the head).
         decoder: What reads the encoder's maps in segmentation: fpn (all levels) or deeplabv3 (torchvision's ASPP on the
@@ -69,6 +75,11 @@ class MethodOptions:
     momentum: float = 0.9
     weight_decay: float = 1e-4
     schedule: str = "cosine"
+    accumulate: int = 1
+    clip_grad: float = 0.0
+    precision: str = "32-true"
+    ema: float = 0.0
+    patience: int = 0
     train: str = "head"
     decoder: str = "fpn"
     exemplars: int = 100

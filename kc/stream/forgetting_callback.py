@@ -45,8 +45,15 @@ class Evaluator:
         """Score on task `task` alone, before it is learned, with its names added to the vocabulary."""
         return self._run(method, task, "task", device).of_task(self.stream.tasks[task])
 
-    def _run(self, method: ContinualMethod, task: int, scope: str, device: torch.device | None) -> Scores:
-        loader = self.stream.loader("test", task, scope, raw=method.needs_raw)
+    def validation(self, method: ContinualMethod, task: int, device: torch.device | None) -> float:
+        """Score of what the method trains on now (the task, or all that was seen), on the validation split."""
+        scores = self._run(method, task, method.train_scope, device, "val")
+        return scores.seen if method.train_scope == "seen" else scores.of_task(self.stream.tasks[task])
+
+    def _run(
+        self, method: ContinualMethod, task: int, scope: str, device: torch.device | None, split: str = "test"
+    ) -> Scores:
+        loader = self.stream.loader(split, task, scope, raw=method.needs_raw)
         module = cast(Any, method)
         was_training = module.training
         module.eval()

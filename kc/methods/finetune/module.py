@@ -143,7 +143,10 @@ class FinetuneModule(L.LightningModule):
         """One step on one batch; a loss that is not finite stops the run."""
         loss = self.loss_on(batch)
         if not torch.isfinite(loss):
-            raise KcError(f"{self.name}: the loss is {loss.item()} at step {self.global_step}; try a smaller --lr")
+            raise KcError(
+                f"{self.name}: the loss is {loss.item()} at step {self.global_step} of task {self.task_index + 1}; "
+                f"try a smaller --lr"
+            )
         return loss
 
     def configure_optimizers(self) -> Any:
