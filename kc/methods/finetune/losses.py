@@ -37,16 +37,31 @@ def vector_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
     return F.cross_entropy(logits, target, ignore_index=VOID)
 
 
+def labels_at(target: Tensor, size: Sequence[int]) -> Tensor:
+    """(N, H, W) int64 labels at `size` (h, w): the nearest cell, because labels are never interpolated."""
+    if tuple(target.shape[-2:]) == tuple(size):
+        return target
+    return F.interpolate(target[:, None].float(), size=tuple(size), mode="nearest-exact")[:, 0].long()
+
+
+def at_loss(logits: Tensor, scale: int) -> Tensor:
+    """Logits (N, C, h, w) at the resolution where losses of pixels are taken: (N, C, scale h, scale w), bilinear.
+
+    Logits of vectors (N, C) have no resolution and stay as they are.
+    """
+    if logits.ndim == 2:
+        return logits
+    return F.interpolate(logits, scale_factor=scale, mode="bilinear", align_corners=False)
+
+
 def pixel_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
     """Mean cross entropy over the pixels that are not VOID; zero (with a gradient) when there is none.
 
     Args:
         logits: (N, C, h, w).
-        target: (N, H, W) int64 columns or VOID; read at the logits' resolution by nearest neighbour, because labels
-            are never interpolated.
+        target: (N, H, W) int64 columns or VOID, read at the logits' resolution (`labels_at`).
     """
-    if target.shape[-2:] != logits.shape[-2:]:
-        target = F.interpolate(target[:, None].float(), size=logits.shape[-2:], mode="nearest-exact")[:, 0].long()
+    target = labels_at(target, logits.shape[-2:])
     valid = int((target != VOID).sum())
     if valid == 0:
         return logits.sum() * 0.0

@@ -5,13 +5,17 @@ from __future__ import annotations
 from torch import Tensor
 
 from kc.methods.base import Batch
-from kc.methods.finetune.losses import distillation
+from kc.methods.finetune.losses import at_loss, distillation
 from kc.methods.finetune.module import FinetuneModule
+from kc.methods.finetune.pixel_distillation import pixel_distillation
 from kc.types import Features
 
 
 class Lwf(FinetuneModule):
-    """The base loss + lambda * divergence of the old columns from the old model, on the images of the new task."""
+    """The base loss + lambda * divergence of the old columns from the old model, on the images of the new task.
+
+    Maps are distilled at every pixel, without temperature and with the strength of the segmentation literature.
+    """
 
     name = "lwf"
     keeps_previous = True
@@ -22,4 +26,6 @@ class Lwf(FinetuneModule):
             return None
         config = self.context.config
         old = self.previous.logits(self.previous.features(batch, features))
+        if self.context.kind != "classification":
+            return config.pixel_kd * pixel_distillation(at_loss(logits, self.loss_scale), at_loss(old, self.loss_scale))
         return config.lwf_lambda * distillation(logits[:, : old.shape[1]], old, config.lwf_temperature)

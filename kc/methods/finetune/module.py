@@ -8,14 +8,14 @@ from typing import Any
 import lightning as L
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from kc.encoders.base import Encoder
 from kc.errors import KcError
 from kc.methods.base import Batch, Context, as_map, semantic_from_scores
 from kc.methods.config import at_task
-from kc.methods.finetune.heads import FeaturePyramid, GrowingClassifier, PooledVector
-from kc.methods.finetune.losses import pixel_cross_entropy, to_columns, vector_cross_entropy
+from kc.methods.finetune.decoders import decoder_of
+from kc.methods.finetune.heads import GrowingClassifier, PooledVector
+from kc.methods.finetune.losses import at_loss, pixel_cross_entropy, to_columns, vector_cross_entropy
 from kc.methods.finetune.optim import make_optimizer, make_schedule
 from kc.methods.finetune.previous import Previous
 from kc.methods.regions import best, to_prediction, with_keys
@@ -40,6 +40,8 @@ class FinetuneModule(L.LightningModule):
 
     beside: tuple[str, ...] = ()
     """First names of the tensors that `state` holds beside the weights; a method reads its own in `load_state`."""
+    loss_scale = 1
+    """Resolution at which losses are taken, as a multiple of the decoder's (see `kc.methods.finetune.losses.at_loss`)."""
 
     def __init__(self, context: Context) -> None:
         super().__init__()
@@ -59,8 +61,8 @@ class FinetuneModule(L.LightningModule):
                 self.decoder = PooledVector(unit=True)
                 self.classifier = GrowingClassifier(self.regions.dim)
             elif encoder.channels:
-                self.decoder = FeaturePyramid(encoder.channels)
-                self.classifier = GrowingClassifier(self.decoder.width, pointwise=True)
+                self.decoder, width, self.loss_scale = decoder_of(config.decoder, encoder.channels)
+                self.classifier = GrowingClassifier(width, pointwise=True)
             else:
                 raise KcError(f"encoder {encoder.name} gives no dense features: it classifies images only")
             none_id = context.background_id
@@ -123,8 +125,7 @@ class FinetuneModule(L.LightningModule):
         columns = to_columns(target, self.classifier.class_ids)
         if not self.classifier.pointwise:
             return vector_cross_entropy(logits, columns)
-        up = F.interpolate(logits, scale_factor=2, mode="bilinear", align_corners=False)
-        return pixel_cross_entropy(up, columns)
+        return pixel_cross_entropy(at_loss(logits, self.loss_scale), columns)
 
     def target(self, batch: Batch) -> Tensor:
         """Class ids of a training batch: (N,), (N, H, W), or (M,) for M regions."""
@@ -150,7 +151,7 @@ class FinetuneModule(L.LightningModule):
         return loss if extra is None else loss + extra
 
     def task_batches(self) -> Iterator[Batch]:
-        """The training images of the task that is ending once more, on the module's device, for statistics."""
+        """The training images of the task once more, on the module's device, for statistics."""
         for batch in self.trainer.datamodule.train_dataloader():  # type: ignore[attr-defined]
             moved = {k: v.to(self.device) if isinstance(v, Tensor) else v for k, v in batch.items()}
             yield self.on_after_batch_transfer(moved, 0)
