@@ -41,7 +41,7 @@ class FinetuneModule(L.LightningModule):
     beside: tuple[str, ...] = ()
     """First names of the tensors that `state` holds beside the weights; a method reads its own in `load_state`."""
     loss_scale = 1
-    """Resolution at which losses are taken, as a multiple of the decoder's (see `kc.methods.finetune.losses.at_loss`)."""
+    """Resolution at which losses are taken, as a multiple of the decoder's: see `losses.at_loss`."""
 
     def __init__(self, context: Context) -> None:
         super().__init__()
