@@ -18,6 +18,8 @@ from kc.memory import manifest as manifests
 from kc.memory.diff import VersionDiff, difference
 from kc.memory.manifest import DeltaInfo, MemoryManifest, VersionInfo
 from kc.memory.names import wanted
+from kc.memory.plan import SearchOptions
+from kc.memory.planner import Planner
 from kc.memory.search import Search
 from kc.memory.segments import Segment, Table, read_delta
 from kc.memory.view import Columns, Ids, Names, View, as_ids
@@ -63,7 +65,18 @@ class Reader:
         self._segments: dict[str, Segment] = {}
         self._deltas: dict[str, tuple[Int64Array, npt.NDArray[Any]]] = {}
         self._columns: Columns | None = None
+        self._planner = Planner(root, SearchOptions())
         self._use(manifest, frozenset())
+
+    @property
+    def options(self) -> SearchOptions:
+        """How this memory is searched."""
+        return self._planner.options
+
+    def configure(self, options: SearchOptions) -> None:
+        """Search as `options` say from now on; the default is exact search of small memories, an index for large."""
+        self._planner = Planner(self.path, options)
+        self._searches.clear()
 
     def _use(self, manifest: MemoryManifest, trusted: Iterable[str]) -> None:
         """Show this state from now on; `trusted` names segments this process has just written."""
@@ -162,7 +175,7 @@ class Reader:
 
     def stats(self) -> dict[str, Any]:
         """Counts and sizes: rows (visible), rows_total (on disk), bytes (of all files), dim, fingerprint, classes,
-        versions (tasks), plan and its reason."""
+        versions (tasks), plan and its reason, index (its kind, rows, effort and measured recall) if one is in use."""
         view = self._view()
         return {
             "rows": view.n_visible,
@@ -172,8 +185,7 @@ class Reader:
             "fingerprint": self.fingerprint,
             "classes": len(np.unique(view.class_id[view.visible])),
             "versions": [v.task for v in self._manifest.versions],
-            "plan": "exact",
-            "reason": f"{view.n_visible:,} rows: exact search is the only plan of this version, whatever the size",
+            **self._planner.stats(view),
         }
 
     def ids(
@@ -272,7 +284,7 @@ class Reader:
             if search is None:
                 view = self._view(at)
                 mask = view.visible & (view.weight > 0) & view.match(class_id=chosen, task=steps, source=names)
-                search = Search(view, mask)
+                search = self._planner.search(view, mask)
                 self._searches[key] = search
                 if len(self._searches) > _CACHED:
                     self._searches.popitem(last=False)

@@ -15,6 +15,7 @@ from kc.memory.compact import compacted
 from kc.memory.lock import WriterLock
 from kc.memory.manifest import MemoryManifest, VersionInfo
 from kc.memory.names import hashed, new_salt
+from kc.memory.plan import SearchOptions
 from kc.memory.reader import Reader, same_encoder
 from kc.memory.segments import Table
 from kc.memory.writer import Writer
@@ -134,7 +135,7 @@ class Memory(Writer):
 
     def __reduce__(self) -> tuple[Any, ...]:
         """A copy in another process (a spawned DataLoader worker) is a reader of what is committed."""
-        return _reopen, (self.path, self.fingerprint)
+        return _reopen, (self.path, self.fingerprint, self.options)
 
     # -- upkeep -----------------------------------------------------------------------------------------------------
 
@@ -238,5 +239,7 @@ class Memory(Writer):
                 lock.release()
 
 
-def _reopen(path: Path, fingerprint: str) -> Memory:
-    return Memory.open(path, fingerprint)
+def _reopen(path: Path, fingerprint: str, options: SearchOptions) -> Memory:
+    memory = Memory.open(path, fingerprint)
+    memory.configure(options)
+    return memory
