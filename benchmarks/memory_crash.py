@@ -1,7 +1,7 @@
 """SIGKILL at random moments while a memory is changed: nothing acknowledged is lost, nothing half done is seen.
 
 A child process works through a seeded list of changes (add, retire, erase, reweight, relabel, compact, drop history,
-leave-one-out table) and says when each begins and ends; it is killed at a random time or before a random file
+leave-one-out table, index) and says when each begins and ends; it is killed at a random time or before a random file
 operation. A twin of plain dictionaries knows the memory after every change: what is found after the kill, at every
 version, key by key, must be the state after the last acknowledged change or after the one that was under way, and
 nothing else. A reader watches half of the children that are killed at a random time; it must see such states only.
@@ -29,8 +29,9 @@ from pathlib import Path
 
 import numpy as np
 
-from kc.errors import KcError, RunError
+from kc.errors import EmptyMemoryError, KcError, RunError
 from kc.memory import prune
+from kc.memory.plan import SearchOptions
 from kc.memory.rows import Memory
 from kc.types import Float32Array, Rows
 
@@ -101,6 +102,16 @@ def drop_history_twin(state: State, c: Change) -> None:
         state[max(tasks)] = dict(state[None])
 
 
+def index(memory: Memory, c: Change) -> None:
+    """Build and store an index, however small the memory is, and search by it."""
+    memory.configure(SearchOptions(index="ivf-sq8", exact_rows=0))
+    try:
+        with contextlib.suppress(EmptyMemoryError):
+            memory.search(keys_of(c)[:4], 3)
+    finally:
+        memory.configure(SearchOptions())
+
+
 def nothing(state: State, c: Change) -> None:
     """The twin of what changes no row."""
 
@@ -123,6 +134,7 @@ CHANGES: dict[str, tuple[Callable[[Memory, Change], object], Callable[[State, Ch
     ),
     "compact": (lambda m, c: m.compact(), nothing),
     "drop history": (lambda m, c: m.compact(history=False), drop_history_twin),
+    "index": (index, nothing),
     "leave one out": (lambda m, c: len(m) > 1 and prune.leave_one_out(m, 3, block_rows=64), nothing),
 }
 """Name -> what it does to a memory, and to its twin."""

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kc.errors import CorruptMemoryError, FingerprintError, RunError
-from kc.memory import files, maintain
+from kc.memory import files, index_files, maintain
 from kc.memory import manifest as manifests
 from kc.memory.diff import VersionDiff, difference
 from kc.memory.manifest import DeltaInfo, MemoryManifest, VersionInfo
@@ -298,7 +298,11 @@ class Reader:
         Returns {"files", "bytes", "rows", "orphans"}; orphans (left by a crash, harmless) are relative paths.
         Raises CorruptMemoryError naming every file that does not fit.
         """
-        return maintain.verify(self.path, self._manifest)
+        report = maintain.verify(self.path, self._manifest)
+        wrong = index_files.check(self.path)
+        if wrong:
+            raise CorruptMemoryError("; ".join(wrong))
+        return report
 
 
 def same_encoder(root: Path, manifest: MemoryManifest, fingerprint: str | None) -> None:

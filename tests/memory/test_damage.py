@@ -14,6 +14,7 @@ import pytest
 from kc.errors import CorruptMemoryError, RunError
 from kc.memory import manifest as manifests
 from kc.memory import prune
+from kc.memory.plan import SearchOptions
 from kc.memory.rows import Memory
 from kc.types import Rows
 
@@ -62,9 +63,11 @@ def test_compacted_and_derived_files_are_checked_too(closed: Path) -> None:
         memory.compact()
         prune.leave_one_out(memory, 3, block_rows=10)
         prune.leave_one_out(memory, 3, at=1)
+        memory.configure(SearchOptions(index="ivf-sq8", exact_rows=0))
+        memory.search(np.eye(8), 3)
     rng = np.random.default_rng(0)
     names = data_files(closed)
-    assert len(names) == 11 + 3 + 1 + 3 + 1  # segment, deltas, manifest, blocks of now and of the version
+    assert len(names) == 11 + 3 + 1 + 3 + 1 + 2  # segment, deltas, manifest, blocks of now and of the version, index
     for path in names:
         at = int(rng.integers(path.stat().st_size))
         flip(path, at)
