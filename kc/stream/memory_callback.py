@@ -9,8 +9,6 @@ from typing import Any
 
 import lightning as L
 
-from kc.memory.distributed import gather_rows, on_rank_0
-from kc.memory.rows import Memory
 from kc.methods.retrieval.module import RetrievalModule
 
 
@@ -24,26 +22,11 @@ class MemoryCallback(L.Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Stage what the method saw in this batch; of several processes, what all of them saw, on rank 0."""
-        if not isinstance(pl_module, RetrievalModule) or not pl_module.remembers:
-            return
-        staged, pl_module.staged = pl_module.staged, []
-        if trainer.world_size > 1:
-            staged = gather_rows(staged)
-        for rows in staged:
-            self._memory(pl_module).add(rows, self.task)
+        """Stage what the method saw in this batch."""
+        if isinstance(pl_module, RetrievalModule) and pl_module.remembers:
+            pl_module.store(self.task, trainer.world_size)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Commit the task, also when it brought no row: the version must exist to be replayed."""
-        if not isinstance(pl_module, RetrievalModule) or not pl_module.remembers:
-            return
-        if trainer.world_size == 1:
-            self.new_rows = self._memory(pl_module).commit(self.task)
-            return
-        self.new_rows = on_rank_0(lambda: self._memory(pl_module).commit(self.task))
-        if not trainer.is_global_zero:
-            pl_module.reopen()
-
-    def _memory(self, pl_module: RetrievalModule) -> Memory:
-        assert pl_module.memory is not None
-        return pl_module.memory
+        if isinstance(pl_module, RetrievalModule) and pl_module.remembers:
+            self.new_rows = pl_module.commit(self.task, trainer.world_size)
