@@ -139,7 +139,7 @@ def filtered(data: Synthetic, memory: Memory) -> Iterator[Figure]:
             yield Figure(f"{what}: x unfiltered", ratio, "x", "<=1.1")
 
 
-def retire(data: Synthetic, root: Path) -> Iterator[Figure]:
+def retire(data: Synthetic, memory: Memory) -> Iterator[Figure]:
     """Retire 1000 rows, then a class; then search with holes everywhere."""
     spent: list[float] = []
     fsync = os.fsync
@@ -147,27 +147,26 @@ def retire(data: Synthetic, root: Path) -> Iterator[Figure]:
     def timed(fd: int) -> None:
         spent.append(seconds(lambda: fsync(fd)))
 
-    with Memory.open(root, write=True) as memory:
-        memory.configure(SearchOptions(index="exact"))
-        queries = data.queries(100)
-        memory.search(queries, 16)
-        whole = least(lambda: memory.search(queries, 16), 3)
-        rng = np.random.default_rng(0)
-        chosen = rng.choice(len(memory), 1000, replace=False)
-        os.fsync = timed
-        try:
-            took = seconds(lambda: memory.remove(chosen))
-            note = f"{1e3 * took:.3g} ms with {len(spent)} fsyncs"
-            yield Figure("retire 1000 ids, without fsync", 1e3 * (took - sum(spent)), "ms", "<=10", note)
-            spent.clear()
-            took = seconds(lambda: memory.remove(class_id=[data.classes // 2]))
-            note = f"{1e3 * took:.3g} ms with {len(spent)} fsyncs"
-            yield Figure("retire a class, without fsync", 1e3 * (took - sum(spent)), "ms", "<=10", note)
-        finally:
-            os.fsync = fsync
-        memory.search(queries, 16)
-        holes = least(lambda: memory.search(queries, 16), 3)
-        yield Figure("search with 1000 holes, batch 100: x before", holes / whole, "x", "<=1.1")
+    memory.configure(SearchOptions(index="exact"))
+    queries = data.queries(100)
+    memory.search(queries, 16)
+    whole = least(lambda: memory.search(queries, 16), 3)
+    rng = np.random.default_rng(0)
+    chosen = rng.choice(len(memory), 1000, replace=False)
+    os.fsync = timed
+    try:
+        took = seconds(lambda: memory.remove(chosen))
+        note = f"{1e3 * took:.3g} ms with {len(spent)} fsyncs"
+        yield Figure("retire 1000 ids, without fsync", 1e3 * (took - sum(spent)), "ms", "<=10", note)
+        spent.clear()
+        took = seconds(lambda: memory.remove(class_id=[data.classes // 2]))
+        note = f"{1e3 * took:.3g} ms with {len(spent)} fsyncs"
+        yield Figure("retire a class, without fsync", 1e3 * (took - sum(spent)), "ms", "<=10", note)
+    finally:
+        os.fsync = fsync
+    memory.search(queries, 16)
+    holes = least(lambda: memory.search(queries, 16), 3)
+    yield Figure("search with 1000 holes, batch 100: x before", holes / whole, "x", "<=1.1")
 
 
 def voting(data: Synthetic, memory: Memory) -> Iterator[Figure]:
@@ -292,7 +291,7 @@ def measure(rows: int, dim: int, folder: Path, parts: list[str], quick: bool, ma
 
     print(f"-- {rows:,} rows x {dim}, load {os.getloadavg()[0]:.1f}")
     keep(build(data, root, machine))
-    memory = Memory.open(root)
+    memory = Memory.open(root, write=True)  # only a writer stores an index
     if "exact" in parts:
         keep(exact(data, memory, quick))
     if "vote" in parts:
@@ -304,7 +303,8 @@ def measure(rows: int, dim: int, folder: Path, parts: list[str], quick: bool, ma
     if "gpu" in parts and torch.cuda.is_available():
         keep(gpu(data, memory))
     if "retire" in parts:
-        keep(retire(data, root))
+        keep(retire(data, memory))
+    memory.close()
     shutil.rmtree(root)
     return figures
 

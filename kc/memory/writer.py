@@ -177,6 +177,10 @@ class Writer(Reader):
             raise ValueError("class ids must be at least 0")
         self._change("relabels", wanted, values)
 
+    @property
+    def _writes(self) -> bool:
+        return self._lock is not None and os.getpid() == self._pid
+
     def _writer(self) -> None:
         """RunError unless this memory was opened for writing, by this process."""
         if self._lock is None:

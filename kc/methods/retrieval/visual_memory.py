@@ -5,15 +5,16 @@ Everything that is learned is a row of the memory: key embedding, class, sample,
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from kc.errors import RunError
 from kc.memory.distributed import process_rank
 from kc.memory.fuse import knn_clip
-from kc.memory.manifest import POINTER
 from kc.memory.rows import Memory
 from kc.memory.vote import decide, vote
 from kc.methods.base import Batch, Context
@@ -40,8 +41,9 @@ class VisualMemory(RetrievalModule):
         if process_rank() == 0:
             dim = context.encoder.pooled_dim if context.kind == "classification" else self.regions.dim
             self.memory = Memory.open_or_create(self._path, dim=dim, fingerprint=self._fingerprint(), write=True)
-        elif (self._path / POINTER).exists():
-            self.reopen()
+        else:
+            with contextlib.suppress(RunError):  # rank 0 may not have made it yet; its first commit opens it here
+                self.reopen()
 
     def reopen(self) -> None:
         """Read the newest commit of rank 0."""
