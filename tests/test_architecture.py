@@ -18,7 +18,7 @@ BASE = {"types", "errors"}
 ARROWS = {
     "types": set(),
     "errors": set(),
-    "config": set(),
+    "config": {"methods.config"},
     "data": BASE,
     "encoders": BASE,
     "proposals": BASE,

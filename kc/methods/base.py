@@ -5,44 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
 
 from kc.encoders.base import Encoder
 from kc.encoders.cache import FeatureCache
+from kc.methods.config import MethodConfig
 from kc.openvocab.base import OpenVocabulary
-from kc.proposals.cache import PartitionCache
-from kc.proposals.oracle import partition_from
-from kc.types import ClassInfo, Features, Prediction, Segments, Task, TaskKind
+from kc.types import ClassInfo, Features, Prediction, Task, TaskKind
+
+if TYPE_CHECKING:
+    from kc.methods.regions import RegionEncoder
 
 Batch = Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class MethodConfig:
-    """The knobs of all methods; each reads its own. Recorded as it stands in every result."""
-
-    epochs: int = 5
-    lr: float = 2e-3
-    weight_decay: float = 1e-4
-    train: str = "head"
-    """`head`: the encoder is frozen and its features are cached; `full`: a copy of it is trained with the head."""
-    exemplars: int = 100
-    """Images that `replay` may keep in all."""
-    k: int = 16
-    vote: str = "softmax"
-    tau: float = 0.07
-    alpha: float = 2.0
-    fuse_lambda: float = 0.7
-    """Weight of the retrieval opinion where a base model is fused (kNN-CLIP's lambda; the value is ours)."""
-    fuse_threshold: float = 1.01
-    """The base is left alone where its best probability reaches this (kNN-CLIP's T; above 1 always fuses)."""
-    keys: str = "pooled"
-    """How a region becomes a key: `pooled` or `masked` (see `kc.methods.regions.KEYS`)."""
-    purity: float = 0.5
-    """Share of a proposal's pixels that must be labelled as one class for it to become a row."""
 
 
 @dataclass
@@ -57,7 +34,8 @@ class Context:
     seed: int
     folder: Path
     """Where this method keeps its files (its memory, its checkpoints)."""
-    partitions: PartitionCache | None = None
+    regions: RegionEncoder | None = None
+    """Proposals and their keys, shared by all methods; None in classification."""
     base: OpenVocabulary | None = None
 
     @property
@@ -77,21 +55,6 @@ class Context:
     def encode(self, batch: Batch) -> Features:
         """Frozen features of a batch, from the cache where it has them."""
         return self.features.encode(batch["image"], list(batch["sample_id"]))
-
-    @property
-    def proposals_key(self) -> str:
-        """What makes the regions: name and settings of the proposer, or `oracle`."""
-        return "oracle" if self.partitions is None else self.partitions.proposer.key
-
-    def segments(self, batch: Batch, row: int) -> Segments:
-        """Proposals for one image of a batch, at its original size, from the cache where it has them.
-
-        Without a proposer the true segments are the regions (`--proposals oracle`), as far as labels may be seen.
-        """
-        if self.partitions is None:
-            known = next(k for k in ("panoptic_raw", "labels_raw", "panoptic", "semantic") if k in batch)
-            return partition_from(batch[known][row])
-        return self.partitions.propose(batch["raw"][row], batch["sample_id"][row])
 
 
 class ContinualMethod(Protocol):

@@ -62,6 +62,20 @@ def test_both_towers_are_those_of_the_file(folder: Path) -> None:
     torch.testing.assert_close(encoder.encode_text(["a cat", "a dog"]), wanted)
 
 
+def test_a_copy_to_train_is_the_image_tower(folder: Path) -> None:
+    encoder = load_encoder(f"open_clip:kc-tiny-vit@{folder / 'kc-tiny-vit.pt'}")
+    copied = encoder.to_train()
+    assert isinstance(copied, OpenClipEncoder)
+    assert all(name.startswith("network.visual.") for name, _ in copied.named_parameters())
+    images = torch.rand(1, 3, 32, 32)
+    assert torch.equal(copied.encode(images).pooled, encoder.encode(images).pooled)
+    with torch.no_grad():
+        next(copied.parameters()).add_(1)
+    assert not torch.equal(copied.encode(images).pooled, encoder.encode(images).pooled)
+    assert encoder.network.transformer is not None
+    assert all(p.requires_grad for p in copied.parameters())
+
+
 def test_missing_or_foreign_weights_are_one_clear_error(folder: Path) -> None:
     with pytest.raises(MissingExtraError, match="no such file"):
         load_encoder(f"open_clip:kc-tiny-vit@{folder / 'none.pt'}")
@@ -76,3 +90,10 @@ def test_missing_or_foreign_weights_are_one_clear_error(folder: Path) -> None:
 def test_unknown_model() -> None:
     with pytest.raises(UnknownNameError, match="Did you mean 'ViT-B-32'"):
         load_encoder("open_clip:ViT-B32")
+
+
+def test_weights_with_quickgelu_need_the_quickgelu_model() -> None:
+    """Known before anything is downloaded; OpenAI's are the first weights of ViT-B-16."""
+    for name in ("open_clip:ViT-B-16@openai", "open_clip:ViT-B-16"):
+        with pytest.raises(UnknownNameError, match="use open_clip:ViT-B-16-quickgelu@openai"):
+            load_encoder(name)
