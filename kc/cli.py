@@ -48,6 +48,8 @@ METHODS: dict[str, str] = {
 """Every method by its name on the command line: `module:class`."""
 
 CLASSIFICATION_ONLY = {"ncm", "ranpac", "fecam", "tip-adapter", "linear-probe", "er", "der++", "icarl"}
+ONE_DEVICE = {"ncm", "ranpac", "fecam", "tip-adapter"}
+"""Methods that count over all samples of a task, which several processes would each see a part of."""
 PIXELS_ONLY = {"ilt", "mib", "plop", "ssul"}
 NEEDS_BACKGROUND = {"mib", "plop", "ssul"}
 """Methods that read old classes into pixels labelled "none of the classes"."""
@@ -136,6 +138,8 @@ def check(config: RunConfig) -> None:
     for name in config.method_names:
         if name in CLASSIFICATION_ONLY and manifest.task_kind != "classification":
             raise KcError(f"method {name!r} classifies images; {manifest.name} is {manifest.task_kind}: use knn")
+        if name in ONE_DEVICE and config.devices > 1:
+            raise KcError(f"method {name!r} learns on one device: use --devices 1, or knn")
         if name in PIXELS_ONLY and manifest.task_kind == "classification":
             raise KcError(f"method {name!r} labels pixels; {manifest.name} is classification: use lwf, ewc or replay")
         if name in NEEDS_BACKGROUND and manifest.task_kind == "panoptic" and manifest.background_id is None:

@@ -25,6 +25,7 @@ from kc.encoders.base import Encoder
 from kc.encoders.cache import FeatureCache
 from kc.encoders.load import load_encoder
 from kc.errors import RunError
+from kc.memory.distributed import process_rank
 from kc.methods.base import Context, ContinualMethod
 from kc.methods.config import MethodConfig
 from kc.methods.finetune.module import FinetuneModule
@@ -45,6 +46,9 @@ from kc.stream.resume import MethodState
 from kc.tracking import Tracker
 from kc.types import SplitName
 
+RUN_FOLDER = "KC_RUN_FOLDER"
+"""Environment variable by which the processes of one run on several devices find their folder."""
+
 
 @dataclasses.dataclass
 class Shared:
@@ -64,9 +68,14 @@ def run(config: RunConfig, console: Console | None = None) -> Path:
     """
     console = console or Console()
     quiet_lightning()
+    if process_rank():
+        # Lightning started this process with the same command: it learns with the first and writes nothing.
+        config = dataclasses.replace(config, resume=Path(os.environ[RUN_FOLDER]), wandb="disabled")
+        console = Console(quiet=True)
     config = with_recommended(config, load_manifest(config.benchmark))
     data = open_data(config)
     folder = config.resume or new_folder(config)
+    os.environ[RUN_FOLDER] = str(folder)
     kind = data.manifest.task_kind
     console.print(
         f"{data.manifest.name}: {len(data.classes)} classes in {len(data.tasks)} tasks, setting {data.setting}, "
@@ -89,6 +98,8 @@ def run(config: RunConfig, console: Console | None = None) -> Path:
     except KeyboardInterrupt:
         console.print(f"go on after the last finished task with: kc run --resume {folder}", soft_wrap=True)
         raise
+    if process_rank():
+        return folder
     results = build_results(
         states,
         benchmark=data.manifest.name,
@@ -257,7 +268,7 @@ def run_method(
         options = TrainerOptions(config.accelerator, config.devices, method_config)
         loop = MethodLoop(name, seed, make, shared.data, kind, place, options, progress, tracker.task)
         state, method = loop.run()
-        if seed == config.seeds[0]:
+        if seed == config.seeds[0] and not process_rank():
             save_examples(folder / "examples", shared.data, method, name)
         method.close()
         tasks = [t.class_names for t in shared.data.tasks]

@@ -1,4 +1,7 @@
-"""Index files: derived from the rows, checked before they are read, replaced by rename, never the truth."""
+"""Index files: derived from the rows, checked before they are read, replaced by rename, never the truth.
+
+Only the writer of a memory stores and removes them: what a reader left behind could outlive an erase.
+"""
 
 from __future__ import annotations
 
@@ -54,10 +57,10 @@ def save(root: Path, index: Index) -> None:
         )
 
 
-def load(root: Path, kind: str, segments: tuple[str, ...], dim: int) -> Index | None:
+def load(root: Path, kind: str, segments: tuple[str, ...], dim: int, writes: bool) -> Index | None:
     """The stored index of these segments, or of the most of them that it was made for; None if there is none.
 
-    A file that is not what its description says is dropped with a warning.
+    A file that is not what its description says is passed over with a warning, and removed by who `writes`.
     """
     stored = []
     for description in sorted((root / DERIVED).glob(f"*/{kind}.json")):
@@ -67,17 +70,17 @@ def load(root: Path, kind: str, segments: tuple[str, ...], dim: int) -> Index | 
             if prefix == segments[: len(prefix)]:
                 stored.append((len(prefix), description, body))
         except (OSError, ValueError, KeyError, TypeError) as error:
-            _drop(description, error)
+            _refuse(description, error, writes)
     for _, description, body in sorted(stored, key=lambda s: s[0], reverse=True):
         try:
             return _read(description, body, kind, dim)
         except (OSError, ValueError, KeyError, TypeError, RuntimeError, CorruptMemoryError) as error:
-            _drop(description, error)
+            _refuse(description, error, writes)
     return None
 
 
 def prune(root: Path, keep: Path) -> None:
-    """Remove the indexes of older states; for the writer."""
+    """Remove the indexes of older states."""
     for description in (root / DERIVED).glob("*/*.json"):
         if description.parent != keep and description.with_suffix(".faiss").exists():
             _remove(description)
@@ -133,24 +136,22 @@ def _read(description: Path, body: dict[str, Any], kind: str, dim: int) -> Index
     )
 
 
-def _drop(description: Path, error: Exception) -> None:
+def _refuse(description: Path, error: Exception, writes: bool) -> None:
     warnings.warn(
         f"{description.with_suffix('.faiss')} is not an index of this memory and is built again: {error}",
         RuntimeWarning,
         stacklevel=2,
     )
-    _remove(description)
+    if writes:
+        _remove(description)
 
 
 def _remove(description: Path) -> None:
-    """Description first: without it the index is nothing. A reader without permission leaves both."""
-    try:
-        description.unlink(missing_ok=True)
-        description.with_suffix(".faiss").unlink(missing_ok=True)
-        if not any(description.parent.iterdir()):
-            description.parent.rmdir()
-    except OSError:
-        return
+    """Description first: without it the index is nothing."""
+    description.unlink(missing_ok=True)
+    description.with_suffix(".faiss").unlink(missing_ok=True)
+    if not any(description.parent.iterdir()):
+        description.parent.rmdir()
 
 
 def _ref(path: Path) -> files.FileRef:

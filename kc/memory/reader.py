@@ -69,6 +69,11 @@ class Reader:
         self._use(manifest, frozenset())
 
     @property
+    def _writes(self) -> bool:
+        """Whether this object may change files of the memory."""
+        return False
+
+    @property
     def options(self) -> SearchOptions:
         """How this memory is searched."""
         return self._planner.options
@@ -284,7 +289,7 @@ class Reader:
             if search is None:
                 view = self._view(at)
                 mask = view.visible & (view.weight > 0) & view.match(class_id=chosen, task=steps, source=names)
-                search = self._planner.search(view, mask)
+                search = self._planner.search(view, mask, self._writes)
                 self._searches[key] = search
                 if len(self._searches) > _CACHED:
                     self._searches.popitem(last=False)

@@ -110,8 +110,9 @@ class MethodLoop:
                 raise KeyboardInterrupt from stop
         if trainer.interrupted:
             raise KeyboardInterrupt
-        save_checkpoint(self.folder, t, *method.state())
-        state.save(self.folder)
+        if trainer.is_global_zero:
+            save_checkpoint(self.folder, t, *method.state())
+            state.save(self.folder)
         self._line(state, t, text)
 
     def _trainer(
