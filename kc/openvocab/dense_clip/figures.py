@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -85,7 +85,7 @@ def norm_profile(model: DenseClip, path: Path) -> None:
     _save(figure, path)
 
 
-def similarity_lines(rows: dict[str, Sequence[Similarity]], path: Path) -> None:
+def similarity_lines(rows: Mapping[str, Sequence[Similarity]], path: Path) -> None:
     """In-in (solid) and in-out (dashed) similarity of value embeddings over the blocks, one colour a model."""
     figure = Figure(figsize=(4.6, 3.0), layout="constrained")
     ax = figure.subplots()
