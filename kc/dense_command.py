@@ -36,6 +36,7 @@ from kc.openvocab.dense_clip.figures import (
     save_attention,
     similarity_lines,
 )
+from kc.openvocab.dense_clip.layers import calibration_images, find
 from kc.openvocab.dense_clip.model import DenseClip
 from kc.openvocab.dense_clip.options import DenseOptions
 from kc.openvocab.dense_clip.published import PUBLISHED, table_name, verdict
@@ -270,15 +271,25 @@ def _look(config: DenseConfig, console: Console) -> int:
     """Figures of one image, and its attention as tensors where wanted."""
     if config.image is None:
         raise KcError("task look needs an image: --image FILE")
-    (row,) = config.listed("rows")
+    row, *others = config.listed("rows")
+    if others:
+        raise KcError(f"task look takes one row, got {config.rows}")
     clip = _clip(config)
-    segmenter = _base(config, clip, row, None).segmenter
+    base = _base(config, clip, row, None)
+    segmenter = base.segmenter
+    console.print(base.key, highlight=False, soft_wrap=True)
     path = config.image.expanduser().absolute()
     picture = read_image(path.parent, path.name)
     pixels = resized(picture, segmenter.protocol.short_side, segmenter.protocol.max_long).to(config.device)
     images = segmenter.normalised(pixels)[None]
     made = [config.out / f"global-tokens-{path.stem}.png", config.out / f"norms-{clip.architecture}.png"]
     global_tokens(segmenter.model, images, picture, made[0])
+    found = find(clip.network.visual, calibration_images(clip.size, clip.preprocessing).to(config.device))
+    table = Table("block", "entropy of attention columns", "z of the strongest channel")
+    for layer, (entropy, z) in enumerate(zip(found.entropy, found.z, strict=True)):
+        table.add_row(str(layer), f"{entropy:.4f}", f"{z:.1f}")
+    console.print(table)
+    console.print(f"found by themselves: fuse {found.fuse_layers}, suppress {found.cs_layers}", highlight=False)
     norm_profile(segmenter.model, made[1])
     if config.save_attention is not None:
         save_attention(segmenter.model, images, config.save_attention, segmenter.proxy_features(images))
@@ -293,12 +304,12 @@ def _look(config: DenseConfig, console: Console) -> int:
 
 def _show(found: Sequence[Measured], console: Console) -> None:
     table = Table()
-    for title in ("row", "benchmark", "mIoU", "published", "verdict", "pixels", "images", "s/image"):
-        table.add_column(title, no_wrap=title != "benchmark")
+    for title in ("row", "benchmark", "mIoU", "published", "verdict", "images", "s/image"):
+        table.add_column(title, no_wrap=title != "row")
     for m in found:
         pace = m.seconds / m.images if m.images else math.nan
-        numbers = ["–" if math.isnan(v) else f"{v:.1f}" for v in (m.miou, m.published, m.pixel_accuracy)]
-        table.add_row(m.label, m.benchmark, numbers[0], numbers[1], m.verdict, numbers[2], str(m.images), f"{pace:.2f}")
+        numbers = ["–" if math.isnan(v) else f"{v:.1f}" for v in (m.miou, m.published, pace)]
+        table.add_row(m.label, m.benchmark, numbers[0], numbers[1], m.verdict, str(m.images), numbers[2])
     console.print(table)
 
 

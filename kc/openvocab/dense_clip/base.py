@@ -108,7 +108,7 @@ def build(
     row, _ = resolve(
         row_of(row_name, options, clip.architecture),
         clip.network.visual,
-        lambda: calibration_images(clip.size, clip.preprocessing),
+        lambda: calibration_images(clip.size, clip.preprocessing).to(next(clip.parameters()).device),
     )
     protocol = protocol_of(row_name, options)
     bank = TextBank(clip, protocol.templates, options.cache)

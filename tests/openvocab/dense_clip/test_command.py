@@ -143,7 +143,10 @@ def test_look(tmp_path: Path, tiny_clip: str, capsys: pytest.CaptureFixture[str]
         assert file.metadata()["grid"] == "6x9"
         assert file.get_tensor("attention_00").shape == (1, 2, 1 + 6 * 9, 1 + 6 * 9)
     assert {p.name for p in (tmp_path / "out").iterdir()} == {"global-tokens-a.png", "norms-kc-tiny-clip.png"}
-    assert capsys.readouterr().out.count("written: ") == 3
+    said = capsys.readouterr().out
+    assert said.count("written: ") == 3
+    assert "gclip: amf" in said
+    assert "found by themselves: fuse (" in said
 
 
 @pytest.mark.parametrize(
@@ -153,6 +156,7 @@ def test_look(tmp_path: Path, tiny_clip: str, capsys: pytest.CaptureFixture[str]
         (["--rows", "gklip"], "Did you mean 'gclip'"),
         (["--precision", "fp8"], "unknown precision"),
         (["--task", "look"], "--image FILE"),
+        (["--task", "look", "--image", "x", "--rows", "clip,sclip"], "takes one row"),
         (["--rows", "clip,naclip", "--head-mode", "averaged"], "--head-mode: for row gclip"),
         (["--rows", "proxyclip"], "--proxy timm:"),
         (["--benchmarks", "digits"], "labels of whole images"),
