@@ -80,7 +80,8 @@ class Segmenter:
         """What the network says of `image` (H, W, 3) uint8 RGB, whatever the names will be."""
         p = self.protocol
         pixels = resized(image, p.short_side, p.max_long).to(self.device)
-        rows, columns = (axis(n, p.crop, p.stride, p.pad_to) for n in pixels.shape[1:])
+        multiple = self.model.patch_size if p.pad_to == "patch" else (p.pad_to, p.pad_to)
+        rows, columns = (axis(n, p.crop, p.stride, m) for n, m in zip(pixels.shape[1:], multiple, strict=True))
         windows = cut(self.normalised(pixels), rows, columns)
         parts = [self._patches(windows[i : i + self.batch]) for i in range(0, len(windows), self.batch)]
         found = torch.cat(parts)
