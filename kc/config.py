@@ -20,7 +20,8 @@ class RunConfig(MethodOptions):
         setting: Which images and labels a task sees: overlapped, disjoint, sequential or partition.
         class_order: natural, shuffle:SEED, or a file with one class name a line.
         methods: Methods to compare, separated by commas.
-        encoder: Frozen encoder: lite0, timm:MODEL[@FILE] or open_clip:MODEL[@FILE].
+        encoder: Encoder: lite0, timm:MODEL[@FILE], torchvision:MODEL[@FILE], open_clip:MODEL[@FILE], or
+            mlp:WIDTHxDEPTH, a multilayer perceptron on grey pixels that has learned nothing (use it with --train full).
         base: Open-vocabulary base model that retrieval is fused with and zeroshot asks: none, conse, or a training-free
             dense CLIP: clip, maskclip, sclip, clearclip, naclip, proxyclip or gclip, on the encoder's CLIP or, as
             ROW:MODEL@FILE, on one of its own.
@@ -37,8 +38,9 @@ class RunConfig(MethodOptions):
         batch_size: Images a batch.
         keys: How a region becomes a key: pooled (from the image's feature map) or masked (crop, black out, encode);
             default: what the benchmark recommends, else pooled.
-        decoder: What fine-tuning classifies in segmentation: fpn (pixels, by a small feature pyramid) or regions (the
-            proposals and keys that retrieval reads); default: what the benchmark recommends, else fpn.
+        decoder: What fine-tuning classifies in segmentation: pixels, by fpn (a small feature pyramid over all levels)
+            or deeplabv3 (torchvision's ASPP on the coarsest; with torchvision:resnet101 the network of MiB and PLOP),
+            or regions (the proposals and keys that retrieval reads); default: what the benchmark recommends, else fpn.
         seed: Seed, or several separated by commas: tables then show mean and deviation.
         out: Folder in which run folders are made.
         resume: Run folder to finish; everything else is read from it.

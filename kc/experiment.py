@@ -201,15 +201,16 @@ def check_fingerprints(folder: Path, shared: Shared) -> dict[str, str]:
 def warm(shared: Shared, config: RunConfig, progress: RunProgress) -> None:
     """Encode every image, and its regions where a method reads them, before the clocks of the methods start.
 
-    The first method must not pay for the others.
+    The first method must not pay for the others. Methods that train the encoder read no frozen features.
     """
+    tuned = all(issubclass(method_class(name), FinetuneModule) for name in config.method_names)
+    if tuned and config.train == "full":
+        return
     splits: tuple[SplitName, ...] = ("train", "test")
     last = len(shared.data.tasks) - 1
     size = shared.data.manifest.input_size
     regions = shared.regions
-    if config.decoder != "regions" and all(issubclass(method_class(n), FinetuneModule) for n in config.method_names):
-        regions = None
-    if regions is not None and not regions.may_keep:
+    if regions is not None and ((tuned and config.decoder != "regions") or not regions.may_keep):
         regions = None
     what = "images" if regions is None else "images and their regions"
     for split in splits:
@@ -253,7 +254,7 @@ def run_method(
     tracker = Tracker(config, folder, name, seed, settings)
     try:
         kind = shared.data.manifest.task_kind
-        options = TrainerOptions(config.accelerator, config.devices, config.epochs)
+        options = TrainerOptions(config.accelerator, config.devices, method_config)
         loop = MethodLoop(name, seed, make, shared.data, kind, place, options, progress, tracker.task)
         state, method = loop.run()
         if seed == config.seeds[0]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -18,8 +19,8 @@ class Encoder(nn.Module, ABC):
     """A network that maps RGB images to `Features` and normalises its own input.
 
     Subclasses set the attributes, implement `forward` and register the network as a submodule. The result of
-    `forward` is differentiable; `encode` is the frozen view of the same network. `copy.deepcopy` gives an independent
-    copy for fine-tuning.
+    `forward` is differentiable; `encode` is the frozen view of the same network. `to_train` gives an
+    independent copy for fine-tuning.
     """
 
     name: str
@@ -30,12 +31,18 @@ class Encoder(nn.Module, ABC):
     channels: tuple[int, ...]
     """Channels of each level."""
     pooled_dim: int
+    unit_pooled: bool = True
+    """Whether classifiers scale pooled features to one norm; False for a network that is trained from nothing."""
     preprocessing: tuple[float, ...]
     """Constants of the input normalisation, part of the fingerprint."""
 
     def __init__(self) -> None:
         super().__init__()
         self._fingerprint: tuple[tuple[tuple[int, int], ...], str] | None = None
+
+    def to_train(self) -> Encoder:
+        """An independent copy whose weights take gradients."""
+        return copy.deepcopy(self).requires_grad_(True)
 
     @abstractmethod
     def forward(self, images: Tensor) -> Features:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -23,24 +24,46 @@ def _timm(model: str, path: str | None) -> Encoder:
     return load_timm(model, path)
 
 
+def _torchvision(model: str, path: str | None) -> Encoder:
+    from kc.encoders.torchvision_model import load_torchvision
+
+    return load_torchvision(model, path)
+
+
 def _open_clip(model: str, path: str | None) -> Encoder:
     from kc.encoders.open_clip_model import load_open_clip
 
     return load_open_clip(model, path)
 
 
+def _mlp(size: str, path: str | None) -> Encoder:
+    from kc.encoders.mlp import load_mlp
+
+    return load_mlp(size)
+
+
 ENCODERS: dict[str, Callable[[], Encoder]] = {"lite0": _lite0}
 """Encoders with one fixed set of weights."""
 
-FAMILIES: dict[str, Callable[[str, str | None], Encoder]] = {"timm": _timm, "open_clip": _open_clip}
+FAMILIES: dict[str, Callable[[str, str | None], Encoder]] = {
+    "timm": _timm,
+    "torchvision": _torchvision,
+    "open_clip": _open_clip,
+    "mlp": _mlp,
+}
 """Encoders named `family:MODEL` (weights from the hub) or `family:MODEL@PATH` (weights from a local file)."""
+
+MLP_SIZE = re.compile(r"[1-9]\d*x[1-9]\d*")
+"""What stands behind `mlp:`: units a layer x layers."""
 
 
 def check_encoder_name(name: str) -> None:
-    """Raise UnknownNameError unless `name` is an encoder or `family:MODEL[@PATH]`; loads nothing."""
+    """Raise UnknownNameError unless `name` is an encoder, `family:MODEL[@PATH]` or `mlp:WIDTHxDEPTH`; loads nothing."""
     family, _, rest = name.partition(":")
-    if name not in ENCODERS and not (family in FAMILIES and rest.partition("@")[0]):
-        raise unknown_name("encoder", name, [*ENCODERS, *(f"{family}:MODEL[@PATH]" for family in FAMILIES)])
+    known = bool(MLP_SIZE.fullmatch(rest)) if family == "mlp" else family in FAMILIES and rest.partition("@")[0]
+    if name not in ENCODERS and not known:
+        weights = [f"{family}:MODEL[@PATH]" for family in FAMILIES if family != "mlp"]
+        raise unknown_name("encoder", name, [*ENCODERS, "mlp:WIDTHxDEPTH", *weights])
 
 
 def load_encoder(name: str) -> Encoder:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -50,6 +51,13 @@ class OpenClipEncoder(Encoder):
         mean, std = images.new_tensor(self.preprocessing[:6]).view(2, 1, 3, 1, 1)
         pooled, level = self._run((images - mean) / std)
         return Features(pooled, (level,), self.strides)
+
+    def to_train(self) -> OpenClipEncoder:
+        """The image tower alone: the text tower would be copied, stored and counted, but never get a gradient."""
+        tower = torch.nn.Module()
+        tower.visual = copy.deepcopy(self.network.visual)
+        # The memo of deepcopy: wherever this encoder holds its network, the copy holds the tower.
+        return copy.deepcopy(self, {id(self.network): tower}).requires_grad_(True)
 
     @torch.no_grad()
     def encode_text(self, texts: Sequence[str]) -> Tensor:

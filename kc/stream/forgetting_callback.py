@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, cast
 
 import lightning as L
@@ -45,15 +45,39 @@ class Evaluator:
         """Score on task `task` alone, before it is learned, with its names added to the vocabulary."""
         return self._run(method, task, "task", device).of_task(self.stream.tasks[task])
 
-    def _run(self, method: ContinualMethod, task: int, scope: str, device: torch.device | None) -> Scores:
-        loader = self.stream.loader("test", task, scope, raw=method.needs_raw)
+    def validation(self, method: ContinualMethod, task: int, device: torch.device | None) -> float:
+        """Score of what the method trains on now (the task, or all that was seen), on the validation split."""
+        scores = self._run(method, task, method.train_scope, device, "val")
+        return scores.seen if method.train_scope == "seen" else scores.of_task(self.stream.tasks[task])
+
+    def _run(
+        self, method: ContinualMethod, task: int, scope: str, device: torch.device | None, split: str = "test"
+    ) -> Scores:
+        loader = self.stream.loader(split, task, scope, raw=method.needs_raw)
         module = cast(Any, method)
         was_training = module.training
         module.eval()
         try:
-            return evaluate(method, loader, self.stream.tasks[task].seen_ids, self.kind, self.things, device)
+            vocabulary = self.stream.tasks[task].seen_ids
+            groups = class_groups(self.stream.tasks, task)
+            return evaluate(method, loader, vocabulary, self.kind, self.things, device, groups)
         finally:
             module.train(was_training)
+
+
+def class_groups(tasks: Sequence[Task], t: int) -> dict[str, tuple[int, ...]]:
+    """The groups that papers report after task `t`: class ids of the first task and of all later ones (base, novel),
+    and of all earlier tasks and of this one (old, new)."""
+
+    def ids(chosen: Sequence[Task]) -> tuple[int, ...]:
+        return tuple(c for task in chosen for c in task.class_ids)
+
+    return {
+        "base": ids(tasks[:1]),
+        "novel": ids(tasks[1 : t + 1]),
+        "old": ids(tasks[:t]),
+        "new": ids(tasks[t : t + 1]),
+    }
 
 
 class ForgettingCallback(L.Callback):

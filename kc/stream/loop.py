@@ -6,7 +6,7 @@ import logging
 import warnings
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,6 +15,9 @@ import torch
 
 from kc.errors import KcError, RunError
 from kc.methods.base import ContinualMethod
+from kc.methods.config import MethodOptions, at_task
+from kc.stream.average import WeightAverage
+from kc.stream.best import BestWeights
 from kc.stream.cost import CostMeter
 from kc.stream.evaluate import METRIC
 from kc.stream.forgetting_callback import Evaluator, ForgettingCallback
@@ -30,7 +33,8 @@ class TrainerOptions:
 
     accelerator: str = "auto"
     devices: int = 1
-    epochs: int = 5
+    learning: MethodOptions = field(default_factory=MethodOptions)
+    """Epochs, precision, clipping, accumulation, average and patience of methods that train."""
 
 
 def quiet_lightning() -> None:
@@ -113,20 +117,34 @@ class MethodLoop:
     def _trainer(
         self, method: ContinualMethod, state: MethodState, t: int, bar: Bar, text: str, cost: CostMeter
     ) -> L.Trainer:
-        learns = method.trained_parameters() > 0
+        learns, options = method.trained_parameters() > 0, self.options.learning
+        settings: dict[str, Any] = {"max_epochs": 1}
+        more: list[L.Callback] = []
+        if learns:
+            settings = {
+                "max_epochs": int(at_task(options.epochs, t)),
+                "accumulate_grad_batches": options.accumulate,
+                "gradient_clip_val": options.clip_grad or None,
+                "precision": options.precision,
+            }
+            if options.ema:
+                more.append(WeightAverage(options.ema))
+            if options.patience:
+                more.append(BestWeights(self.evaluator, t, options.patience))
         try:
             return L.Trainer(
                 accelerator=self.options.accelerator,
                 devices=self.options.devices,
-                max_epochs=self.options.epochs if learns else 1,
                 logger=False,
                 enable_checkpointing=False,
                 enable_progress_bar=False,
                 enable_model_summary=False,
                 limit_val_batches=0,
                 num_sanity_val_steps=0,
+                **settings,
                 callbacks=[
                     StepProgress(bar, text),
+                    *more,
                     MemoryCallback(t),
                     EndOfLearning(self.stream.tasks[t], cost),
                     ForgettingCallback(self.evaluator, state, t, cost, self.publish),

@@ -9,14 +9,29 @@ from kc.encoders.load import ENCODERS, check_encoder_name, load_encoder
 from kc.errors import UnknownNameError
 
 
-@pytest.mark.parametrize("name", [*ENCODERS, "timm:resnet18", "timm:resnet18@/a/b.pt", "open_clip:ViT-B-32@openai"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *ENCODERS,
+        "mlp:400x2",
+        "timm:resnet18",
+        "timm:resnet18@/a/b.pt",
+        "open_clip:ViT-B-32@openai",
+        "torchvision:resnet50",
+    ],
+)
 def test_valid_names(name: str) -> None:
     check_encoder_name(name)
 
 
-@pytest.mark.parametrize("name", ["lite1", "timm:", "timm:@x", "tim:resnet18", "", "lite0@x"])
+@pytest.mark.parametrize(
+    "name", ["lite1", "timm:", "timm:@x", "tim:resnet18", "", "lite0@x", "mlp:400", "mlp:0x2", "mlp:"]
+)
 def test_wrong_names_are_answered_with_the_valid_ones(name: str) -> None:
-    with pytest.raises(UnknownNameError, match=r"Valid: lite0, open_clip:MODEL\[@PATH\], timm:MODEL\[@PATH\]"):
+    with pytest.raises(
+        UnknownNameError,
+        match=r"Valid: lite0, mlp:WIDTHxDEPTH, open_clip:MODEL\[@PATH\], timm:MODEL\[@PATH\], torchvision:MODEL",
+    ):
         load_encoder(name)
 
 

@@ -78,6 +78,20 @@ def test_texts_of_any_length_are_embedded_as_by_the_whole_context(folder: Path) 
     assert lengths == [4]
 
 
+def test_a_copy_to_train_is_the_image_tower(folder: Path) -> None:
+    encoder = load_encoder(f"open_clip:kc-tiny-vit@{folder / 'kc-tiny-vit.pt'}")
+    copied = encoder.to_train()
+    assert isinstance(copied, OpenClipEncoder)
+    assert all(name.startswith("network.visual.") for name, _ in copied.named_parameters())
+    images = torch.rand(1, 3, 32, 32)
+    assert torch.equal(copied.encode(images).pooled, encoder.encode(images).pooled)
+    with torch.no_grad():
+        next(copied.parameters()).add_(1)
+    assert not torch.equal(copied.encode(images).pooled, encoder.encode(images).pooled)
+    assert encoder.network.transformer is not None
+    assert all(p.requires_grad for p in copied.parameters())
+
+
 def test_missing_or_foreign_weights_are_one_clear_error(folder: Path) -> None:
     with pytest.raises(MissingExtraError, match="no such file"):
         load_encoder(f"open_clip:kc-tiny-vit@{folder / 'none.pt'}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from kc.encoders.base import Encoder
 from kc.encoders.cache import FeatureCache
 from kc.methods.base import Context
 from kc.methods.config import MethodConfig
-from kc.types import ClassInfo, Features, TaskKind
+from kc.types import ClassInfo, Features, Task, TaskKind
 
 
 class ToyEncoder(Encoder):
@@ -45,5 +46,55 @@ def toy_context(tmp_path: Path) -> Callable[..., Context]:
         classes = {c: ClassInfo(c, str(c), background=background and c == 0) for c in range(6)}
         features = FeatureCache(tmp_path / "features", encoder)
         return Context(kind, classes, encoder, features, MethodConfig(**knobs), 0, tmp_path)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def wave() -> Callable[..., Tensor]:
+    """make(*shape, phase=0, scale=2) -> float64 scale * sin(0.7 k + 0.013 k^2 + phase), k the flat index.
+
+    By formula, not by a generator, so that golden numbers made from it hold on every version of torch.
+    """
+
+    def make(*shape: int, phase: float = 0.0, scale: float = 2.0) -> Tensor:
+        k = torch.arange(math.prod(shape), dtype=torch.float64)
+        return scale * torch.sin(0.7 * k + 0.013 * k * k + phase).reshape(shape)
+
+    return make
+
+
+@pytest.fixture
+def learn() -> Callable[..., None]:
+    """learn(method, task, batches, epochs=1, lr=0.1): SGD with the hooks in Lightning's order, without a Trainer."""
+
+    def run(method: Any, task: Task, batches: list[dict[str, Any]], epochs: int = 1, lr: float = 0.1) -> None:
+        method.start_task(task)
+        method.task_batches = lambda: iter(batches)
+        method.on_train_start()
+        optimizer = torch.optim.SGD(method.trained().values(), lr=lr)
+        for _ in range(epochs):
+            for i, batch in enumerate(batches):
+                optimizer.zero_grad()
+                method.training_step(batch, i).backward()
+                method.on_before_optimizer_step(optimizer)
+                optimizer.step()
+                method.on_train_batch_end(None, batch, i)
+        method.end_task(task)
+
+    return run
+
+
+@pytest.fixture
+def images() -> Callable[..., dict[str, Any]]:
+    """images([1, 2, 2], seed=0): a seeded batch with these labels; each image is brighter where its label is."""
+
+    def make(labels: list[int], seed: int = 0) -> dict[str, Any]:
+        generator = torch.Generator().manual_seed(seed)
+        image = torch.rand(len(labels), 3, 16, 16, generator=generator) / 2
+        for i, label in enumerate(labels):
+            image[i, label % 3, 2 * label : 2 * label + 4] += 0.5
+        ids = [f"{seed}-{i}" for i in range(len(labels))]
+        return {"image": image, "sample_id": ids, "label": torch.tensor(labels)}
 
     return make

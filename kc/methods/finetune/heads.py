@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -51,6 +52,23 @@ class GrowingClassifier(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(N, D) -> (N, C), or (N, D, h, w) -> (N, C, h, w); C = number of classes learned so far."""
         return torch.cat([step(x) for step in self.steps], dim=1)
+
+
+class PooledVector(nn.Module):
+    """The decoder of whole images: pooled features as they are, or scaled to one norm.
+
+    Args:
+        unit: scale each vector (N, D) to norm sqrt(D), so that one learning rate serves every pretrained encoder.
+    """
+
+    def __init__(self, unit: bool) -> None:
+        super().__init__()
+        self.unit = unit
+
+    def forward(self, features: Features) -> Tensor:
+        """(N, D)."""
+        pooled = features.pooled
+        return nn.functional.normalize(pooled, dim=1) * math.sqrt(pooled.shape[1]) if self.unit else pooled
 
 
 class FeaturePyramid(nn.Module):

@@ -37,17 +37,69 @@ def vector_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
     return F.cross_entropy(logits, target, ignore_index=VOID)
 
 
+def labels_at(target: Tensor, size: Sequence[int]) -> Tensor:
+    """(N, H, W) int64 labels at `size` (h, w): the nearest cell, because labels are never interpolated."""
+    if tuple(target.shape[-2:]) == tuple(size):
+        return target
+    return F.interpolate(target[:, None].float(), size=tuple(size), mode="nearest-exact")[:, 0].long()
+
+
+def at_loss(logits: Tensor, scale: int) -> Tensor:
+    """Logits (N, C, h, w) at the resolution where losses of pixels are taken: (N, C, scale h, scale w), bilinear.
+
+    Logits of vectors (N, C) have no resolution and stay as they are.
+    """
+    if logits.ndim == 2:
+        return logits
+    return F.interpolate(logits, scale_factor=scale, mode="bilinear", align_corners=False)
+
+
 def pixel_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
     """Mean cross entropy over the pixels that are not VOID; zero (with a gradient) when there is none.
 
     Args:
         logits: (N, C, h, w).
-        target: (N, H, W) int64 columns or VOID; read at the logits' resolution by nearest neighbour, because labels
-            are never interpolated.
+        target: (N, H, W) int64 columns or VOID, read at the logits' resolution (`labels_at`).
     """
-    if target.shape[-2:] != logits.shape[-2:]:
-        target = F.interpolate(target[:, None].float(), size=logits.shape[-2:], mode="nearest-exact")[:, 0].long()
+    target = labels_at(target, logits.shape[-2:])
     valid = int((target != VOID).sum())
     if valid == 0:
         return logits.sum() * 0.0
     return F.cross_entropy(logits, target, ignore_index=VOID)
+
+
+def distillation(logits: Tensor, old: Tensor, temperature: float) -> Tensor:
+    """Mean over N of KL(softmax(old / T) || softmax(logits / T)); both (N, C), no gradient flows into `old`.
+
+    Its gradient is that of the cross entropy between the two (Li and Hoiem 2016, eq. 2 and 3); as there, the loss is
+    not multiplied by T^2.
+    """
+    p = F.log_softmax(logits / temperature, dim=1)
+    q = F.log_softmax(old.detach() / temperature, dim=1)
+    return F.kl_div(p, q, reduction="batchmean", log_target=True)
+
+
+def logit_distance(logits: Tensor, stored: Tensor) -> Tensor:
+    """Mean squared difference over the logits that were stored.
+
+    Args:
+        logits: (N, C).
+        stored: (N, C') with C' <= C, NaN where nothing was stored; no gradient flows into it.
+    """
+    known = ~stored.isnan()
+    difference = torch.where(known, logits[:, : stored.shape[1]] - stored.nan_to_num(), 0.0)
+    return difference.square().sum() / known.sum()
+
+
+def icarl_loss(logits: Tensor, target: Tensor, old: Tensor | None) -> Tensor:
+    """Binary cross entropy of each column, summed over columns, mean over N (Rebuffi et al. 2017, algorithm 3).
+
+    Args:
+        logits: (N, C).
+        target: (N,) int64 columns.
+        old: (N, C_old) logits of the old model: its sigmoids are the targets of the first C_old columns.
+    """
+    wanted = F.one_hot(target, logits.shape[1]).to(logits)
+    if old is not None:
+        wanted[:, : old.shape[1]] = old.detach().sigmoid()
+    return F.binary_cross_entropy_with_logits(logits, wanted, reduction="sum") / len(logits)

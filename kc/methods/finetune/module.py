@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import lightning as L
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from kc.encoders.base import Encoder
 from kc.errors import KcError
 from kc.methods.base import Batch, Context, as_map, semantic_from_scores
-from kc.methods.finetune.heads import FeaturePyramid, GrowingClassifier
-from kc.methods.finetune.losses import pixel_cross_entropy, to_columns, vector_cross_entropy
-from kc.methods.finetune.previous import Previous, embed
+from kc.methods.config import at_task
+from kc.methods.finetune.decoders import decoder_of
+from kc.methods.finetune.heads import GrowingClassifier, PooledVector
+from kc.methods.finetune.losses import at_loss, pixel_cross_entropy, to_columns, vector_cross_entropy
+from kc.methods.finetune.optim import make_optimizer, make_schedule
+from kc.methods.finetune.previous import Previous
 from kc.methods.regions import best, to_prediction, with_keys
 from kc.proposals.merge import semantic_to_panoptic
 from kc.types import HIDDEN, Features, Prediction, Task
@@ -37,39 +38,54 @@ class FinetuneModule(L.LightningModule):
     keeps_previous = False
     """True for methods that compare with the model before the task: `self.previous` while they learn."""
 
+    beside: tuple[str, ...] = ()
+    """First names of the tensors that `state` holds beside the weights; a method reads its own in `load_state`."""
+    loss_scale = 1
+    """Resolution at which losses are taken, as a multiple of the decoder's: see `losses.at_loss`."""
+
     def __init__(self, context: Context) -> None:
         super().__init__()
         self.context = context
         config = context.config
         if config.train not in ("head", "full"):
             raise KcError(f"train={config.train!r}: expected 'head' or 'full'")
-        self.network: Encoder | None = copy.deepcopy(context.encoder).requires_grad_(True) if self.trains_all else None
+        self.network: Encoder | None = context.encoder.to_train() if self.trains_all else None
         encoder = context.encoder
         self.regions = context.regions if config.decoder == "regions" else None
         self.needs_raw = self.regions is not None
-        self.decoder: nn.Module = nn.Identity()
         if context.kind == "classification":
+            self.decoder: nn.Module = PooledVector(encoder.unit_pooled)
             self.classifier = GrowingClassifier(encoder.pooled_dim)
         else:
-            if self.regions is None:
-                self.decoder = FeaturePyramid(encoder.channels)
-                self.classifier = GrowingClassifier(self.decoder.width, pointwise=True)
-            else:
+            if self.regions is not None:
+                self.decoder = PooledVector(unit=True)
                 self.classifier = GrowingClassifier(self.regions.dim)
+            elif encoder.channels:
+                self.decoder, width, self.loss_scale = decoder_of(config.decoder, encoder.channels)
+                self.classifier = GrowingClassifier(width, pointwise=True)
+            else:
+                raise KcError(f"encoder {encoder.name} gives no dense features: it classifies images only")
             none_id = context.background_id
             self.none_id = HIDDEN if none_id is None else none_id
             self.classifier.grow([self.none_id])
         self.previous: Previous | None = None
+        self.task_index = 0
 
     @property
     def trains_all(self) -> bool:
         """True when the encoder learns too."""
         return self.context.config.train == "full"
 
+    @property
+    def encoder_share(self) -> float:
+        """Learning rate of a trained encoder as a share of the head's."""
+        return self.context.config.encoder_lr
+
     # -- learning ---------------------------------------------------------------------------------------------------
 
     def start_task(self, task: Task) -> None:
         """Keep a frozen copy where the method wants one, then give every class of the task a column."""
+        self.task_index = task.index
         self.previous = Previous(self) if self.keeps_previous and task.index > 0 else None
         known = set(self.classifier.class_ids)
         self.classifier.grow([c for c in task.class_ids if c not in known])
@@ -96,8 +112,9 @@ class FinetuneModule(L.LightningModule):
         return self.context.encode(batch) if self.network is None else self.network(batch["image"])
 
     def embed(self, features: Features) -> Tensor:
-        """What the classifier reads: (N, D) of norm sqrt(D), or the decoder's map (N, D, h, w)."""
-        return embed(self.decoder, features, pointwise=self.classifier.pointwise)
+        """What the classifier reads: (N, D), or the decoder's map (N, D, h, w)."""
+        body: Tensor = self.decoder(features)
+        return body
 
     def logits(self, features: Features) -> Tensor:
         """(N, C) or (N, C, h, w) over the classifier's columns."""
@@ -108,8 +125,7 @@ class FinetuneModule(L.LightningModule):
         columns = to_columns(target, self.classifier.class_ids)
         if not self.classifier.pointwise:
             return vector_cross_entropy(logits, columns)
-        up = F.interpolate(logits, scale_factor=2, mode="bilinear", align_corners=False)
-        return pixel_cross_entropy(up, columns)
+        return pixel_cross_entropy(at_loss(logits, self.loss_scale), columns)
 
     def target(self, batch: Batch) -> Tensor:
         """Class ids of a training batch: (N,), (N, H, W), or (M,) for M regions."""
@@ -134,23 +150,39 @@ class FinetuneModule(L.LightningModule):
         extra = self.extra_loss(batch, features, logits)
         return loss if extra is None else loss + extra
 
+    def task_batches(self) -> Iterator[Batch]:
+        """The training images of the task once more, on the module's device, for statistics."""
+        for batch in self.trainer.datamodule.train_dataloader():  # type: ignore[attr-defined]
+            moved = {k: v.to(self.device) if isinstance(v, Tensor) else v for k, v in batch.items()}
+            yield self.on_after_batch_transfer(moved, 0)
+
+    def trained(self) -> dict[str, nn.Parameter]:
+        """What gradients change, by name."""
+        return {k: p for k, p in self.named_parameters() if p.requires_grad}
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """One step on one batch; a loss that is not finite stops the run."""
         loss = self.loss_on(batch)
         if not torch.isfinite(loss):
-            raise KcError(f"{self.name}: the loss is {loss.item()} at step {self.global_step}; try a smaller --lr")
+            raise KcError(
+                f"{self.name}: the loss is {loss.item()} at step {self.global_step} of task {self.task_index + 1}; "
+                f"try a smaller --lr"
+            )
         return loss
 
     def configure_optimizers(self) -> Any:
-        """AdamW with a cosine schedule over the task; the encoder, where it is trained, at a tenth of the rate."""
+        """The optimiser and the schedule of the task; the encoder, where it is trained, at a share of the rate."""
         config = self.context.config
+        rate = at_task(config.lr, self.task_index)
         head = [*self.decoder.parameters(), *self.classifier.parameters()]
-        groups: list[dict[str, Any]] = [{"params": head, "lr": config.lr}]
+        groups: list[dict[str, Any]] = [{"params": [p for p in head if p.requires_grad], "lr": rate}]
         if self.network is not None:
-            groups.append({"params": list(self.network.parameters()), "lr": config.lr / 10})
-        optimizer = torch.optim.AdamW(groups, weight_decay=config.weight_decay)
-        steps = max(1, int(self.trainer.estimated_stepping_batches))
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+            learns = [p for p in self.network.parameters() if p.requires_grad]
+            groups.append({"params": learns, "lr": rate * self.encoder_share})
+        optimizer = make_optimizer(groups, config)
+        schedule = make_schedule(optimizer, config, max(1, int(self.trainer.estimated_stepping_batches)))
+        if schedule is None:
+            return optimizer
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     # -- answering --------------------------------------------------------------------------------------------------
@@ -194,7 +226,7 @@ class FinetuneModule(L.LightningModule):
             position += size
             if position > start:
                 self.classifier.grow(step)
-        own = {k: v for k, v in tensors.items() if not k.startswith("exemplars.")}
+        own = {k: v for k, v in tensors.items() if k.partition(".")[0] not in self.beside}
         missing, unexpected = self.load_state_dict(own, strict=False)
         if missing or unexpected:
             raise KcError(f"{self.name}: the checkpoint does not fit; missing {missing}, unexpected {unexpected}")
@@ -204,8 +236,13 @@ class FinetuneModule(L.LightningModule):
 
     def trained_parameters(self) -> int:
         """Parameters that gradients change."""
-        return sum(p.numel() for p in self.parameters() if p.requires_grad)
+        return sum(p.numel() for p in self.trained().values())
 
     def stored_bytes(self) -> int:
         """Bytes kept beside the shared frozen encoder: every weight that was trained."""
-        return sum(p.numel() * p.element_size() for p in self.parameters() if p.requires_grad)
+        return n_bytes(self.trained().values())
+
+
+def n_bytes(tensors: Iterable[Tensor]) -> int:
+    """Bytes of the values of tensors."""
+    return sum(t.numel() * t.element_size() for t in tensors)

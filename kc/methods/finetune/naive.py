@@ -1,4 +1,4 @@
-"""The two ends of the scale: sequential fine-tuning (nothing is done against forgetting) and joint training."""
+"""The ends of the scale: sequential fine-tuning (nothing is done against forgetting), its smallest form, and joint."""
 
 from __future__ import annotations
 
@@ -9,6 +9,17 @@ class Finetune(FinetuneModule):
     """Train on each task in turn: the lower bound."""
 
     name = "finetune"
+
+
+class LinearProbe(FinetuneModule):
+    """A linear classifier on the frozen encoder, trained on each task in turn; `--train full` does not reach it."""
+
+    name = "linear-probe"
+
+    @property
+    def trains_all(self) -> bool:
+        """Never."""
+        return False
 
 
 class Joint(FinetuneModule):

@@ -3,26 +3,16 @@
 from __future__ import annotations
 
 import copy
-import math
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from kc.methods.base import Batch
 from kc.types import Features
 
 if TYPE_CHECKING:
     from kc.methods.finetune.module import FinetuneModule
-
-
-def embed(decoder: nn.Module, features: Features, *, pointwise: bool) -> Tensor:
-    """What a classifier reads of features: the pooled vectors (N, D) scaled to norm sqrt(D), or `decoder`'s map."""
-    if pointwise:
-        body: Tensor = decoder(features)
-        return body
-    return F.normalize(features.pooled, dim=1) * math.sqrt(features.pooled.shape[1])
 
 
 class Previous(nn.Module):
@@ -60,7 +50,8 @@ class Previous(nn.Module):
     @torch.no_grad()
     def embed(self, features: Features) -> Tensor:
         """What the old classifier reads: (N, D) or (N, D, h, w); `features` are the old ones."""
-        return embed(self.decoder, features, pointwise=self.classifier.pointwise)
+        body: Tensor = self.decoder(features)
+        return body
 
     @torch.no_grad()
     def logits(self, features: Features) -> Tensor:

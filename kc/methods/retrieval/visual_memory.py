@@ -34,7 +34,11 @@ class VisualMemory(RetrievalModule):
         self.open_vocabulary = context.base is not None
         dim = context.encoder.pooled_dim if context.regions is None else context.regions.dim
         self.memory = Memory.open_or_create(
-            context.folder / "memory", dim=dim, fingerprint=self._fingerprint(), write=True
+            context.folder / "memory",
+            dim=dim,
+            fingerprint=self._fingerprint(),
+            anonymous=context.config.anonymous,
+            write=True,
         )
 
     def _fingerprint(self) -> str:

@@ -1,0 +1,57 @@
+"""mlp:WIDTHxDEPTH: a multilayer perceptron on grey pixels, to be trained from nothing (Split-MNIST of Hsu et al.)."""
+
+from __future__ import annotations
+
+import itertools
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from kc.encoders.base import Encoder, check_images
+from kc.types import Features
+
+SIDE = 32
+"""Images are scaled to 32 x 32 grey pixels, the size that Hsu et al. 2018 (arXiv 1810.12488) pad MNIST to."""
+
+
+class Mlp(Encoder):
+    """`depth` layers of `width` units with ReLU on grey pixels; no dense level. Its weights are random.
+
+    Use `load_mlp` for the one that is the same everywhere; `to_train` draws new weights from torch's generator.
+    """
+
+    unit_pooled = False
+
+    def __init__(self, width: int, depth: int) -> None:
+        super().__init__()
+        self.name = f"mlp:{width}x{depth}"
+        self.architecture = f"mlp {SIDE} {width} {depth}"
+        self.strides, self.channels, self.pooled_dim = (), (), width
+        self.preprocessing = (0.1, 0.2752)  # mean and deviation of padded MNIST, as Hsu et al. normalise it
+        self.width, self.depth = width, depth
+        sizes = [SIDE * SIDE, *[width] * depth]
+        layers: list[nn.Module] = []
+        for a, b in itertools.pairwise(sizes):
+            layers += [nn.Linear(a, b), nn.ReLU()]
+        self.network = nn.Sequential(*layers)
+
+    def forward(self, images: Tensor) -> Features:
+        """Pooled (N, width) of `images` (N, 3, H, W) float RGB in [0, 1]; no levels."""
+        check_images(images)
+        mean, deviation = self.preprocessing
+        grey = F.adaptive_avg_pool2d(images.mean(dim=1, keepdim=True), SIDE)
+        return Features(self.network(((grey - mean) / deviation).flatten(1)))
+
+    def to_train(self) -> Encoder:
+        """A network with weights of its own: nothing was learned that a copy could keep."""
+        fresh = Mlp(self.width, self.depth)
+        return fresh.to(next(self.parameters()).device)
+
+
+def load_mlp(size: str) -> Mlp:
+    """The perceptron `WIDTHxDEPTH` with fixed random weights, on the CPU, in evaluation mode."""
+    width, depth = (int(number) for number in size.split("x"))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return Mlp(width, depth).eval()

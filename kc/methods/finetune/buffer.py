@@ -1,0 +1,125 @@
+"""A reservoir of training images: at any moment a uniform sample of everything that was offered."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kc.errors import KcError
+from kc.methods.base import Batch
+from kc.methods.finetune.module import n_bytes
+
+
+@dataclass(frozen=True)
+class Stored:
+    """One image of the past: `image` uint8 (3, h, w), its class id, the logits (C_then,) it had, or none (0,)."""
+
+    sample_id: str
+    image: Tensor
+    label: int
+    logits: Tensor
+
+
+class Reservoir:
+    """Algorithm R (Vitter 1985), as Chaudhry et al. 2019 (arXiv 1902.10486) use it for experience replay.
+
+    It draws from torch's global generator, which is seeded at the start of each task: a resumed task stores the same.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.seen = 0
+        self.items: list[Stored] = []
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def offer(self, item: Stored) -> None:
+        """Keep `item` with probability size / seen, in the place of a random other."""
+        self.seen += 1
+        if len(self.items) < self.size:
+            self.items.append(item)
+            return
+        place = int(torch.randint(self.seen, (1,)))
+        if place < self.size:
+            self.items[place] = item
+
+    def offer_batch(self, batch: Batch, logits: Tensor | None = None) -> None:
+        """Offer each image of a batch, with its logits (N, C) where they are to be kept."""
+        images = (batch["image"] * 255).round().to("cpu", torch.uint8)
+        kept = torch.zeros(len(images), 0) if logits is None else logits.detach().float().cpu()
+        for row, sample_id in enumerate(batch["sample_id"]):
+            self.offer(Stored(sample_id, images[row].clone(), int(batch["label"][row]), kept[row].clone()))
+
+    def draw(self, n: int) -> list[Stored]:
+        """`n` items, with replacement."""
+        return [self.items[i] for i in torch.randint(len(self.items), (n,)).tolist()]
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Everything stored, as tensors whose names start with `buffer.`."""
+        if not self.items:
+            return {}
+        found = {
+            "buffer.image": torch.stack([s.image for s in self.items]),
+            "buffer.label": torch.tensor([s.label for s in self.items]),
+        }
+        logits = padded([s.logits for s in self.items])
+        return found | ({"buffer.logits": logits} if logits.shape[1] else {})
+
+    def meta(self) -> dict[str, Any]:
+        """What `tensors` does not hold."""
+        return {"seen": self.seen, "sample_ids": [s.sample_id for s in self.items]}
+
+    def load(self, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
+        """Return to what `tensors` and `meta` gave."""
+        self.seen = int(meta["seen"])
+        ids = list(meta["sample_ids"])
+        logits = tensors.get("buffer.logits", torch.zeros(len(ids), 0))
+        self.items = [
+            Stored(
+                sample_id,
+                tensors["buffer.image"][i].clone(),
+                int(tensors["buffer.label"][i]),
+                logits[i][~logits[i].isnan()].clone(),
+            )
+            for i, sample_id in enumerate(ids)
+        ]
+
+    def bytes(self) -> int:
+        """Bytes of images, labels and logits."""
+        return n_bytes(self.tensors().values())
+
+
+def padded(rows: Sequence[Tensor]) -> Tensor:
+    """Vectors of several lengths as one (N, longest) tensor; NaN where a row has ended."""
+    return torch.nn.utils.rnn.pad_sequence(list(rows), batch_first=True, padding_value=torch.nan)
+
+
+def as_batch(stored: Sequence[Stored], like: Batch) -> dict[str, Any]:
+    """Stored images as a batch, where and in the types that `like` has them."""
+    return {
+        "image": torch.stack([s.image for s in stored]).to(like["image"]) / 255,
+        "sample_id": [s.sample_id for s in stored],
+        "label": torch.tensor([s.label for s in stored]).to(like["label"]),
+    }
+
+
+def joined(first: Batch, second: Batch) -> dict[str, Any]:
+    """Two batches of labelled images as one."""
+    return {
+        "image": torch.cat([first["image"], second["image"]]),
+        "sample_id": [*first["sample_id"], *second["sample_id"]],
+        "label": torch.cat([first["label"], second["label"]]),
+    }
+
+
+def check_budget(name: str, exemplars: int, n_classes: int) -> None:
+    """Raise KcError where a memory of `exemplars` images cannot hold one of each of `n_classes` classes."""
+    if exemplars < n_classes:
+        raise KcError(
+            f"{name}: {exemplars} exemplars for {n_classes} classes; --exemplars must be at least the number of classes"
+        )

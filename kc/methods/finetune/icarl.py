@@ -1,0 +1,134 @@
+"""`icarl` (Rebuffi et al. 2017, arXiv 1611.07725): herded exemplars, distillation, nearest mean of exemplars."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from kc.methods.base import Batch, Context
+from kc.methods.finetune.losses import icarl_loss, to_columns
+from kc.methods.finetune.replay import Exemplar, Replay
+from kc.types import Prediction, Task
+
+
+def herd(features: Tensor, n: int) -> list[int]:
+    """Rows chosen one by one so that their mean stays closest to the mean of all (algorithm 4).
+
+    Args:
+        features: (N, D), each of norm 1.
+        n: rows wanted; all N where there are fewer.
+
+    Returns:
+        Row numbers in the order of their choice: any first m of them are the choice for m. Ties go to the lower row.
+    """
+    mean, total = features.mean(0), torch.zeros_like(features[0])
+    chosen: list[int] = []
+    for k in range(1, min(n, len(features)) + 1):
+        distance = (mean - (total + features) / k).norm(dim=1)
+        distance[chosen] = torch.inf
+        chosen.append(int(distance.argmin()))
+        total = total + features[chosen[-1]]
+    return chosen
+
+
+class ICarl(Replay):
+    """Exemplars as in `replay`, but herded; half of each batch is exemplars where the paper mixes one data set."""
+
+    name = "icarl"
+    beside = ("exemplars", "means")
+    keeps_previous = True
+
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
+        self.means: dict[int, Tensor] = {}
+
+    def loss_on(self, batch: Batch) -> Tensor:
+        """Binary cross entropy; the old columns learn from the old model."""
+        features = self.features(batch)
+        previous = self.previous
+        old = None if previous is None else previous.logits(previous.features(batch, features))
+        columns = to_columns(self.target(batch), self.classifier.class_ids)
+        return icarl_loss(self.logits(features), columns, old)
+
+    def _offer(self, batch: Batch) -> None:
+        """Nothing is chosen on the way: herding needs the features of the trained network."""
+
+    @torch.no_grad()
+    def unit(self, batch: Batch) -> Tensor:
+        """(N, D) embeddings of norm 1."""
+        return F.normalize(self.embed(self.features(batch)), dim=1)
+
+    def end_task(self, task: Task) -> None:
+        """Herd the new classes, keep the first of the old ones, and take the mean of each."""
+        quota = self._quota(task)
+        was_training = self.training
+        self.eval()
+        chosen = self._herded(task, quota)
+        old = [e for e in self.exemplars if e.classes[0] not in task.class_ids]
+        ranks: dict[int, int] = {}
+        kept = []
+        for exemplar in old:  # stored in the order of their choice
+            rank = ranks.setdefault(exemplar.classes[0], 0)
+            ranks[exemplar.classes[0]] += 1
+            if rank < quota:
+                kept.append(exemplar)
+        self.exemplars = kept + chosen
+        self._average()
+        self.train(was_training)
+        super(Replay, self).end_task(task)
+
+    def _herded(self, task: Task, quota: int) -> list[Exemplar]:
+        features: dict[int, list[Tensor]] = {}
+        ids: dict[int, list[str]] = {}
+        for batch in self.task_batches():
+            for x, label, sample_id in zip(self.unit(batch), batch["label"].tolist(), batch["sample_id"], strict=True):
+                features.setdefault(label, []).append(x)
+                ids.setdefault(label, []).append(sample_id)
+        order = {
+            ids[label][row]: (label, rank)
+            for label, rows in features.items()
+            for rank, row in enumerate(herd(torch.stack(rows), quota))
+        }
+        # Images are read a second time, so that a task's images need not fit in memory.
+        found: dict[tuple[int, int], Exemplar] = {}
+        for batch in self.task_batches():
+            images = (batch["image"] * 255).round().to("cpu", torch.uint8)
+            for image, label, sample_id in zip(images, batch["label"].cpu(), batch["sample_id"], strict=True):
+                if sample_id in order:
+                    exemplar = Exemplar(sample_id, task.index, image.clone(), label.clone(), (int(label),))
+                    found[order[sample_id]] = exemplar
+        return [found[key] for key in sorted(found)]
+
+    def _average(self) -> None:
+        """The mean of each class's exemplars under the network as it is now, of norm 1."""
+        rows: dict[int, list[Tensor]] = {}
+        for start in range(0, len(self.exemplars), 64):
+            part = self.exemplars[start : start + 64]
+            batch = {
+                "image": torch.stack([e.image for e in part]).to(self.device) / 255,
+                "sample_id": [e.sample_id for e in part],
+            }
+            for exemplar, x in zip(part, self.unit(batch), strict=True):
+                rows.setdefault(exemplar.classes[0], []).append(x)
+        self.means = {c: F.normalize(torch.stack(x).mean(0), dim=0) for c, x in rows.items()}
+
+    @torch.no_grad()
+    def predict(self, batch: Batch, vocabulary: Sequence[int]) -> Prediction:
+        """Cosine with the mean of each class's exemplars: the nearest wins."""
+        x = self.unit(batch)
+        means = torch.stack([self.means[c] for c in vocabulary]).to(x)
+        return Prediction(tuple(vocabulary), scores=x @ means.T)
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Weights, exemplars, means."""
+        tensors, meta = super().state()
+        return tensors | {f"means.{c}": m.cpu() for c, m in self.means.items()}, meta
+
+    def load_state(self, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
+        """Weights, exemplars, means."""
+        super().load_state(tensors, meta)
+        self.means = {int(k.removeprefix("means.")): v for k, v in tensors.items() if k.startswith("means.")}

@@ -1,0 +1,107 @@
+"""`lora` (Hu et al. 2022, arXiv 2106.09685): low-rank adapters in the encoder, whose own weights never change."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from kc.errors import MissingExtraError
+from kc.methods.base import Context
+from kc.methods.finetune.module import FinetuneModule
+from kc.types import Task
+
+
+class Lora(FinetuneModule):
+    """The head and adapters of rank `lora_rank` learn; `lora_scope` says how many adapters there are.
+
+    `grow`: one adapter is trained in every task. `task`: each task adds one to those of the tasks before, which stay
+    as they are. Adapters sit on every linear layer and every ordinary convolution of the encoder (not on depthwise
+    ones, and not on those that pad by the input's size), scaled by 1. Batch norms keep the statistics they came with.
+    """
+
+    name = "lora"
+
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
+        assert self.network is not None
+        self.network.requires_grad_(False)
+        self.targets = [k for k, m in self.network.named_modules() if adaptable(m)]
+        self.adapters: list[str] = []
+        if context.config.lora_scope == "grow":
+            self._add("all")
+
+    @property
+    def trains_all(self) -> bool:
+        """The encoder is copied, whatever --train says."""
+        return True
+
+    @property
+    def encoder_share(self) -> float:
+        """Adapters start at zero: they learn at the full rate."""
+        return 1.0
+
+    def _add(self, name: str) -> None:
+        try:
+            from peft import LoraConfig, inject_adapter_in_model
+            from peft.tuners.tuners_utils import BaseTunerLayer
+        except ImportError as error:
+            raise MissingExtraError("lora needs peft: pip install 'kc-continual[lora]'") from error
+        assert self.network is not None
+        rank = self.context.config.lora_rank
+        config = LoraConfig(r=rank, lora_alpha=rank, target_modules=self.targets)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Already found a `peft_config`")  # several are what is wanted
+            inject_adapter_in_model(config, self.network, adapter_name=name)
+        self.adapters.append(name)
+        for module in self.network.modules():
+            if isinstance(module, BaseTunerLayer):
+                module.set_adapter(self.adapters)
+        for key, parameter in self.network.named_parameters():
+            parameter.requires_grad_(f".{name}." in key and ".lora_" in key)
+        self.network.to(self.device)
+
+    def start_task(self, task: Task) -> None:
+        """One more adapter where each task has its own."""
+        if self.context.config.lora_scope == "task":
+            self._add(f"task{task.index}")
+        super().start_task(task)
+
+    def train(self, mode: bool = True) -> Lora:
+        """The encoder's own layers stay in evaluation mode: only adapters and the head learn."""
+        super().train(mode)
+        if self.network is not None:
+            self.network.eval()
+        return self
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Adapters and head; the encoder itself is not repeated."""
+        tensors, meta = super().state()
+        kept = {k: v for k, v in tensors.items() if not self._is_base(k)}
+        return kept, meta | {"adapters": list(self.adapters)}
+
+    def load_state(self, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
+        """Adapters and head, on the encoder as it is."""
+        for name in meta["adapters"]:
+            if name not in self.adapters:
+                self._add(name)
+        base = {k: v for k, v in self.state_dict().items() if self._is_base(k)}
+        super().load_state(base | dict(tensors), meta)
+
+    @staticmethod
+    def _is_base(key: str) -> bool:
+        return key.startswith("network.") and ".lora_" not in key
+
+    def stored_bytes(self) -> int:
+        """Bytes of every adapter and the head."""
+        return sum(v.numel() * v.element_size() for v in self.state()[0].values())
+
+
+def adaptable(module: nn.Module) -> bool:
+    """Linear layers and convolutions that an adapter of the same shape can stand beside."""
+    if isinstance(module, nn.Linear):
+        return True
+    # Subclasses, such as timm's Conv2dSame, pad by the size of their input; an adapter would not.
+    return type(module) is nn.Conv2d and module.groups == 1

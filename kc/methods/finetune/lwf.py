@@ -1,0 +1,31 @@
+"""`lwf`: learning without forgetting (Li and Hoiem 2016, arXiv 1606.09282): new answers stay close to old ones."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from kc.methods.base import Batch
+from kc.methods.finetune.losses import at_loss, distillation
+from kc.methods.finetune.module import FinetuneModule
+from kc.methods.finetune.pixel_distillation import pixel_distillation
+from kc.types import Features
+
+
+class Lwf(FinetuneModule):
+    """The base loss + lambda * divergence of the old columns from the old model, on the images of the new task.
+
+    Maps are distilled at every pixel, without temperature and with the strength of the segmentation literature.
+    """
+
+    name = "lwf"
+    keeps_previous = True
+
+    def extra_loss(self, batch: Batch, features: Features, logits: Tensor) -> Tensor | None:
+        """Distillation, once there is an old model."""
+        if self.previous is None:
+            return None
+        config = self.context.config
+        old = self.previous.logits(self.previous.features(batch, features))
+        if self.context.kind != "classification":
+            return config.pixel_kd * pixel_distillation(at_loss(logits, self.loss_scale), at_loss(old, self.loss_scale))
+        return config.lwf_lambda * distillation(logits[:, : old.shape[1]], old, config.lwf_temperature)

@@ -1,0 +1,30 @@
+"""Optimisers and learning rate schedules by name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch.optim import SGD, Adam, AdamW, Optimizer
+from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, PolynomialLR
+
+from kc.methods.config import MethodOptions
+
+POLY_POWER = 0.9
+"""The power of every continual segmentation paper since DeepLab."""
+
+
+def make_optimizer(groups: list[dict[str, Any]], config: MethodOptions) -> Optimizer:
+    """`adamw`, `adam` (weight decay as part of the gradient) or `sgd` over parameter groups with their own `lr`."""
+    if config.optimizer == "sgd":
+        return SGD(groups, lr=0.0, momentum=config.momentum, weight_decay=config.weight_decay)
+    kind = Adam if config.optimizer == "adam" else AdamW
+    return kind(groups, weight_decay=config.weight_decay)
+
+
+def make_schedule(optimizer: Optimizer, config: MethodOptions, steps: int) -> LRScheduler | None:
+    """The rate of each of `steps` optimiser steps: half a cosine or (1 - step / steps)^0.9 to zero; None: constant."""
+    if config.schedule == "constant":
+        return None
+    if config.schedule == "poly":
+        return PolynomialLR(optimizer, total_iters=steps, power=POLY_POWER)
+    return CosineAnnealingLR(optimizer, steps)

@@ -1,0 +1,81 @@
+"""`si`: synaptic intelligence (Zenke et al. 2017, arXiv 1703.04200): importance is measured along the way."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from kc.methods.base import Batch, Context
+from kc.methods.finetune.anchored import Anchored, Weights
+from kc.types import Task
+
+
+def path_importance(path: Mapping[str, Tensor], moved: Mapping[str, Tensor], damping: float) -> dict[str, Tensor]:
+    """path / (moved^2 + damping) (eq. 5): the fall of the loss that each weight brought, by the distance it moved.
+
+    Args:
+        path: sum over the steps of -gradient * step of each weight (its omega).
+        moved: the weight at the end of the task - at its start.
+        damping: xi, above 0.
+    """
+    return {k: path[k] / (moved[k] ** 2 + damping) for k in path}
+
+
+class Si(Anchored):
+    """The penalty of `Anchored` with importance from the path of the optimiser; no pass over the data is added.
+
+    The gradient along the path is that of the base loss: that of the penalty, which is known, is taken away. A sum
+    that is negative (steps against the gradient) counts 0, because a negative importance would push weights away.
+    """
+
+    name = "si"
+
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
+        self._path: Weights = {}
+        self._start: Weights = {}
+        self._step: dict[str, tuple[Tensor, Tensor]] = {}
+
+    @property
+    def strength(self) -> float:
+        """The paper's c."""
+        return self.context.config.si_lambda
+
+    def on_train_start(self) -> None:
+        """A new path starts here."""
+        super().on_train_start()
+        self._start = self.weights()
+        self._path = {k: torch.zeros_like(v) for k, v in self._start.items()}
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """Note gradient and weight before the step."""
+        self._step = {}
+        for name, weight in self.trained().items():
+            if weight.grad is None:
+                continue
+            gradient = weight.grad.detach().clone()
+            if name in self.anchor:
+                pull = 2 * self.strength * self.importance[name] * (weight.detach() - self.anchor[name])
+                gradient -= pull
+            self._step[name] = (gradient, weight.detach().clone())
+
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
+        """Add the step, if there was one."""
+        weights = self.trained()
+        for name, (gradient, before) in self._step.items():
+            self._path[name] -= gradient * (weights[name].detach() - before)
+        self._step = {}
+
+    def end_task(self, task: Task) -> None:
+        """Add the importance of this task and anchor the weights where they are."""
+        now = self.weights()
+        moved = {k: now[k] - self._start[k] for k in self._path}
+        fresh = path_importance(self._path, moved, self.context.config.si_damping)
+        self.importance = {k: self.importance.get(k, 0) + v.clamp_min(0) for k, v in fresh.items()}
+        self.anchor = now
+        self._path, self._start = {}, {}
+        super().end_task(task)

@@ -1,0 +1,110 @@
+"""`fecam` (Goswami et al. 2023, arXiv 2309.14062): Mahalanobis distance with a covariance of each class."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from kc.methods.base import Batch, Context
+from kc.methods.retrieval.module import RetrievalModule
+from kc.types import Prediction, Task
+
+
+def shrunk(covariance: Tensor, diagonal: float, off: float) -> Tensor:
+    """covariance + diagonal * V1 * I + off * V2 * (1 - I): V1 mean variance, V2 mean of the other entries."""
+    n = len(covariance)
+    eye = torch.eye(n, dtype=covariance.dtype)
+    variance = covariance.diagonal().mean()
+    others = (covariance.sum() - covariance.diagonal().sum()) / max(1, n * n - n)
+    return covariance + diagonal * variance * eye + off * others * (1 - eye)
+
+
+def correlation(covariance: Tensor) -> Tensor:
+    """covariance_ij / (s_i s_j): every class gets the same scale, so that distances compare."""
+    deviation = covariance.diagonal().sqrt()
+    return covariance / (deviation[:, None] * deviation[None, :])
+
+
+def tukey(x: Tensor, exponent: float) -> Tensor:
+    """x ** exponent of features that are not negative; 1 changes nothing."""
+    return x if exponent == 1 else x.clamp_min(0) ** exponent
+
+
+class FeCam(RetrievalModule):
+    """Per class: mean and covariance of unit features; the class whose shrunk, normalised metric is nearest wins.
+
+    The defaults are those of the authors' script for pretrained transformers (shrinkage 1 and 0, no transform); for
+    networks that end in a ReLU they use 1 and 1 and an exponent of 0.5. A class without spread (one
+    image, or all the same) gets the identity. A class without an image scores lowest.
+    """
+
+    name = "fecam"
+
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
+        self.means: dict[int, Tensor] = {}
+        self.covariances: dict[int, Tensor] = {}
+        self._inverse: dict[int, Tensor] = {}
+        self._rows: dict[int, list[Tensor]] = {}
+
+    def embed(self, batch: Batch) -> Tensor:
+        """(N, D) float64 features of norm 1."""
+        pooled = self.context.encode(batch).pooled.cpu().double()
+        return F.normalize(tukey(pooled, self.context.config.fecam_tukey), dim=1)
+
+    def start_task(self, task: Task) -> None:
+        """Forget the rows of a task that was interrupted."""
+        super().start_task(task)
+        self._rows = {}
+
+    def observe(self, batch: Batch) -> None:
+        """Hold the rows of each class until the task ends."""
+        for label, x in zip(batch["label"].tolist(), self.embed(batch), strict=True):
+            self._rows.setdefault(label, []).append(x)
+
+    def end_task(self, task: Task) -> None:
+        """Mean and covariance of each new class."""
+        for class_id, rows in self._rows.items():
+            x = torch.stack(rows)
+            self.means[class_id] = x.mean(0)
+            self.covariances[class_id] = x.T.cov().float() if (x != x[0]).any() else torch.eye(x.shape[1])
+            self._invert(class_id)
+        self._rows = {}
+
+    def _invert(self, class_id: int) -> None:
+        config = self.context.config
+        metric = shrunk(self.covariances[class_id].double(), config.fecam_shrink, config.fecam_shrink_off)
+        self._inverse[class_id] = torch.linalg.pinv(correlation(metric), hermitian=True)
+
+    @torch.no_grad()
+    def predict(self, batch: Batch, vocabulary: Sequence[int]) -> Prediction:
+        """Minus the squared distance to each class."""
+        x = self.embed(batch)
+        scores = torch.full((len(x), len(vocabulary)), -torch.inf, dtype=torch.float64)
+        for column, class_id in enumerate(vocabulary):
+            if class_id in self.means:
+                difference = x - self.means[class_id]
+                scores[:, column] = -((difference @ self._inverse[class_id]) * difference).sum(1)
+        return Prediction(tuple(vocabulary), scores=scores)
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Means and covariances."""
+        tensors = {f"mean.{c}": v for c, v in self.means.items()}
+        return tensors | {f"covariance.{c}": v.contiguous() for c, v in self.covariances.items()}, {}
+
+    def load_state(self, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
+        """Means and covariances, and their inverses again."""
+        self.means = {int(k.removeprefix("mean.")): v.clone() for k, v in tensors.items() if k.startswith("mean.")}
+        self.covariances = {
+            int(k.removeprefix("covariance.")): v.clone() for k, v in tensors.items() if k.startswith("covariance.")
+        }
+        for class_id in self.covariances:
+            self._invert(class_id)
+
+    def stored_bytes(self) -> int:
+        """Bytes of means and covariances."""
+        return sum(v.numel() * v.element_size() for v in (*self.means.values(), *self.covariances.values()))

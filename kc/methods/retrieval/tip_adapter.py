@@ -1,0 +1,80 @@
+"""`tip-adapter` (Zhang et al. 2022, arXiv 2111.03930), training-free: a key-value cache beside a zero-shot model."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from kc.methods.base import Batch, Context
+from kc.methods.retrieval.module import RetrievalModule
+from kc.types import Prediction
+
+
+def cache_logits(queries: Tensor, keys: Tensor, values: Tensor, beta: float) -> Tensor:
+    """exp(-beta (1 - f F^T)) L: queries (Q, D) and keys (N, D) of norm 1, values (N, C) one-hot -> (Q, C)."""
+    return torch.exp(-beta * (1 - queries @ keys.T)) @ values
+
+
+class TipAdapter(RetrievalModule):
+    """Zero-shot logits + alpha * cache logits, with `tip_shots` images a class in the cache.
+
+    The zero-shot model is the base model of the run (`--base`): the logarithm of its probabilities is its logits up
+    to a constant that no decision depends on. Without a base model the cache answers alone. Which images a class
+    keeps follows from seed and name, not from the order in which they come.
+    """
+
+    name = "tip-adapter"
+
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
+        self.open_vocabulary = context.base is not None
+        self.cache: dict[int, dict[str, Tensor]] = {}
+
+    def _rank(self, sample_id: str) -> tuple[int, str]:
+        return zlib.crc32(f"{self.context.seed}/{sample_id}".encode()), sample_id
+
+    def observe(self, batch: Batch) -> None:
+        """Let each image compete for a place in the cache of its class."""
+        pooled = F.normalize(self.context.encode(batch).pooled.cpu().float(), dim=1)
+        for label, sample_id, x in zip(batch["label"].tolist(), batch["sample_id"], pooled, strict=True):
+            places = self.cache.setdefault(label, {})
+            places[sample_id] = x
+            if len(places) > self.context.config.tip_shots:
+                del places[max(places, key=self._rank)]
+
+    @torch.no_grad()
+    def predict(self, batch: Batch, vocabulary: Sequence[int]) -> Prediction:
+        """The sum of both opinions over `vocabulary`."""
+        vocab, config = tuple(vocabulary), self.context.config
+        pooled = self.context.encode(batch).pooled
+        scores = torch.zeros(len(pooled), len(vocab))
+        columns = [i for i, c in enumerate(vocab) for _ in self.cache.get(c, {})]
+        if columns:
+            keys = torch.stack([x for c in vocab for x in self.cache.get(c, {}).values()])
+            values = F.one_hot(torch.tensor(columns), len(vocab)).float()
+            queries = F.normalize(pooled.cpu().float(), dim=1)
+            scores = config.tip_alpha * cache_logits(queries, keys, values, config.tip_beta)
+        if self.context.base is not None:
+            base = self.context.base.scores_from(pooled, self.context.names(vocab)).cpu()
+            scores = scores + base.clamp_min(torch.finfo(base.dtype).tiny).log()
+        return Prediction(vocab, scores=scores)
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Keys of each class, and the images they are of."""
+        tensors = {f"keys.{c}": torch.stack(list(held.values())) for c, held in self.cache.items()}
+        return tensors, {"samples": {str(c): list(held) for c, held in self.cache.items()}}
+
+    def load_state(self, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
+        """Read the cache."""
+        self.cache = {
+            int(c): dict(zip(ids, tensors[f"keys.{c}"].unbind(), strict=True)) for c, ids in meta["samples"].items()
+        }
+
+    def stored_bytes(self) -> int:
+        """Bytes of the keys."""
+        return sum(x.numel() * x.element_size() for held in self.cache.values() for x in held.values())

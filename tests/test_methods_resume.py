@@ -1,0 +1,89 @@
+"""One body over every method of images: the stream, a stop within a task, and the same numbers afterwards."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from rich.console import Console
+from torch import Tensor, nn
+
+from kc.cli import METHODS
+from kc.data.datamodule import IncrementalDataModule
+from kc.encoders.base import Encoder
+from kc.encoders.cache import FeatureCache
+from kc.experiment import method_class
+from kc.methods.base import Context, ContinualMethod
+from kc.methods.config import MethodConfig
+from kc.stream.loop import MethodLoop, TrainerOptions, quiet_lightning
+from kc.stream.progress import RunProgress
+from kc.stream.resume import MethodState, load_checkpoint
+from kc.types import Features
+
+NEEDS_MORE = {"zeroshot"}
+"""Methods that need a base model, which has tests of its own."""
+
+
+class Tiny(Encoder):
+    """One convolution; pooled 4."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.name = self.architecture = "tiny"
+        self.strides, self.channels, self.pooled_dim, self.preprocessing = (8,), (4,), 4, (1.0, 0.0)
+        self.stem = nn.Conv2d(3, 4, 8, stride=8)
+
+    def forward(self, images: Tensor) -> Features:
+        level = torch.relu(self.stem(images))
+        return Features(level.mean((2, 3)), (level,), self.strides)
+
+
+def loop(name: str, place: Path, data: IncrementalDataModule, train: str, stop_at: int | None = None) -> MethodLoop:
+    torch.manual_seed(0)
+    encoder = Tiny().eval().requires_grad_(False)
+    config = MethodConfig(
+        epochs=2, train=train, exemplars=4, ranpac_dim=16, tip_shots=2, lora_rank=2, lora_scope="task", ewc_lambda=1.0
+    )
+
+    made: list[ContinualMethod] = []
+
+    def make() -> ContinualMethod:
+        features = FeatureCache(place / "features", encoder)
+        context = Context("classification", data.classes, encoder, features, config, 0, place)
+        made.append(method_class(name)(context))
+        return made[-1]
+
+    def publish(state: MethodState, task: int) -> None:
+        if task == stop_at:
+            made[-1].close()  # as the end of a process would
+            raise KeyboardInterrupt
+
+    progress = RunProgress(Console(file=io.StringIO()))
+    return MethodLoop(name, 0, make, data, "classification", place, TrainerOptions("cpu", 1, config), progress, publish)
+
+
+@pytest.mark.parametrize("name", sorted(set(METHODS) - NEEDS_MORE))
+def test_a_stopped_method_goes_on_to_the_same_numbers(name: str, tiny_folder: SimpleNamespace, tmp_path: Path) -> None:
+    quiet_lightning()
+    data = IncrementalDataModule(tiny_folder.manifest, tasks=3, data_root=tiny_folder.root, batch_size=2)
+    data.setup()
+    train = "full" if name in ("si", "lwf", "icarl", "wise-ft") else "head"
+    state, method = loop(name, tmp_path / "whole", data, train).run()
+    method.close()
+    assert all(0.0 <= v <= 1.0 for v in state.seen if v is not None)
+    with pytest.raises(KeyboardInterrupt):
+        loop(name, tmp_path / "parts", data, train, stop_at=1).run()
+    again, resumed = loop(name, tmp_path / "parts", data, train).run()
+    resumed.close()
+    assert again.rows == state.rows
+    assert again.per_class == state.per_class
+    if name != "knn":  # a memory's files count their versions
+        assert [c["stored_bytes"] for c in again.cost] == [c["stored_bytes"] for c in state.cost]
+    for t in range(3):
+        (a, meta_a), (b, meta_b) = (load_checkpoint(tmp_path / part, t) for part in ("whole", "parts"))
+        assert meta_a == meta_b
+        assert a.keys() == b.keys()
+        torch.testing.assert_close(a, b, rtol=0, atol=0, equal_nan=True)
