@@ -31,6 +31,9 @@ METHODS: dict[str, str] = {
     "mib": "kc.methods.finetune.mib:Mib",
     "plop": "kc.methods.finetune.plop:Plop",
     "ssul": "kc.methods.finetune.ssul:Ssul",
+    "mask2former": "kc.methods.finetune.mask2former:Mask2Former",
+    "mask2former-joint": "kc.methods.finetune.mask2former:Mask2FormerJoint",
+    "mask2former-replay": "kc.methods.finetune.mask2former:Mask2FormerReplay",
     "er": "kc.methods.finetune.er:Er",
     "der++": "kc.methods.finetune.der:DerPlusPlus",
     "icarl": "kc.methods.finetune.icarl:ICarl",
@@ -46,13 +49,14 @@ METHODS: dict[str, str] = {
 """Every method by its name on the command line: `module:class`."""
 
 CLASSIFICATION_ONLY = {"ncm", "ranpac", "fecam", "tip-adapter", "linear-probe", "er", "der++", "icarl"}
-PIXELS_ONLY = {"ilt", "mib", "plop", "ssul"}
+MASKS = {"mask2former", "mask2former-joint", "mask2former-replay"}
+PIXELS_ONLY = {"ilt", "mib", "plop", "ssul"} | MASKS
 NEEDS_BACKGROUND = {"mib", "plop", "ssul"}
 """Methods that read old classes into pixels labelled "none of the classes"."""
 NEEDS_BASE = {"zeroshot"}
-NEEDS_EXEMPLARS = {"replay", "er", "der++", "icarl"}
+NEEDS_EXEMPLARS = {"replay", "er", "der++", "icarl", "mask2former-replay"}
 ANSWERS_LATE = {"icarl"}
-NEEDS_PACKAGE = {"lora": ("peft", "lora")}
+NEEDS_PACKAGE = {"lora": ("peft", "lora"), **dict.fromkeys(MASKS, ("transformers", "masks"))}
 """Method -> (package, extra that brings it)."""
 CHOICES = {
     "setting": ("overlapped", "disjoint", "sequential", "partition"),
@@ -139,6 +143,8 @@ def check(config: RunConfig) -> None:
                 f"method {name!r} looks for old classes where nothing is labelled; in the panoptic {manifest.name}, "
                 "which has no background class, hidden pixels are void: use lwf, ilt or replay"
             )
+        if name == "mask2former-replay" and manifest.task_kind == "panoptic":
+            raise KcError(f"method {name!r} keeps semantic maps; {manifest.name} is panoptic: use mask2former")
         n_classes = sum(not c.background for c in manifest.info)
         if name in NEEDS_EXEMPLARS and config.exemplars < n_classes:
             raise KcError(

@@ -28,6 +28,8 @@ class MethodOptions:
             is trained with the head).
         decoder: What reads the encoder's maps in segmentation: fpn (all levels) or deeplabv3 (torchvision's ASPP on the
             coarsest level; with torchvision:resnet101 the network of MiB and PLOP).
+        mask_model: Network of mask2former: tiny (random weights), or a published one: a folder that transformers saved,
+            or its name on the hub.
         exemplars: Images that replay, er, der++ and icarl may keep in all.
         ewc_lambda: Strength of ewc and ewc-online: lambda * sum F (w - w_old)^2 (half of Kirkpatrick's lambda);
             default: 100 for images, 500 for maps, where F is scaled to at most 1.
@@ -82,6 +84,7 @@ class MethodOptions:
     patience: int = 0
     train: str = "head"
     decoder: str = "fpn"
+    mask_model: str = "tiny"
     exemplars: int = 100
     ewc_lambda: float | None = None
     ewc_decay: float = 1.0

@@ -152,17 +152,20 @@ class FinetuneModule(L.LightningModule):
     def configure_optimizers(self) -> Any:
         """The optimiser and the schedule of the task; the encoder, where it is trained, at a share of the rate."""
         config = self.context.config
-        rate = at_task(config.lr, self.task_index)
+        optimizer = make_optimizer(self.parameter_groups(at_task(config.lr, self.task_index)), config)
+        schedule = make_schedule(optimizer, config, max(1, int(self.trainer.estimated_stepping_batches)))
+        if schedule is None:
+            return optimizer
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def parameter_groups(self, rate: float) -> list[dict[str, Any]]:
+        """What learns, in groups with their learning rates; `rate` is the head's."""
         head = [*self.decoder.parameters(), *self.classifier.parameters()]
         groups: list[dict[str, Any]] = [{"params": [p for p in head if p.requires_grad], "lr": rate}]
         if self.network is not None:
             learns = [p for p in self.network.parameters() if p.requires_grad]
             groups.append({"params": learns, "lr": rate * self.encoder_share})
-        optimizer = make_optimizer(groups, config)
-        schedule = make_schedule(optimizer, config, max(1, int(self.trainer.estimated_stepping_batches)))
-        if schedule is None:
-            return optimizer
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        return groups
 
     # -- answering --------------------------------------------------------------------------------------------------
 
