@@ -48,7 +48,7 @@ class MaskNetwork(nn.Module):
 
 
 def tiny_config() -> Any:
-    """A Mask2Former of 0.4 million weights that has learned nothing, for tests and first looks on a CPU."""
+    """A Mask2Former of 0.5 million weights that has learned nothing, for tests and first looks on a CPU."""
     from transformers import Mask2FormerConfig, SwinConfig
 
     swin: dict[str, Any] = {
@@ -60,9 +60,9 @@ def tiny_config() -> Any:
     }
     return Mask2FormerConfig(
         backbone_config=SwinConfig(**swin),
-        feature_size=32,
-        mask_feature_size=32,
-        hidden_dim=32,
+        feature_size=64,
+        mask_feature_size=64,
+        hidden_dim=64,
         encoder_feedforward_dim=64,
         dim_feedforward=64,
         encoder_layers=1,
