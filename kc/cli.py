@@ -34,6 +34,7 @@ METHODS: dict[str, str] = {
     "mask2former": "kc.methods.finetune.mask2former:Mask2Former",
     "mask2former-joint": "kc.methods.finetune.mask2former:Mask2FormerJoint",
     "mask2former-replay": "kc.methods.finetune.mask2former:Mask2FormerReplay",
+    "comformer": "kc.methods.finetune.comformer:CoMFormer",
     "er": "kc.methods.finetune.er:Er",
     "der++": "kc.methods.finetune.der:DerPlusPlus",
     "icarl": "kc.methods.finetune.icarl:ICarl",
@@ -49,7 +50,7 @@ METHODS: dict[str, str] = {
 """Every method by its name on the command line: `module:class`."""
 
 CLASSIFICATION_ONLY = {"ncm", "ranpac", "fecam", "tip-adapter", "linear-probe", "er", "der++", "icarl"}
-MASKS = {"mask2former", "mask2former-joint", "mask2former-replay"}
+MASKS = {"mask2former", "mask2former-joint", "mask2former-replay", "comformer"}
 PIXELS_ONLY = {"ilt", "mib", "plop", "ssul"} | MASKS
 NEEDS_BACKGROUND = {"mib", "plop", "ssul"}
 """Methods that read old classes into pixels labelled "none of the classes"."""
@@ -119,10 +120,11 @@ def check(config: RunConfig) -> None:
     for field in positive:
         if getattr(config, field) <= 0:
             raise KcError(f"{option(field)} {getattr(config, field)}: must be above 0")
-    for field in ("weight_decay", "clip_grad", "patience"):
+    for field in ("weight_decay", "clip_grad", "patience", "pixel_kd", "ilt_features", "mib_kd", "plop_features",
+                  "plop_logits", "comformer_kd"):  # fmt: skip
         if getattr(config, field) < 0:
             raise KcError(f"{option(field)} {getattr(config, field)}: must not be below 0")
-    for field in ("ema", "momentum"):
+    for field in ("ema", "momentum", "ssul_threshold"):
         if not 0 <= getattr(config, field) < 1:
             raise KcError(f"{option(field)} {getattr(config, field)}: must be at least 0 and below 1")
     manifest = load_manifest(config.benchmark)

@@ -68,6 +68,7 @@ class MethodOptions:
             authors' code does, which hardly ever rejects where there are many classes).
         plop_pod: What local POD pools: paper (features as they are) or official (squared, as the authors' code does).
         ssul_threshold: Probability from which ssul believes the old model.
+        comformer_kd: Strength of the distillation of queries in comformer.
     """
 
     epochs: int | str = 5
@@ -120,6 +121,7 @@ class MethodOptions:
     plop_entropy: str = "paper"
     plop_pod: str = "paper"
     ssul_threshold: float = 0.7
+    comformer_kd: float = 10.0
 
 
 def at_task(value: float | str, task: int) -> float:

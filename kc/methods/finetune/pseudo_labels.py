@@ -77,7 +77,8 @@ class EntropyFilter:
 
     def accepts(self, old_logits: Tensor, thresholds: Tensor) -> Tensor:
         """(N, h, w) bool: where the old model is surer than the median of the class it predicts."""
-        return self.uncertainty(old_logits) < thresholds.to(old_logits)[old_logits.argmax(1)]
+        uncertainty = self.uncertainty(old_logits)
+        return uncertainty < thresholds.to(uncertainty)[old_logits.argmax(1)]
 
 
 def _median(counts: list[int]) -> float:
