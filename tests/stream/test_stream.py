@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import mmap
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from kc.errors import RunError
 from kc.methods.base import ContinualMethod
 from kc.stream.cost import CostMeter
 from kc.stream.evaluate import evaluate
+from kc.stream.forgetting_callback import class_groups
 from kc.stream.results import CLOSED, build_results
 from kc.stream.resume import MethodState, load_checkpoint, save_checkpoint
 from kc.types import VOID, Prediction, Task
@@ -60,6 +62,20 @@ def test_semantic_scores_by_hand() -> None:
     assert result.seen == 0.5
 
 
+def test_groups_of_classes_have_their_own_miou() -> None:
+    truth, said = np.array([[1, 1, 2, 3]]), np.array([[1, 2, 2, 3]])
+    tasks = [Task(t, (t + 1,), tuple(range(1, t + 2)), (str(t),)) for t in range(3)]
+    groups = class_groups(tasks, 2)
+    assert groups == {"base": (1,), "novel": (2, 3), "old": (1, 2), "new": (3,)}
+    final = evaluate(METHOD, [{"semantic": [truth], "said": [said]}], (1, 2, 3), "semantic", groups=groups).final
+    assert (final["miou_base"], final["miou_novel"]) == (0.5, 0.75)
+    assert (final["miou_old"], final["miou_new"]) == (0.5, 1.0)
+    assert final["miou_harmonic"] == pytest.approx(2 * 0.5 * 0.75 / 1.25)
+    first = evaluate(METHOD, [{"semantic": [truth], "said": [said]}], (1,), "semantic", groups=class_groups(tasks, 0))
+    assert math.isnan(first.final["miou_novel"])
+    assert math.isnan(first.final["miou_harmonic"])
+
+
 def test_panoptic_scores_by_hand() -> None:
     truth = np.zeros((1, 4, 2), np.int32)
     truth[0, :, 0], truth[0, :, 1] = [1, 1, 2, 2], [0, 0, 1, 2]
@@ -77,10 +93,16 @@ def test_cost_sees_the_peak_and_stops_once() -> None:
     with CostMeter(interval=0.005) as idle:
         time.sleep(0.05)
     with CostMeter(interval=0.005) as busy:
-        block = np.ones(60 * 2**20, np.uint8)
         time.sleep(0.05)
-        del block
-    assert busy.peak_rss_bytes - idle.peak_rss_bytes > 30 * 2**20
+        before = busy.peak_rss_bytes
+        block = mmap.mmap(-1, 60 * 2**20)  # fresh pages: an allocator may hand out what is resident already
+        block.write(b"1" * len(block))
+        limit = time.monotonic() + 30  # a busy machine may let the sampling thread wait
+        while busy.peak_rss_bytes - before < 30 * 2**20 and time.monotonic() < limit:
+            time.sleep(0.01)
+        block.close()
+    assert busy.peak_rss_bytes - before >= 30 * 2**20
+    assert idle.peak_rss_bytes > 0
     seconds = busy.seconds
     busy.stop()
     assert busy.seconds == seconds >= 0.05

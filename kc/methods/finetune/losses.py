@@ -30,6 +30,13 @@ def to_columns(target: Tensor, class_ids: Sequence[int], other: dict[int, int] |
     return table[target.long()]
 
 
+def vector_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
+    """Mean cross entropy of (N, C) logits over the targets (N,) int64 that are not VOID; zero where there is none."""
+    if not bool((target != VOID).any()):
+        return logits.sum() * 0.0
+    return F.cross_entropy(logits, target, ignore_index=VOID)
+
+
 def labels_at(target: Tensor, size: Sequence[int]) -> Tensor:
     """(N, H, W) int64 labels at `size` (h, w): the nearest cell, because labels are never interpolated."""
     if tuple(target.shape[-2:]) == tuple(size):
@@ -38,7 +45,12 @@ def labels_at(target: Tensor, size: Sequence[int]) -> Tensor:
 
 
 def at_loss(logits: Tensor, scale: int) -> Tensor:
-    """Logits (N, C, h, w) at the resolution where losses of pixels are taken: (N, C, scale h, scale w), bilinear."""
+    """Logits (N, C, h, w) at the resolution where losses of pixels are taken: (N, C, scale h, scale w), bilinear.
+
+    Logits of vectors (N, C) have no resolution and stay as they are.
+    """
+    if logits.ndim == 2:
+        return logits
     return F.interpolate(logits, scale_factor=scale, mode="bilinear", align_corners=False)
 
 

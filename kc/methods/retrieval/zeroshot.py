@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 
 from kc.errors import KcError
 from kc.methods.base import Batch, Context
-from kc.methods.regions import RegionEncoder, best, posteriors, to_prediction
+from kc.methods.regions import background_position, best, maps_to_prediction, posteriors, to_prediction
 from kc.methods.retrieval.module import RetrievalModule
-from kc.types import Prediction
+from kc.openvocab.base import DenseVocabulary
+from kc.types import Int64Array, Prediction
 
 
 class ZeroShot(RetrievalModule):
@@ -23,7 +25,6 @@ class ZeroShot(RetrievalModule):
         super().__init__(context)
         if context.base is None:
             raise KcError("zeroshot needs an open-vocabulary base model, for example --base conse")
-        self.regions = RegionEncoder(context)
 
     def observe(self, batch: Batch) -> None:
         """Nothing is learned."""
@@ -33,9 +34,20 @@ class ZeroShot(RetrievalModule):
         """The base model's probabilities over `vocabulary`."""
         vocab = tuple(vocabulary)
         assert self.context.base is not None
-        if self.context.kind == "classification":
+        if self.context.regions is None:
             pooled = self.context.encode(batch).pooled
             return Prediction(vocab, scores=self.context.base.scores_from(pooled, self.context.names(vocab)))
-        regions = self.regions(batch)
+        if isinstance(self.context.base, DenseVocabulary):
+            return maps_to_prediction(self.context, vocab, self._pixels(self.context.base, batch, vocab))
+        regions = self.context.regions(batch)
         labels = [best(p, vocab) for p in posteriors(self.context, batch, regions, vocab)]
         return to_prediction(self.context, vocab, regions, labels)
+
+    def _pixels(self, base: DenseVocabulary, batch: Batch, vocab: tuple[int, ...]) -> list[Int64Array]:
+        """Maps of class ids by the base's own protocol: pixels are decided one by one, proposals play no part."""
+        names, background = self.context.names(vocab), background_position(self.context, vocab)
+        ids: Int64Array = np.asarray(vocab, dtype=np.int64)
+        return [
+            ids[base.segment(raw, sample_id, names, background)]
+            for raw, sample_id in zip(batch["raw"], batch["sample_id"], strict=True)
+        ]
