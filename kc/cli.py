@@ -57,9 +57,12 @@ CHOICES = {
     "precision": ("32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-true"),
     "fisher": ("empirical", "sampled"),
     "lora_scope": ("grow", "task"),
+    "lwf_columns": ("old", "all"),
     "wandb": ("online", "offline", "disabled"),
     "vote": ("plurality", "distance", "softmax", "rank"),
 }
+CHOICES_OR_RECOMMENDED = {"keys": ("pooled", "masked"), "decoder": ("fpn", "regions")}
+"""Flags that the benchmark decides where they are not given."""
 NOT_STORED = ("resume", "out", "accelerator", "devices", "num_workers", "wandb", "wandb_project", "wandb_entity")
 """Flags that may be given together with --resume: they do not change the numbers."""
 
@@ -85,10 +88,6 @@ def check(config: RunConfig) -> None:
     check_encoder_name(config.encoder)
     if config.base not in ("none", *BASES):
         raise unknown_name("base", config.base, ["none", *BASES])
-    if config.proposals is not None and config.proposals not in (*PROPOSERS, "oracle"):
-        raise unknown_name("proposals", config.proposals, [*PROPOSERS, "oracle"])
-    if config.keys is not None and config.keys not in ("pooled", "masked"):
-        raise unknown_name("keys", config.keys, ["pooled", "masked"])
     try:
         seeds = config.seeds
     except ValueError as error:
@@ -107,6 +106,8 @@ def check(config: RunConfig) -> None:
     for field in positive:
         if getattr(config, field) <= 0:
             raise KcError(f"{option(field)} {getattr(config, field)}: must be above 0")
+    if config.batch_size % config.devices:
+        raise KcError(f"--batch-size {config.batch_size} is shared by --devices {config.devices}: it must divide")
     for field in ("weight_decay", "clip_grad", "patience"):
         if getattr(config, field) < 0:
             raise KcError(f"{option(field)} {getattr(config, field)}: must not be below 0")
@@ -118,9 +119,18 @@ def check(config: RunConfig) -> None:
         raise KcError("--patience and --ema both choose the weights that a task ends with: give one of them")
     if config.patience and "val" not in manifest.splits:
         raise KcError(f"--patience needs a validation split; {manifest.name} has only {', '.join(manifest.splits)}")
+    for field, valid in {"proposals": (*PROPOSERS, "oracle"), **CHOICES_OR_RECOMMENDED}.items():
+        value = getattr(config, field) or getattr(manifest.recommended, field)
+        if value is not None and value not in valid:
+            raise unknown_name(field, value, valid)
     build_tasks(manifest, n_tasks(config), config.split, config.class_order)
     if config.encoder.startswith("mlp:") and manifest.task_kind != "classification":
         raise KcError(f"encoder {config.encoder} classifies images; {manifest.name} is {manifest.task_kind}")
+    decoder = config.decoder or manifest.recommended.decoder or "fpn"
+    if manifest.task_kind != "classification" and decoder == "regions":
+        trains = "--train full" if config.train == "full" else next((m for m in config.method_names if m == "lora"), "")
+        if trains:
+            raise KcError(f"{trains} changes the encoder, but --decoder regions reads frozen keys: add --decoder fpn")
     for name in config.method_names:
         if name in CLASSIFICATION_ONLY and manifest.task_kind != "classification":
             raise KcError(f"method {name!r} classifies images; {manifest.name} is {manifest.task_kind}: use knn")
@@ -165,7 +175,9 @@ def parser(prog: str | None = None) -> ArgumentParser:
     shared = {field.name for field in dataclasses.fields(MethodOptions)}
     for field in dataclasses.fields(RunConfig):
         group = of_methods if field.name in shared else result
-        group.add_argument(option(field.name), type=types[field.name], default=field.default, help=help_of[field.name])
+        # A switch is named to be set: `--anonymous`, not `--anonymous true`.
+        kind = {"action": "store_true"} if types[field.name] is bool else {"type": types[field.name]}
+        group.add_argument(option(field.name), default=field.default, help=help_of[field.name], **kind)
     return result
 
 
@@ -198,13 +210,22 @@ def parse(arguments: Sequence[str], prog: str | None = None) -> RunConfig:
     except ArgumentError as error:
         raise KcError(" ".join(str(error).split())) from error
     values.pop("config", None)
-    config = RunConfig(**{f.name: _plain(values[f.name]) for f in dataclasses.fields(RunConfig)})
+    config = anchored(RunConfig(**{f.name: _plain(values[f.name]) for f in dataclasses.fields(RunConfig)}))
     return config if config.resume is None else resumed(config)
 
 
 def _plain(value: Any) -> Any:
     """jsonargparse wraps paths of its own; everything else is plain already."""
     return Path(str(value)) if isinstance(value, Path) else value
+
+
+def anchored(config: RunConfig) -> RunConfig:
+    """With absolute paths of manifest and data: a run may be resumed from another folder."""
+    from kc.data.manifest import is_path
+
+    benchmark = str(Path(config.benchmark).absolute()) if is_path(config.benchmark) else config.benchmark
+    root = None if config.data_root is None else config.data_root.absolute()
+    return dataclasses.replace(config, benchmark=benchmark, data_root=root)
 
 
 def resumed(config: RunConfig) -> RunConfig:

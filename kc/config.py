@@ -28,11 +28,14 @@ class RunConfig(MethodOptions):
         batch_size: Images a batch.
         keys: How a region becomes a key: pooled (from the image's feature map) or masked (crop, black out, encode);
             default: what the benchmark recommends, else pooled.
+        decoder: What fine-tuning classifies in segmentation: fpn (pixels, by a small feature pyramid) or regions (the
+            proposals and keys that retrieval reads); default: what the benchmark recommends, else fpn.
         seed: Seed, or several separated by commas: tables then show mean and deviation.
         out: Folder in which run folders are made.
         resume: Run folder to finish; everything else is read from it.
         accelerator: Lightning accelerator: auto, cpu, gpu ...
-        devices: Number of devices.
+        devices: Number of devices, or of processes with --accelerator cpu; they share each batch out
+            (where the images of a task do not divide by it, the first ones are seen twice in an epoch).
         num_workers: Processes that load data; the numbers do not depend on it.
         limit_images: At most so many images a split, for a quick look.
         wandb: Weights & Biases: online, offline or disabled.
@@ -52,6 +55,7 @@ class RunConfig(MethodOptions):
     proposals: str | None = None
     batch_size: int = 16
     keys: str | None = None
+    decoder: str | None = None
     seed: int | str = 0
     out: Path = Path("runs")
     resume: Path | None = None

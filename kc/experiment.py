@@ -21,13 +21,17 @@ from kc.config import RunConfig
 from kc.data.cache import cache_dir
 from kc.data.content import content_key
 from kc.data.datamodule import IncrementalDataModule
-from kc.data.manifest import Manifest, load_manifest
+from kc.data.manifest import Manifest, Recommended, load_manifest
 from kc.encoders.base import Encoder
 from kc.encoders.cache import FeatureCache
 from kc.encoders.load import load_encoder
 from kc.errors import RunError
 from kc.methods.base import Context, ContinualMethod
 from kc.methods.config import MethodConfig
+from kc.methods.distributed import rank
+from kc.methods.finetune.module import FinetuneModule
+from kc.methods.regions import RegionEncoder
+from kc.methods.retrieval.module import RetrievalModule
 from kc.openvocab.base import OpenVocabulary
 from kc.openvocab.load import load_base
 from kc.proposals.cache import PartitionCache
@@ -44,6 +48,9 @@ from kc.stream.resume import MethodState
 from kc.tracking import Tracker
 from kc.types import SplitName
 
+FOLDER_OF_HELPERS = "KC_RUN_FOLDER"
+"""Environment variable by which the processes of one run agree on its folder."""
+
 
 @dataclasses.dataclass
 class Shared:
@@ -52,7 +59,7 @@ class Shared:
     data: IncrementalDataModule
     encoder: Encoder
     features: FeatureCache
-    partitions: PartitionCache | None
+    regions: RegionEncoder | None
     base: OpenVocabulary | None
 
 
@@ -64,8 +71,12 @@ def run(config: RunConfig, console: Console | None = None) -> Path:
     console = console or Console()
     quiet_lightning()
     config = with_recommended(config, load_manifest(config.benchmark))
+    if rank() > 0:
+        return help_out(config)
     data = open_data(config)
     folder = config.resume or new_folder(config)
+    if config.devices > 1:
+        os.environ[FOLDER_OF_HELPERS] = str(folder.absolute())
     kind = data.manifest.task_kind
     console.print(
         f"{data.manifest.name}: {len(data.classes)} classes in {len(data.tasks)} tasks, setting {data.setting}, "
@@ -80,7 +91,7 @@ def run(config: RunConfig, console: Console | None = None) -> Path:
                 data = data if seed == data.seed else open_data(config, seed)
                 shared = prepare(config, data)
                 fingerprints = check_fingerprints(folder, shared)
-                warm(shared, progress)
+                warm(shared, config, progress)
                 for name in config.method_names:
                     states.append(run_method(config, shared, name, seed, folder, progress))
     except KeyboardInterrupt:
@@ -102,15 +113,33 @@ def run(config: RunConfig, console: Console | None = None) -> Path:
     return folder
 
 
+def help_out(config: RunConfig) -> Path:
+    """What a process does that Lightning started for `--devices`: train along, and keep no record.
+
+    It runs the same command, so it comes to the same methods and tasks in the same order. Methods that are not
+    trained are left to the first process.
+    """
+    folder = Path(os.environ[FOLDER_OF_HELPERS])
+    for seed in config.seeds:
+        shared = prepare(config, open_data(config, seed))
+        for name in config.method_names:
+            if not issubclass(method_class(name), RetrievalModule):
+                progress = RunProgress(Console(quiet=True))
+                make_loop(config, shared, name, seed, folder, progress, lambda state, t: None).run()
+    return folder
+
+
 def with_recommended(config: RunConfig, manifest: Manifest) -> RunConfig:
     """Fill in what was left open by what the benchmark recommends, so that the stored config says what was used."""
     if manifest.task_kind == "classification":
-        return dataclasses.replace(config, proposals=config.proposals or "superpixels", keys=config.keys or "pooled")
-    wanted = manifest.recommended
+        wanted = Recommended()
+    else:
+        wanted = manifest.recommended
     return dataclasses.replace(
         config,
         proposals=config.proposals or wanted.proposals or "superpixels",
         keys=config.keys or wanted.keys or "pooled",
+        decoder=config.decoder or wanted.decoder or "fpn",
     )
 
 
@@ -161,21 +190,25 @@ def prepare(config: RunConfig, data: IncrementalDataModule) -> Shared:
     encoder = load_encoder(config.encoder)
     place = cache_dir() / "derived" / f"{data.manifest.name}-{content_key(data.manifest, data.data_root)}"
     features = FeatureCache(place / "features", encoder)
-    partitions: PartitionCache | None = None
-    if data.manifest.task_kind != "classification" and config.proposals != "oracle":
+    regions: RegionEncoder | None = None
+    if data.manifest.task_kind != "classification":
         assert config.proposals is not None
-        partitions = PartitionCache(place / "proposals", load_proposer(config.proposals))
+        assert config.keys is not None
+        partitions: PartitionCache | None = None
+        if config.proposals != "oracle":
+            partitions = PartitionCache(place / "proposals", load_proposer(config.proposals))
+        regions = RegionEncoder(encoder, features, partitions, config.keys)
     names = set(config.method_names)
     wanted = "conse" if config.base == "none" and names & NEEDS_BASE else config.base
     base = None if wanted == "none" else load_base(wanted, encoder)
-    return Shared(data, encoder, features, partitions, base)
+    return Shared(data, encoder, features, regions, base)
 
 
 def check_fingerprints(folder: Path, shared: Shared) -> dict[str, str]:
     """What produced the numbers; a resumed run must find the same. Raises RunError naming what differs."""
     now = {"benchmark": shared.data.manifest.fingerprint, "encoder": shared.encoder.fingerprint}
-    if shared.partitions is not None:
-        now["proposals"] = shared.partitions.proposer.key
+    if shared.regions is not None:
+        now["proposals"] = shared.regions.source
     if shared.base is not None:
         now["base"] = shared.base.key
     path = folder / "fingerprints.yaml"
@@ -188,31 +221,62 @@ def check_fingerprints(folder: Path, shared: Shared) -> dict[str, str]:
     return now
 
 
-def warm(shared: Shared, progress: RunProgress) -> None:
-    """Encode every image once before the clocks of the methods start: the first must not pay for the others."""
+def warm(shared: Shared, config: RunConfig, progress: RunProgress) -> None:
+    """Encode every image, and its regions where a method reads them, before the clocks of the methods start.
+
+    The first method must not pay for the others.
+    """
     splits: tuple[SplitName, ...] = ("train", "test")
     last = len(shared.data.tasks) - 1
     size = shared.data.manifest.input_size
+    regions = shared.regions
+    if config.decoder != "regions" and all(issubclass(method_class(n), FinetuneModule) for n in config.method_names):
+        regions = None
+    if regions is not None and not regions.may_keep:
+        regions = None
+    what = "images" if regions is None else "images and their regions"
     for split in splits:
-        loader = shared.data.loader(split, last, "seen", raw=shared.partitions is not None)
+        loader = shared.data.loader(split, last, "seen", raw=regions is not None)
         ids = loader.dataset.sample_ids  # type: ignore[attr-defined]
-        done = not shared.features.missing(ids, (size[0], size[1]))
-        if done and (shared.partitions is None or not shared.partitions.missing(ids)):
+        if not shared.features.missing(ids, (size[0], size[1])) and (regions is None or not regions.missing(ids)):
             continue
         with progress.bar(f"encoding {split} images", len(ids), "images") as bar:
             for batch in loader:
                 shared.features.encode(batch["image"], list(batch["sample_id"]))
-                if shared.partitions is not None:
-                    for raw, sample_id in zip(batch["raw"], batch["sample_id"], strict=True):
-                        shared.partitions.propose(raw, sample_id)
+                if regions is not None:
+                    regions(batch)
                 bar.advance(len(batch["sample_id"]))
-        progress.line(f"encoded {len(ids)} {split} images once, for all methods")
+        progress.line(f"encoded {len(ids)} {split} {what} once, for all methods")
 
 
 def run_method(
     config: RunConfig, shared: Shared, name: str, seed: int, folder: Path, progress: RunProgress
 ) -> MethodState:
     """One method with one seed, from where it stopped."""
+    settings = stored_config(config)
+    tracker = Tracker(config, folder, name, seed, settings)
+    try:
+        state, method = make_loop(config, shared, name, seed, folder, progress, tracker.task).run()
+        if seed == config.seeds[0]:
+            save_examples(folder / "examples", shared.data, method, name)
+        method.close()
+        tasks = [t.class_names for t in shared.data.tasks]
+        tracker.finish(method_result(state, tasks, None, settings), folder / "examples")
+    finally:
+        tracker.close()
+    return state
+
+
+def make_loop(
+    config: RunConfig,
+    shared: Shared,
+    name: str,
+    seed: int,
+    folder: Path,
+    progress: RunProgress,
+    publish: Callable[[MethodState, int], None],
+) -> MethodLoop:
+    """The stream of one method with one seed; `publish` receives the state after each task."""
     place = folder / "methods" / f"{name}-s{seed}"
     place.mkdir(parents=True, exist_ok=True)
     method_config = MethodConfig(**{f.name: getattr(config, f.name) for f in dataclasses.fields(MethodConfig)})
@@ -226,32 +290,21 @@ def run_method(
             config=method_config,
             seed=seed,
             folder=place,
-            partitions=shared.partitions,
+            regions=shared.regions,
             base=shared.base if config.base != "none" or name in NEEDS_BASE else None,
         )
-        return method_class(name)(context)
+        method: ContinualMethod = method_class(name)(context)
+        return method
 
-    settings = stored_config(config)
-    tracker = Tracker(config, folder, name, seed, settings)
-    try:
-        kind = shared.data.manifest.task_kind
-        options = TrainerOptions(config.accelerator, config.devices, method_config)
-        loop = MethodLoop(name, seed, make, shared.data, kind, place, options, progress, tracker.task)
-        state, method = loop.run()
-        if seed == config.seeds[0]:
-            save_examples(folder / "examples", shared.data, method, name)
-        method.close()
-        tasks = [t.class_names for t in shared.data.tasks]
-        tracker.finish(method_result(state, tasks, None, settings), folder / "examples")
-    finally:
-        tracker.close()
-    return state
+    kind = shared.data.manifest.task_kind
+    options = TrainerOptions(config.accelerator, config.devices, method_config)
+    return MethodLoop(name, seed, make, shared.data, kind, place, options, progress, publish)
 
 
-def method_class(name: str) -> Callable[[Context], ContinualMethod]:
-    """The class behind a method's name."""
+def method_class(name: str) -> type[Any]:
+    """The class behind a method's name: called with a `Context`, it makes a `ContinualMethod`."""
     module, _, attribute = METHODS[name].partition(":")
-    found: Callable[[Context], ContinualMethod] = getattr(importlib.import_module(module), attribute)
+    found: type[Any] = getattr(importlib.import_module(module), attribute)
     return found
 
 

@@ -162,6 +162,8 @@ def test_resume_refuses_other_settings(finished: Path) -> None:
         (["--methods", "ncm"], "use knn"),
         (["--seed", "1,1"], "seeds must be different"),
         (["--k", "0"], "must be above 0"),
+        (["--decoder", "fpm"], "Did you mean 'fpn'"),
+        (["--train", "full"], "add --decoder fpn"),
     ],
 )
 def test_mistakes_are_answered_at_once(given: list[str], said: str) -> None:
@@ -213,3 +215,15 @@ def test_recommended_settings_yield_to_flags() -> None:
     manifest = load_manifest("digit-scenes")
     assert with_recommended(RunConfig(), manifest).keys == "masked"
     assert with_recommended(RunConfig(keys="pooled"), manifest).keys == "pooled"
+    assert with_recommended(RunConfig(), manifest).decoder == "regions"
+    assert with_recommended(RunConfig(decoder="fpn"), manifest).decoder == "fpn"
+    assert with_recommended(RunConfig(), load_manifest("camvid")).decoder == "fpn"
+
+
+def test_a_run_may_be_resumed_from_another_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from kc.cli import parse
+
+    monkeypatch.chdir(tmp_path)
+    config = parse(["--benchmark", "my/own.yaml", "--data-root", "data"])
+    assert (config.benchmark, config.data_root) == (str(tmp_path / "my" / "own.yaml"), tmp_path / "data")
+    assert parse(["--benchmark", "camvid"]).benchmark == "camvid"

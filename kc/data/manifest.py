@@ -61,6 +61,7 @@ class Recommended(Strict):
 
     proposals: str | None = None
     keys: str | None = None
+    decoder: str | None = None
 
 
 class Manifest(Strict):
@@ -68,7 +69,7 @@ class Manifest(Strict):
 
     `ignore`: the value in mask files that means unlabelled. `input_size`: (H, W) that networks see.
     `task_splits`: name -> number of new classes a step (a background class counts in the first step).
-    `recommended`: proposals and keys that suit it.
+    `recommended`: proposals, keys and decoder that suit it.
     `obtain`: how to get the data. `checksum`: relative file -> "sha256:...", verified when a reader opens.
     """
 
@@ -180,6 +181,12 @@ def manifest_names() -> list[str]:
     return sorted(path.stem for path in manifest_folder().glob("*.yaml"))
 
 
+def is_path(name_or_path: str | Path) -> bool:
+    """Whether this says where a manifest is, instead of naming one that comes with the package."""
+    text = str(name_or_path)
+    return isinstance(name_or_path, Path) or text.endswith((".yaml", ".yml")) or "/" in text or "\\" in text
+
+
 def load_manifest(name_or_path: str | Path) -> Manifest:
     """The verified manifest of a benchmark name ("camvid") or of a YAML file ("my/benchmark.yaml").
 
@@ -188,7 +195,7 @@ def load_manifest(name_or_path: str | Path) -> Manifest:
         ManifestError: the file is missing, is not YAML, or breaks a rule; names file, key and what is allowed.
     """
     text = str(name_or_path)
-    if isinstance(name_or_path, Path) or text.endswith((".yaml", ".yml")) or "/" in text or "\\" in text:
+    if is_path(name_or_path):
         path = Path(name_or_path)
     else:
         names = manifest_names()

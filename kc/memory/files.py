@@ -62,10 +62,22 @@ def write_bytes(path: Path, data: bytes) -> FileRef:
 
 
 def replace_bytes(path: Path, data: bytes) -> None:
-    """Put `data` at `path` in one step: temporary name, fsync, rename, fsync of the folder."""
+    """Put `data` at `path` in one step."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(data)
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary name beside `path`; what is written there is at `path` in one step when the block ends well.
+
+    fsync, rename, fsync of the folder.
+    """
     temporary = path.with_name(path.name + ".tmp")
     try:
-        write_bytes(temporary, data)
+        yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
         os.replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
@@ -94,6 +106,41 @@ def check_file(path: Path, ref: FileRef) -> None:
         raise CorruptMemoryError(f"{path}: named by the manifest but missing; restore it from a copy") from None
     if digest != ref[1]:
         raise CorruptMemoryError(f"{path}: its sha256 is not the manifest's; restore it from a copy")
+
+
+SEALED = ".sealed.npy"
+"""Ending of a derived array whose name holds its own sha256: nothing else needs to vouch for it."""
+
+
+def write_sealed(folder: Path, name: str, array: npt.NDArray[Any]) -> None:
+    """Keep a derived array as `name` in `folder`, in one step. Not fsynced: what a crash breaks is computed again."""
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = folder / f"{name}.tmp"
+    with temporary.open("wb") as file:
+        hashed = _Hashed(file)
+        np.lib.format.write_array(hashed, np.ascontiguousarray(array), allow_pickle=False)
+    os.replace(temporary, folder / f"{name}.{hashed.ref[1]}{SEALED}")
+
+
+def read_sealed(folder: Path, name: str) -> npt.NDArray[Any] | None:
+    """The array kept as `name`, None if there is none; a file that is damaged is removed."""
+    for path in sorted(folder.glob(f"{name}.*{SEALED}")):
+        try:
+            check_sealed(path)
+        except CorruptMemoryError:
+            path.unlink()
+            continue
+        array: npt.NDArray[Any] = np.load(path, allow_pickle=False)
+        return array
+    return None
+
+
+def check_sealed(path: Path) -> None:
+    """Raise CorruptMemoryError naming `path` unless its bytes are those that its name tells."""
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if digest != path.name.removesuffix(SEALED).rpartition(".")[2]:
+        raise CorruptMemoryError(f"{path}: its sha256 is not that in its name; delete it, it is computed again")
 
 
 def remove(path: Path) -> None:

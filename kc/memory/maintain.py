@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from kc.memory import files
 from kc.memory import manifest as manifests
 from kc.memory.lock import LOCK_NAME
 from kc.memory.manifest import DeltaInfo, MemoryManifest, SegmentInfo
-from kc.memory.segments import Segment, read_delta, write_delta, write_segment
+from kc.memory.segments import Segment, read_delta, room_for_deltas, write_delta, write_segment
 from kc.memory.view import Columns
 from kc.types import BoolArray
 
@@ -27,13 +26,12 @@ def check_unused(root: Path) -> None:
 
     RunError for a memory or foreign files, CorruptMemoryError for a memory that lost its pointer.
     """
-    if (root / manifests.POINTER).exists():
+    if (root / manifests.NAME).exists():
         raise RunError(f"{root} already holds a memory: open it, or choose another path")
-    first = MemoryManifest(0, "", 0, {}).file_name
     for path in sorted(root.iterdir()):
-        if path.name in ("segments", "deltas") or (path.match("manifest-*.json") and path.name != first):
-            raise CorruptMemoryError(f"{root} holds rows but no {manifests.POINTER}; try `Memory.repair`")
-        if path.name not in (LOCK_NAME, first, f"{first}.tmp", f"{manifests.POINTER}.tmp"):
+        if path.name in ("segments", "deltas"):
+            raise CorruptMemoryError(f"{root} holds rows but no {manifests.NAME}: restore it from a copy")
+        if path.name not in (LOCK_NAME, f"{manifests.NAME}.tmp"):
             raise RunError(f"{root} is not empty (it holds {path.name!r}): choose another path")
 
 
@@ -50,8 +48,7 @@ def sweep(root: Path, manifest: MemoryManifest) -> list[Path]:
 
 def drop_derived(root: Path) -> None:
     """Remove everything that was computed from rows."""
-    if (root / DERIVED).exists():
-        shutil.rmtree(root / DERIVED)
+    files.remove(root / DERIVED)
 
 
 def without(
@@ -85,7 +82,8 @@ def without(
         elif keep.any():
             # The number of this rewrite and the place in the list make the name new; `seq` stays what it was.
             name = f"{number:06d}-{i:06d}-{delta.kind}.npy"
-            deltas.append(write_delta(root, delta.seq, delta.kind, ids[keep], values[keep], name))
+            room = room_for_deltas(deltas)
+            deltas.append(write_delta(root, delta.seq, delta.kind, ids[keep], values[keep], name, room))
     manifest = replace(
         manifest, number=number, next_segment=next_segment, segments=tuple(segments), deltas=tuple(deltas)
     )
@@ -99,6 +97,11 @@ def verify(root: Path, manifest: MemoryManifest) -> dict[str, Any]:
     for name, ref in named.items():
         try:
             files.check_file(root / name, ref)
+        except CorruptMemoryError as error:
+            wrong.append(str(error))
+    for path in sorted((root / DERIVED).rglob(f"*{files.SEALED}")):
+        try:
+            files.check_sealed(path)
         except CorruptMemoryError as error:
             wrong.append(str(error))
     if wrong:
@@ -124,7 +127,7 @@ def verify(root: Path, manifest: MemoryManifest) -> dict[str, Any]:
     if wrong:
         raise CorruptMemoryError("; ".join(wrong))
     return {
-        "files": len(named) + 2,  # and the manifest with its pointer, which were checked to get here
+        "files": len(named) + 1,  # and the manifest, which was checked to get here
         "bytes": sum(size for size, _ in named.values()),
         "rows": rows,
         "orphans": [str(p.relative_to(root)) for p in manifests.orphans(root, manifest)],
@@ -133,25 +136,5 @@ def verify(root: Path, manifest: MemoryManifest) -> dict[str, Any]:
 
 def repair(root: Path) -> list[str]:
     """See `Memory.repair`; the caller holds the lock."""
-    done = []
-    try:
-        manifest = manifests.load(root)
-    except CorruptMemoryError as broken:
-        whole = [m for m in (_whole(root, p) for p in root.glob("manifest-*.json")) if m is not None]
-        if not whole:
-            raise CorruptMemoryError(f"{broken}; no whole manifest is left in {root}: restore a copy") from broken
-        manifest = max(whole, key=lambda m: m.number)
-        files.replace_bytes(root / manifests.POINTER, f"{manifest.file_name}\n".encode())
-        done.append(f"{manifests.POINTER} named no whole manifest; it names {manifest.file_name} again")
-    done += [f"removed {p.relative_to(root)}: no manifest names it" for p in sweep(root, manifest)]
-    return done
-
-
-def _whole(root: Path, path: Path) -> MemoryManifest | None:
-    """The manifest at `path` if it and all files it names are there in their right size."""
-    try:
-        manifest = manifests.parse(path)
-        right = all((root / name).stat().st_size == ref[0] for name, ref in manifest.named_files().items())
-    except (CorruptMemoryError, FileNotFoundError):
-        return None
-    return manifest if right else None
+    manifest = manifests.load(root)
+    return [f"removed {p.relative_to(root)}: the manifest does not name it" for p in sweep(root, manifest)]

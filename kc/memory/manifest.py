@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 from dataclasses import dataclass
@@ -12,8 +11,12 @@ from typing import Any
 from kc.errors import CorruptMemoryError, RunError, UnknownNameError
 from kc.memory.files import FileRef, replace_bytes
 
-SCHEMA = 1
-POINTER = "MANIFEST"
+SCHEMA = 2
+"""Schema 1 (read, never written) kept the manifest in a second file that `MANIFEST` named."""
+NAME = "MANIFEST"
+_MAGIC = "kc-memory-manifest"
+INLINE_CHARS = 2**18
+"""Small deltas are kept in the manifest itself, up to this size together: a file of its own costs two more fsyncs."""
 
 
 @dataclass(frozen=True)
@@ -30,13 +33,17 @@ class SegmentInfo:
 
 @dataclass(frozen=True)
 class DeltaInfo:
-    """One file of changes to older rows; `kind` is tombstones, weights or relabels."""
+    """Changes that commit `seq` makes to older rows; `kind` is tombstones, weights or relabels.
+
+    They are in the file deltas/`name` (`ref`), or in `data` (then `ref` is None).
+    """
 
     seq: int
     kind: str
     name: str
     rows: int
-    ref: FileRef
+    ref: FileRef | None
+    data: str = ""
 
 
 @dataclass(frozen=True)
@@ -61,10 +68,13 @@ class MemoryManifest:
     segments: tuple[SegmentInfo, ...] = ()
     deltas: tuple[DeltaInfo, ...] = ()
     versions: tuple[VersionInfo, ...] = ()
+    salt: str = ""
+    """Of the hashes that stand for names in an anonymous memory; empty: names are kept as they are."""
 
     @property
-    def file_name(self) -> str:
-        return f"manifest-{self.number:06d}.json"
+    def last_change(self) -> int:
+        """Number of the newest commit that changed what is visible: the present shows what it did."""
+        return max([0, *(s.added for s in self.segments), *(d.seq for d in self.deltas)])
 
     def version(self, task: int) -> VersionInfo:
         """The version of `task`; UnknownNameError lists the versions there are."""
@@ -77,40 +87,64 @@ class MemoryManifest:
     def named_files(self) -> dict[str, FileRef]:
         """Relative path of every data file -> size and sha256."""
         files = {f"segments/{s.name}/{name}": ref for s in self.segments for name, ref in s.files.items()}
-        files.update({f"deltas/{d.name}": d.ref for d in self.deltas})
+        files.update({f"deltas/{d.name}": d.ref for d in self.deltas if d.ref is not None})
         return files
 
-    def to_json(self) -> str:
-        """Canonical JSON with a checksum of itself."""
-        body = {"schema": SCHEMA, **dataclasses.asdict(self)}
-        return json.dumps({**body, "checksum": _digest(body)}, sort_keys=True, indent=0)
-
-
-def _digest(body: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+    def to_bytes(self) -> bytes:
+        """One line with the schema and the checksum of the rest, which is JSON."""
+        body = {
+            **vars(self),
+            "segments": [vars(s) for s in self.segments],
+            "deltas": [vars(d) for d in self.deltas],
+            "versions": [vars(v) for v in self.versions],
+        }
+        text = json.dumps(body, sort_keys=True).encode()
+        return f"{_MAGIC} {SCHEMA} {hashlib.sha256(text).hexdigest()}\n".encode() + text
 
 
 def parse(path: Path) -> MemoryManifest:
-    """Read one manifest file. FileNotFoundError if it is gone; CorruptMemoryError if it is not what was written."""
-    text = path.read_bytes()
+    """Read a manifest. FileNotFoundError if it is gone; CorruptMemoryError if it is not what was written."""
+    content = path.read_bytes()
     try:
-        body = json.loads(text)
-        checksum = body.pop("checksum")
-        schema = body.pop("schema")
-        if checksum != _digest({"schema": schema, **body}):
-            raise ValueError("its checksum does not fit")
-        if schema != SCHEMA:
+        first, _, text = content.partition(b"\n")
+        magic, schema, checksum = first.decode("ascii").split(" ")
+        if magic != _MAGIC or not schema.isdigit():
+            raise ValueError("it does not begin as one")
+        if int(schema) != SCHEMA:
             raise CorruptMemoryError(f"{path}: schema {schema}, this version of kc reads {SCHEMA}")
-        segments = tuple(SegmentInfo(**{**s, "files": _refs(s["files"])}) for s in body.pop("segments"))
-        deltas = tuple(DeltaInfo(**{**d, "ref": tuple(d["ref"])}) for d in body.pop("deltas"))
-        versions = tuple(VersionInfo(**v) for v in body.pop("versions"))
-        return MemoryManifest(**body, segments=segments, deltas=deltas, versions=versions)
+        if checksum != hashlib.sha256(text).hexdigest():
+            raise ValueError("its checksum does not fit")
+        return _manifest(json.loads(text))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CorruptMemoryError(f"{path}: not a whole memory manifest ({error})") from error
 
 
+def parse_schema_1(path: Path) -> MemoryManifest:
+    """The same for the file that a `MANIFEST` of schema 1 names."""
+    try:
+        body = json.loads(path.read_bytes())
+        checksum = body.pop("checksum")
+        if body["schema"] != 1 or checksum != hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest():
+            raise ValueError("its checksum does not fit")
+        del body["schema"]
+        return _manifest(body)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CorruptMemoryError(f"{path}: not a whole memory manifest ({error})") from error
+
+
+def _manifest(body: dict[str, Any]) -> MemoryManifest:
+    segments = tuple(SegmentInfo(**{**s, "files": _refs(s["files"])}) for s in body.pop("segments"))
+    deltas = tuple(DeltaInfo(**{**d, "ref": None if d["ref"] is None else _ref(d["ref"])}) for d in body.pop("deltas"))
+    versions = tuple(VersionInfo(**v) for v in body.pop("versions"))
+    return MemoryManifest(**body, segments=segments, deltas=deltas, versions=versions)
+
+
 def _refs(files: dict[str, Any]) -> dict[str, FileRef]:
-    return {name: (int(ref[0]), str(ref[1])) for name, ref in files.items()}
+    return {name: _ref(ref) for name, ref in files.items()}
+
+
+def _ref(ref: Any) -> FileRef:
+    return int(ref[0]), str(ref[1])
 
 
 def load(root: Path) -> MemoryManifest:
@@ -118,39 +152,42 @@ def load(root: Path) -> MemoryManifest:
 
     Raises RunError where there is no memory, CorruptMemoryError naming the file that does not fit.
     """
-    for _ in range(20):
-        try:
-            name = (root / POINTER).read_text().strip()
-        except UnicodeDecodeError:
-            raise CorruptMemoryError(f"{root / POINTER}: not the name of a manifest; try `Memory.repair`") from None
-        except (FileNotFoundError, NotADirectoryError):
-            if root.is_dir() and any(root.glob("manifest-*.json")):
-                raise CorruptMemoryError(f"{root / POINTER} is missing; try `Memory.repair`") from None
-            raise RunError(f"no memory in {root}: build one first, or check the path") from None
-        if not (name.startswith("manifest-") and name.endswith(".json")) or "/" in name:
-            raise CorruptMemoryError(f"{root / POINTER}: {name!r} is not the name of a manifest; try `Memory.repair`")
-        try:
-            return parse(root / name)
-        except FileNotFoundError:
-            continue  # a writer replaced it between the two reads: the pointer now names another
-    raise CorruptMemoryError(f"{root / POINTER} names {name}, which does not exist; try `Memory.repair`")
+    try:
+        path = _file(root)
+        return parse(path) if path.name == NAME else parse_schema_1(path)
+    except (FileNotFoundError, NotADirectoryError):
+        if (root / "segments").is_dir():
+            raise CorruptMemoryError(f"{root / NAME} is missing: restore it from a copy") from None
+        raise RunError(f"no memory in {root}: build one first, or check the path") from None
+
+
+def _file(root: Path) -> Path:
+    """The file that holds the manifest: MANIFEST, or in schema 1 the one it names."""
+    with (root / NAME).open("rb") as file:
+        name = file.read(64).decode("ascii", errors="replace").strip()
+    old = name.startswith("manifest-") and name.endswith(".json") and "/" not in name
+    return root / (name if old else NAME)
 
 
 def publish(root: Path, manifest: MemoryManifest) -> None:
-    """Make `manifest` the current one: after the rename of the pointer every new reader sees it, before it none."""
-    replace_bytes(root / manifest.file_name, manifest.to_json().encode())
-    replace_bytes(root / POINTER, f"{manifest.file_name}\n".encode())
+    """Make `manifest` the current one: after the rename every new reader sees it, before it none.
+
+    Two fsyncs, the least that a rename needs: one for the bytes, or the name could come to point at none of them; one
+    for the folder, or the rename itself could be lost after it was acknowledged.
+    """
+    replace_bytes(root / NAME, manifest.to_bytes())
 
 
 def orphans(root: Path, manifest: MemoryManifest) -> list[Path]:
     """What lies under `root` and is named by nothing: left by a crash or a finished rewrite. Never the cache folder."""
     kept_segments = {s.name for s in manifest.segments}
-    kept_deltas = {d.name for d in manifest.deltas}
+    kept_deltas = {d.name for d in manifest.deltas if d.ref is not None}
     found = [p for p in _children(root / "segments") if p.name not in kept_segments]
     for info in manifest.segments:
         found += [p for p in _children(root / "segments" / info.name) if p.name not in info.files]
     found += [p for p in _children(root / "deltas") if p.name not in kept_deltas]
-    found += [p for p in root.glob("manifest-*.json") if p.name != manifest.file_name]
+    current = _file(root)
+    found += [p for p in root.glob("manifest-*.json") if p != current]
     found += list(root.glob("*.tmp"))
     return sorted(found)
 

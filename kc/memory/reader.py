@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,12 @@ import numpy.typing as npt
 from kc.errors import CorruptMemoryError, FingerprintError, RunError
 from kc.memory import files, maintain
 from kc.memory import manifest as manifests
+from kc.memory.diff import VersionDiff, difference
 from kc.memory.manifest import DeltaInfo, MemoryManifest, VersionInfo
+from kc.memory.names import wanted
 from kc.memory.search import Search
-from kc.memory.segments import Segment, read_delta
-from kc.memory.view import Columns, Ids, Names, View, as_ids, as_names
+from kc.memory.segments import Segment, Table, read_delta
+from kc.memory.view import Columns, Ids, Names, View, as_ids
 from kc.types import BoolArray, Float32Array, Int64Array, Neighbours
 
 _CACHED = 4
@@ -40,6 +42,16 @@ class RowTable:
 
     def __len__(self) -> int:
         return len(self.id)
+
+
+@dataclass(frozen=True)
+class Labels:
+    """What rows vote for: `id`, `class_id`, `task` (N,) int64 and `weight` (N,) float32."""
+
+    id: Int64Array
+    class_id: Int64Array
+    task: Int64Array
+    weight: Float32Array
 
 
 class Reader:
@@ -69,7 +81,7 @@ class Reader:
 
     @contextlib.contextmanager
     def _reading(self) -> Iterator[None]:
-        """Tell a memory that was rewritten under a reader (erase, rollback) from a damaged one."""
+        """Tell a memory that was rewritten under a reader (erase, rollback, compact) from a damaged one."""
         try:
             yield
         except (CorruptMemoryError, FileNotFoundError) as error:
@@ -78,7 +90,9 @@ class Reader:
             gone = [n for n in self._manifest.named_files() if not (self.path / n).exists()]
             if not gone:
                 raise
-            raise RunError(f"{self.path} was erased from or rolled back since it was opened: open it again") from error
+            raise RunError(
+                f"{self.path} was rewritten (erase, rollback, compact) since it was opened: open it again"
+            ) from error
 
     def _read_delta(self, info: DeltaInfo) -> tuple[Int64Array, npt.NDArray[Any]]:
         if info.name not in self._deltas:
@@ -124,6 +138,11 @@ class Reader:
     def extra(self) -> dict[str, Any]:
         return dict(self._manifest.extra)
 
+    @property
+    def anonymous(self) -> bool:
+        """Whether names of samples and sources are kept as hashes only (see `kc.memory.names`)."""
+        return bool(self._manifest.salt)
+
     def __len__(self) -> int:
         """Committed rows that are visible now."""
         return self._view().n_visible
@@ -135,6 +154,11 @@ class Reader:
     def snapshot(self, task: int) -> VersionInfo:
         """The version of `task`: commit number and visible rows. UnknownNameError if the task was not committed."""
         return self._manifest.version(task)
+
+    def diff(self, a: int, b: int | None = None) -> VersionDiff:
+        """What changed from the version of task `a` to that of task `b` (None = now): rows added, retired, relabelled
+        and reweighted. UnknownNameError for a task without a version."""
+        return difference(self._view(a), self._view(b))
 
     def stats(self) -> dict[str, Any]:
         """Counts and sizes: rows (visible), rows_total (on disk), bytes (of all files), dim, fingerprint, classes,
@@ -164,8 +188,23 @@ class Reader:
         """Ids, ascending, of the visible rows that meet every criterion given."""
         view = self._view(at)
         with self._reading():
-            match = view.match(class_id=class_id, source=source, task=task, sample_id=sample_id)
+            sources, samples = wanted(source, self._manifest.salt), wanted(sample_id, self._manifest.salt)
+            match = view.match(class_id=class_id, source=sources, task=task, sample_id=samples)
         return view.columns.ids[view.visible & match]
+
+    def labels(self, at: int | None = None) -> Labels:
+        """Id, class, task and weight of the visible rows, now or at the version of task `at`, ids ascending."""
+        view = self._view(at)
+        rows = np.flatnonzero(view.visible)
+        columns = view.columns
+        return Labels(columns.ids[rows], view.class_id[rows], columns.task[rows], view.weight[rows])
+
+    def derived(self, kind: str, at: int | None = None) -> Path | None:
+        """Folder for files of one kind that are computed from the rows of this state; None where they must not be kept.
+
+        Only a writer keeps files: one that a reader leaves behind could outlive an erase.
+        """
+        return None
 
     def keys(self, ids: Ids) -> Float32Array:
         """(N, D) float32 keys of rows, in the order asked. ValueError names an id that is not stored."""
@@ -189,6 +228,17 @@ class Reader:
                 source=columns.names(at, "source"),
                 visible=view.visible[at],
             )
+
+    def tables(self, at: int | None = None) -> Iterator[Table]:
+        """The visible rows, ids ascending, a segment at a time, with the class and weight they have then."""
+        view = self._view(at)
+        for number, segment in enumerate(view.columns.segments):
+            span = slice(int(view.columns.offsets[number]), int(view.columns.offsets[number + 1]))
+            rows = np.flatnonzero(view.visible[span])
+            if len(rows):
+                with self._reading():
+                    table = segment.table(rows)
+                yield replace(table, class_id=view.class_id[span][rows], weight=view.weight[span][rows])
 
     # -- searching --------------------------------------------------------------------------------------------------
 
@@ -214,9 +264,13 @@ class Reader:
         """
         same_encoder(self.path, self._manifest, fingerprint)
         chosen = None if classes is None else np.unique(as_ids(classes))
-        names = None if sources is None else frozenset(as_names(sources))
+        names = wanted(sources, self._manifest.salt)
         steps = None if tasks is None else np.unique(as_ids(tasks))
-        key = (self._seq(at), *(None if a is None else a.tobytes() for a in (chosen, steps)), names)
+        key = (
+            self._seq(at),
+            *(None if a is None else a.tobytes() for a in (chosen, steps)),
+            names and frozenset(names),
+        )
         with self._reading():
             search = self._searches.get(key)
             if search is None:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from kc.errors import RunError
-from kc.memory import files, maintain
+from kc.memory import exchange, files, maintain
 from kc.memory import manifest as manifests
+from kc.memory.compact import compacted
 from kc.memory.lock import WriterLock
-from kc.memory.manifest import MemoryManifest
-from kc.memory.reader import same_encoder
+from kc.memory.manifest import MemoryManifest, VersionInfo
+from kc.memory.names import hashed, new_salt
+from kc.memory.reader import Reader, same_encoder
+from kc.memory.segments import Table
 from kc.memory.writer import Writer
 
 
@@ -26,12 +31,26 @@ class Memory(Writer):
     # -- opening ----------------------------------------------------------------------------------------------------
 
     @classmethod
-    def create(cls, path: str | Path, *, dim: int, fingerprint: str, extra: dict[str, Any] | None = None) -> Memory:
+    def create(
+        cls,
+        path: str | Path,
+        *,
+        dim: int,
+        fingerprint: str,
+        extra: dict[str, Any] | None = None,
+        anonymous: bool = False,
+    ) -> Memory:
         """A new empty memory, open for writing. `extra`: JSON values kept beside it (class names, settings).
+
+        anonymous: names of samples and sources are stored as salted hashes only. They are still given in full to `add`,
+        `remove`, `ids` and `search`; `rows_of` returns the hashes. `kc.memory.names` says what that protects.
 
         Raises RunError if `path` holds a memory or anything else, or cannot be written.
         """
-        root = Path(path)
+        return cls._create(Path(path), dim, fingerprint, extra, new_salt() if anonymous else "")
+
+    @classmethod
+    def _create(cls, root: Path, dim: int, fingerprint: str, extra: dict[str, Any] | None, salt: str) -> Memory:
         if dim < 1:
             raise ValueError(f"dim must be at least 1, got {dim}")
         with files.translated(root, "create"):
@@ -40,7 +59,9 @@ class Memory(Writer):
             lock = WriterLock(root)
             try:
                 maintain.check_unused(root)  # ... and after: another writer may have been faster
-                manifest = MemoryManifest(number=0, fingerprint=fingerprint, dim=dim, extra=dict(extra or {}))
+                manifest = MemoryManifest(
+                    number=0, fingerprint=fingerprint, dim=dim, extra=dict(extra or {}), salt=salt
+                )
                 manifests.publish(root, manifest)
                 maintain.sweep(root, manifest)
             except BaseException:
@@ -72,16 +93,28 @@ class Memory(Writer):
 
     @classmethod
     def open_or_create(
-        cls, path: str | Path, *, dim: int, fingerprint: str, extra: dict[str, Any] | None = None, write: bool = True
+        cls,
+        path: str | Path,
+        *,
+        dim: int,
+        fingerprint: str,
+        extra: dict[str, Any] | None = None,
+        anonymous: bool = False,
+        write: bool = True,
     ) -> Memory:
-        """The memory at `path`, made if it does not exist. ValueError if it holds keys of another size."""
+        """The memory at `path`, made if it does not exist.
+
+        ValueError if it holds keys of another size, or is anonymous and should not be (or the other way round).
+        """
         root = Path(path)
-        if write and not (root / manifests.POINTER).exists():
-            return cls.create(root, dim=dim, fingerprint=fingerprint, extra=extra)
+        if write and not (root / manifests.NAME).exists():
+            return cls.create(root, dim=dim, fingerprint=fingerprint, extra=extra, anonymous=anonymous)
         memory = cls.open(root, fingerprint=fingerprint, write=write)
-        if memory.dim != dim:
+        if (memory.dim, memory.anonymous) != (dim, anonymous):
             memory.close()
-            raise ValueError(f"{root} holds keys of {memory.dim} values, asked for {dim}")
+            if memory.dim != dim:
+                raise ValueError(f"{root} holds keys of {memory.dim} values, asked for {dim}")
+            raise ValueError(f"{root} was made with anonymous={memory.anonymous}, which cannot be changed later")
         return memory
 
     def close(self) -> None:
@@ -103,13 +136,96 @@ class Memory(Writer):
         """A copy in another process (a spawned DataLoader worker) is a reader of what is committed."""
         return _reopen, (self.path, self.fingerprint)
 
+    # -- upkeep -----------------------------------------------------------------------------------------------------
+
+    def merge(self, other: Reader) -> int:
+        """Stage the visible rows of another memory, in its order, with their class, weight, source and task of now.
+
+        Returns how many were new: a row whose key (sample_id, segment) is stored or staged is skipped, so repeating it
+        adds nothing. Call `commit` then; until it the new rows are held in RAM. Raises FingerprintError or ValueError
+        if the other memory holds keys of another encoder or size, or names under a salt that this one does not know.
+        """
+        header = exchange.Header(len(other), other.dim, other.fingerprint, other._manifest.salt)
+        return self._stage(header, other.tables(), other.path)
+
+    def export(self, path: str | Path, at: int | None = None) -> int:
+        """Write the visible rows, now or at the version of task `at`, to one .parquet or .npz file; returns how many.
+
+        Versions and retired rows are not exported, and no later `erase` reaches that file. Raises what
+        `exchange.write` does.
+        """
+        header = exchange.Header(self._view(at).n_visible, self.dim, self.fingerprint, self._manifest.salt)
+        exchange.write(Path(path), header, self.tables(at))
+        return header.rows
+
+    def import_rows(self, path: str | Path) -> int:
+        """Stage the rows of an exported file, all or none, as `merge` does; returns how many were new.
+
+        Raises DataError for a file that is not a whole export, otherwise what `merge` does.
+        """
+        header, tables = exchange.read(Path(path))
+        return self._stage(header, tables, path)
+
+    def _stage(self, header: exchange.Header, tables: Iterable[Table], origin: str | Path) -> int:
+        """Stage rows that come from `origin`; returns how many were new."""
+        self._writer()
+        same_encoder(self.path, self._manifest, header.fingerprint)
+        if header.dim != self.dim:
+            raise ValueError(f"{self.path} holds keys of {self.dim} values, {origin} of {header.dim}")
+        salt = self._manifest.salt
+        if header.salt and header.salt != salt:
+            raise ValueError(f"names in {origin} are anonymous under a salt that {self.path} does not have")
+        n_new = 0
+        for table in tables:
+            if salt != header.salt:
+                table = replace(table, sample=hashed(table.sample, salt), source=hashed(table.source, salt))
+            n_new += self._staging.add_table(table, self._view())
+        return n_new
+
+    @classmethod
+    def create_from(cls, path: str | Path, file: str | Path) -> Memory:
+        """A new memory that holds the rows of an exported file, committed as the version of their newest task."""
+        header, tables = exchange.read(Path(file))
+        memory = cls._create(Path(path), header.dim, header.fingerprint, None, header.salt)
+        try:
+            memory._stage(header, tables, file)
+            memory.commit(max([0, *(int(t.task.max()) for t in tables if len(t))]))
+        except BaseException:
+            memory.close()
+            raise
+        return memory
+
+    def compact(self, history: bool = True) -> bool:
+        """Join small segments and deltas; every version gives the same answers as before, bit by bit.
+
+        Rows that no version and not the present shows are dropped, which is not erasing: use `erase` where no byte may
+        stay behind. history=False keeps the present only, as the version of the newest task, and drops every row
+        retired so far. Returns whether anything was rewritten. What is staged stays staged.
+        """
+        self._writer()
+        now = self._view()
+        versions, last = self._manifest.versions, self._manifest.last_change
+        if not history and versions:
+            newest = versions[-1]
+            versions = (VersionInfo(task=newest.task, seq=max(last, newest.seq), rows=now.n_visible),)
+        seqs = sorted({v.seq for v in versions} | {last})
+        with self._writing("compact"):
+            kept = replace(self._manifest, versions=versions)
+            manifest, new = compacted(self.path, kept, now.columns, map(self._view_of, seqs))
+            if manifest == self._manifest:
+                return False
+            maintain.drop_derived(self.path)
+            self._publish(replace(manifest, number=self._manifest.number + 1), trusted=new)
+            maintain.sweep(self.path, self._manifest)
+        return True
+
     # -- health -----------------------------------------------------------------------------------------------------
 
     @classmethod
     def repair(cls, path: str | Path) -> list[str]:
-        """Drop what no manifest names; if the pointer to the manifest is broken, point at the newest whole manifest.
+        """Drop what the manifest does not name; returns what was done, a sentence each.
 
-        Returns what was done, a sentence each. Never drops what the manifest names: damaged data needs a copy.
+        Never drops what the manifest names: damaged data, or a damaged manifest, needs a copy (CorruptMemoryError).
         """
         root = Path(path)
         if not root.is_dir():

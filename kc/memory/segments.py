@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import json
-from collections.abc import Sequence
+import zlib
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +16,7 @@ import numpy.typing as npt
 
 from kc.errors import CorruptMemoryError
 from kc.memory import files
-from kc.memory.manifest import DeltaInfo, SegmentInfo
+from kc.memory.manifest import INLINE_CHARS, DeltaInfo, SegmentInfo
 from kc.types import Float32Array, Int32Array, Int64Array
 
 MAX_ROWS = 65_536
@@ -41,6 +43,54 @@ class Table:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def take(self, chosen: npt.NDArray[Any] | slice) -> Table:
+        """The chosen rows, copied."""
+        index = np.arange(len(self))[chosen]
+        return Table(
+            vectors=self.vectors[index],
+            ids=self.ids[index],
+            class_id=self.class_id[index],
+            task=self.task[index],
+            added=self.added[index],
+            weight=self.weight[index],
+            segment=self.segment[index],
+            sample=[self.sample[i] for i in index],
+            source=[self.source[i] for i in index],
+        )
+
+
+def joined(tables: Sequence[Table]) -> Table:
+    """Rows of at least one table, one after the other."""
+    if len(tables) == 1:
+        return tables[0]
+    return Table(
+        vectors=np.concatenate([t.vectors for t in tables]),
+        ids=np.concatenate([t.ids for t in tables]),
+        class_id=np.concatenate([t.class_id for t in tables]),
+        task=np.concatenate([t.task for t in tables]),
+        added=np.concatenate([t.added for t in tables]),
+        weight=np.concatenate([t.weight for t in tables]),
+        segment=np.concatenate([t.segment for t in tables]),
+        sample=[name for t in tables for name in t.sample],
+        source=[name for t in tables for name in t.source],
+    )
+
+
+def no_rows() -> Table:
+    """A table without a row."""
+    integers = np.zeros(0, np.int64)
+    return Table(
+        vectors=np.zeros((0, 0), np.float32),
+        ids=integers,
+        class_id=integers,
+        task=integers,
+        added=integers,
+        weight=np.zeros(0, np.float32),
+        segment=integers,
+        sample=[],
+        source=[],
+    )
 
 
 class Segment:
@@ -70,7 +120,7 @@ class Segment:
         path = self.folder / name
         if not self._trusted:
             files.check_file(path, self.info.files[name])
-        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        return names_in(path.read_bytes())
 
     @cached_property
     def vectors(self) -> Float32Array:
@@ -135,7 +185,7 @@ class Segment:
         )
 
 
-def _intern(names: Sequence[str]) -> tuple[Int32Array, bytes]:
+def intern(names: Sequence[str]) -> tuple[Int32Array, bytes]:
     """Index of each name in the table of distinct names (in order of first use), and that table as JSON lines."""
     table = {name: i for i, name in enumerate(dict.fromkeys(names))}
     codes = np.fromiter((table[name] for name in names), np.int32, len(names))
@@ -143,12 +193,17 @@ def _intern(names: Sequence[str]) -> tuple[Int32Array, bytes]:
     return codes, "".join(json.dumps(name) + "\n" for name in table).encode()
 
 
+def names_in(table: bytes) -> list[str]:
+    """The distinct names in a table that `intern` made."""
+    return [json.loads(line) for line in table.decode("ascii").splitlines()]
+
+
 def write_segment(root: Path, name: str, table: Table) -> SegmentInfo:
     """Write `table` as the new folder segments/`name`, all of it fsynced. No reader sees it before a manifest does."""
     folder = root / "segments" / name
     folder.mkdir(parents=True)
-    sample, samples = _intern(table.sample)
-    source, sources = _intern(table.source)
+    sample, samples = intern(table.sample)
+    source, sources = intern(table.source)
     columns: dict[str, npt.NDArray[Any]] = {
         VECTORS: table.vectors,
         "ids.npy": table.ids,
@@ -175,11 +230,19 @@ def write_segment(root: Path, name: str, table: Table) -> SegmentInfo:
     )
 
 
-def write_delta(root: Path, seq: int, kind: str, ids: Int64Array, values: npt.NDArray[Any], name: str) -> DeltaInfo:
-    """Write deltas/`name`: what commit `seq` changes of rows that are older than it."""
+def write_delta(
+    root: Path, seq: int, kind: str, ids: Int64Array, values: npt.NDArray[Any], name: str, room: int
+) -> DeltaInfo:
+    """What commit `seq` changes of rows that are older than it: as text if that takes at most `room` characters, else
+    in the new file deltas/`name`."""
     record = np.empty(len(ids), dtype=[("id", np.int64), ("value", DELTA_TYPES[kind])])
     record["id"] = ids
     record["value"] = values
+    columns = record["id"].tobytes() + (b"" if kind == "tombstones" else record["value"].tobytes())
+    if len(columns) <= 8 * room:
+        data = base64.b64encode(zlib.compress(columns, 1)).decode()
+        if len(data) <= room:
+            return DeltaInfo(seq=seq, kind=kind, name=name, rows=len(ids), ref=None, data=data)
     folder = root / "deltas"
     folder.mkdir(exist_ok=True)
     ref = files.write_array(folder / name, record)
@@ -187,8 +250,18 @@ def write_delta(root: Path, seq: int, kind: str, ids: Int64Array, values: npt.ND
     return DeltaInfo(seq=seq, kind=kind, name=name, rows=len(ids), ref=ref)
 
 
+def room_for_deltas(deltas: Iterable[DeltaInfo]) -> int:
+    """Characters that a further delta may take in the manifest."""
+    return INLINE_CHARS - sum(len(d.data) for d in deltas)
+
+
 def read_delta(root: Path, info: DeltaInfo) -> tuple[Int64Array, npt.NDArray[Any]]:
     """Ids and values of a delta; CorruptMemoryError if the file is not what was written."""
+    if info.ref is None:
+        columns = zlib.decompress(base64.b64decode(info.data))
+        ids = np.frombuffer(columns, np.int64, info.rows)
+        dtype = DELTA_TYPES[info.kind]
+        return ids, ids if info.kind == "tombstones" else np.frombuffer(columns, dtype, offset=ids.nbytes)
     path = root / "deltas" / info.name
     files.check_file(path, info.ref)
     record = np.load(path, allow_pickle=False)

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from kc.memory.manifest import MemoryManifest, SegmentInfo
-from kc.memory.segments import MAX_ROWS, Table, write_segment
+from kc.memory.segments import MAX_ROWS, Table, joined, write_segment
 from kc.memory.view import View, as_ids, as_names
-from kc.types import BoolArray, Float32Array, Int64Array, Rows
+from kc.types import BoolArray, Float32Array, Rows
 
 UNIT_ROUNDING = 2.0**-22
 """How far from 1 the length of a stored key is at most: what float32 rounding leaves of a unit vector."""
@@ -20,40 +19,13 @@ _UNIT = 1e-3
 """How far from 1 the length of a key may come in (half precision leaves this much); beyond rounding it is mended."""
 
 
-@dataclass(frozen=True)
-class _Chunk:
-    """The new rows of one `add`."""
-
-    keys: Float32Array
-    class_id: Int64Array
-    weight: Float32Array
-    segment: Int64Array
-    sample: tuple[str, ...]
-    source: str
-    task: int
-
-    def __len__(self) -> int:
-        return len(self.class_id)
-
-    def take(self, chosen: npt.NDArray[Any] | slice) -> _Chunk:
-        index = np.arange(len(self))[chosen]
-        return _Chunk(
-            self.keys[index],
-            self.class_id[index],
-            self.weight[index],
-            self.segment[index],
-            tuple(self.sample[i] for i in index),
-            self.source,
-            self.task,
-        )
-
-
 class Staging:
     """What was added since the last commit. A row's key is (sample id, segment): stored or staged once."""
 
     def __init__(self, dim: int) -> None:
         self.dim = dim
-        self._chunks: list[_Chunk] = []
+        self._chunks: list[Table] = []
+        """Without ids and commit number: they are given when written."""
         self._staged: set[tuple[str, int]] = set()
         self._stored: dict[str, set[int]] | None = None
         """Keys of visible stored rows; None until the first `add` needs them."""
@@ -80,25 +52,34 @@ class Staging:
     def add(self, rows: Rows, task: int, view: View) -> int:
         """Stage the rows whose key is new; returns how many."""
         check_rows(rows, self.dim)
+        n = len(rows)
+        return self.add_table(
+            Table(
+                vectors=rows.keys,
+                ids=np.zeros(n, np.int64),
+                class_id=rows.class_id.astype(np.int64, copy=False),
+                task=np.full(n, task, np.int64),
+                added=np.zeros(n, np.int64),
+                weight=np.ones(n, np.float32) if rows.weight is None else rows.weight.astype(np.float32),
+                segment=rows.segment.astype(np.int64, copy=False),
+                sample=rows.sample_id,
+                source=[rows.source] * n,
+            ),
+            view,
+        )
+
+    def add_table(self, table: Table, view: View) -> int:
+        """Stage the rows of a checked `table` whose key is new; its ids and commit numbers do not count."""
         if self._stored is None:
             self._stored = _stored_keys(view)
         new = []
-        for i, key in enumerate(zip(rows.sample_id, rows.segment.tolist(), strict=True)):
+        for i, key in enumerate(zip(table.sample, table.segment.tolist(), strict=True)):
             if key not in self._staged and key[1] not in self._stored.get(key[0], ()):
                 self._staged.add(key)
                 new.append(i)
         if new:
-            weight = np.ones(len(rows), np.float32) if rows.weight is None else rows.weight.astype(np.float32)
-            chunk = _Chunk(
-                _exactly_unit(rows.keys),
-                rows.class_id.astype(np.int64, copy=False),
-                weight,
-                rows.segment.astype(np.int64, copy=False),
-                rows.sample_id,
-                rows.source,
-                task,
-            )
-            self._chunks.append(chunk.take(np.array(new)))  # indexing copies: the caller may reuse its arrays
+            chunk = table.take(np.array(new))  # indexing copies: the caller may reuse its arrays
+            self._chunks.append(replace(chunk, vectors=_exactly_unit(chunk.vectors)))
         return len(new)
 
     def drop(
@@ -114,9 +95,10 @@ class Staging:
             if class_id is not None:
                 match &= np.isin(chunk.class_id, as_ids(class_id))
             if task is not None:
-                match &= chunk.task in as_ids(task)
+                match &= np.isin(chunk.task, as_ids(task))
             if source is not None:
-                match &= chunk.source in as_names(source)
+                wanted = as_names(source)
+                match &= np.array([s in wanted for s in chunk.source], bool)
             if sample_id is not None:
                 wanted = as_names(sample_id)
                 match &= np.array([s in wanted for s in chunk.sample], bool)
@@ -129,24 +111,14 @@ class Staging:
         """Write the staged rows as new segments of commit `seq`; nothing is visible before the manifest names them."""
         written: list[SegmentInfo] = []
         for first in range(0, len(self), MAX_ROWS):
-            part = self._part(first, min(first + MAX_ROWS, len(self)))
-            n = sum(len(c) for c in part)
+            table = joined(self._part(first, min(first + MAX_ROWS, len(self))))
             start = manifest.next_id + first
-            table = Table(
-                vectors=np.concatenate([c.keys for c in part]),
-                ids=np.arange(start, start + n, dtype=np.int64),
-                class_id=np.concatenate([c.class_id for c in part]),
-                task=np.concatenate([np.full(len(c), c.task, np.int64) for c in part]),
-                added=np.full(n, seq, np.int64),
-                weight=np.concatenate([c.weight for c in part]),
-                segment=np.concatenate([c.segment for c in part]),
-                sample=[s for c in part for s in c.sample],
-                source=[c.source for c in part for _ in range(len(c))],
-            )
+            ids = np.arange(start, start + len(table), dtype=np.int64)
+            table = replace(table, ids=ids, added=np.full(len(table), seq, np.int64))
             written.append(write_segment(root, f"{manifest.next_segment + len(written):06d}", table))
         return written
 
-    def _part(self, first: int, last: int) -> list[_Chunk]:
+    def _part(self, first: int, last: int) -> list[Table]:
         """Staged rows first..last, cut out of the chunks they came in."""
         part, start = [], 0
         for chunk in self._chunks:

@@ -17,8 +17,9 @@ from kc.memory import files, maintain
 from kc.memory import manifest as manifests
 from kc.memory.lock import WriterLock
 from kc.memory.manifest import MemoryManifest, VersionInfo
+from kc.memory.names import hashed, wanted
 from kc.memory.reader import Reader, same_encoder
-from kc.memory.segments import write_delta
+from kc.memory.segments import room_for_deltas, write_delta
 from kc.memory.staging import Staging
 from kc.memory.view import Ids, Names, as_ids
 from kc.types import Int64Array, Rows
@@ -46,6 +47,10 @@ class Writer(Reader):
         same_encoder(self.path, self._manifest, fingerprint)
         if task < 0:
             raise ValueError(f"task must be at least 0, got {task}")
+        if self._manifest.salt:
+            sample_id = tuple(hashed(rows.sample_id, self._manifest.salt))
+            (source,) = hashed([rows.source], self._manifest.salt)
+            rows = replace(rows, sample_id=sample_id, source=source)
         return self._staging.add(rows, task, self._view())
 
     def commit(self, task: int) -> int:
@@ -68,7 +73,7 @@ class Writer(Reader):
             return 0
         if task < 0:
             raise ValueError(f"task must be at least 0, got {task}")
-        if task == newest and not n_new and self._manifest.versions[-1].seq == self._manifest.number:
+        if task == newest and not n_new and self._manifest.versions[-1].seq >= self._manifest.last_change:
             return 0
         seq = self._manifest.number + 1
         with self._writing("commit to"):
@@ -99,15 +104,18 @@ class Writer(Reader):
         self._staging.clear()
         kept = tuple(v for v in self._manifest.versions if v.task <= task)
         seq = kept[-1].seq if kept else 0
-        segments = tuple(s for s in self._manifest.segments if s.added <= seq)
         deltas = tuple(d for d in self._manifest.deltas if d.seq <= seq)
-        if (segments, deltas, kept) == (self._manifest.segments, self._manifest.deltas, self._manifest.versions):
+        newer = [s for s in self._manifest.segments if s.added > seq]
+        if not newer and (deltas, kept) == (self._manifest.deltas, self._manifest.versions):
             return
         self._staging.forget_stored()
         with self._writing("roll back"):
-            number = self._manifest.number + 1
-            self._publish(replace(self._manifest, number=number, segments=segments, deltas=deltas, versions=kept))
+            columns = self._view().columns
+            manifest, new = maintain.without(
+                self.path, replace(self._manifest, deltas=deltas), columns, columns.added > seq
+            )
             maintain.drop_derived(self.path)
+            self._publish(replace(manifest, versions=kept), trusted=new)
             maintain.sweep(self.path, self._manifest)
 
     def remove(
@@ -126,7 +134,7 @@ class Writer(Reader):
         """
         criteria = self._criteria(ids=ids, class_id=class_id, source=source, task=task, sample_id=sample_id)
         view = self._view()
-        chosen = view.columns.ids[view.visible & view.match(**criteria)]
+        chosen = view.columns.ids[np.flatnonzero(view.visible & view.match(**criteria))]
         self._change("tombstones", chosen, chosen)
         self._staging.forget_stored()
         return len(chosen) + self._staging.drop(**criteria)
@@ -155,9 +163,10 @@ class Writer(Reader):
                 versions = tuple(
                     replace(v, rows=int((self._view_of(v.seq).visible & ~doomed).sum())) for v in manifest.versions
                 )
+                # Before the commit: the next writer sweeps segments that nothing names, but not derived files.
+                maintain.drop_derived(self.path)
                 self._publish(replace(manifest, versions=versions), trusted=new)
                 self._staging.forget_stored()
-                maintain.drop_derived(self.path)
                 maintain.sweep(self.path, self._manifest)
         return n_rows + self._staging.drop(**criteria)
 
@@ -177,6 +186,17 @@ class Writer(Reader):
             raise ValueError("class ids must be at least 0")
         self._change("relabels", wanted, values)
 
+    def derived(self, kind: str, at: int | None = None) -> Path | None:
+        """The folder of this state; those of this kind and of states that can no longer be asked for are removed."""
+        if self._lock is None or os.getpid() != self._pid:
+            return None
+        folder = self.path / maintain.DERIVED / kind
+        kept = {f"{seq:06d}" for seq in (self._manifest.number, *(v.seq for v in self._manifest.versions))}
+        for path in folder.glob("*"):
+            if path.name not in kept:
+                files.remove(path)
+        return folder / f"{self._seq(at):06d}"
+
     def _writer(self) -> None:
         """RunError unless this memory was opened for writing, by this process."""
         if self._lock is None:
@@ -192,7 +212,7 @@ class Writer(Reader):
             if value is None:
                 continue
             is_name = name in ("source", "sample_id")
-            criteria[name] = ({value} if isinstance(value, str) else set(value)) if is_name else as_ids(value)
+            criteria[name] = wanted(value, self._manifest.salt) if is_name else as_ids(value)
         if not criteria:
             raise ValueError("say which rows: give ids, class_id, source, task or sample_id")
         ids = criteria.get("ids")
@@ -215,10 +235,12 @@ class Writer(Reader):
         """Commit one delta (none for no ids)."""
         if len(ids) == 0:
             return
-        seq = self._manifest.number + 1
+        seq, view = self._manifest.number + 1, self._view()
+        room = room_for_deltas(self._manifest.deltas)
         with self._writing("change"):
-            delta = write_delta(self.path, seq, kind, ids, values, f"{seq:06d}-{kind}.npy")
+            delta = write_delta(self.path, seq, kind, ids, values, f"{seq:06d}-{kind}.npy", room)
             self._publish(replace(self._manifest, number=seq, deltas=(*self._manifest.deltas, delta)))
+            self._views[seq] = view.then(seq, kind, ids, values)
 
     @contextlib.contextmanager
     def _writing(self, what: str) -> Iterator[None]:
@@ -233,7 +255,6 @@ class Writer(Reader):
 
     def _publish(self, manifest: MemoryManifest, trusted: Iterable[str] = ()) -> None:
         """Make `manifest` the state of the folder, then of this object."""
-        before = self._manifest.file_name
         try:
             manifests.publish(self.path, manifest)
         except BaseException:
@@ -242,4 +263,3 @@ class Writer(Reader):
                 self._use(manifest, trusted)
             raise
         self._use(manifest, trusted)
-        (self.path / before).unlink(missing_ok=True)

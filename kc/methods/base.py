@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
@@ -14,9 +14,10 @@ from kc.encoders.base import Encoder
 from kc.encoders.cache import FeatureCache
 from kc.methods.config import MethodConfig
 from kc.openvocab.base import OpenVocabulary
-from kc.proposals.cache import PartitionCache
-from kc.proposals.oracle import partition_from
-from kc.types import ClassInfo, Features, Prediction, Segments, Task, TaskKind
+from kc.types import ClassInfo, Features, Prediction, Task, TaskKind
+
+if TYPE_CHECKING:
+    from kc.methods.regions import RegionEncoder
 
 Batch = Mapping[str, Any]
 
@@ -33,7 +34,8 @@ class Context:
     seed: int
     folder: Path
     """Where this method keeps its files (its memory, its checkpoints)."""
-    partitions: PartitionCache | None = None
+    regions: RegionEncoder | None = None
+    """Proposals and their keys, shared by all methods; None in classification."""
     base: OpenVocabulary | None = None
 
     @property
@@ -53,21 +55,6 @@ class Context:
     def encode(self, batch: Batch) -> Features:
         """Frozen features of a batch, from the cache where it has them."""
         return self.features.encode(batch["image"], list(batch["sample_id"]))
-
-    @property
-    def proposals_key(self) -> str:
-        """What makes the regions: name and settings of the proposer, or `oracle`."""
-        return "oracle" if self.partitions is None else self.partitions.proposer.key
-
-    def segments(self, batch: Batch, row: int) -> Segments:
-        """Proposals for one image of a batch, at its original size, from the cache where it has them.
-
-        Without a proposer the true segments are the regions (`--proposals oracle`), as far as labels may be seen.
-        """
-        if self.partitions is None:
-            known = next(k for k in ("panoptic_raw", "labels_raw", "panoptic", "semantic") if k in batch)
-            return partition_from(batch[known][row])
-        return self.partitions.propose(batch["raw"][row], batch["sample_id"][row])
 
 
 class ContinualMethod(Protocol):

@@ -33,6 +33,8 @@ class MethodOptions:
         si_lambda: Strength of si: its c.
         si_damping: Damping of si: its xi.
         lwf_lambda: Strength of the distillation of lwf.
+        lwf_columns: What the distillation of lwf compares: old (the old columns among themselves) or all (new columns
+            too, whose wanted probability is 0).
         lwf_temperature: Temperature of the distillation of lwf.
         der_alpha: Strength of the distance to the stored logits in der++.
         der_beta: Strength of the cross entropy on stored images in der++.
@@ -51,6 +53,7 @@ class MethodOptions:
         tau: Temperature of the softmax vote.
         alpha: Offset of the rank vote.
         purity: Share of a region's pixels that must be labelled as one class for it to become a row.
+        anonymous: The memory keeps the names of images as salted hashes only; its keys are what they are.
         fuse_lambda: Weight of the retrieval opinion where a base model is fused (kNN-CLIP's lambda; the value is ours).
         fuse_threshold: The base is left alone where its best probability reaches this (kNN-CLIP's T); above 1 always
             fuses.
@@ -76,6 +79,7 @@ class MethodOptions:
     si_lambda: float = 1.0
     si_damping: float = 0.1
     lwf_lambda: float = 1.0
+    lwf_columns: str = "all"
     lwf_temperature: float = 2.0
     der_alpha: float = 0.1
     der_beta: float = 0.5
@@ -94,6 +98,7 @@ class MethodOptions:
     tau: float = 0.07
     alpha: float = 2.0
     purity: float = 0.5
+    anonymous: bool = False
     fuse_lambda: float = 0.7
     fuse_threshold: float = 1.01
 
@@ -113,3 +118,6 @@ class MethodConfig(MethodOptions):
 
     keys: str = "pooled"
     """How a region becomes a key: `pooled` or `masked` (see `kc.methods.regions.KEYS`)."""
+    decoder: str = "fpn"
+    """What fine-tuning classifies in segmentation: `fpn`, the pixels of a feature pyramid; `regions`, the proposals
+    and keys that retrieval reads."""

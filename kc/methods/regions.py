@@ -12,9 +12,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from kc.encoders.base import Encoder, dense
+from kc.encoders.cache import FeatureCache
 from kc.methods.base import Batch, Context
+from kc.proposals.cache import PartitionCache
 from kc.proposals.merge import paint, semantic_to_panoptic
-from kc.proposals.pooling import pool
+from kc.proposals.oracle import partition_from
+from kc.proposals.pooling import pool, segment_labels
 from kc.types import BoolArray, Float32Array, Int32Array, Int64Array, Prediction, Segments, UInt8Array
 
 KEYS = ("pooled", "masked")
@@ -38,51 +41,88 @@ class Regions:
 
 
 class RegionEncoder:
-    """Keys of proposals, see `KEYS`.
+    """Keys of proposals, see `KEYS`; one serves all methods of a run.
 
-    Regions of an image are kept (up to `budget` bytes) because every evaluation asks for the same test images again.
+    Regions of an image are kept (up to `budget` bytes), because every epoch and every evaluation asks for the same
+    images again.
+
+    Args:
+        encoder: makes the keys.
+        features: its features of whole images, for pooled keys.
+        partitions: where regions come from; None: the true segments, as far as labels may be seen.
+        keys: `pooled` or `masked`.
     """
 
-    def __init__(self, context: Context, budget: int = 1 << 30) -> None:
-        self.context = context
+    def __init__(
+        self,
+        encoder: Encoder,
+        features: FeatureCache,
+        partitions: PartitionCache | None,
+        keys: str,
+        budget: int = 1 << 30,
+    ) -> None:
+        self.encoder = encoder
+        self.features = features
+        self.partitions = partitions
+        self.keys = keys
         self.budget = budget
         self._kept: dict[str, Regions] = {}
         self._bytes = 0
 
+    @property
+    def may_keep(self) -> bool:
+        """False for true segments: they depend on which labels may be seen."""
+        return self.partitions is not None
+
+    @property
+    def source(self) -> str:
+        """What makes the regions: name and settings of the proposer, or `oracle`."""
+        return "oracle" if self.partitions is None else self.partitions.proposer.key
+
+    def missing(self, sample_ids: Sequence[str]) -> list[str]:
+        """The ids whose regions are not kept, in order."""
+        return [s for s in sample_ids if s not in self._kept]
+
     def __call__(self, batch: Batch) -> list[Regions]:
         """Regions of each image of a batch that carries `raw` images."""
         ids = list(batch["sample_id"])
-        # True segments depend on which labels may be seen, so they are not kept.
-        may_keep = self.context.partitions is not None
         new = [row for row, s in enumerate(ids) if s not in self._kept]
         made = {s: self._kept[s] for s in ids if s in self._kept}
         for row, regions in zip(new, self._make(batch, new), strict=True):
             made[ids[row]] = regions
-            if may_keep and self._bytes < self.budget:
+            if self.may_keep and self._bytes < self.budget:
                 self._kept[ids[row]] = regions
                 self._bytes += regions.keys.nbytes + int(np.prod(regions.segments.size)) * 4
         return [made[s] for s in ids]
 
+    def _segments(self, batch: Batch, row: int) -> Segments:
+        """Proposals for one image of a batch, at its original size, from the cache where it has them."""
+        if self.partitions is None:
+            known = next(k for k in ("panoptic_raw", "labels_raw", "panoptic", "semantic") if k in batch)
+            return partition_from(batch[known][row])
+        return self.partitions.propose(batch["raw"][row], batch["sample_id"][row])
+
     def _make(self, batch: Batch, rows: list[int]) -> list[Regions]:
         if not rows:
             return []
-        segments = [self.context.segments(batch, row) for row in rows]
-        if self.context.config.keys == "masked":
-            encoder, device = self.context.encoder, batch["image"].device
+        segments = [self._segments(batch, row) for row in rows]
+        if self.keys == "masked":
+            device = batch["image"].device
             return [
-                Regions(s, masked_keys(encoder, batch["raw"][row], s, device))
+                Regions(s, masked_keys(self.encoder, batch["raw"][row], s, device))
                 for row, s in zip(rows, segments, strict=True)
             ]
-        maps = dense(self.context.encode(batch), self.context.encoder.strides[0])[rows].cpu()
+        features = self.features.encode(batch["image"], list(batch["sample_id"]))
+        maps = dense(features, self.encoder.strides[0])[rows].cpu()
         return [Regions(s, pool(m, s)) for m, s in zip(maps, segments, strict=True)]
 
     @property
     def dim(self) -> int:
         """Size of a key."""
-        channels = self.context.encoder.channels
-        if self.context.config.keys == "pooled":
+        channels = self.encoder.channels
+        if self.keys == "pooled":
             return sum(channels)
-        return 4 * sum(channels[i] for i in crop_levels(self.context.encoder))
+        return 4 * sum(channels[i] for i in crop_levels(self.encoder))
 
 
 def crop_levels(encoder: Encoder) -> list[int]:
@@ -180,6 +220,22 @@ def to_prediction(
 def normalised(pooled: Tensor) -> Float32Array:
     """(N, D) features as L2-normalised float32 rows on the host."""
     return np.ascontiguousarray(F.normalize(pooled, dim=1).cpu().numpy().astype(np.float32))
+
+
+def with_keys(batch: Batch, encoder: RegionEncoder, purity: float | None = None) -> Batch:
+    """A batch with `keys`, the keys (N_i, D) of the regions of each image.
+
+    With `purity` also `key_labels`: their classes (N_i,) int64, VOID for regions that are not mostly one class.
+    """
+    device = batch["image"].device
+    regions = encoder(batch)
+    added: dict[str, list[Tensor]] = {"keys": [torch.from_numpy(r.keys).to(device) for r in regions]}
+    if purity is not None:
+        added["key_labels"] = [
+            torch.from_numpy(segment_labels(labels, r.segments, purity)).to(device)
+            for labels, r in zip(batch["labels_raw"], regions, strict=True)
+        ]
+    return {**batch, **added}
 
 
 def best(scores: Tensor, vocabulary: Sequence[int]) -> Int64Array:

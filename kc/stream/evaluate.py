@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from kc.methods.base import ContinualMethod
-from kc.metrics.confusion import ConfusionMatrix
+from kc.metrics.confusion import ConfusionMatrix, grouped_iou
 from kc.metrics.panoptic import PanopticQuality
 from kc.types import Int64Array, Prediction, Task, TaskKind
 
@@ -55,11 +55,13 @@ def evaluate(
     kind: TaskKind,
     thing_ids: Sequence[int] = (),
     device: torch.device | None = None,
+    groups: Mapping[str, Sequence[int]] | None = None,
 ) -> Scores:
     """Run a method over a test loader and score its answers over `vocabulary`.
 
     Classification: accuracy a class, and over all images. Semantic: IoU from one confusion matrix. Panoptic: PQ by
-    panopticapi's rules, and mIoU beside it. Ground truth outside the vocabulary is ignored.
+    panopticapi's rules, and mIoU beside it. Ground truth outside the vocabulary is ignored. `groups` of class ids get
+    their own mIoU, `miou_<group>`, and base and novel classes their harmonic mean.
     """
     vocab = tuple(vocabulary)
     if kind == "classification":
@@ -74,7 +76,10 @@ def evaluate(
             for truth, found, crowd in zip(batch["panoptic"], prediction.panoptic, batch["crowd"], strict=True):
                 quality.update(np.asarray(truth), found, crowd)
     ious = matrix.per_class()
-    final = {"miou": mean_defined(ious.values()), **matrix.accuracies()}
+    grouped = grouped_iou(matrix.matrix, vocab, groups) if groups else {}
+    final = {"miou": mean_defined(ious.values())}
+    final |= {f"miou_{name}": value for name, value in grouped.items()}
+    final |= matrix.accuracies()
     if kind == "semantic":
         return Scores(ious, final["miou"], final)
     panoptic = quality.compute()

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, cast
 
 import lightning as L
 import torch
 
 from kc.methods.base import ContinualMethod
+from kc.methods.distributed import rank
 from kc.stream.cost import CostMeter
 from kc.stream.evaluate import Scores, evaluate
 from kc.stream.resume import MethodState, none_if_nan
@@ -58,9 +59,26 @@ class Evaluator:
         was_training = module.training
         module.eval()
         try:
-            return evaluate(method, loader, self.stream.tasks[task].seen_ids, self.kind, self.things, device)
+            vocabulary = self.stream.tasks[task].seen_ids
+            groups = class_groups(self.stream.tasks, task)
+            return evaluate(method, loader, vocabulary, self.kind, self.things, device, groups)
         finally:
             module.train(was_training)
+
+
+def class_groups(tasks: Sequence[Task], t: int) -> dict[str, tuple[int, ...]]:
+    """The groups that papers report after task `t`: class ids of the first task and of all later ones (base, novel),
+    and of all earlier tasks and of this one (old, new)."""
+
+    def ids(chosen: Sequence[Task]) -> tuple[int, ...]:
+        return tuple(c for task in chosen for c in task.class_ids)
+
+    return {
+        "base": ids(tasks[:1]),
+        "novel": ids(tasks[1 : t + 1]),
+        "old": ids(tasks[:t]),
+        "new": ids(tasks[t : t + 1]),
+    }
 
 
 class ForgettingCallback(L.Callback):
@@ -82,6 +100,8 @@ class ForgettingCallback(L.Callback):
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Evaluate and add to the state; it is the loop that saves it, when the task counts as done."""
+        if rank() > 0:
+            return
         method = cast(ContinualMethod, pl_module)
         tasks, t = self.evaluator.stream.tasks, self.task
         scores = self.evaluator.seen(method, t, pl_module.device)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,14 +12,16 @@ import numpy as np
 import pytest
 
 from kc.errors import CorruptMemoryError, RunError
+from kc.memory import manifest as manifests
 from kc.memory.rows import Memory
 from kc.types import Rows
 
 
 @pytest.fixture
-def closed(three: Memory) -> Path:
-    """Three tasks of ten rows with a delta of each kind."""
+def closed(three: Memory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Three tasks of ten rows with a delta of each kind: one in the manifest, two in files."""
     three.remove([0])
+    monkeypatch.setattr("kc.memory.segments.INLINE_CHARS", 0)
     three.reweight([1], [0.5])
     three.relabel([2], [9])
     three.close()
@@ -36,16 +41,16 @@ def flip(path: Path, at: int) -> None:
 def test_one_flipped_bit_anywhere_is_found(closed: Path) -> None:
     rng = np.random.default_rng(0)
     names = data_files(closed)
-    assert len(names) == 3 * 11 + 3 + 2
+    assert len(names) == 3 * 11 + 2 + 1
     for path in names:
-        at = int(rng.integers(path.stat().st_size - 1))  # the last byte of the pointer is a line end
+        at = int(rng.integers(path.stat().st_size))
         flip(path, at)
         with pytest.raises(CorruptMemoryError, match=path.name):
             Memory.open(closed).verify()
         flip(path, at)
     assert Memory.open(closed).verify() == {
-        "files": 38,
-        "bytes": sum(p.stat().st_size for p in names if "manifest" not in p.name.lower()),
+        "files": 36,
+        "bytes": sum(p.stat().st_size for p in names if p.name != "MANIFEST"),
         "rows": 30,
         "orphans": [],
     }
@@ -90,29 +95,62 @@ def test_orphans_are_reported_and_swept(closed: Path, rows: Callable[..., Rows])
         assert writer.commit(3) == 2
 
 
-def test_repair_of_the_pointer(closed: Path) -> None:
-    pointer = (closed / "MANIFEST").read_text()
-    for content in (b"manifest-000099.json\n", b"\xff\xfe", b"", None):
+def test_a_damaged_manifest_is_named_and_nothing_is_dropped(closed: Path, tmp_path: Path) -> None:
+    whole = (closed / "MANIFEST").read_bytes()
+    newer = whole.replace(b"manifest 2 ", b"manifest 3 ", 1)
+    for content in (b"manifest-000099.json\n", b"\xff\xfe", b"", whole[:-1], whole[10:], newer, None):
         (closed / "MANIFEST").unlink(missing_ok=True)
         if content is not None:
             (closed / "MANIFEST").write_bytes(content)
-        with pytest.raises(CorruptMemoryError, match="MANIFEST"):
-            Memory.open(closed)
+        for use in (Memory.open, Memory.repair):
+            with pytest.raises(CorruptMemoryError, match=r"manifest-000099|MANIFEST"):
+                use(closed)
         if content is None:
-            with pytest.raises(CorruptMemoryError, match="repair"):  # never made anew over rows
+            with pytest.raises(CorruptMemoryError, match="restore it from a copy"):  # never made anew over rows
                 Memory.open_or_create(closed, dim=8, fingerprint="enc:1")
-        assert pointer.strip() in Memory.repair(closed)[0]
-        assert (closed / "MANIFEST").read_text() == pointer
-        assert len(Memory.open(closed)) == 29
-
-
-def test_nothing_to_repair_from(closed: Path, tmp_path: Path) -> None:
-    flip(next(closed.glob("manifest-*.json")), 50)
-    with pytest.raises(CorruptMemoryError, match="restore a copy"):
-        Memory.repair(closed)
-    assert len(list((closed / "segments").iterdir())) == 3
+        assert len(list((closed / "segments").iterdir())) == 3
+    (closed / "MANIFEST").write_bytes(whole)
+    assert len(Memory.open(closed)) == 29
     with pytest.raises(RunError, match="no memory"):
         Memory.repair(tmp_path / "nowhere")
+
+
+def as_schema_1(root: Path) -> None:
+    """Turn a memory into what version 0.1.0 wrote: a pointer, and a manifest with its checksum inside."""
+    body = {"schema": 1, **dataclasses.asdict(manifests.load(root))}
+    for delta in body["deltas"]:
+        assert delta.pop("data") == ""
+    checksum = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+    (root / "manifest-000006.json").write_text(json.dumps({**body, "checksum": checksum}, sort_keys=True, indent=0))
+    (root / "MANIFEST").write_text("manifest-000006.json\n")
+
+
+def test_schema_1_is_read_and_left_behind(
+    three: Memory, rows: Callable[..., Rows], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kc.memory.segments.INLINE_CHARS", 0)
+    three.remove([0])
+    three.reweight([1], [0.5])
+    three.relabel([2], [9])
+    three.close()
+    want = three.search(np.eye(8), 30)
+    as_schema_1(three.path)
+    old = Memory.open(three.path)
+    assert old.verify()["orphans"] == []
+    with Memory.open(three.path, write=True) as memory:
+        for reader in (old, memory):
+            found = reader.search(np.eye(8), 30)
+            assert np.array_equal(found.id, want.id)
+            assert np.array_equal(found.weight, want.weight)
+        memory.add(rows(2, prefix="n"), 3)
+        memory.commit(3)
+    assert len(Memory.open(three.path)) == 31
+    Memory.repair(three.path)
+    assert not list(three.path.glob("manifest-*"))
+    as_schema_1(three.path)
+    flip(three.path / "manifest-000006.json", 300)
+    with pytest.raises(CorruptMemoryError, match="manifest-000006"):
+        Memory.open(three.path)
 
 
 def test_creation_that_was_interrupted_can_be_repeated(tmp_path: Path) -> None:

@@ -12,7 +12,14 @@ import hypothesis.strategies as st
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from kc.errors import EmptyMemoryError
 from kc.memory.rows import Memory
@@ -59,6 +66,13 @@ class Machine(RuleBasedStateMachine):
     def teardown(self) -> None:
         self.memory.close()
         shutil.rmtree(self.folder)
+
+    @initialize()
+    def begin(self) -> None:
+        """Two tasks, so that every rule finds rows to work on."""
+        for task in range(2):
+            self.add([(10 * task + i, (3 * i + task) % 12, i % 4, 1.0) for i in range(8)])
+            self.commit(next_task=True)
 
     @rule(
         rows=st.lists(
@@ -122,14 +136,33 @@ class Machine(RuleBasedStateMachine):
         for i in ids:
             self.twin.now[i].weight, self.twin.now[i].class_id = weight, class_id
 
-    @rule(back=st.integers(-1, 3))
-    def rollback(self, back: int) -> None:
+    @rule(steps=st.integers(0, 3))
+    def rollback(self, steps: int) -> None:
+        back = self.task - steps
         self.memory.rollback(back)
         self.twin.versions = {t: v for t, v in self.twin.versions.items() if t <= back}
         last = max(self.twin.versions, default=None)
         self.twin.now = {} if last is None else copy.deepcopy(self.twin.versions[last])
         self.twin.staged = {}
         self.task = max(last or 0, min(self.task, back + 1), 0)
+
+    @rule(history=st.booleans())
+    def compact(self, history: bool) -> None:
+        self.memory.compact(history)
+        if not history and self.twin.versions:
+            self.twin.versions = {max(self.twin.versions): copy.deepcopy(self.twin.now)}
+
+    @precondition(lambda self: self.twin.versions)
+    @rule(data=st.data())
+    def diff(self, data: st.DataObject) -> None:
+        a, b = (data.draw(st.sampled_from([*self.twin.versions])) for _ in range(2))
+        before, after = self.twin.versions[a], self.twin.versions[b]
+        found = self.memory.diff(a, b)
+        both = sorted(before.keys() & after.keys())
+        assert found.added.tolist() == sorted(after.keys() - before.keys())
+        assert found.retired.tolist() == sorted(before.keys() - after.keys())
+        assert found.relabelled.tolist() == [i for i in both if before[i].class_id != after[i].class_id]
+        assert found.reweighted.tolist() == [i for i in both if before[i].weight != after[i].weight]
 
     @rule(write=st.booleans())
     def reopen(self, write: bool) -> None:
@@ -171,7 +204,7 @@ class Machine(RuleBasedStateMachine):
 
 def test_random_histories() -> None:
     config = settings(
-        max_examples=40,
+        max_examples=60,
         stateful_step_count=25,
         deadline=None,
         derandomize=True,

@@ -70,6 +70,7 @@ def test_an_offline_run_holds_everything(make_results: Make, tmp_path: Path, mon
         run.log({"matrix": wandb_log.matrix_table(result), "examples": pictures, **last})
     finally:
         run.finish()
+        wandb.teardown()  # `finish` returns before the last bytes of an offline run are on disk
     found = list(records(next(tmp_path.rglob("*.wandb"))))
     metrics = {r.metric.glob_name or r.metric.name: r.metric.step_metric for r in found if r.HasField("metric")}
     assert metrics["knn/score/*"] == metrics["knn/forgetting/*"] == metrics["knn/cost/*"] == "task"

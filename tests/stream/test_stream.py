@@ -16,6 +16,7 @@ from kc.errors import RunError
 from kc.methods.base import ContinualMethod
 from kc.stream.cost import CostMeter
 from kc.stream.evaluate import evaluate
+from kc.stream.forgetting_callback import class_groups
 from kc.stream.results import CLOSED, build_results
 from kc.stream.resume import MethodState, load_checkpoint, save_checkpoint
 from kc.types import VOID, Prediction, Task
@@ -58,6 +59,20 @@ def test_semantic_scores_by_hand() -> None:
     result = evaluate(METHOD, [{"semantic": [truth], "said": [said]}], (1, 2), "semantic")
     assert result.per_class == {1: 0.5, 2: 0.5}
     assert result.seen == 0.5
+
+
+def test_groups_of_classes_have_their_own_miou() -> None:
+    truth, said = np.array([[1, 1, 2, 3]]), np.array([[1, 2, 2, 3]])
+    tasks = [Task(t, (t + 1,), tuple(range(1, t + 2)), (str(t),)) for t in range(3)]
+    groups = class_groups(tasks, 2)
+    assert groups == {"base": (1,), "novel": (2, 3), "old": (1, 2), "new": (3,)}
+    final = evaluate(METHOD, [{"semantic": [truth], "said": [said]}], (1, 2, 3), "semantic", groups=groups).final
+    assert (final["miou_base"], final["miou_novel"]) == (0.5, 0.75)
+    assert (final["miou_old"], final["miou_new"]) == (0.5, 1.0)
+    assert final["miou_harmonic"] == pytest.approx(2 * 0.5 * 0.75 / 1.25)
+    first = evaluate(METHOD, [{"semantic": [truth], "said": [said]}], (1,), "semantic", groups=class_groups(tasks, 0))
+    assert math.isnan(first.final["miou_novel"])
+    assert math.isnan(first.final["miou_harmonic"])
 
 
 def test_panoptic_scores_by_hand() -> None:

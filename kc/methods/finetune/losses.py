@@ -30,16 +30,28 @@ def to_columns(target: Tensor, class_ids: Sequence[int], other: dict[int, int] |
     return table[target.long()]
 
 
+def vector_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
+    """Mean cross entropy of (N, C) logits over the targets (N,) int64 that are not VOID; zero where there is none."""
+    if not bool((target != VOID).any()):
+        return logits.sum() * 0.0
+    return F.cross_entropy(logits, target, ignore_index=VOID)
+
+
+def at_resolution(target: Tensor, size: tuple[int, int]) -> Tensor:
+    """Labels (N, H, W) at `size` (h, w) by nearest neighbour: labels are never interpolated."""
+    if target.shape[-2:] == size:
+        return target
+    return F.interpolate(target[:, None].float(), size=size, mode="nearest-exact")[:, 0].long()
+
+
 def pixel_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
     """Mean cross entropy over the pixels that are not VOID; zero (with a gradient) when there is none.
 
     Args:
         logits: (N, C, h, w).
-        target: (N, H, W) int64 columns or VOID; read at the logits' resolution by nearest neighbour, because labels
-            are never interpolated.
+        target: (N, H, W) int64 columns or VOID; read at the logits' resolution.
     """
-    if target.shape[-2:] != logits.shape[-2:]:
-        target = F.interpolate(target[:, None].float(), size=logits.shape[-2:], mode="nearest-exact")[:, 0].long()
+    target = at_resolution(target, (logits.shape[-2], logits.shape[-1]))
     valid = int((target != VOID).sum())
     if valid == 0:
         return logits.sum() * 0.0
@@ -47,18 +59,22 @@ def pixel_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
 
 
 def distillation(logits: Tensor, old: Tensor, temperature: float) -> Tensor:
-    """Mean over N of KL(softmax(old / T) || softmax(logits / T)); both (N, C), no gradient flows into `old`.
+    """Mean over N of KL(softmax(old / T) || softmax(logits / T)); no gradient flows into `old`.
 
     Its gradient is that of the cross entropy between the two (Li and Hoiem 2016, eq. 2 and 3); as there, the loss is
     not multiplied by T^2.
+
+    Args:
+        logits: (N, C).
+        old: (N, C_old) with C_old <= C: the old model gives columns beyond its own the probability 0.
     """
-    p = F.log_softmax(logits / temperature, dim=1)
+    p = F.log_softmax(logits / temperature, dim=1)[:, : old.shape[1]]
     q = F.log_softmax(old.detach() / temperature, dim=1)
     return F.kl_div(p, q, reduction="batchmean", log_target=True)
 
 
 def logit_distance(logits: Tensor, stored: Tensor) -> Tensor:
-    """Mean squared difference over the logits that were stored.
+    """Mean over N of the mean squared difference over the logits that were stored of each row.
 
     Args:
         logits: (N, C).
@@ -66,7 +82,7 @@ def logit_distance(logits: Tensor, stored: Tensor) -> Tensor:
     """
     known = ~stored.isnan()
     difference = torch.where(known, logits[:, : stored.shape[1]] - stored.nan_to_num(), 0.0)
-    return difference.square().sum() / known.sum()
+    return (difference.square().sum(1) / known.sum(1)).mean()
 
 
 def icarl_loss(logits: Tensor, target: Tensor, old: Tensor | None) -> Tensor:

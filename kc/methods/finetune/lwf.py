@@ -11,7 +11,12 @@ from kc.types import Features
 
 
 class Lwf(FinetuneModule):
-    """The base loss + lambda * divergence of the old columns from the old model, on the images of the new task."""
+    """The base loss + lambda * divergence from the old model's answer, on the images of the new task.
+
+    `lwf_columns`: `old` compares the old columns among themselves, as with one head a task (Li and Hoiem; Avalanche);
+    `all` lets the new columns compete too and asks them for the probability 0, as van de Ven and Tolias 2019 (arXiv
+    1904.07734) do for one growing head.
+    """
 
     name = "lwf"
     keeps_previous = True
@@ -22,4 +27,6 @@ class Lwf(FinetuneModule):
             return None
         config = self.context.config
         old = self.previous.logits(self.previous.features(batch, features))
-        return config.lwf_lambda * distillation(logits[:, : old.shape[1]], old, config.lwf_temperature)
+        if config.lwf_columns == "old":
+            logits = logits[:, : old.shape[1]]
+        return config.lwf_lambda * distillation(logits, old, config.lwf_temperature)

@@ -14,25 +14,28 @@ from kc.encoders.base import Encoder
 from kc.errors import KcError
 from kc.methods.base import Batch, Context, as_map, semantic_from_scores
 from kc.methods.config import at_task
+from kc.methods.distributed import weight_of
 from kc.methods.finetune.heads import FeaturePyramid, GrowingClassifier, PooledVector
-from kc.methods.finetune.losses import pixel_cross_entropy, to_columns
+from kc.methods.finetune.losses import at_resolution, pixel_cross_entropy, to_columns, vector_cross_entropy
 from kc.methods.finetune.optim import make_optimizer, make_schedule
 from kc.methods.finetune.previous import Previous
+from kc.methods.regions import best, to_prediction, with_keys
 from kc.proposals.merge import semantic_to_panoptic
-from kc.types import HIDDEN, Features, Prediction, Task
+from kc.types import HIDDEN, VOID, Features, Prediction, Task
 
 
 class FinetuneModule(L.LightningModule):
     """Encoder (frozen and cached, or trained) + small decoder + growing classifier, cross entropy on what is labelled.
 
-    Segmentation heads always have one column for "none of the classes": the benchmark's background class where it has
-    one, else the column HIDDEN, which is trained on hidden pixels and never predicted.
+    In segmentation it classifies pixels (`decoder="fpn"`) or, over the frozen encoder, the same regions by the same
+    keys as the memory (`decoder="regions"`): then only the way of learning differs. Heads always have one column for
+    "none of the classes": the benchmark's background class where it has one, else the column HIDDEN, which is trained
+    on hidden pixels and never predicted.
     """
 
     name = "finetune"
     train_scope = "task"
     open_vocabulary = False
-    needs_raw = False
     keeps_previous = False
     """True for methods that compare with the model before the task: `self.previous` while they learn."""
 
@@ -47,14 +50,19 @@ class FinetuneModule(L.LightningModule):
             raise KcError(f"train={config.train!r}: expected 'head' or 'full'")
         self.network: Encoder | None = context.encoder.to_train() if self.trains_all else None
         encoder = context.encoder
+        self.regions = context.regions if config.decoder == "regions" else None
+        self.needs_raw = self.regions is not None
+        self.decoder: nn.Module = PooledVector(encoder.unit_pooled)
         if context.kind == "classification":
-            self.decoder: nn.Module = PooledVector(encoder.unit_pooled)
             self.classifier = GrowingClassifier(encoder.pooled_dim)
         else:
-            if not encoder.channels:
+            if self.regions is not None:
+                self.classifier = GrowingClassifier(self.regions.dim)
+            elif encoder.channels:
+                self.decoder = FeaturePyramid(encoder.channels)
+                self.classifier = GrowingClassifier(self.decoder.width, pointwise=True)
+            else:
                 raise KcError(f"encoder {encoder.name} gives no dense features: it classifies images only")
-            self.decoder = FeaturePyramid(encoder.channels)
-            self.classifier = GrowingClassifier(self.decoder.width, pointwise=True)
             none_id = context.background_id
             self.none_id = HIDDEN if none_id is None else none_id
             self.classifier.grow([self.none_id])
@@ -88,8 +96,17 @@ class FinetuneModule(L.LightningModule):
         """Every task trains in the same mode: an encoder comes in evaluation mode and stayed so in the first one."""
         self.train()
 
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """Add what is classified to a training batch: the keys of its regions and their classes."""
+        return batch if self.regions is None else with_keys(batch, self.regions, self.context.config.purity)
+
     def features(self, batch: Batch) -> Features:
-        """Features of a batch: frozen and cached, or from the network that is being trained."""
+        """Features of a batch: frozen and cached, or from the network that is being trained.
+
+        With regions their keys take the place of pooled features: (M, D) for the M regions of the batch.
+        """
+        if self.regions is not None:
+            return Features(torch.cat(batch["keys"]), (), ())
         return self.context.encode(batch) if self.network is None else self.network(batch["image"])
 
     def embed(self, features: Features) -> Tensor:
@@ -104,13 +121,16 @@ class FinetuneModule(L.LightningModule):
     def loss(self, logits: Tensor, target: Tensor) -> Tensor:
         """Cross entropy of logits against class ids."""
         columns = to_columns(target, self.classifier.class_ids)
-        if self.context.kind == "classification":
-            return F.cross_entropy(logits, columns)
-        up = F.interpolate(logits, scale_factor=2, mode="bilinear", align_corners=False)
-        return pixel_cross_entropy(up, columns)
+        if self.classifier.pointwise:
+            logits = F.interpolate(logits, scale_factor=2, mode="bilinear", align_corners=False)
+            columns = at_resolution(columns, (logits.shape[-2], logits.shape[-1]))
+        loss = pixel_cross_entropy if self.classifier.pointwise else vector_cross_entropy
+        return loss(logits, columns) * weight_of((columns != VOID).sum())
 
     def target(self, batch: Batch) -> Tensor:
-        """Class ids of a training batch: (N,) or (N, H, W)."""
+        """Class ids of a training batch: (N,), (N, H, W), or (M,) for M regions."""
+        if self.regions is not None:
+            return torch.cat(batch["key_labels"])
         value = batch["label"] if self.context.kind == "classification" else batch["semantic"]
         assert isinstance(value, Tensor)
         return value
@@ -132,8 +152,9 @@ class FinetuneModule(L.LightningModule):
 
     def task_batches(self) -> Iterator[Batch]:
         """The training images of the task that is ending once more, on the module's device, for statistics."""
-        for batch in self.trainer.datamodule.train_dataloader():  # type: ignore[attr-defined]
-            yield {k: v.to(self.device) if isinstance(v, Tensor) else v for k, v in batch.items()}
+        for batch in self.trainer.datamodule.statistics_dataloader():  # type: ignore[attr-defined]
+            moved = {k: v.to(self.device) if isinstance(v, Tensor) else v for k, v in batch.items()}
+            yield self.on_after_batch_transfer(moved, 0)
 
     def trained(self) -> dict[str, nn.Parameter]:
         """What gradients change, by name."""
@@ -170,7 +191,13 @@ class FinetuneModule(L.LightningModule):
     def predict(self, batch: Batch, vocabulary: Sequence[int]) -> Prediction:
         """Scores over `vocabulary`; its classes must have been learned."""
         vocab = tuple(vocabulary)
+        if self.regions is not None:
+            batch = with_keys(batch, self.regions)
         logits = self.logits(self.features(batch))[:, self.classifier.columns(vocab)]
+        if self.regions is not None:
+            regions = self.regions(batch)
+            parts = torch.split(logits, [len(r.keys) for r in regions])
+            return to_prediction(self.context, vocab, regions, [best(z, vocab) for z in parts])
         if self.context.kind == "classification":
             return Prediction(vocab, scores=logits)
         maps = [

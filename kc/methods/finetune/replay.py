@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from kc.methods.base import Batch, Context
+from kc.methods.distributed import share, whole, world
 from kc.methods.finetune.buffer import check_budget
 from kc.methods.finetune.module import FinetuneModule
 from kc.types import HIDDEN, VOID, Task
@@ -18,7 +19,10 @@ from kc.types import HIDDEN, VOID, Task
 
 @dataclass(frozen=True)
 class Exemplar:
-    """One stored image: uint8 (3, h, w), its target as it was labelled then, the classes it is kept for."""
+    """One stored image, its target as it was labelled then, and the classes it is kept for.
+
+    `image`: uint8 (3, h, w), or where regions are classified their keys, float32 (n, D), with `target` (n,).
+    """
 
     sample_id: str
     task: int
@@ -29,7 +33,7 @@ class Exemplar:
     @property
     def bytes(self) -> int:
         """Bytes of image and target."""
-        return self.image.numel() + self.target.numel() * self.target.element_size()
+        return self.image.numel() * self.image.element_size() + self.target.numel() * self.target.element_size()
 
 
 def priority(seed: int, task: int, sample_id: str) -> int:
@@ -61,7 +65,7 @@ class Replay(FinetuneModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """A step on the batch and as many exemplars."""
         if self.current_epoch == 0:
-            self._offer(batch)
+            self._offer(whole(batch))
         return super().training_step(self._with_exemplars(batch), batch_idx)
 
     def _with_exemplars(self, batch: Batch) -> Batch:
@@ -70,7 +74,12 @@ class Replay(FinetuneModule):
             return batch
         n = len(batch["sample_id"])
         # Torch's global generator, seeded at the start of each task: a resumed task draws the same exemplars.
-        chosen = [old[i] for i in torch.randint(len(old), (n,)).tolist()]
+        chosen = share([old[i] for i in torch.randint(len(old), (n * world(),)).tolist()])
+        ids = [*batch["sample_id"], *(e.sample_id for e in chosen)]
+        if self.regions is not None:
+            keys = [*batch["keys"], *(e.image.to(self.device) for e in chosen)]
+            labels = [*batch["key_labels"], *(e.target.long().to(self.device) for e in chosen)]
+            return {**batch, "sample_id": ids, "keys": keys, "key_labels": labels}
         target = self.target(batch)
         images = torch.stack([e.image for e in chosen]).to(batch["image"]) / 255
         targets = torch.stack([e.target for e in chosen]).to(target)
@@ -78,7 +87,7 @@ class Replay(FinetuneModule):
         return {
             **batch,
             "image": torch.cat([batch["image"], images]),
-            "sample_id": [*batch["sample_id"], *(e.sample_id for e in chosen)],
+            "sample_id": ids,
             key: torch.cat([target, targets]),
         }
 
@@ -86,11 +95,10 @@ class Replay(FinetuneModule):
         """Let each image of the batch compete for a place in the reservoir of each of its classes."""
         assert self._task is not None
         current = set(self._countable(self._task.class_ids))
-        images = (batch["image"] * 255).round().to("cpu", torch.uint8)
-        targets = self.target(batch).cpu()
+        images, targets = self._to_keep(batch)
         quota = self._quota(self._task)
         for sample_id, image, target in zip(batch["sample_id"], images, targets, strict=True):
-            classes = tuple(sorted(current & set(target.unique().tolist())))
+            classes = tuple(sorted(current & set(torch.unique(target).tolist())))
             if not classes:
                 continue
             kept = target.to(torch.int64 if target.ndim == 0 else torch.int16)
@@ -104,6 +112,12 @@ class Replay(FinetuneModule):
                 if len(places) > quota:
                     worst = max(places, key=lambda s: (priority(self.context.seed, exemplar.task, s), s))
                     del places[worst]
+
+    def _to_keep(self, batch: Batch) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
+        """Image and target of each sample on the host, as they are stored."""
+        if self.regions is not None:
+            return [k.cpu() for k in batch["keys"]], [t.cpu() for t in batch["key_labels"]]
+        return list((batch["image"] * 255).round().to("cpu", torch.uint8)), list(self.target(batch).cpu())
 
     def _quota(self, task: Task) -> int:
         return self.context.config.exemplars // len(self._countable(task.seen_ids))
@@ -125,9 +139,10 @@ class Replay(FinetuneModule):
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Weights, exemplar images and their targets."""
         tensors, meta = super().state()
-        if self.exemplars:
-            tensors["exemplars.image"] = torch.stack([e.image for e in self.exemplars])
-            tensors["exemplars.target"] = torch.stack([e.target for e in self.exemplars])
+        for number, exemplar in enumerate(self.exemplars):
+            # Images of one benchmark have one size, but each has its own number of regions.
+            tensors[f"exemplars.{number}.image"] = exemplar.image
+            tensors[f"exemplars.{number}.target"] = exemplar.target
         meta["exemplars"] = [[e.sample_id, e.task, list(e.classes)] for e in self.exemplars]
         return tensors, meta
 
@@ -138,8 +153,8 @@ class Replay(FinetuneModule):
             Exemplar(
                 sample_id,
                 task,
-                tensors["exemplars.image"][i].clone(),
-                tensors["exemplars.target"][i].clone(),
+                tensors[f"exemplars.{i}.image"].clone(),
+                tensors[f"exemplars.{i}.target"].clone(),
                 tuple(classes),
             )
             for i, (sample_id, task, classes) in enumerate(meta["exemplars"])

@@ -15,7 +15,7 @@ from kc.memory.fuse import knn_clip
 from kc.memory.rows import Memory
 from kc.memory.vote import decide, vote
 from kc.methods.base import Batch, Context
-from kc.methods.regions import RegionEncoder, best, normalised, posteriors, to_prediction
+from kc.methods.regions import best, normalised, posteriors, to_prediction
 from kc.methods.retrieval.module import RetrievalModule
 from kc.proposals.pooling import segment_labels
 from kc.types import VOID, Float32Array, Prediction, Rows, Task
@@ -32,17 +32,20 @@ class VisualMemory(RetrievalModule):
     def __init__(self, context: Context) -> None:
         super().__init__(context)
         self.open_vocabulary = context.base is not None
-        self.regions = RegionEncoder(context)
-        dim = context.encoder.pooled_dim if context.kind == "classification" else self.regions.dim
+        dim = context.encoder.pooled_dim if context.regions is None else context.regions.dim
         self.memory = Memory.open_or_create(
-            context.folder / "memory", dim=dim, fingerprint=self._fingerprint(), write=True
+            context.folder / "memory",
+            dim=dim,
+            fingerprint=self._fingerprint(),
+            anonymous=context.config.anonymous,
+            write=True,
         )
 
     def _fingerprint(self) -> str:
         """Keys of another encoder, input size, or way of making regions do not belong in one memory."""
         parts = [self.context.encoder.fingerprint]
-        if self.context.kind != "classification":
-            parts += [self.context.proposals_key, self.context.config.keys]
+        if self.context.regions is not None:
+            parts += [self.context.regions.source, self.context.regions.keys]
         return "+".join(parts)
 
     # -- remembering ------------------------------------------------------------------------------------------------
@@ -55,7 +58,7 @@ class VisualMemory(RetrievalModule):
     def observe(self, batch: Batch) -> None:
         """Keys and classes of one batch: whole images, or proposals that are mostly one labelled class."""
         assert self.task is not None
-        if self.context.kind == "classification":
+        if self.context.regions is None:
             keys = normalised(self.context.encode(batch).pooled)
             labels = batch["label"].cpu().numpy().astype(np.int64)
             ids = tuple(batch["sample_id"])
@@ -65,7 +68,7 @@ class VisualMemory(RetrievalModule):
         keep[list(self.task.class_ids)] = True
         if self.context.background_id is not None:
             keep[self.context.background_id] = True
-        for row, regions in enumerate(self.regions(batch)):
+        for row, regions in enumerate(self.context.regions(batch)):
             labels = segment_labels(batch["labels_raw"][row], regions.segments, self.context.config.purity)
             chosen = np.flatnonzero((labels != VOID) & keep[labels])
             if len(chosen):
@@ -97,11 +100,11 @@ class VisualMemory(RetrievalModule):
         """Neighbours vote over `vocabulary`."""
         vocab = tuple(vocabulary)
         base_model = self.context.base
-        if self.context.kind == "classification":
+        if self.context.regions is None:
             features = self.context.encode(batch)
             base = None if base_model is None else base_model.scores_from(features.pooled, self.context.names(vocab))
             return Prediction(vocab, scores=self.scores(normalised(features.pooled), vocab, base))
-        regions = self.regions(batch)
+        regions = self.context.regions(batch)
         bases: list[Tensor] | list[None] = (
             [None] * len(regions) if base_model is None else posteriors(self.context, batch, regions, vocab)
         )

@@ -8,7 +8,7 @@ import torch
 
 from kc.errors import KcError
 from kc.methods.base import Batch, Context
-from kc.methods.regions import RegionEncoder, best, posteriors, to_prediction
+from kc.methods.regions import best, posteriors, to_prediction
 from kc.methods.retrieval.module import RetrievalModule
 from kc.types import Prediction
 
@@ -23,7 +23,6 @@ class ZeroShot(RetrievalModule):
         super().__init__(context)
         if context.base is None:
             raise KcError("zeroshot needs an open-vocabulary base model, for example --base conse")
-        self.regions = RegionEncoder(context)
 
     def observe(self, batch: Batch) -> None:
         """Nothing is learned."""
@@ -33,9 +32,9 @@ class ZeroShot(RetrievalModule):
         """The base model's probabilities over `vocabulary`."""
         vocab = tuple(vocabulary)
         assert self.context.base is not None
-        if self.context.kind == "classification":
+        if self.context.regions is None:
             pooled = self.context.encode(batch).pooled
             return Prediction(vocab, scores=self.context.base.scores_from(pooled, self.context.names(vocab)))
-        regions = self.regions(batch)
+        regions = self.context.regions(batch)
         labels = [best(p, vocab) for p in posteriors(self.context, batch, regions, vocab)]
         return to_prediction(self.context, vocab, regions, labels)
