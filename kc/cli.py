@@ -70,6 +70,7 @@ CHOICES = {
     "precision": ("32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-true"),
     "fisher": ("empirical", "sampled"),
     "lora_scope": ("grow", "task"),
+    "lwf_columns": ("old", "all"),
     "wandb": ("online", "offline", "disabled"),
     "plop_entropy": ("paper", "official"),
     "plop_pod": ("paper", "official"),
@@ -120,6 +121,8 @@ def check(config: RunConfig) -> None:
     for field in positive:
         if getattr(config, field) <= 0:
             raise KcError(f"{option(field)} {getattr(config, field)}: must be above 0")
+    if config.batch_size % config.devices:
+        raise KcError(f"--batch-size {config.batch_size} is shared by --devices {config.devices}: it must divide")
     for field in ("weight_decay", "clip_grad", "patience", "pixel_kd", "ilt_features", "mib_kd", "plop_features",
                   "plop_logits", "comformer_kd"):  # fmt: skip
         if getattr(config, field) < 0:
@@ -139,6 +142,11 @@ def check(config: RunConfig) -> None:
     build_tasks(manifest, n_tasks(config), config.split, config.class_order)
     if config.encoder.startswith("mlp:") and manifest.task_kind != "classification":
         raise KcError(f"encoder {config.encoder} classifies images; {manifest.name} is {manifest.task_kind}")
+    decoder = config.decoder or manifest.recommended.decoder or "fpn"
+    if manifest.task_kind != "classification" and decoder == "regions":
+        trains = "--train full" if config.train == "full" else next((m for m in config.method_names if m == "lora"), "")
+        if trains:
+            raise KcError(f"{trains} changes the encoder, but --decoder regions reads frozen keys: add --decoder fpn")
     for name in config.method_names:
         if name in CLASSIFICATION_ONLY and manifest.task_kind != "classification":
             raise KcError(f"method {name!r} classifies images; {manifest.name} is {manifest.task_kind}: use knn")

@@ -36,6 +36,8 @@ class MethodOptions:
         si_lambda: Strength of si: its c.
         si_damping: Damping of si: its xi.
         lwf_lambda: Strength of the distillation of lwf for images; maps have pixel_kd.
+        lwf_columns: What the distillation of lwf compares: old (the old columns among themselves) or, for images, all
+            (new columns too, whose wanted probability is 0).
         lwf_temperature: Temperature of the distillation of lwf for images.
         der_alpha: Strength of the distance to the stored logits in der++.
         der_beta: Strength of the cross entropy on stored images in der++.
@@ -91,6 +93,7 @@ class MethodOptions:
     si_lambda: float = 1.0
     si_damping: float = 0.1
     lwf_lambda: float = 1.0
+    lwf_columns: str = "all"
     lwf_temperature: float = 2.0
     der_alpha: float = 0.1
     der_beta: float = 0.5

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from kc.errors import unknown_name
-from kc.methods.finetune.losses import labels_at
+from kc.methods.finetune.losses import at_resolution
 from kc.types import VOID
 
 READINGS = ("paper", "official")
@@ -115,7 +115,7 @@ def paint(target: Tensor, old_logits: Tensor, unlabelled: Tensor, accepted: Tens
         unlabelled: (N, h, w) bool, pixels whose label says nothing of the old classes.
         accepted: (N, h, w) bool.
     """
-    target = labels_at(target, old_logits.shape[-2:])
+    target = at_resolution(target, old_logits.shape[-2:])
     found = torch.where(accepted, old_logits.argmax(1), VOID)
     return torch.where(unlabelled, found, target)
 
