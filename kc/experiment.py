@@ -70,6 +70,10 @@ def run(config: RunConfig, console: Console | None = None) -> Path:
     quiet_lightning()
     if process_rank():
         # Lightning started this process with the same command: it learns with the first and writes nothing.
+        if RUN_FOLDER not in os.environ:
+            raise RunError(
+                "RANK or LOCAL_RANK is set, but `kc run --devices N` starts its processes itself: run it once"
+            )
         config = dataclasses.replace(config, resume=Path(os.environ[RUN_FOLDER]), wandb="disabled")
         console = Console(quiet=True)
     config = with_recommended(config, load_manifest(config.benchmark))
