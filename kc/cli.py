@@ -34,6 +34,10 @@ METHODS: dict[str, str] = {
     "mib": "kc.methods.finetune.mib:Mib",
     "plop": "kc.methods.finetune.plop:Plop",
     "ssul": "kc.methods.finetune.ssul:Ssul",
+    "mask2former": "kc.methods.finetune.mask2former:Mask2Former",
+    "mask2former-joint": "kc.methods.finetune.mask2former:Mask2FormerJoint",
+    "mask2former-replay": "kc.methods.finetune.mask2former:Mask2FormerReplay",
+    "comformer": "kc.methods.finetune.comformer:CoMFormer",
     "er": "kc.methods.finetune.er:Er",
     "der++": "kc.methods.finetune.der:DerPlusPlus",
     "icarl": "kc.methods.finetune.icarl:ICarl",
@@ -49,14 +53,15 @@ METHODS: dict[str, str] = {
 """Every method by its name on the command line: `module:class`."""
 
 CLASSIFICATION_ONLY = {"ncm", "ranpac", "fecam", "tip-adapter", "linear-probe", "er", "der++", "icarl"}
-PIXELS_ONLY = {"ilt", "mib", "plop", "ssul"}
+MASKS = {"mask2former", "mask2former-joint", "mask2former-replay", "comformer"}
+PIXELS_ONLY = {"ilt", "mib", "plop", "ssul"} | MASKS
 NEEDS_BACKGROUND = {"mib", "plop", "ssul"}
 """Methods that read old classes into pixels labelled "none of the classes"."""
 TRAINS_ENCODER = {"lora"}
 NEEDS_BASE = {"zeroshot"}
-NEEDS_EXEMPLARS = {"replay", "er", "der++", "icarl"}
+NEEDS_EXEMPLARS = {"replay", "er", "der++", "icarl", "mask2former-replay"}
 ANSWERS_LATE = {"icarl"}
-NEEDS_PACKAGE = {"lora": ("peft", "lora")}
+NEEDS_PACKAGE = {"lora": ("peft", "lora"), **dict.fromkeys(MASKS, ("transformers", "masks"))}
 """Method -> (package, extra that brings it)."""
 CHOICES = {
     "setting": ("overlapped", "disjoint", "sequential", "partition"),
@@ -66,6 +71,7 @@ CHOICES = {
     "precision": ("32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-true"),
     "fisher": ("empirical", "sampled"),
     "lora_scope": ("grow", "task"),
+    "lwf_columns": ("old", "all"),
     "wandb": ("online", "offline", "disabled"),
     "plop_entropy": ("paper", "official"),
     "plop_pod": ("paper", "official"),
@@ -116,10 +122,13 @@ def check(config: RunConfig) -> None:
     for field in positive:
         if getattr(config, field) <= 0:
             raise KcError(f"{option(field)} {getattr(config, field)}: must be above 0")
-    for field in ("weight_decay", "clip_grad", "patience"):
+    if config.batch_size % config.devices:
+        raise KcError(f"--batch-size {config.batch_size} is shared by --devices {config.devices}: it must divide")
+    for field in ("weight_decay", "clip_grad", "patience", "pixel_kd", "ilt_features", "mib_kd", "plop_features",
+                  "plop_logits", "comformer_kd"):  # fmt: skip
         if getattr(config, field) < 0:
             raise KcError(f"{option(field)} {getattr(config, field)}: must not be below 0")
-    for field in ("ema", "momentum"):
+    for field in ("ema", "momentum", "ssul_threshold"):
         if not 0 <= getattr(config, field) < 1:
             raise KcError(f"{option(field)} {getattr(config, field)}: must be at least 0 and below 1")
     manifest = load_manifest(config.benchmark)
@@ -134,6 +143,11 @@ def check(config: RunConfig) -> None:
     build_tasks(manifest, n_tasks(config), config.split, config.class_order)
     if config.encoder.startswith("mlp:") and manifest.task_kind != "classification":
         raise KcError(f"encoder {config.encoder} classifies images; {manifest.name} is {manifest.task_kind}")
+    decoder = config.decoder or manifest.recommended.decoder or "fpn"
+    if manifest.task_kind != "classification" and decoder == "regions":
+        trains = "--train full" if config.train == "full" else next((m for m in config.method_names if m == "lora"), "")
+        if trains:
+            raise KcError(f"{trains} changes the encoder, but --decoder regions reads frozen keys: add --decoder fpn")
     for name in config.method_names:
         if name in CLASSIFICATION_ONLY and manifest.task_kind != "classification":
             raise KcError(f"method {name!r} classifies images; {manifest.name} is {manifest.task_kind}: use knn")
@@ -144,6 +158,8 @@ def check(config: RunConfig) -> None:
                 f"method {name!r} looks for old classes where nothing is labelled; in the panoptic {manifest.name}, "
                 "which has no background class, hidden pixels are void: use lwf, ilt or replay"
             )
+        if name == "mask2former-replay" and manifest.task_kind == "panoptic":
+            raise KcError(f"method {name!r} keeps semantic maps; {manifest.name} is panoptic: use mask2former")
         n_classes = sum(not c.background for c in manifest.info)
         if name in NEEDS_EXEMPLARS and config.exemplars < n_classes:
             raise KcError(
