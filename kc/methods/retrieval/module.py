@@ -20,6 +20,7 @@ class RetrievalModule(L.LightningModule):
     train_scope = "task"
     open_vocabulary = False
     needs_raw = True
+    needs_images = True
 
     def __init__(self, context: Context) -> None:
         super().__init__()
