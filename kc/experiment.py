@@ -301,6 +301,7 @@ def make_loop(
             folder=place,
             regions=shared.regions,
             base=shared.base if config.base != "none" or name in NEEDS_BASE else None,
+            input_size=shared.data.manifest.input_size,
         )
         method: ContinualMethod = method_class(name)(context)
         return method

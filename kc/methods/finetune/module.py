@@ -39,6 +39,8 @@ class FinetuneModule(L.LightningModule):
     keeps_previous = False
     """True for methods that compare with the model before the task: `self.previous` while they learn."""
 
+    stores_images = False
+    """True for methods that keep images of what they learn from."""
     beside: tuple[str, ...] = ()
     """First names of the tensors that `state` holds beside the weights; a method reads its own in `load_state`."""
     loss_scale = 1
@@ -75,6 +77,12 @@ class FinetuneModule(L.LightningModule):
     def trains_all(self) -> bool:
         """True when the encoder learns too."""
         return self.context.config.train == "full"
+
+    @property
+    def needs_images(self) -> bool:
+        """False where only cached features are read, and the cache has them all."""
+        reads = self.network is not None or self.regions is not None or self.stores_images
+        return reads or self.context.input_size is None
 
     @property
     def encoder_share(self) -> float:
