@@ -31,6 +31,7 @@ class Mask2Former(FinetuneModule):
         if context.kind == "classification":
             raise KcError(f"method {self.name!r} labels pixels; this benchmark is classification")
         super().__init__(context)
+        self.regions, self.needs_raw = None, False  # it finds its own masks, whatever decoder the benchmark recommends
         network = load_mask_network(context.config.mask_model)
         network.backbone.requires_grad_(context.config.train == "full")
         self.decoder = network
