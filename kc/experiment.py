@@ -6,6 +6,7 @@ import dataclasses
 import importlib
 import os
 import platform
+from collections.abc import Callable
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -25,11 +26,12 @@ from kc.encoders.base import Encoder
 from kc.encoders.cache import FeatureCache
 from kc.encoders.load import load_encoder
 from kc.errors import RunError
-from kc.memory.distributed import process_rank
 from kc.methods.base import Context, ContinualMethod
 from kc.methods.config import MethodConfig
+from kc.methods.distributed import process_rank
 from kc.methods.finetune.module import FinetuneModule
 from kc.methods.regions import RegionEncoder
+from kc.methods.retrieval.module import RetrievalModule
 from kc.openvocab.base import OpenVocabulary
 from kc.openvocab.load import load_base
 from kc.proposals.cache import PartitionCache
@@ -46,8 +48,8 @@ from kc.stream.resume import MethodState
 from kc.tracking import Tracker
 from kc.types import SplitName
 
-RUN_FOLDER = "KC_RUN_FOLDER"
-"""Environment variable by which the processes of one run on several devices find their folder."""
+FOLDER_OF_HELPERS = "KC_RUN_FOLDER"
+"""Environment variable by which the processes of one run agree on its folder."""
 
 
 @dataclasses.dataclass
@@ -68,18 +70,13 @@ def run(config: RunConfig, console: Console | None = None) -> Path:
     """
     console = console or Console()
     quiet_lightning()
-    if process_rank():
-        # Lightning started this process with the same command: it learns with the first and writes nothing.
-        if RUN_FOLDER not in os.environ:
-            raise RunError(
-                "RANK or LOCAL_RANK is set, but `kc run --devices N` starts its processes itself: run it once"
-            )
-        config = dataclasses.replace(config, resume=Path(os.environ[RUN_FOLDER]), wandb="disabled")
-        console = Console(quiet=True)
     config = with_recommended(config, load_manifest(config.benchmark))
+    if process_rank() > 0:
+        return help_out(config)
     data = open_data(config)
     folder = config.resume or new_folder(config)
-    os.environ[RUN_FOLDER] = str(folder)
+    if config.devices > 1:
+        os.environ[FOLDER_OF_HELPERS] = str(folder.absolute())
     kind = data.manifest.task_kind
     console.print(
         f"{data.manifest.name}: {len(data.classes)} classes in {len(data.tasks)} tasks, setting {data.setting}, "
@@ -117,6 +114,25 @@ def run(config: RunConfig, console: Console | None = None) -> Path:
         fingerprints=fingerprints,
     )
     write_everything(folder, results, console)
+    return folder
+
+
+def help_out(config: RunConfig) -> Path:
+    """What a process does that Lightning started for `--devices`: train along, and keep no record.
+
+    It runs the same command, so it comes to the same methods and tasks in the same order. Methods that neither train
+    nor keep a memory are left to the first process.
+    """
+    if FOLDER_OF_HELPERS not in os.environ:
+        raise RunError("RANK or LOCAL_RANK is set, but `kc run --devices N` starts its processes itself: run it once")
+    folder = Path(os.environ[FOLDER_OF_HELPERS])
+    for seed in config.seeds:
+        shared = prepare(config, open_data(config, seed))
+        for name in config.method_names:
+            method = method_class(name)
+            if not issubclass(method, RetrievalModule) or method.remembers:
+                progress = RunProgress(Console(quiet=True))
+                make_loop(config, shared, name, seed, folder, progress, lambda state, t: None).run()
     return folder
 
 
@@ -246,6 +262,30 @@ def run_method(
     config: RunConfig, shared: Shared, name: str, seed: int, folder: Path, progress: RunProgress
 ) -> MethodState:
     """One method with one seed, from where it stopped."""
+    settings = stored_config(config)
+    tracker = Tracker(config, folder, name, seed, settings)
+    try:
+        state, method = make_loop(config, shared, name, seed, folder, progress, tracker.task).run()
+        if seed == config.seeds[0]:
+            save_examples(folder / "examples", shared.data, method, name)
+        method.close()
+        tasks = [t.class_names for t in shared.data.tasks]
+        tracker.finish(method_result(state, tasks, None, settings), folder / "examples")
+    finally:
+        tracker.close()
+    return state
+
+
+def make_loop(
+    config: RunConfig,
+    shared: Shared,
+    name: str,
+    seed: int,
+    folder: Path,
+    progress: RunProgress,
+    publish: Callable[[MethodState, int], None],
+) -> MethodLoop:
+    """The stream of one method with one seed; `publish` receives the state after each task."""
     place = folder / "methods" / f"{name}-s{seed}"
     place.mkdir(parents=True, exist_ok=True)
     method_config = MethodConfig(**{f.name: getattr(config, f.name) for f in dataclasses.fields(MethodConfig)})
@@ -265,21 +305,9 @@ def run_method(
         method: ContinualMethod = method_class(name)(context)
         return method
 
-    settings = stored_config(config)
-    tracker = Tracker(config, folder, name, seed, settings)
-    try:
-        kind = shared.data.manifest.task_kind
-        options = TrainerOptions(config.accelerator, config.devices, method_config)
-        loop = MethodLoop(name, seed, make, shared.data, kind, place, options, progress, tracker.task)
-        state, method = loop.run()
-        if seed == config.seeds[0] and not process_rank():
-            save_examples(folder / "examples", shared.data, method, name)
-        method.close()
-        tasks = [t.class_names for t in shared.data.tasks]
-        tracker.finish(method_result(state, tasks, None, settings), folder / "examples")
-    finally:
-        tracker.close()
-    return state
+    kind = shared.data.manifest.task_kind
+    options = TrainerOptions(config.accelerator, config.devices, method_config)
+    return MethodLoop(name, seed, make, shared.data, kind, place, options, progress, publish)
 
 
 def method_class(name: str) -> type[Any]:

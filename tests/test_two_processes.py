@@ -54,10 +54,13 @@ def test_knn_in_two_processes(tmp_path: Path) -> None:
     assert (folders[1] / "report.html").exists()
 
 
-def test_a_method_of_one_device_says_so(tmp_path: Path) -> None:
-    done = run(tmp_path / "out", 2, method="ncm", status=2)
-    assert "one device" in done.stderr
-    assert not (tmp_path / "out").exists()
+def test_a_method_of_one_pass_is_left_to_the_first_process(tmp_path: Path) -> None:
+    matrices = []
+    for devices in (1, 2):
+        run(tmp_path / str(devices), devices, method="ncm")
+        (folder,) = (tmp_path / str(devices)).iterdir()
+        matrices.append(json.loads((folder / "results.json").read_text())["methods"][0]["matrix"])
+    assert matrices[0] == matrices[1]
 
 
 def test_a_foreign_launcher_is_told_so(tmp_path: Path) -> None:

@@ -50,7 +50,7 @@ def save(root: Path, index: Index) -> None:
             "recall": index.recall,
             "ref": list(ref),
         }
-        files.replace_bytes(path.with_suffix(".json"), json.dumps(body).encode())
+        files.replace_bytes(path.with_suffix(".json"), _sealed(body))
     except (OSError, RuntimeError) as error:  # FAISS tells of a full disk by a RuntimeError
         warnings.warn(
             f"{path}: the index cannot be stored ({error}); it serves this process only", RuntimeWarning, stacklevel=2
@@ -86,8 +86,32 @@ def prune(root: Path, keep: Path) -> None:
             _remove(description)
 
 
+def check(root: Path) -> list[str]:
+    """What is wrong with the stored indexes, a sentence a file."""
+    wrong = []
+    for description in sorted((root / DERIVED).glob("*/*.json")):
+        try:
+            size, digest = _describe(description)["ref"]
+            files.check_file(description.with_suffix(".faiss"), (size, digest))
+        except CorruptMemoryError as error:
+            wrong.append(str(error))
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            wrong.append(f"{description}: not the description of an index ({error})")
+    return wrong
+
+
+def _sealed(body: dict[str, Any]) -> bytes:
+    """`body` as JSON with its own checksum."""
+    checksum = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+    return json.dumps({**body, "checksum": checksum}, sort_keys=True).encode()
+
+
 def _describe(description: Path) -> dict[str, Any]:
-    body: dict[str, Any] = json.loads(description.read_text(encoding="utf-8"))
+    content = description.read_bytes()
+    body: dict[str, Any] = json.loads(content)
+    del body["checksum"]
+    if content != _sealed(body):
+        raise ValueError("its checksum does not fit")
     if body["schema"] != SCHEMA:
         raise ValueError(f"schema {body['schema']}, this version of kc reads {SCHEMA}")
     if not body["segments"]:

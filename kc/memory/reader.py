@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kc.errors import CorruptMemoryError, FingerprintError, RunError
-from kc.memory import files, maintain
+from kc.memory import files, index_files, maintain
 from kc.memory import manifest as manifests
 from kc.memory.diff import VersionDiff, difference
 from kc.memory.manifest import DeltaInfo, MemoryManifest, VersionInfo
@@ -283,11 +283,7 @@ class Reader:
         chosen = None if classes is None else np.unique(as_ids(classes))
         names = wanted(sources, self._manifest.salt)
         steps = None if tasks is None else np.unique(as_ids(tasks))
-        key = (
-            self._seq(at),
-            *(None if a is None else a.tobytes() for a in (chosen, steps)),
-            names and frozenset(names),
-        )
+        key = (self._seq(at), *(None if a is None else a.tobytes() for a in (chosen, steps)), names)
         with self._reading():
             search = self._searches.get(key)
             if search is None:
@@ -307,7 +303,11 @@ class Reader:
         Returns {"files", "bytes", "rows", "orphans"}; orphans (left by a crash, harmless) are relative paths.
         Raises CorruptMemoryError naming every file that does not fit.
         """
-        return maintain.verify(self.path, self._manifest)
+        report = maintain.verify(self.path, self._manifest)
+        wrong = index_files.check(self.path)
+        if wrong:
+            raise CorruptMemoryError("; ".join(wrong))
+        return report
 
 
 def same_encoder(root: Path, manifest: MemoryManifest, fingerprint: str | None) -> None:
