@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import lightning as L
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from kc.encoders.base import Encoder
 from kc.errors import KcError
-from kc.methods.base import Batch, Context, as_map, semantic_from_scores
+from kc.methods.base import Batch, Context, as_map, n_bytes, semantic_from_scores
 from kc.methods.config import at_task
 from kc.methods.distributed import weight_of
 from kc.methods.finetune.decoders import decoder_of
@@ -254,8 +254,3 @@ class FinetuneModule(L.LightningModule):
     def stored_bytes(self) -> int:
         """Bytes kept beside the shared frozen encoder: every weight that was trained."""
         return n_bytes(self.trained().values())
-
-
-def n_bytes(tensors: Iterable[Tensor]) -> int:
-    """Bytes of the values of tensors."""
-    return sum(t.numel() * t.element_size() for t in tensors)
