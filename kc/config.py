@@ -20,16 +20,27 @@ class RunConfig(MethodOptions):
         setting: Which images and labels a task sees: overlapped, disjoint, sequential or partition.
         class_order: natural, shuffle:SEED, or a file with one class name a line.
         methods: Methods to compare, separated by commas.
-        encoder: Encoder: lite0, timm:MODEL[@FILE], open_clip:MODEL[@FILE], or mlp:WIDTHxDEPTH, a multilayer perceptron
-            on grey pixels that has learned nothing (use it with --train full).
-        base: Open-vocabulary base model that retrieval is fused with: none or conse.
+        encoder: Encoder: lite0, timm:MODEL[@FILE], torchvision:MODEL[@FILE], open_clip:MODEL[@FILE], or
+            mlp:WIDTHxDEPTH, a multilayer perceptron on grey pixels that has learned nothing (use it with --train full).
+        base: Open-vocabulary base model that retrieval is fused with and zeroshot asks: none, conse, or a training-free
+            dense CLIP: clip, maskclip, sclip, clearclip, naclip, proxyclip or gclip, on the encoder's CLIP or, as
+            ROW:MODEL@FILE, on one of its own.
+        protocol: Dense CLIP: how images are cut and scores decided: sclip, naclip, clearclip, proxyclip or whole-image;
+            default: that of the row's paper.
+        fuse_layers: Dense CLIP gclip: blocks whose attention is fused: 6,7 ... or auto; default: the paper's for
+            ViT-B-16-quickgelu, else auto.
+        fuse_weights: Dense CLIP gclip: one weight a fused block and one for the last block; default: their mean.
+        head_mode: Dense CLIP gclip: per_head or averaged; default: per_head.
+        cs_layers: Dense CLIP: blocks whose strongest channel is suppressed: 6,7 ..., auto or none; default: the row's.
+        pamr_steps: Dense CLIP: steps of pixel-adaptive mask refinement; 0 is none.
         proposals: Where masks come from in segmentation: superpixels, felzenszwalb or oracle;
             default: what the benchmark recommends, else superpixels.
         batch_size: Images a batch.
         keys: How a region becomes a key: pooled (from the image's feature map) or masked (crop, black out, encode);
             default: what the benchmark recommends, else pooled.
-        decoder: What fine-tuning classifies in segmentation: fpn (pixels, by a small feature pyramid) or regions (the
-            proposals and keys that retrieval reads); default: what the benchmark recommends, else fpn.
+        decoder: What fine-tuning classifies in segmentation: pixels, by fpn (a small feature pyramid over all levels)
+            or deeplabv3 (torchvision's ASPP on the coarsest; with torchvision:resnet101 the network of MiB and PLOP),
+            or regions (the proposals and keys that retrieval reads); default: what the benchmark recommends, else fpn.
         seed: Seed, or several separated by commas: tables then show mean and deviation.
         out: Folder in which run folders are made.
         resume: Run folder to finish; everything else is read from it.
@@ -52,6 +63,12 @@ class RunConfig(MethodOptions):
     methods: str = "finetune,replay,joint,knn"
     encoder: str = "lite0"
     base: str = "none"
+    protocol: str | None = None
+    fuse_layers: str | None = None
+    fuse_weights: str | None = None
+    head_mode: str | None = None
+    cs_layers: str | None = None
+    pamr_steps: int = 0
     proposals: str | None = None
     batch_size: int = 16
     keys: str | None = None

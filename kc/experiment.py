@@ -16,7 +16,7 @@ import yaml
 from rich.console import Console
 
 from kc import __version__
-from kc.cli import METHODS, NEEDS_BASE, NOT_STORED, n_tasks
+from kc.cli import METHODS, NEEDS_BASE, NOT_STORED, base_of, dense_options, n_tasks
 from kc.config import RunConfig
 from kc.data.cache import cache_dir
 from kc.data.content import content_key
@@ -28,7 +28,7 @@ from kc.encoders.load import load_encoder
 from kc.errors import RunError
 from kc.methods.base import Context, ContinualMethod
 from kc.methods.config import MethodConfig
-from kc.methods.distributed import rank
+from kc.methods.distributed import process_rank
 from kc.methods.finetune.module import FinetuneModule
 from kc.methods.regions import RegionEncoder
 from kc.methods.retrieval.module import RetrievalModule
@@ -71,7 +71,7 @@ def run(config: RunConfig, console: Console | None = None) -> Path:
     console = console or Console()
     quiet_lightning()
     config = with_recommended(config, load_manifest(config.benchmark))
-    if rank() > 0:
+    if process_rank() > 0:
         return help_out(config)
     data = open_data(config)
     folder = config.resume or new_folder(config)
@@ -90,6 +90,8 @@ def run(config: RunConfig, console: Console | None = None) -> Path:
             for seed in config.seeds:
                 data = data if seed == data.seed else open_data(config, seed)
                 shared = prepare(config, data)
+                if shared.base is not None:
+                    progress.line(f"base {shared.base.key}")
                 fingerprints = check_fingerprints(folder, shared)
                 warm(shared, config, progress)
                 for name in config.method_names:
@@ -97,6 +99,8 @@ def run(config: RunConfig, console: Console | None = None) -> Path:
     except KeyboardInterrupt:
         console.print(f"go on after the last finished task with: kc run --resume {folder}", soft_wrap=True)
         raise
+    if process_rank():
+        return folder
     results = build_results(
         states,
         benchmark=data.manifest.name,
@@ -116,14 +120,17 @@ def run(config: RunConfig, console: Console | None = None) -> Path:
 def help_out(config: RunConfig) -> Path:
     """What a process does that Lightning started for `--devices`: train along, and keep no record.
 
-    It runs the same command, so it comes to the same methods and tasks in the same order. Methods that are not
-    trained are left to the first process.
+    It runs the same command, so it comes to the same methods and tasks in the same order. Methods that neither train
+    nor keep a memory are left to the first process.
     """
+    if FOLDER_OF_HELPERS not in os.environ:
+        raise RunError("RANK or LOCAL_RANK is set, but `kc run --devices N` starts its processes itself: run it once")
     folder = Path(os.environ[FOLDER_OF_HELPERS])
     for seed in config.seeds:
         shared = prepare(config, open_data(config, seed))
         for name in config.method_names:
-            if not issubclass(method_class(name), RetrievalModule):
+            method = method_class(name)
+            if not issubclass(method, RetrievalModule) or method.remembers:
                 progress = RunProgress(Console(quiet=True))
                 make_loop(config, shared, name, seed, folder, progress, lambda state, t: None).run()
     return folder
@@ -198,9 +205,10 @@ def prepare(config: RunConfig, data: IncrementalDataModule) -> Shared:
         if config.proposals != "oracle":
             partitions = PartitionCache(place / "proposals", load_proposer(config.proposals))
         regions = RegionEncoder(encoder, features, partitions, config.keys)
-    names = set(config.method_names)
-    wanted = "conse" if config.base == "none" and names & NEEDS_BASE else config.base
-    base = None if wanted == "none" else load_base(wanted, encoder)
+    wanted, base = base_of(config), None
+    if wanted != "none":
+        options = dataclasses.replace(dense_options(config, data.manifest.name), cache=cache_dir() / "derived" / "text")
+        base = load_base(wanted, encoder, options)
     return Shared(data, encoder, features, regions, base)
 
 
@@ -224,15 +232,16 @@ def check_fingerprints(folder: Path, shared: Shared) -> dict[str, str]:
 def warm(shared: Shared, config: RunConfig, progress: RunProgress) -> None:
     """Encode every image, and its regions where a method reads them, before the clocks of the methods start.
 
-    The first method must not pay for the others.
+    The first method must not pay for the others. Methods that train the encoder read no frozen features.
     """
+    tuned = all(issubclass(method_class(name), FinetuneModule) for name in config.method_names)
+    if tuned and config.train == "full":
+        return
     splits: tuple[SplitName, ...] = ("train", "test")
     last = len(shared.data.tasks) - 1
     size = shared.data.manifest.input_size
     regions = shared.regions
-    if config.decoder != "regions" and all(issubclass(method_class(n), FinetuneModule) for n in config.method_names):
-        regions = None
-    if regions is not None and not regions.may_keep:
+    if regions is not None and ((tuned and config.decoder != "regions") or not regions.may_keep):
         regions = None
     what = "images" if regions is None else "images and their regions"
     for split in splits:

@@ -39,3 +39,11 @@ def test_two_processes_give_the_numbers_of_one(tiny_folder: SimpleNamespace, tmp
     assert one.keys() == two.keys()
     for method, matrix in one.items():
         np.testing.assert_allclose(two[method], matrix, atol=1e-9, err_msg=method)
+
+
+def test_so_do_methods_of_maps(tiny_index_png: SimpleNamespace, tmp_path: Path) -> None:
+    given = ["--benchmark", tiny_index_png.path, "--data-root", tiny_index_png.root, "--split", "2-1",
+             "--batch-size", "2", "--methods", "ilt,mib,plop,ssul"]  # fmt: skip
+    one, two = matrices(tmp_path / "one", *given), matrices(tmp_path / "two", *given, "--devices", "2")
+    for method, matrix in one.items():
+        np.testing.assert_allclose(two[method], matrix, atol=1e-3, err_msg=method)

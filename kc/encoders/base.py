@@ -19,8 +19,8 @@ class Encoder(nn.Module, ABC):
     """A network that maps RGB images to `Features` and normalises its own input.
 
     Subclasses set the attributes, implement `forward` and register the network as a submodule. The result of
-    `forward` is differentiable; `encode` is the frozen view of the same network. `copy.deepcopy` gives an independent
-    copy for fine-tuning.
+    `forward` is differentiable; `encode` is the frozen view of the same network. `to_train` gives an
+    independent copy for fine-tuning.
     """
 
     name: str

@@ -24,6 +24,12 @@ def _timm(model: str, path: str | None) -> Encoder:
     return load_timm(model, path)
 
 
+def _torchvision(model: str, path: str | None) -> Encoder:
+    from kc.encoders.torchvision_model import load_torchvision
+
+    return load_torchvision(model, path)
+
+
 def _open_clip(model: str, path: str | None) -> Encoder:
     from kc.encoders.open_clip_model import load_open_clip
 
@@ -39,7 +45,12 @@ def _mlp(size: str, path: str | None) -> Encoder:
 ENCODERS: dict[str, Callable[[], Encoder]] = {"lite0": _lite0}
 """Encoders with one fixed set of weights."""
 
-FAMILIES: dict[str, Callable[[str, str | None], Encoder]] = {"timm": _timm, "open_clip": _open_clip, "mlp": _mlp}
+FAMILIES: dict[str, Callable[[str, str | None], Encoder]] = {
+    "timm": _timm,
+    "torchvision": _torchvision,
+    "open_clip": _open_clip,
+    "mlp": _mlp,
+}
 """Encoders named `family:MODEL` (weights from the hub) or `family:MODEL@PATH` (weights from a local file)."""
 
 MLP_SIZE = re.compile(r"[1-9]\d*x[1-9]\d*")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,9 +12,10 @@ import open_clip
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.func import functional_call
 
 from kc.encoders.base import Encoder, check_images
-from kc.errors import MissingExtraError, unknown_name
+from kc.errors import MissingExtraError, UnknownNameError, unknown_name
 from kc.types import Features
 
 
@@ -50,13 +52,29 @@ class OpenClipEncoder(Encoder):
         pooled, level = self._run((images - mean) / std)
         return Features(pooled, (level,), self.strides)
 
+    def to_train(self) -> OpenClipEncoder:
+        """The image tower alone: the text tower would be copied, stored and counted, but never get a gradient."""
+        tower = torch.nn.Module()
+        tower.visual = copy.deepcopy(self.network.visual)
+        # The memo of deepcopy: wherever this encoder holds its network, the copy holds the tower.
+        return copy.deepcopy(self, {id(self.network): tower}).requires_grad_(True)
+
     @torch.no_grad()
     def encode_text(self, texts: Sequence[str]) -> Tensor:
         """Unit embeddings (N, D) of `texts` (N), comparable with normalised pooled features."""
         if self._tokenize is None:
             self._tokenize = open_clip.get_tokenizer(self.architecture)
-        device = next(self.parameters()).device
-        result: Tensor = self.network.encode_text(self._tokenize(list(texts)).to(device), normalize=True)
+        tokens = self._tokenize(list(texts)).to(next(self.parameters()).device)
+        mask = getattr(self.network, "attn_mask", None)
+        result: Tensor
+        if mask is None or self.network.text_pool_type != "argmax":
+            result = self.network.encode_text(tokens, normalize=True)
+            return result
+        # Under a causal mask nothing behind the end of the longest text counts, and prompts hold some 10 of 77 tokens.
+        end = int(tokens.argmax(1).max()) + 1
+        shorter = {"positional_embedding": self.network.positional_embedding[:end], "attn_mask": mask[:end, :end]}
+        found = functional_call(self.network, shorter, kwargs={"text": tokens[:, :end]})
+        result = found["text_features"] if isinstance(found, dict) else found[1]
         return result
 
     def _run(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -67,18 +85,22 @@ class OpenClipEncoder(Encoder):
 def load_open_clip(model: str, weights: str | None = None) -> OpenClipEncoder:
     """The OpenCLIP model `model` with `weights`: a local file, a tag of the hub, or None for the model's first tag.
 
-    In evaluation mode on the CPU. Raises UnknownNameError for a model OpenCLIP does not know and MissingExtraError
-    where the weights cannot be had or do not fit; it is never left with random ones.
+    In evaluation mode on the CPU. Raises UnknownNameError for a model OpenCLIP does not know, or whose activation is
+    not that of the tag's weights, and MissingExtraError where the weights cannot be had or do not fit; it is never left
+    with random ones. A bare file does not say which activation it was trained with.
     """
     if model not in open_clip.list_models():
         raise unknown_name("open_clip model", model, open_clip.list_models())
     try:
         source = weights if weights is not None else _first_tag(model)
+        _check_activation(model, source)
         if (os.sep in source or Path(source).suffix) and not Path(source).is_file():
             raise FileNotFoundError(f"no such file: {source}")
         network = open_clip.create_model(
             model, pretrained=source, require_pretrained=True, weights_only=True, pretrained_text=False
         )
+    except UnknownNameError:
+        raise
     except Exception as error:  # a hub can fail in many ways: network, cache, file format
         raise MissingExtraError(
             f"cannot have the weights of open_clip:{model} ({error}). Give a local file: open_clip:{model}@PATH"
@@ -91,3 +113,14 @@ def _first_tag(model: str) -> str:
     if not tags:
         raise ValueError("no weights on the hub")
     return str(tags[0])
+
+
+def _check_activation(model: str, tag: str) -> None:
+    """Weights trained with QuickGELU give other numbers in a model with GELU, and nothing fails."""
+    known = open_clip.get_pretrained_cfg(model, tag)
+    config = open_clip.get_model_config(model) or {}
+    if known and bool(known.get("quick_gelu")) != bool(config.get("quick_gelu")):
+        other = model.removesuffix("-quickgelu") if config.get("quick_gelu") else f"{model}-quickgelu"
+        raise UnknownNameError(
+            f"the weights {tag!r} were trained with another activation than {model} has: use open_clip:{other}@{tag}"
+        )

@@ -13,11 +13,13 @@ import numpy as np
 import numpy.typing as npt
 
 from kc.errors import CorruptMemoryError, FingerprintError, RunError
-from kc.memory import files, maintain
+from kc.memory import files, index_files, maintain
 from kc.memory import manifest as manifests
 from kc.memory.diff import VersionDiff, difference
 from kc.memory.manifest import DeltaInfo, MemoryManifest, VersionInfo
 from kc.memory.names import wanted
+from kc.memory.plan import SearchOptions
+from kc.memory.planner import Planner
 from kc.memory.search import Search
 from kc.memory.segments import Segment, Table, read_delta
 from kc.memory.view import Columns, Ids, Names, View, as_ids
@@ -63,7 +65,23 @@ class Reader:
         self._segments: dict[str, Segment] = {}
         self._deltas: dict[str, tuple[Int64Array, npt.NDArray[Any]]] = {}
         self._columns: Columns | None = None
+        self._planner = Planner(root, SearchOptions())
         self._use(manifest, frozenset())
+
+    @property
+    def _writes(self) -> bool:
+        """Whether this object may change files of the memory."""
+        return False
+
+    @property
+    def options(self) -> SearchOptions:
+        """How this memory is searched."""
+        return self._planner.options
+
+    def configure(self, options: SearchOptions) -> None:
+        """Search as `options` say from now on; the default is exact search of small memories, an index for large."""
+        self._planner = Planner(self.path, options)
+        self._searches.clear()
 
     def _use(self, manifest: MemoryManifest, trusted: Iterable[str]) -> None:
         """Show this state from now on; `trusted` names segments this process has just written."""
@@ -162,7 +180,7 @@ class Reader:
 
     def stats(self) -> dict[str, Any]:
         """Counts and sizes: rows (visible), rows_total (on disk), bytes (of all files), dim, fingerprint, classes,
-        versions (tasks), plan and its reason."""
+        versions (tasks), plan and its reason, index (its kind, rows, effort and measured recall) if one is in use."""
         view = self._view()
         return {
             "rows": view.n_visible,
@@ -172,8 +190,7 @@ class Reader:
             "fingerprint": self.fingerprint,
             "classes": len(np.unique(view.class_id[view.visible])),
             "versions": [v.task for v in self._manifest.versions],
-            "plan": "exact",
-            "reason": f"{view.n_visible:,} rows: exact search is the only plan of this version, whatever the size",
+            **self._planner.stats(view),
         }
 
     def ids(
@@ -266,17 +283,13 @@ class Reader:
         chosen = None if classes is None else np.unique(as_ids(classes))
         names = wanted(sources, self._manifest.salt)
         steps = None if tasks is None else np.unique(as_ids(tasks))
-        key = (
-            self._seq(at),
-            *(None if a is None else a.tobytes() for a in (chosen, steps)),
-            names and frozenset(names),
-        )
+        key = (self._seq(at), *(None if a is None else a.tobytes() for a in (chosen, steps)), names)
         with self._reading():
             search = self._searches.get(key)
             if search is None:
                 view = self._view(at)
                 mask = view.visible & (view.weight > 0) & view.match(class_id=chosen, task=steps, source=names)
-                search = Search(view, mask)
+                search = self._planner.search(view, mask, self._writes)
                 self._searches[key] = search
                 if len(self._searches) > _CACHED:
                     self._searches.popitem(last=False)
@@ -290,7 +303,11 @@ class Reader:
         Returns {"files", "bytes", "rows", "orphans"}; orphans (left by a crash, harmless) are relative paths.
         Raises CorruptMemoryError naming every file that does not fit.
         """
-        return maintain.verify(self.path, self._manifest)
+        report = maintain.verify(self.path, self._manifest)
+        wrong = index_files.check(self.path)
+        if wrong:
+            raise CorruptMemoryError("; ".join(wrong))
+        return report
 
 
 def same_encoder(root: Path, manifest: MemoryManifest, fingerprint: str | None) -> None:

@@ -15,6 +15,7 @@ from kc.memory.compact import compacted
 from kc.memory.lock import WriterLock
 from kc.memory.manifest import MemoryManifest, VersionInfo
 from kc.memory.names import hashed, new_salt
+from kc.memory.plan import SearchOptions
 from kc.memory.reader import Reader, same_encoder
 from kc.memory.segments import Table
 from kc.memory.writer import Writer
@@ -134,7 +135,7 @@ class Memory(Writer):
 
     def __reduce__(self) -> tuple[Any, ...]:
         """A copy in another process (a spawned DataLoader worker) is a reader of what is committed."""
-        return _reopen, (self.path, self.fingerprint)
+        return _reopen, (self.path, self.fingerprint, self.options)
 
     # -- upkeep -----------------------------------------------------------------------------------------------------
 
@@ -151,8 +152,8 @@ class Memory(Writer):
     def export(self, path: str | Path, at: int | None = None) -> int:
         """Write the visible rows, now or at the version of task `at`, to one .parquet or .npz file; returns how many.
 
-        Versions and retired rows are not exported, and no later `erase` reaches that file. Raises what
-        `exchange.write` does.
+        Versions and retired rows are not exported, and no later `erase` reaches that file. That of an anonymous memory
+        holds its salt, so that its rows are recognised elsewhere. Raises what `exchange.write` does.
         """
         header = exchange.Header(self._view(at).n_visible, self.dim, self.fingerprint, self._manifest.salt)
         exchange.write(Path(path), header, self.tables(at))
@@ -238,5 +239,7 @@ class Memory(Writer):
                 lock.release()
 
 
-def _reopen(path: Path, fingerprint: str) -> Memory:
-    return Memory.open(path, fingerprint)
+def _reopen(path: Path, fingerprint: str, options: SearchOptions) -> Memory:
+    memory = Memory.open(path, fingerprint)
+    memory.configure(options)
+    return memory

@@ -8,96 +8,29 @@ is scored. The answer is therefore the same for any batch size, block size and n
 
 from __future__ import annotations
 
-import contextlib
-import os
-import threading
-from collections.abc import Iterator
-from dataclasses import dataclass
+from functools import cached_property
 
-import faiss
 import numpy as np
-import numpy.typing as npt
 
 from kc.errors import EmptyMemoryError
+from kc.memory.blocks import Block, Float64Array, blas_from, gather, plan_blocks
 from kc.memory.staging import UNIT_ROUNDING
-from kc.memory.view import Columns, View
+from kc.memory.view import View
 from kc.types import BoolArray, Float32Array, Int64Array, Neighbours
 
 SPARE = 8
 """Rows of the short list beyond k."""
-BLOCK_ROWS = 65_536
 QUERY_BLOCK = 4_096
-CACHE_BYTES = 256 * 2**20
-"""Gathered copies of filtered rows are kept for the next batch up to this size; larger ones are gathered again."""
-Float64Array = npt.NDArray[np.float64]
-_blas_lock = threading.RLock()
+SCORED_BYTES = 2 * 2**20
+"""Float64 keys that are scored at once: they stay in the CPU's cache."""
 
 
-def _margin(dim: int) -> float:
+def float32_margin(dim: int) -> float:
     """How far a float32 inner product may be from the cosine, several times what sums of `dim` terms really show.
 
     Rows are stored with a length of 1 within `UNIT_ROUNDING`; that counts too.
     """
     return float(UNIT_ROUNDING + 2.0**-24 * (8 + 3 * np.sqrt(dim)))
-
-
-@contextlib.contextmanager
-def blas_from(n_values: int) -> Iterator[None]:
-    """FAISS takes BLAS once n_queries * dim reaches `n_values` (its own threshold makes 100 masks 9 times slower)."""
-    with _blas_lock:
-        before = faiss.cvar.distance_compute_blas_threshold
-        faiss.cvar.distance_compute_blas_threshold = n_values
-        try:
-            yield
-        finally:
-            faiss.cvar.distance_compute_blas_threshold = before
-
-
-def _one_thread_in_child() -> None:
-    # The OpenMP pool of the parent does not exist in a forked child: a parallel region there waits for ever.
-    global _blas_lock
-    _blas_lock = threading.RLock()
-    faiss.omp_set_num_threads(1)
-
-
-os.register_at_fork(after_in_child=_one_thread_in_child)
-
-
-@dataclass(frozen=True)
-class Block:
-    """Rows that are searched together: `positions` (n,) ascending; `vectors` (n, D), None = gather when needed."""
-
-    positions: Int64Array
-    vectors: Float32Array | None
-
-    def load(self, columns: Columns) -> Float32Array:
-        """The keys, contiguous."""
-        return columns.vectors(self.positions) if self.vectors is None else self.vectors
-
-
-def plan_blocks(columns: Columns, mask: BoolArray) -> list[Block]:
-    """Cut the rows of `mask` into blocks: a mapped run where a segment's rows follow each other, else gathered ones."""
-    blocks: list[Block] = []
-    loose: list[Int64Array] = []
-    for number, segment in enumerate(columns.segments):
-        start = int(columns.offsets[number])
-        rows = np.flatnonzero(mask[start : start + len(segment)])
-        if len(rows) == 0:
-            continue
-        whole_run = int(rows[-1] - rows[0]) + 1 == len(rows)
-        # Short runs are joined: one product over many small segments beats many small products.
-        if whole_run and len(rows) >= BLOCK_ROWS // 16:
-            blocks.append(Block(rows + start, segment.vectors[rows[0] : rows[-1] + 1]))
-        else:
-            loose.append(rows + start)
-    if loose:
-        positions = np.concatenate(loose)
-        dim = columns.segments[0].vectors.shape[1]
-        keep = len(positions) * dim * 4 <= CACHE_BYTES
-        for first in range(0, len(positions), BLOCK_ROWS):
-            part = positions[first : first + BLOCK_ROWS]
-            blocks.append(Block(part, columns.vectors(part) if keep else None))
-    return blocks
 
 
 def check_queries(queries: object, dim: int) -> tuple[Float32Array, Float64Array]:
@@ -122,8 +55,12 @@ class Search:
         self.view = view
         self.columns = view.columns
         self.mask = mask
-        self.blocks = plan_blocks(self.columns, mask)
         self.n_rows = int(mask.sum())
+
+    @cached_property
+    def blocks(self) -> list[Block]:
+        """The rows, cut for exact search; gathered when the first exact answer is needed."""
+        return plan_blocks(self.columns, self.mask)
 
     def __call__(self, queries: object, k: int, dim: int, exclude_ids: object = None) -> Neighbours:
         """The `k` nearest rows of each query (Q, D); see `Memory.search`."""
@@ -165,18 +102,27 @@ class Search:
         self, fast: Float32Array, exact: Float64Array, k: int, exclude: Int64Array | None
     ) -> tuple[Int64Array, Float64Array]:
         """Positions (Q, k) and float64 cosines (Q, k), best first."""
-        spare = SPARE + (exclude is not None)
-        position, score, unsure = self._listed(fast, exact, k, k + spare, exclude)
+        wanted = self._list_length(k) + (exclude is not None)
+        position, score, unsure = self._listed(fast, exact, k, wanted, exclude)
         if len(unsure):
             # Dense neighbourhoods: one more product with a longer list for the few queries concerned ...
             out = None if exclude is None else exclude[unsure]
-            longer = self._listed(fast[unsure], exact[unsure], k, 4 * (k + spare), out)
+            longer = self._listed(fast[unsure], exact[unsure], k, 4 * wanted, out)
             position[unsure], score[unsure] = longer[0], longer[1]
             unsure = unsure[longer[2]]
         for q in unsure:  # ... and for the clusters of near duplicates that even this cannot hold, all of them.
             skip = -1 if exclude is None else int(exclude[q])
-            position[q], score[q] = self._within(fast[q], exact[q], score[q, -1] - _margin(fast.shape[1]), k, skip)
+            position[q], score[q] = self._within(
+                fast[q], exact[q], score[q, -1] - float32_margin(fast.shape[1]), k, skip
+            )
         return position, score
+
+    def _list_length(self, k: int) -> int:
+        return k + SPARE
+
+    def _margin(self, dim: int) -> float:
+        """How far a score of the short list may be from the cosine."""
+        return float32_margin(dim)
 
     def _listed(
         self, fast: Float32Array, exact: Float64Array, k: int, wanted: int, exclude: Int64Array | None
@@ -187,9 +133,9 @@ class Search:
         score = self._score(exact, position)
         if exclude is not None:
             score[position == exclude[:, None]] = -np.inf
-        position, score = _best(position, score, k)
-        # A row that is not on the list has a float32 score of at most the list's worst.
-        hidden = rough.min(axis=1) >= score[:, -1] - _margin(fast.shape[1])
+        position, score = best(position, score, k)
+        # A row that is not on the list has a rough score of at most the list's worst.
+        hidden = rough.min(axis=1) >= score[:, -1] - self._margin(fast.shape[1])
         return position, score, np.flatnonzero(hidden & (wanted < self.n_rows))
 
     def _short_list(self, fast: Float32Array, wanted: int) -> tuple[Int64Array, Float32Array]:
@@ -197,10 +143,9 @@ class Search:
         scores, positions = [], []
         with blas_from(4 * fast.shape[1]):
             for block in self.blocks:
-                vectors = block.load(self.columns)
-                score, row = faiss.knn(fast, vectors, min(wanted, len(vectors)), metric=faiss.METRIC_INNER_PRODUCT)
+                score, position = block.nearest(self.columns, fast, wanted)
                 scores.append(score)
-                positions.append(block.positions[row])
+                positions.append(position)
         if len(scores) == 1:
             return positions[0], scores[0]
         score, position = np.concatenate(scores, axis=1), np.concatenate(positions, axis=1)
@@ -211,13 +156,15 @@ class Search:
         """Float64 cosines (Q, n) of queries (Q, D) with their own rows at `position` (Q, n)."""
         n, dim = position.shape[1], exact.shape[1]
         score = np.empty(position.shape, np.float64)
-        step = max(1, 2**20 // max(1, n * dim))  # 8 MB of float64: stays in cache
+        step = max(1, SCORED_BYTES // max(1, 8 * n * dim))
+        rows = np.empty((min(step, len(exact)) * n, dim), np.float64)
         for first in range(0, len(exact), step):
             part = slice(first, first + step)
-            rows = self.columns.vectors(position[part].reshape(-1)).reshape(-1, n, dim).astype(np.float64)
-            # einsum sums every row in one fixed order, so equal rows get bitwise equal scores and ids break the tie.
-            dot = np.einsum("qnd,qd->qn", rows, exact[part])
-            score[part] = dot / np.sqrt(np.einsum("qnd,qnd->qn", rows, rows))
+            wanted = position[part].reshape(-1)
+            gather(self.columns, wanted, rows[: len(wanted)])
+            keys = rows[: len(wanted)].reshape(-1, n, dim)
+            # vecdot sums every row in one fixed order, so equal rows get bitwise equal scores and ids break the tie.
+            score[part] = np.vecdot(keys, exact[part, None]) / np.sqrt(np.vecdot(keys, keys))
         return score
 
     def _within(
@@ -231,12 +178,12 @@ class Search:
             found = found[found != exclude]
             position = np.concatenate([position, found])
             score = np.concatenate([score, self._score(exact[None], found[None])[0]])
-            best, values = _best(position[None], score[None], min(k, len(position)))
-            position, score = best[0], values[0]
+            first, values = best(position[None], score[None], min(k, len(position)))
+            position, score = first[0], values[0]
         return position, score
 
 
-def _best(position: Int64Array, score: Float64Array, k: int) -> tuple[Int64Array, Float64Array]:
+def best(position: Int64Array, score: Float64Array, k: int) -> tuple[Int64Array, Float64Array]:
     """The k best of each line, by score then by lowest position (positions ascend with ids)."""
     order = np.lexsort((position, -score), axis=-1)[:, :k]
     return np.take_along_axis(position, order, 1), np.take_along_axis(score, order, 1)

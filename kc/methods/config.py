@@ -26,16 +26,19 @@ class MethodOptions:
             epochs without a better score; 0 is off.
         train: What fine-tuning trains: head (the encoder stays frozen, its features are cached) or full (a copy of it
             is trained with the head).
+        mask_model: Network of mask2former: tiny (random weights), or a published one: a folder that transformers saved,
+            or its name on the hub.
         exemplars: Images that replay, er, der++ and icarl may keep in all.
-        ewc_lambda: Strength of ewc and ewc-online: lambda * sum F (w - w_old)^2 (half of Kirkpatrick's lambda).
+        ewc_lambda: Strength of ewc and ewc-online: lambda * sum F (w - w_old)^2 (half of Kirkpatrick's lambda);
+            default: 100 for images, 500 for maps, where F is scaled to at most 1.
         ewc_decay: What ewc-online keeps of the old importance when a task ends (its gamma).
         fisher: Labels of the Fisher information: empirical (those of the data) or sampled (drawn from the model).
         si_lambda: Strength of si: its c.
         si_damping: Damping of si: its xi.
-        lwf_lambda: Strength of the distillation of lwf.
-        lwf_columns: What the distillation of lwf compares: old (the old columns among themselves) or all (new columns
-            too, whose wanted probability is 0).
-        lwf_temperature: Temperature of the distillation of lwf.
+        lwf_lambda: Strength of the distillation of lwf for images; maps have pixel_kd.
+        lwf_columns: What the distillation of lwf compares: old (the old columns among themselves) or, for images, all
+            (new columns too, whose wanted probability is 0).
+        lwf_temperature: Temperature of the distillation of lwf for images.
         der_alpha: Strength of the distance to the stored logits in der++.
         der_beta: Strength of the cross entropy on stored images in der++.
         wise_alpha: Share of the trained weights in the mixture of wise-ft; 1 is fine-tuning.
@@ -57,6 +60,16 @@ class MethodOptions:
         fuse_lambda: Weight of the retrieval opinion where a base model is fused (kNN-CLIP's lambda; the value is ours).
         fuse_threshold: The base is left alone where its best probability reaches this (kNN-CLIP's T); above 1 always
             fuses.
+        pixel_kd: Strength of the distillation of maps in lwf and ilt; 100 in both papers' comparisons.
+        ilt_features: Strength of the distillation of features in ilt.
+        mib_kd: Strength of the unbiased distillation in mib.
+        plop_features: Strength of local POD on feature maps; 0.01 for VOC, 0.001 for ADE20K.
+        plop_logits: Strength of local POD on logits; 0.0005 for VOC, 0.00001 for ADE20K.
+        plop_entropy: How plop accepts pseudo-labels: paper (entropy below the median of its class) or official (as the
+            authors' code does, which hardly ever rejects where there are many classes).
+        plop_pod: What local POD pools: paper (features as they are) or official (squared, as the authors' code does).
+        ssul_threshold: Probability from which ssul believes the old model.
+        comformer_kd: Strength of the distillation of queries in comformer.
     """
 
     epochs: int | str = 5
@@ -72,8 +85,9 @@ class MethodOptions:
     ema: float = 0.0
     patience: int = 0
     train: str = "head"
+    mask_model: str = "tiny"
     exemplars: int = 100
-    ewc_lambda: float = 100.0
+    ewc_lambda: float | None = None
     ewc_decay: float = 1.0
     fisher: str = "empirical"
     si_lambda: float = 1.0
@@ -101,6 +115,15 @@ class MethodOptions:
     anonymous: bool = False
     fuse_lambda: float = 0.7
     fuse_threshold: float = 1.01
+    pixel_kd: float = 100.0
+    ilt_features: float = 100.0
+    mib_kd: float = 10.0
+    plop_features: float = 0.01
+    plop_logits: float = 0.0005
+    plop_entropy: str = "paper"
+    plop_pod: str = "paper"
+    ssul_threshold: float = 0.7
+    comformer_kd: float = 10.0
 
 
 def at_task(value: float | str, task: int) -> float:
@@ -119,5 +142,5 @@ class MethodConfig(MethodOptions):
     keys: str = "pooled"
     """How a region becomes a key: `pooled` or `masked` (see `kc.methods.regions.KEYS`)."""
     decoder: str = "fpn"
-    """What fine-tuning classifies in segmentation: `fpn`, the pixels of a feature pyramid; `regions`, the proposals
+    """What fine-tuning classifies in segmentation: pixels (`kc.methods.finetune.decoders`), or `regions`, the proposals
     and keys that retrieval reads."""

@@ -1,22 +1,14 @@
-"""Several processes that train together: who am I, and what did the others see?"""
+"""Several processes that train together: what is my part, and what did the others see?"""
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import torch
 from torch import Tensor, distributed
 
+from kc.memory.distributed import process_rank as process_rank
 from kc.methods.base import Batch
-
-
-def rank() -> int:
-    """Number of this process; 0 for the one that keeps the record, and where there is only one."""
-    if distributed.is_available() and distributed.is_initialized():
-        return distributed.get_rank()
-    # Lightning starts the other processes with this variable, before they join a group.
-    return int(os.environ.get("LOCAL_RANK", "0"))
 
 
 def world() -> int:
@@ -36,7 +28,7 @@ def weight_of(count: Tensor) -> float:
 
 def share(items: list[Any]) -> list[Any]:
     """This process's part of a list that every process drew alike: the items of its positions in the whole batch."""
-    return items[rank() :: world()] if world() > 1 else items
+    return items[process_rank() :: world()] if world() > 1 else items
 
 
 def whole(batch: Batch) -> Batch:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from torch.nn import functional as F
 from kc.encoders.base import Encoder, dense
 from kc.encoders.cache import FeatureCache
 from kc.methods.base import Batch, Context
+from kc.openvocab.base import DenseVocabulary, FeatureVocabulary
 from kc.proposals.cache import PartitionCache
 from kc.proposals.merge import paint, semantic_to_panoptic
 from kc.proposals.oracle import partition_from
@@ -199,18 +201,34 @@ def segment_boxes(segments: Segments) -> Int64Array:
 
 def posteriors(context: Context, batch: Batch, regions: Sequence[Regions], vocabulary: Sequence[int]) -> list[Tensor]:
     """The open-vocabulary base model's probabilities (N, C) for the regions of each image."""
-    assert context.base is not None
-    maps = context.base.posterior_map(context.encode(batch)).cpu()
-    names = context.names(vocabulary)
+    base, names = context.base, context.names(vocabulary)
+    if isinstance(base, DenseVocabulary):
+        background = background_position(context, vocabulary)
+        return [
+            base.region_scores(batch["raw"][row], batch["sample_id"][row], r.segments, names, background)
+            for row, r in enumerate(regions)
+        ]
+    feature_base = cast(FeatureVocabulary, base)
+    maps = feature_base.posterior_map(context.encode(batch)).cpu()
     means = [torch.from_numpy(pool(m, r.segments)) for m, r in zip(maps, regions, strict=True)]
-    return [context.base.scores_from_posterior(p, names) for p in means]
+    return [feature_base.scores_from_posterior(p, names) for p in means]
+
+
+def background_position(context: Context, vocabulary: Sequence[int]) -> int | None:
+    """Where the benchmark's background class stands in `vocabulary`, None where it is not asked for."""
+    ids = list(vocabulary)
+    return ids.index(context.background_id) if context.background_id in ids else None
 
 
 def to_prediction(
     context: Context, vocabulary: tuple[int, ...], regions: Sequence[Regions], labels: Sequence[Int64Array]
 ) -> Prediction:
     """Paint region labels into maps; neighbouring regions of one thing class become one instance."""
-    maps = [paint(r.segments, x) for r, x in zip(regions, labels, strict=True)]
+    return maps_to_prediction(context, vocabulary, [paint(r.segments, x) for r, x in zip(regions, labels, strict=True)])
+
+
+def maps_to_prediction(context: Context, vocabulary: tuple[int, ...], maps: list[Int64Array]) -> Prediction:
+    """(H, W) maps of class ids as a prediction; connected areas of one thing class become one instance."""
     panoptic: list[Int32Array] = []
     if context.kind == "panoptic":
         panoptic = [semantic_to_panoptic(m, context.thing_ids) for m in maps]

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
-from kc.types import ClassInfo, Features
+from kc.types import ClassInfo, Features, Int64Array, Segments, UInt8Array
 
 Names = Sequence[Sequence[str]]
 """Per class its name and synonyms, at least one."""
@@ -21,13 +21,33 @@ class OpenVocabulary(Protocol):
         """Name, settings and fingerprints: equal keys give equal answers."""
 
     def scores_from(self, pooled: Tensor, names: Names) -> Tensor:
-        """Probabilities (N, C) float32 over `names` (C) of pooled features (N, D), of images or of regions."""
+        """Probabilities (N, C) float32 over `names` (C) of pooled features (N, D) of images."""
+
+
+class FeatureVocabulary(OpenVocabulary, Protocol):
+    """A base that reads the features of the run's encoder."""
 
     def scores_from_posterior(self, posterior: Tensor, names: Names) -> Tensor:
         """Probabilities (N, C) float32 over `names` (C) of posteriors (N, K) over the base's own K classes."""
 
     def posterior_map(self, features: Features) -> Tensor:
         """The base's own posterior (N, K, h, w) at each position of the coarsest level, to average over regions."""
+
+
+@runtime_checkable
+class DenseVocabulary(OpenVocabulary, Protocol):
+    """A base that reads images itself, by a protocol of its own. `sample_id` is unique to an image.
+
+    `background`: position in `names` of the class that stands for everything else, None where there is none.
+    """
+
+    def region_scores(
+        self, image: UInt8Array, sample_id: str, segments: Segments, names: Names, background: int | None
+    ) -> Tensor:
+        """Probabilities (N, C) float32 over `names` (C) of N regions of `image` (H, W, 3) uint8 RGB."""
+
+    def segment(self, image: UInt8Array, sample_id: str, names: Names, background: int | None) -> Int64Array:
+        """Position in `names` (C) of the class of each pixel of `image` (H, W, 3) uint8 RGB, (H, W) int64."""
 
 
 def names_of(classes: Iterable[ClassInfo]) -> list[tuple[str, ...]]:

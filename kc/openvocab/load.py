@@ -2,17 +2,65 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from kc.encoders.load import check_encoder_name
 from kc.errors import KcError, unknown_name
+from kc.openvocab.dense_clip.options import DenseOptions, protocol_of, row_of
+from kc.openvocab.dense_clip.rows import ROWS
 
 if TYPE_CHECKING:
     from kc.encoders.base import Encoder
     from kc.openvocab.base import OpenVocabulary
 
+BASES = ("conse", *ROWS)
+"""Every base; those of `ROWS` also as `ROW:MODEL[@FILE]`, with a CLIP of their own."""
 
-def _conse(encoder: Encoder) -> OpenVocabulary:
+
+def check_base_name(name: str) -> None:
+    """Raise UnknownNameError unless `name` is a base; loads nothing."""
+    row, colon, model = name.partition(":")
+    if row not in BASES or (colon and row not in ROWS):
+        raise unknown_name("base", name, [*BASES, *(f"{r}:MODEL[@FILE]" for r in ROWS)])
+    if colon:
+        check_encoder_name(f"open_clip:{model}")
+
+
+def check_base(name: str, encoder: str, kind: str, options: DenseOptions | None = None) -> None:
+    """Raise KcError, before anything is loaded, unless base `name` fits the encoder's name and the benchmark's kind."""
+    check_base_name(name)
+    row, colon, model = name.partition(":")
+    if row not in ROWS:
+        return
+    if not colon and not encoder.startswith("open_clip:"):
+        raise KcError(
+            f"base {name!r} reads a CLIP: take one as the encoder (--encoder open_clip:MODEL@FILE) or give it to the "
+            f"base (--base {row}:MODEL@FILE)"
+        )
+    if ROWS[row].attention == "proxy" and not colon:
+        raise KcError(
+            "base 'proxyclip' reads two models: give it the CLIP (--base proxyclip:MODEL@FILE); "
+            "the run's --encoder is its proxy"
+        )
+    if colon and kind == "classification":
+        raise KcError(f"base {name!r} classifies whole images by the run's encoder: use --base {row} "
+                      f"--encoder open_clip:{model}")  # fmt: skip
+    options = options or DenseOptions()
+    row_of(row, options, (model if colon else encoder.removeprefix("open_clip:")).partition("@")[0])
+    protocol_of(row, options)
+
+
+def load_base(name: str, encoder: Encoder, options: DenseOptions | None = None) -> OpenVocabulary:
+    """The base `name` beside the run's `encoder`; `options` are for the bases of `ROWS`.
+
+    Raises UnknownNameError for a name that does not exist, KcError where the encoder does not fit the base and
+    MissingExtraError where the base's weights are not installed.
+    """
+    check_base_name(name)
+    if name != "conse":
+        from kc.openvocab.dense_clip.base import load_dense
+
+        return load_dense(name, encoder, options or DenseOptions())
     from kc.encoders.lite import Lite0
     from kc.encoders.text import load_text_encoder
     from kc.openvocab.conse import Conse
@@ -20,22 +68,3 @@ def _conse(encoder: Encoder) -> OpenVocabulary:
     if not isinstance(encoder, Lite0):
         raise KcError(f"base 'conse' reads the ImageNet posterior of encoder 'lite0', got {encoder.name!r}")
     return Conse(encoder, load_text_encoder())
-
-
-BASES: dict[str, Callable[[Encoder], OpenVocabulary]] = {"conse": _conse}
-
-
-def check_base_name(name: str) -> None:
-    """Raise UnknownNameError unless `name` is a base; loads nothing."""
-    if name not in BASES:
-        raise unknown_name("base", name, BASES)
-
-
-def load_base(name: str, encoder: Encoder) -> OpenVocabulary:
-    """The base `name` over the features of `encoder`.
-
-    Raises UnknownNameError for a name that does not exist, KcError where the encoder does not fit the base and
-    MissingExtraError where the base's weights are not installed.
-    """
-    check_base_name(name)
-    return BASES[name](encoder)

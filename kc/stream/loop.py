@@ -16,7 +16,7 @@ import torch
 from kc.errors import KcError, RunError
 from kc.methods.base import ContinualMethod
 from kc.methods.config import MethodOptions, at_task
-from kc.methods.distributed import rank
+from kc.methods.distributed import process_rank
 from kc.stream.average import WeightAverage
 from kc.stream.best import BestWeights
 from kc.stream.cost import CostMeter
@@ -111,7 +111,7 @@ class MethodLoop:
                 raise KeyboardInterrupt from stop
         if trainer.interrupted:
             raise KeyboardInterrupt
-        if rank() > 0:
+        if process_rank() > 0:
             return  # one process keeps the record
         save_checkpoint(self.folder, t, *method.state())
         state.save(self.folder)
@@ -137,8 +137,8 @@ class MethodLoop:
         try:
             return L.Trainer(
                 accelerator=self.options.accelerator,
-                # What is not trained is one pass over the data, which one process makes.
-                devices=self.options.devices if learns else 1,
+                # What neither trains nor keeps a memory is one pass over the data, which one process makes.
+                devices=self.options.devices if learns or getattr(method, "remembers", False) else 1,
                 # The loaders share their batches out themselves, in an order that does not depend on their number.
                 use_distributed_sampler=False,
                 logger=False,

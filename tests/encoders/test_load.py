@@ -10,7 +10,15 @@ from kc.errors import UnknownNameError
 
 
 @pytest.mark.parametrize(
-    "name", [*ENCODERS, "mlp:400x2", "timm:resnet18", "timm:resnet18@/a/b.pt", "open_clip:ViT-B-32@openai"]
+    "name",
+    [
+        *ENCODERS,
+        "mlp:400x2",
+        "timm:resnet18",
+        "timm:resnet18@/a/b.pt",
+        "open_clip:ViT-B-32@openai",
+        "torchvision:resnet50",
+    ],
 )
 def test_valid_names(name: str) -> None:
     check_encoder_name(name)
@@ -21,7 +29,8 @@ def test_valid_names(name: str) -> None:
 )
 def test_wrong_names_are_answered_with_the_valid_ones(name: str) -> None:
     with pytest.raises(
-        UnknownNameError, match=r"Valid: lite0, mlp:WIDTHxDEPTH, open_clip:MODEL\[@PATH\], timm:MODEL\[@PATH\]"
+        UnknownNameError,
+        match=r"Valid: lite0, mlp:WIDTHxDEPTH, open_clip:MODEL\[@PATH\], timm:MODEL\[@PATH\], torchvision:MODEL",
     ):
         load_encoder(name)
 

@@ -62,6 +62,36 @@ def test_both_towers_are_those_of_the_file(folder: Path) -> None:
     torch.testing.assert_close(encoder.encode_text(["a cat", "a dog"]), wanted)
 
 
+def test_texts_of_any_length_are_embedded_as_by_the_whole_context(folder: Path) -> None:
+    """Only as many tokens pass as the longest text of a call has; the last fills the context of 16."""
+    encoder = load_encoder(f"open_clip:kc-tiny-vit@{folder / 'kc-tiny-vit.pt'}")
+    assert isinstance(encoder, OpenClipEncoder)
+    texts = ["", "a cat", "a photo of one very small dog", "a b c d e f g h i j k l m n o p q r s t"]
+    tokens = open_clip.get_tokenizer("kc-tiny-vit")(texts)
+    with torch.no_grad():
+        wanted = encoder.network.encode_text(tokens, normalize=True)
+    for n in range(1, 5):
+        torch.testing.assert_close(encoder.encode_text(texts[:n]), wanted[:n])
+    lengths = []
+    encoder.network.token_embedding.register_forward_hook(lambda _m, inputs, _o: lengths.append(inputs[0].shape[1]))
+    encoder.encode_text(texts[:2])
+    assert lengths == [4]
+
+
+def test_a_copy_to_train_is_the_image_tower(folder: Path) -> None:
+    encoder = load_encoder(f"open_clip:kc-tiny-vit@{folder / 'kc-tiny-vit.pt'}")
+    copied = encoder.to_train()
+    assert isinstance(copied, OpenClipEncoder)
+    assert all(name.startswith("network.visual.") for name, _ in copied.named_parameters())
+    images = torch.rand(1, 3, 32, 32)
+    assert torch.equal(copied.encode(images).pooled, encoder.encode(images).pooled)
+    with torch.no_grad():
+        next(copied.parameters()).add_(1)
+    assert not torch.equal(copied.encode(images).pooled, encoder.encode(images).pooled)
+    assert encoder.network.transformer is not None
+    assert all(p.requires_grad for p in copied.parameters())
+
+
 def test_missing_or_foreign_weights_are_one_clear_error(folder: Path) -> None:
     with pytest.raises(MissingExtraError, match="no such file"):
         load_encoder(f"open_clip:kc-tiny-vit@{folder / 'none.pt'}")
@@ -76,3 +106,10 @@ def test_missing_or_foreign_weights_are_one_clear_error(folder: Path) -> None:
 def test_unknown_model() -> None:
     with pytest.raises(UnknownNameError, match="Did you mean 'ViT-B-32'"):
         load_encoder("open_clip:ViT-B32")
+
+
+def test_weights_with_quickgelu_need_the_quickgelu_model() -> None:
+    """Known before anything is downloaded; OpenAI's are the first weights of ViT-B-16."""
+    for name in ("open_clip:ViT-B-16@openai", "open_clip:ViT-B-16"):
+        with pytest.raises(UnknownNameError, match="use open_clip:ViT-B-16-quickgelu@openai"):
+            load_encoder(name)

@@ -320,4 +320,5 @@ def test_stats(three: Memory) -> None:
         "classes": 3,
         "versions": [0, 1, 2],
         "plan": "exact",
+        "index": None,
     }

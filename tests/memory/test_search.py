@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from kc.errors import EmptyMemoryError
+from kc.memory import blocks as blocks_module
 from kc.memory import search as search_module
 from kc.memory.rows import Memory
 from kc.types import Neighbours, Rows
@@ -83,7 +84,7 @@ def test_k_is_clamped_and_wrong_calls_are_answered(three: Memory, rows: Callable
 @pytest.mark.parametrize("block", [65_536, 100])
 def test_twin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n_commits: int, block: int) -> None:
     """Every filter, in blocks and segments of several sizes, gathered and mapped."""
-    monkeypatch.setattr(search_module, "BLOCK_ROWS", block)
+    monkeypatch.setattr(blocks_module, "BLOCK_ROWS", block)
     monkeypatch.setattr(search_module, "QUERY_BLOCK", 13)
     rng = np.random.default_rng(5)
     keys, queries = unit(rng.normal(size=(600, 24))), rng.normal(size=(30, 24)) * 7
@@ -106,7 +107,7 @@ def test_twin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n_commits: int, b
     left = all_rows.copy()
     left[gone] = left[hidden] = False
     same(memory.search(queries, 25), *twin(keys, queries, 25, left))
-    monkeypatch.setattr(search_module, "CACHE_BYTES", 0)
+    monkeypatch.setattr(blocks_module, "CACHE_BYTES", 0)
     same(memory.search(queries, 26, classes=[1, 2]), *twin(keys, queries, 26, left & np.isin(classes, [1, 2])))
     same(memory.search(queries, 600), *twin(keys, queries, int(left.sum()), left))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,20 @@ def toy_context(tmp_path: Path) -> Callable[..., Context]:
         classes = {c: ClassInfo(c, str(c), background=background and c == 0) for c in range(6)}
         features = FeatureCache(tmp_path / "features", encoder)
         return Context(kind, classes, encoder, features, MethodConfig(**knobs), 0, tmp_path)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def wave() -> Callable[..., Tensor]:
+    """make(*shape, phase=0, scale=2) -> float64 scale * sin(0.7 k + 0.013 k^2 + phase), k the flat index.
+
+    By formula, not by a generator, so that golden numbers made from it hold on every version of torch.
+    """
+
+    def make(*shape: int, phase: float = 0.0, scale: float = 2.0) -> Tensor:
+        k = torch.arange(math.prod(shape), dtype=torch.float64)
+        return scale * torch.sin(0.7 * k + 0.013 * k * k + phase).reshape(shape)
 
     return make
 

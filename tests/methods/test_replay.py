@@ -47,7 +47,7 @@ def test_quotas_shrink_and_keep_the_lowest_ranks() -> None:
         for label in range(1, t + 2):
             kept = sorted(e.sample_id for e in method.exemplars if e.classes == (label,))
             ids = [f"{label}-{i:02d}" for i in range(20)]
-            assert kept == sorted(sorted(ids, key=lambda s: priority(0, label - 1, s))[:quota])
+            assert kept == sorted(sorted(ids, key=lambda s: priority(0, label - 1, label, s))[:quota])
 
 
 def test_the_order_of_the_stream_does_not_matter() -> None:
@@ -80,6 +80,21 @@ def test_unlabelled_pixels_of_exemplars_are_void() -> None:
     method._offer(seen)
     method.end_task(TASKS[0])
     assert method.exemplars[0].target.tolist() == [[1, VOID], [VOID, 1]]
+
+
+def test_classes_that_share_images_use_the_whole_budget() -> None:
+    """Every image holds classes 1 and 2: each class keeps its own five, not the same five twice."""
+    method = Replay(context("semantic", 10))
+    task = Task(0, (1, 2), (1, 2), ("1", "2"))
+    method.start_task(task)
+    labels = torch.tensor([[[1, 2], [2, 1]]]).expand(40, -1, -1)
+    method._offer({"image": torch.zeros(40, 3, 2, 2), "sample_id": [f"{i:02d}" for i in range(40)], "semantic": labels})
+    method.end_task(task)
+    kept = {e.sample_id for e in method.exemplars}
+    ids = [f"{i:02d}" for i in range(40)]
+    own = [set(sorted(ids, key=lambda s: priority(0, 0, c, s))[:5]) for c in (1, 2)]
+    assert kept == own[0] | own[1]
+    assert len(kept) > 7
 
 
 def test_state_comes_back() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import mmap
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -92,10 +93,16 @@ def test_cost_sees_the_peak_and_stops_once() -> None:
     with CostMeter(interval=0.005) as idle:
         time.sleep(0.05)
     with CostMeter(interval=0.005) as busy:
-        block = np.ones(60 * 2**20, np.uint8)
         time.sleep(0.05)
-        del block
-    assert busy.peak_rss_bytes - idle.peak_rss_bytes > 30 * 2**20
+        before = busy.peak_rss_bytes
+        block = mmap.mmap(-1, 60 * 2**20)  # fresh pages: an allocator may hand out what is resident already
+        block.write(b"1" * len(block))
+        limit = time.monotonic() + 30  # a busy machine may let the sampling thread wait
+        while busy.peak_rss_bytes - before < 30 * 2**20 and time.monotonic() < limit:
+            time.sleep(0.01)
+        block.close()
+    assert busy.peak_rss_bytes - before >= 30 * 2**20
+    assert idle.peak_rss_bytes > 0
     seconds = busy.seconds
     busy.stop()
     assert busy.seconds == seconds >= 0.05

@@ -12,6 +12,8 @@ from kc.methods.finetune.anchored import Anchored
 from kc.methods.finetune.fisher import diagonal_fisher
 from kc.types import Task
 
+USUAL_LAMBDA = {"images": 100.0, "maps": 500.0}
+
 
 class Ewc(Anchored):
     """One quadratic penalty an old task, weighted by the Fisher information of its own images.
@@ -19,14 +21,19 @@ class Ewc(Anchored):
     The penalties of several tasks, sum_t F_t (w - w_t)^2, are one parabola: their sum is A (w - B / A)^2 and a
     constant, with A = sum F_t and B = sum F_t w_t. So importance and anchor are stored once, whatever the number of
     tasks, and every gradient is that of the separate penalties; only the constant is missing from the loss.
+
+    For maps the Fisher information of each tensor is divided by its largest value, as in the comparisons of the
+    segmentation literature (fcdl94/MiB at 1c58983, `utils/regularizer.py`): a loss that is a mean over thousands of
+    pixels has tiny gradients, and lambda 500 belongs to this scale.
     """
 
     name = "ewc"
 
     @property
     def strength(self) -> float:
-        """Lambda."""
-        return self.context.config.ewc_lambda
+        """Lambda, where it is not given the usual one of the task kind."""
+        given = self.context.config.ewc_lambda
+        return USUAL_LAMBDA["images" if self.context.kind == "classification" else "maps"] if given is None else given
 
     def nll(self, batch: Batch) -> Tensor:
         """Negative log likelihood of a batch, of its own labels or of labels that the model draws."""
@@ -42,6 +49,8 @@ class Ewc(Anchored):
         self.eval()
         fresh = diagonal_fisher(self.nll, self.trained(), self.task_batches())
         self.train(was_training)
+        if self.context.kind != "classification":
+            fresh = {k: v / v.max().clamp_min(torch.finfo(v.dtype).tiny) for k, v in fresh.items()}
         for name, weight in self.weights().items():
             self.importance[name], self.anchor[name] = self.joined(
                 self.importance.get(name), self.anchor.get(name), fresh[name], weight

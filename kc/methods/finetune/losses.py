@@ -37,11 +37,21 @@ def vector_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
     return F.cross_entropy(logits, target, ignore_index=VOID)
 
 
-def at_resolution(target: Tensor, size: tuple[int, int]) -> Tensor:
-    """Labels (N, H, W) at `size` (h, w) by nearest neighbour: labels are never interpolated."""
-    if target.shape[-2:] == size:
+def at_resolution(target: Tensor, size: Sequence[int]) -> Tensor:
+    """(N, H, W) int64 labels at `size` (h, w): the nearest cell, because labels are never interpolated."""
+    if tuple(target.shape[-2:]) == tuple(size):
         return target
-    return F.interpolate(target[:, None].float(), size=size, mode="nearest-exact")[:, 0].long()
+    return F.interpolate(target[:, None].float(), size=tuple(size), mode="nearest-exact")[:, 0].long()
+
+
+def at_loss(logits: Tensor, scale: int) -> Tensor:
+    """Logits (N, C, h, w) at the resolution where losses of pixels are taken: (N, C, scale h, scale w), bilinear.
+
+    Logits of vectors (N, C) have no resolution and stay as they are.
+    """
+    if logits.ndim == 2:
+        return logits
+    return F.interpolate(logits, scale_factor=scale, mode="bilinear", align_corners=False)
 
 
 def pixel_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
@@ -49,9 +59,9 @@ def pixel_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
 
     Args:
         logits: (N, C, h, w).
-        target: (N, H, W) int64 columns or VOID; read at the logits' resolution.
+        target: (N, H, W) int64 columns or VOID, read at the logits' resolution (`at_resolution`).
     """
-    target = at_resolution(target, (logits.shape[-2], logits.shape[-1]))
+    target = at_resolution(target, logits.shape[-2:])
     valid = int((target != VOID).sum())
     if valid == 0:
         return logits.sum() * 0.0

@@ -5,8 +5,9 @@ from __future__ import annotations
 from torch import Tensor
 
 from kc.methods.base import Batch
-from kc.methods.finetune.losses import distillation
+from kc.methods.finetune.losses import at_loss, distillation
 from kc.methods.finetune.module import FinetuneModule
+from kc.methods.finetune.pixel_distillation import pixel_distillation
 from kc.types import Features
 
 
@@ -16,6 +17,8 @@ class Lwf(FinetuneModule):
     `lwf_columns`: `old` compares the old columns among themselves, as with one head a task (Li and Hoiem; Avalanche);
     `all` lets the new columns compete too and asks them for the probability 0, as van de Ven and Tolias 2019 (arXiv
     1904.07734) do for one growing head.
+
+    Maps are distilled at every pixel, without temperature and with the strength of the segmentation literature.
     """
 
     name = "lwf"
@@ -27,6 +30,8 @@ class Lwf(FinetuneModule):
             return None
         config = self.context.config
         old = self.previous.logits(self.previous.features(batch, features))
+        if self.context.kind != "classification":
+            return config.pixel_kd * pixel_distillation(at_loss(logits, self.loss_scale), at_loss(old, self.loss_scale))
         if config.lwf_columns == "old":
             logits = logits[:, : old.shape[1]]
         return config.lwf_lambda * distillation(logits, old, config.lwf_temperature)

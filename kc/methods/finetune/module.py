@@ -8,15 +8,15 @@ from typing import Any
 import lightning as L
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from kc.encoders.base import Encoder
 from kc.errors import KcError
 from kc.methods.base import Batch, Context, as_map, n_bytes, semantic_from_scores
 from kc.methods.config import at_task
 from kc.methods.distributed import weight_of
-from kc.methods.finetune.heads import FeaturePyramid, GrowingClassifier, PooledVector
-from kc.methods.finetune.losses import at_resolution, pixel_cross_entropy, to_columns, vector_cross_entropy
+from kc.methods.finetune.decoders import decoder_of
+from kc.methods.finetune.heads import GrowingClassifier, PooledVector
+from kc.methods.finetune.losses import at_loss, at_resolution, pixel_cross_entropy, to_columns, vector_cross_entropy
 from kc.methods.finetune.optim import make_optimizer, make_schedule
 from kc.methods.finetune.previous import Previous
 from kc.methods.regions import best, to_prediction, with_keys
@@ -43,6 +43,8 @@ class FinetuneModule(L.LightningModule):
     """True for methods that keep images of what they learn from."""
     beside: tuple[str, ...] = ()
     """First names of the tensors that `state` holds beside the weights; a method reads its own in `load_state`."""
+    loss_scale = 1
+    """Resolution at which losses are taken, as a multiple of the decoder's: see `losses.at_loss`."""
 
     def __init__(self, context: Context) -> None:
         super().__init__()
@@ -61,8 +63,8 @@ class FinetuneModule(L.LightningModule):
             if self.regions is not None:
                 self.classifier = GrowingClassifier(self.regions.dim)
             elif encoder.channels:
-                self.decoder = FeaturePyramid(encoder.channels)
-                self.classifier = GrowingClassifier(self.decoder.width, pointwise=True)
+                self.decoder, width, self.loss_scale = decoder_of(config.decoder, encoder.channels)
+                self.classifier = GrowingClassifier(width, pointwise=True)
             else:
                 raise KcError(f"encoder {encoder.name} gives no dense features: it classifies images only")
             none_id = context.background_id
@@ -130,8 +132,8 @@ class FinetuneModule(L.LightningModule):
         """Cross entropy of logits against class ids."""
         columns = to_columns(target, self.classifier.class_ids)
         if self.classifier.pointwise:
-            logits = F.interpolate(logits, scale_factor=2, mode="bilinear", align_corners=False)
-            columns = at_resolution(columns, (logits.shape[-2], logits.shape[-1]))
+            logits = at_loss(logits, self.loss_scale)
+            columns = at_resolution(columns, logits.shape[-2:])
         loss = pixel_cross_entropy if self.classifier.pointwise else vector_cross_entropy
         return loss(logits, columns) * weight_of((columns != VOID).sum())
 
@@ -159,7 +161,7 @@ class FinetuneModule(L.LightningModule):
         return loss if extra is None else loss + extra
 
     def task_batches(self) -> Iterator[Batch]:
-        """The training images of the task that is ending once more, on the module's device, for statistics."""
+        """The training images of the task once more, on the module's device, for statistics."""
         for batch in self.trainer.datamodule.statistics_dataloader():  # type: ignore[attr-defined]
             moved = {k: v.to(self.device) if isinstance(v, Tensor) else v for k, v in batch.items()}
             yield self.on_after_batch_transfer(moved, 0)
@@ -181,17 +183,20 @@ class FinetuneModule(L.LightningModule):
     def configure_optimizers(self) -> Any:
         """The optimiser and the schedule of the task; the encoder, where it is trained, at a share of the rate."""
         config = self.context.config
-        rate = at_task(config.lr, self.task_index)
+        optimizer = make_optimizer(self.parameter_groups(at_task(config.lr, self.task_index)), config)
+        schedule = make_schedule(optimizer, config, max(1, int(self.trainer.estimated_stepping_batches)))
+        if schedule is None:
+            return optimizer
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def parameter_groups(self, rate: float) -> list[dict[str, Any]]:
+        """What learns, in groups with their learning rates; `rate` is the head's."""
         head = [*self.decoder.parameters(), *self.classifier.parameters()]
         groups: list[dict[str, Any]] = [{"params": [p for p in head if p.requires_grad], "lr": rate}]
         if self.network is not None:
             learns = [p for p in self.network.parameters() if p.requires_grad]
             groups.append({"params": learns, "lr": rate * self.encoder_share})
-        optimizer = make_optimizer(groups, config)
-        schedule = make_schedule(optimizer, config, max(1, int(self.trainer.estimated_stepping_batches)))
-        if schedule is None:
-            return optimizer
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        return groups
 
     # -- answering --------------------------------------------------------------------------------------------------
 

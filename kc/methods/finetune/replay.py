@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import zlib
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -36,9 +36,15 @@ class Exemplar:
         return self.image.numel() * self.image.element_size() + self.target.numel() * self.target.element_size()
 
 
-def priority(seed: int, task: int, sample_id: str) -> int:
-    """A fixed pseudo-random rank. Keeping the lowest n of a stream is a uniform reservoir of size n, in any order."""
-    return zlib.crc32(f"{seed}/{task}/{sample_id}".encode())
+def priority(seed: int, task: int, class_id: int, sample_id: str) -> int:
+    """A fixed pseudo-random rank. Keeping the lowest n of a stream is a uniform reservoir of size n, in any order.
+
+    Each class has ranks of its own: where classes share images, as in street scenes, one rank for all would choose the
+    same few images for every class and leave most of the budget unused.
+    """
+    # Not a CRC: it is linear, so that the ranks of two classes would differ by one constant.
+    digest = hashlib.blake2b(f"{seed}/{task}/{class_id}/{sample_id}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big")
 
 
 class Replay(FinetuneModule):
@@ -111,8 +117,10 @@ class Replay(FinetuneModule):
                 places = self._offered.setdefault(c, {})
                 places[sample_id] = exemplar
                 if len(places) > quota:
-                    worst = max(places, key=lambda s: (priority(self.context.seed, exemplar.task, s), s))
-                    del places[worst]
+                    del places[max(places, key=lambda s: self._rank(places[s], c))]
+
+    def _rank(self, exemplar: Exemplar, class_id: int) -> tuple[int, str]:
+        return priority(self.context.seed, exemplar.task, class_id, exemplar.sample_id), exemplar.sample_id
 
     def _to_keep(self, batch: Batch) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
         """Image and target of each sample on the host, as they are stored."""
@@ -131,8 +139,8 @@ class Replay(FinetuneModule):
             for c in exemplar.classes:
                 wanted.setdefault(c, []).append(exemplar)
         keep: dict[tuple[int, str], Exemplar] = {}
-        for candidates in wanted.values():
-            ranked = sorted(candidates, key=lambda e: (priority(self.context.seed, e.task, e.sample_id), e.sample_id))
+        for c, candidates in wanted.items():
+            ranked = sorted(candidates, key=lambda e: self._rank(e, c))
             keep |= {(e.task, e.sample_id): e for e in ranked[:quota]}
         self.exemplars = [keep[key] for key in sorted(keep)]
         self._offered = {}

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 
 from kc.errors import KcError
 from kc.methods.base import Batch, Context
-from kc.methods.regions import best, posteriors, to_prediction
+from kc.methods.regions import background_position, best, maps_to_prediction, posteriors, to_prediction
 from kc.methods.retrieval.module import RetrievalModule
-from kc.types import Prediction
+from kc.openvocab.base import DenseVocabulary
+from kc.types import Int64Array, Prediction
 
 
 class ZeroShot(RetrievalModule):
@@ -35,6 +37,17 @@ class ZeroShot(RetrievalModule):
         if self.context.regions is None:
             pooled = self.context.encode(batch).pooled
             return Prediction(vocab, scores=self.context.base.scores_from(pooled, self.context.names(vocab)))
+        if isinstance(self.context.base, DenseVocabulary):
+            return maps_to_prediction(self.context, vocab, self._pixels(self.context.base, batch, vocab))
         regions = self.context.regions(batch)
         labels = [best(p, vocab) for p in posteriors(self.context, batch, regions, vocab)]
         return to_prediction(self.context, vocab, regions, labels)
+
+    def _pixels(self, base: DenseVocabulary, batch: Batch, vocab: tuple[int, ...]) -> list[Int64Array]:
+        """Maps of class ids by the base's own protocol: pixels are decided one by one, proposals play no part."""
+        names, background = self.context.names(vocab), background_position(self.context, vocab)
+        ids: Int64Array = np.asarray(vocab, dtype=np.int64)
+        return [
+            ids[base.segment(raw, sample_id, names, background)]
+            for raw, sample_id in zip(batch["raw"], batch["sample_id"], strict=True)
+        ]

@@ -1,0 +1,74 @@
+"""Search by an index: it proposes, float64 decides; what it cannot answer safely is searched exactly.
+
+The probe measures an index against exact search on stored rows and sets how hard it looks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from kc.memory.blocks import Float64Array
+from kc.memory.index import FIRST_EFFORT, Index, next_effort
+from kc.memory.search import SPARE, Search, best
+from kc.memory.view import View
+from kc.types import BoolArray, Float32Array, Int64Array
+
+PROBES = 200
+PROBE_K = 16
+EDGE = 8
+"""Rows at the end of a list that tell whether it ended too early."""
+NEAR = 1e-4
+"""Cosines that codes cannot tell apart."""
+
+
+class ApproximateSearch(Search):
+    """The rows of `mask` in `view`, by `index`. Same calls and answers as exact search, but for rows it misses."""
+
+    def __init__(self, view: View, mask: BoolArray, index: Index) -> None:
+        super().__init__(view, mask)
+        self.index = index
+        self._shown = None if mask.all() else mask
+
+    def _nearest(
+        self, fast: Float32Array, exact: Float64Array, k: int, exclude: Int64Array | None
+    ) -> tuple[Int64Array, Float64Array]:
+        wanted = k + SPARE + (exclude is not None)
+        _, position = self.index.propose(fast, wanted, self._shown)
+        found = position >= 0
+        score = self._score(exact, np.where(found, position, 0))
+        score[~found] = -np.inf
+        if exclude is not None:
+            score[position == exclude[:, None]] = -np.inf
+        chosen, values = best(position, score, k)
+        # Too few rows in the lists visited; or a scene of near duplicates that fills the list and may go on behind it.
+        reach = score[:, -EDGE:] >= values[:, -1:] - NEAR
+        dense = (2 * reach.sum(axis=1) >= EDGE) & (position.shape[1] < self.n_rows)
+        unsure = np.flatnonzero(np.isneginf(values).any(axis=1) | dense)
+        if len(unsure):
+            out = None if exclude is None else exclude[unsure]
+            chosen[unsure], values[unsure] = super()._nearest(fast[unsure], exact[unsure], k, out)
+        return chosen, values
+
+
+def probe(view: View, mask: BoolArray, index: Index, target: float, seed: int, tune: bool) -> Index:
+    """`index` with its recall measured on sampled rows of `mask`, each without itself.
+
+    tune: raise the effort until the recall reaches `target` or the effort its limit.
+    """
+    rows = np.flatnonzero(mask)
+    rng = np.random.default_rng(seed)
+    chosen = np.sort(rng.choice(rows, min(PROBES, len(rows)), replace=False))
+    keys, ids = view.columns.vectors(chosen), view.columns.ids[chosen]
+    dim = keys.shape[1]
+    truth = Search(view, mask)(keys, PROBE_K, dim, ids).id
+    if tune:
+        index = replace(index, effort=FIRST_EFFORT)
+    while True:
+        found = ApproximateSearch(view, mask, index)(keys, PROBE_K, dim, ids).id
+        hits = sum(len(np.intersect1d(a, b)) for a, b in zip(found, truth, strict=True))
+        index = replace(index, recall=hits / truth.size)
+        if not tune or index.recall >= target or next_effort(index.effort) > index.max_effort:
+            return index
+        index = replace(index, effort=next_effort(index.effort))

@@ -1,0 +1,84 @@
+"""What the segmentation methods share: the maps of the model and of the one before the task, side by side."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from functools import cached_property
+
+from torch import Tensor
+
+from kc.errors import KcError
+from kc.methods.base import Batch, Context
+from kc.methods.distributed import weight_of
+from kc.methods.finetune.losses import at_loss, at_resolution, to_columns
+from kc.methods.finetune.module import FinetuneModule
+from kc.methods.finetune.previous import Previous
+from kc.types import VOID, Features
+
+
+@dataclass(frozen=True)
+class Maps:
+    """What one model says of a batch of N images.
+
+    `levels`: the encoder's maps, finest first, where the encoder is trained, else none. `body` (N, D, h, w): what the
+    classifier reads. `logits` (N, C, h, w), column 0 the background. `scale`: see `at_loss`.
+    """
+
+    levels: tuple[Tensor, ...]
+    body: Tensor
+    logits: Tensor
+    scale: int
+
+    @cached_property
+    def pixels(self) -> Tensor:
+        """(N, C, scale h, scale w): the logits where losses of pixels are taken."""
+        return at_loss(self.logits, self.scale)
+
+
+class PerPixel(FinetuneModule, ABC):
+    """A method that compares its maps with those of the model before the task.
+
+    Column 0 is the background: the benchmark's class, or the column HIDDEN, which is trained on pixels whose class the
+    task may not see; both stand for every class that is not labelled. Raises KcError for classification.
+    """
+
+    keeps_previous = True
+
+    def __init__(self, context: Context) -> None:
+        if context.kind == "classification":
+            raise KcError(f"method {self.name!r} labels pixels; this benchmark is classification")
+        super().__init__(context)
+
+    @abstractmethod
+    def loss_against(self, new: Maps, old: Maps, target: Tensor) -> Tensor:
+        """The whole loss of a batch after the first task; `target` (N, H, W) int64 columns or VOID at `new.pixels`."""
+
+    def maps(self, model: FinetuneModule | Previous, features: Features) -> Maps:
+        """The maps of this model or the previous one, from features of its own encoder."""
+        body = model.embed(features)
+        levels = features.levels if model.network is not None else ()
+        return Maps(levels, body, model.classifier(body), self.loss_scale)
+
+    def loss_on(self, batch: Batch) -> Tensor:
+        """The base loss in the first task, then `loss_against` the model before the task."""
+        features = self.features(batch)
+        new = self.maps(self, features)
+        target = self.target(batch)
+        if self.previous is None:
+            return self.loss(new.logits, target)
+        old = self.maps(self.previous, self.previous.features(batch, features))
+        columns = to_columns(target, self.classifier.class_ids)
+        return self.loss_against(new, old, at_resolution(columns, new.pixels.shape[-2:]))
+
+    def share(self, target: Tensor) -> float:
+        """What makes the mean over a process's labelled pixels a mean over those of all processes."""
+        return weight_of((target != VOID).sum())
+
+    def unlabelled(self, target: Tensor) -> Tensor:
+        """(N, h, w) bool: where `target` (columns or VOID) may hide an old class.
+
+        In panoptic benchmarks hidden labels become VOID, so that void counts too.
+        """
+        background = target == 0
+        return background | (target == VOID) if self.context.kind == "panoptic" else background

@@ -1,0 +1,76 @@
+"""PLOP (Douillard et al. 2021, arXiv 2011.11390): local POD and pseudo-labels where the old model is sure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+from kc.methods.base import Batch, Context
+from kc.methods.finetune.losses import at_resolution, to_columns
+from kc.methods.finetune.mib import start_as_background
+from kc.methods.finetune.per_pixel import Maps, PerPixel
+from kc.methods.finetune.pod import pod_loss
+from kc.methods.finetune.previous import Previous
+from kc.methods.finetune.pseudo_labels import EntropyFilter, paint, valid_fraction, weighted_cross_entropy
+from kc.types import Task
+
+
+class Plop(PerPixel):
+    """Cross entropy on labels and accepted pseudo-labels, local POD on features and logits, MiB's classifier start.
+
+    POD compares what is trained: the encoder's levels (with `--train full`), what the classifier reads, the logits.
+    """
+
+    name = "plop"
+
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
+        self._filter: EntropyFilter | None = None
+        self._thresholds: Tensor | None = None
+
+    def start_task(self, task: Task) -> None:
+        """Grow the head as MiB does."""
+        super().start_task(task)
+        start_as_background(self)
+
+    def on_train_start(self) -> None:
+        """One pass over the task's images with the old model, for the medians of its entropy."""
+        super().on_train_start()
+        if self.previous is not None:
+            self._filter = self.entropies(self.previous, self.task_batches())
+            self._thresholds = self._filter.thresholds()
+
+    @torch.no_grad()
+    def entropies(self, previous: Previous, batches: Iterable[Batch]) -> EntropyFilter:
+        """The old model's entropy over the unlabelled pixels of `batches`, counted."""
+        n_old, n_all = len(previous.class_ids), len(self.classifier.class_ids)
+        chooser = EntropyFilter(n_old, n_all, self.context.config.plop_entropy)
+        for batch in batches:
+            network = previous.network
+            features = self.context.encode(batch) if network is None else network(batch["image"])
+            pixels = self.maps(previous, features).pixels
+            target = to_columns(self.target(batch), self.classifier.class_ids)
+            chooser.observe(pixels, self.unlabelled(at_resolution(target, pixels.shape[-2:])))
+        return chooser
+
+    def loss_against(self, new: Maps, old: Maps, target: Tensor) -> Tensor:
+        """Weighted cross entropy on painted labels, and local POD."""
+        assert self._filter is not None
+        assert self._thresholds is not None
+        config = self.context.config
+        unlabelled = self.unlabelled(target)
+        accepted = self._filter.accepts(old.pixels, self._thresholds)
+        labels = paint(target, old.pixels, unlabelled, accepted)
+        ce = weighted_cross_entropy(new.pixels, labels, valid_fraction(unlabelled, accepted))
+        pod = pod_loss(
+            [*new.levels, new.body],
+            [*old.levels, old.body],
+            new.logits,
+            old.logits,
+            feature_weight=config.plop_features,
+            logit_weight=config.plop_logits,
+            squared=config.plop_pod == "official",
+        )
+        return ce + pod

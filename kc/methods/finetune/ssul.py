@@ -1,0 +1,75 @@
+"""After SSUL (Cha et al. 2021, arXiv 2106.11562): frozen backbone, one sigmoid a class, pseudo-labels.
+
+SSUL divides what is not labelled into background and unknown objects by a saliency detector. There is none here:
+column 0 is both, which for benchmarks without a background class (hidden pixels) is exactly its unknown class.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from kc.methods.base import n_bytes
+from kc.methods.finetune.binary import pixel_binary_cross_entropy
+from kc.methods.finetune.losses import at_loss, at_resolution, to_columns
+from kc.methods.finetune.per_pixel import Maps, PerPixel
+from kc.types import Task
+
+
+class Ssul(PerPixel):
+    """After the first task only column 0 and the new classes learn, which start from column 0.
+
+    Unlabelled pixels get the old model's class where its sigmoid reaches `ssul_threshold`.
+    """
+
+    name = "ssul"
+
+    def start_task(self, task: Task) -> None:
+        """Grow the head; after the first task freeze all that is old but column 0."""
+        super().start_task(task)
+        if self.previous is None:
+            return
+        n_new = len(self.classifier.class_ids) - len(self.previous.class_ids)
+        steps = list(self.classifier.steps)
+        old = steps[1:-1] if n_new else steps[1:]
+        for module in (self.network, self.decoder, *old):
+            if module is not None:
+                module.requires_grad_(False)
+        if n_new:
+            start_as(steps[0], steps[-1])
+
+    def on_train_start(self) -> None:
+        """What is frozen also stays in evaluation mode: batch norms keep their statistics."""
+        super().on_train_start()
+        if self.previous is not None:
+            self.decoder.eval()
+            if self.network is not None:
+                self.network.eval()
+
+    def loss(self, logits: Tensor, target: Tensor) -> Tensor:
+        """One sigmoid a class, against class ids."""
+        columns = to_columns(target, self.classifier.class_ids)
+        pixels = at_loss(logits, self.loss_scale)
+        columns = at_resolution(columns, pixels.shape[-2:])
+        return pixel_binary_cross_entropy(pixels, columns) * self.share(columns)
+
+    def loss_against(self, new: Maps, old: Maps, target: Tensor) -> Tensor:
+        """One sigmoid a class, against labels and what the old model is sure of."""
+        score, found = old.pixels.sigmoid().max(1)
+        believed = self.unlabelled(target) & (score >= self.context.config.ssul_threshold)
+        return pixel_binary_cross_entropy(new.pixels, torch.where(believed, found, target)) * self.share(target)
+
+    def stored_bytes(self) -> int:
+        """Bytes of every weight that was ever trained, frozen by now or not."""
+        return n_bytes(self.parameters())
+
+
+@torch.no_grad()
+def start_as(source: nn.Module, new: nn.Module) -> None:
+    """Copy the one column of `source` into every column of `new`."""
+    assert isinstance(source, nn.Conv2d)
+    assert isinstance(new, nn.Conv2d)
+    assert source.bias is not None
+    assert new.bias is not None
+    new.weight.copy_(source.weight.expand_as(new.weight))
+    new.bias.copy_(source.bias.expand_as(new.bias))

@@ -1,0 +1,120 @@
+"""A row of the table as an open-vocabulary base: dense scores for regions and pixels, CLIP's own for whole images."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from kc.encoders.base import Encoder
+from kc.encoders.load import load_encoder
+from kc.encoders.open_clip_model import OpenClipEncoder
+from kc.errors import KcError
+from kc.openvocab.base import Names
+from kc.openvocab.dense_clip.layers import calibration_images, resolve
+from kc.openvocab.dense_clip.model import DenseClip
+from kc.openvocab.dense_clip.options import DenseOptions, protocol_of, row_of
+from kc.openvocab.dense_clip.rows import ROWS
+from kc.openvocab.dense_clip.segmenter import Cells, Segmenter
+from kc.openvocab.dense_clip.text import TextBank, class_scores
+from kc.types import Int64Array, Segments, UInt8Array
+
+KEPT_BYTES = 1 << 30
+"""What cells of images may take in memory: every evaluation asks for the same test images again, with more names."""
+
+
+class DenseBase:
+    """`Segmenter` as the framework asks for it. What the network says of an image does not depend on the names, so it
+    is kept by sample id (least recently used leave first)."""
+
+    def __init__(self, name: str, segmenter: Segmenter, *, reads_pooled: bool, kept_bytes: int = KEPT_BYTES) -> None:
+        """`reads_pooled`: the run's encoder is this very CLIP, so that its pooled features can be classified."""
+        self.name = name
+        self.segmenter = segmenter
+        self.reads_pooled = reads_pooled
+        self.kept_bytes = kept_bytes
+        self._kept: OrderedDict[str, Cells] = OrderedDict()
+        self._used = 0
+
+    @property
+    def key(self) -> str:
+        """Name, row, protocol and fingerprints, as one line."""
+        s = self.segmenter
+        proxy = [] if s.proxy is None else [f"proxy {s.proxy.fingerprint}"]
+        return " | ".join([f"{self.name}: {s.model.row.key}", s.protocol.key, s.encoder.fingerprint, *proxy])
+
+    @torch.no_grad()
+    def scores_from(self, pooled: Tensor, names: Names) -> Tensor:
+        """Probabilities (N, C) float32 over `names` (C) of CLIP's pooled features (N, D) of whole images.
+
+        At CLIP's own logit scale; one softmax over all names, the best of each class, as probabilities again.
+        """
+        if not self.reads_pooled:
+            raise KcError(f"base {self.name!r} has a CLIP of its own, so it cannot read another encoder's features")
+        text, counts = self.segmenter.text(names)
+        cosines = F.normalize(pooled.float(), dim=1) @ text.to(pooled.device).T
+        scores = class_scores(cosines, counts, float(self.segmenter.encoder.network.logit_scale.exp()))
+        return scores / scores.sum(1, keepdim=True)
+
+    def region_scores(
+        self, image: UInt8Array, sample_id: str, segments: Segments, names: Names, background: int | None
+    ) -> Tensor:
+        """Probabilities (N, C) float32 on the CPU: cosines averaged over each region, then the protocol's softmax."""
+        s = self.segmenter
+        text, counts = s.text(names, background)
+        cosines = s.region_cosines(image, self._cells(image, sample_id), segments, text)
+        return s.class_scores(cosines, counts).cpu()
+
+    def segment(self, image: UInt8Array, sample_id: str, names: Names, background: int | None) -> Int64Array:
+        """Position in `names` (C) of the class of each pixel, (H, W) int64, by the whole protocol."""
+        return self.segmenter.segment(image, names, background, self._cells(image, sample_id))
+
+    def _cells(self, image: UInt8Array, sample_id: str) -> Cells:
+        if sample_id not in self._kept:
+            cells = self.segmenter.cells(image)
+            self._kept[sample_id] = cells
+            self._used += _bytes(cells)
+            while self._used > self.kept_bytes and len(self._kept) > 1:
+                self._used -= _bytes(self._kept.popitem(last=False)[1])
+        self._kept.move_to_end(sample_id)
+        return self._kept[sample_id]
+
+
+def load_dense(name: str, encoder: Encoder, options: DenseOptions) -> DenseBase:
+    """The base `ROW` on the run's `encoder`, or `ROW:MODEL[@FILE]` on a CLIP of its own.
+
+    Raises KcError where the encoder is no CLIP the row can read, MissingExtraError where weights cannot be had.
+    """
+    row_name, colon, model = name.partition(":")
+    clip = load_encoder(f"open_clip:{model}") if colon else encoder
+    if not isinstance(clip, OpenClipEncoder):
+        raise KcError(f"base {name!r} reads a CLIP (open_clip:MODEL@FILE) as the run's encoder, got {encoder.name!r}")
+    proxy = encoder if colon and ROWS[row_name].attention == "proxy" else None
+    return build(row_name, clip, options, proxy, name=name, reads_pooled=not colon)
+
+
+def build(
+    row_name: str,
+    clip: OpenClipEncoder,
+    options: DenseOptions,
+    proxy: Encoder | None = None,
+    *,
+    name: str | None = None,
+    reads_pooled: bool = True,
+) -> DenseBase:
+    """The row on `clip`, with the blocks that nobody chose found on four photographs. Raises KcError."""
+    row = resolve(
+        row_of(row_name, options, clip.architecture),
+        clip.network.visual,
+        lambda: calibration_images(clip.size, clip.preprocessing).to(next(clip.parameters()).device),
+    )
+    protocol = protocol_of(row_name, options)
+    bank = TextBank(clip, protocol.templates, options.cache)
+    segmenter = Segmenter(clip, DenseClip(clip.network.visual, row), bank, protocol, proxy)
+    return DenseBase(name or row_name, segmenter, reads_pooled=reads_pooled)
+
+
+def _bytes(cells: Cells) -> int:
+    return sum(t.numel() * t.element_size() for t in (cells.values, cells.rows, cells.columns))

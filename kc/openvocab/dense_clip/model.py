@@ -1,0 +1,175 @@
+"""DenseClip: patch embeddings in the space of text, by any row of the table."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from kc.errors import KcError
+from kc.openvocab.dense_clip import tower
+from kc.openvocab.dense_clip.attention import attend, gaussian, proxy_weights, softmax_similarity
+from kc.openvocab.dense_clip.rows import Row
+from kc.openvocab.dense_clip.suppress import suppressed
+
+PARTS = {"identity": "v", "qq": "qv", "kk+gauss": "kv", "amf": "qv", "proxy": "v"}
+"""Projections of the last block that an attention reads; all three where it is not named."""
+
+
+class DenseClip(nn.Module):
+    """A frozen open_clip vision transformer whose last block is read by `row`.
+
+    The tower is shared, not copied, and never changed: suppressed weights are held beside it. Runs in the tower's type
+    (float32, bfloat16 or float16) on its device.
+    """
+
+    def __init__(self, visual: Any, row: Row) -> None:
+        """Raises KcError for a tower without the parts, for layers it has not, or that are still to be found."""
+        super().__init__()
+        tower.check_tower(visual)
+        self.visual: Any = visual
+        self.row = row
+        last = len(visual.transformer.resblocks) - 1
+        if row.fuse_layers is None or row.cs_layers is None:
+            raise KcError("fuse_layers and cs_layers are not chosen yet: see kc.openvocab.dense_clip.layers.resolve")
+        if any(not 0 <= layer < last for layer in row.fuse_layers) or any(not 0 <= i <= last for i in row.cs_layers):
+            raise KcError(
+                f"this tower has blocks 0 to {last}; fuse_layers may name 0 to {last - 1} and cs_layers 0 to {last}, "
+                f"got {row.fuse_layers} and {row.cs_layers}"
+            )
+        for layer in row.cs_layers:
+            weight = visual.transformer.resblocks[layer].mlp.c_proj.weight
+            self.register_buffer(f"suppressed_{layer}", suppressed(weight), persistent=False)
+
+    @property
+    def patch_size(self) -> tuple[int, int]:
+        """Height and width of a patch in pixels."""
+        size: tuple[int, int] = self.visual.conv1.kernel_size
+        return size
+
+    def forward(self, images: Tensor, proxy: Tensor | None = None) -> Tensor:
+        """Patch embeddings (N, D, h, w), not normalised, of normalised images (N, 3, H, W).
+
+        `proxy` (N, C, h', w'): dense features of another model, for row `proxyclip` only, whose answer has their grid.
+        """
+        x, grid, fused = self.before_last(images)
+        block = self.visual.transformer.resblocks[-1]
+        row = self.row
+        if (row.attention, row.residual, row.ffn) == ("qk", True, True):
+            x = tower.run_block(block, x, self.second_weight(-1))[:, 1:]
+        else:
+            attended, out_grid = self._attended(block, x, grid, fused, proxy)
+            x, grid = self._finished(block, x, grid, attended, out_grid), out_grid
+        patches = tower.read_out(self.visual, x).transpose(1, 2)
+        return patches.reshape(len(images), -1, *grid)
+
+    def before_last(self, images: Tensor) -> tuple[Tensor, tuple[int, int], list[dict[str, Tensor]]]:
+        """Tokens (N, L, D) that enter the last block, their grid, and q and k of each of the `fuse_layers`."""
+        x, grid = tower.embed(self.visual, images)
+        assert self.row.fuse_layers is not None
+        found = {}
+        for i, block in enumerate(self.visual.transformer.resblocks[:-1]):
+            if i in self.row.fuse_layers:
+                found[i] = tower.project(block, x, "qk")
+            x = tower.run_block(block, x, self.second_weight(i))
+        return x, grid, [found[i] for i in self.row.fuse_layers]
+
+    def second_weight(self, layer: int) -> Tensor | None:
+        """The suppressed second FFN weight (D, 4 D) of block `layer` (-1: the last); None if not suppressed."""
+        layer %= len(self.visual.transformer.resblocks)
+        found: Tensor | None = getattr(self, f"suppressed_{layer}", None)
+        return found
+
+    def weights(self, images: Tensor, proxy: Tensor | None = None) -> Tensor:
+        """The last block's attention (N, heads or 1, L, L), rows the queries; (N, 1, P, P) of patches for a proxy."""
+        x, grid, fused = self.before_last(images)
+        return self._weights(self.visual.transformer.resblocks[-1], x, grid, fused, proxy)
+
+    def _weights(
+        self, block: Any, x: Tensor, grid: tuple[int, int], fused: list[dict[str, Tensor]], proxy: Tensor | None
+    ) -> Tensor:
+        row = self.row
+        if row.attention == "proxy":
+            return proxy_weights(_given(proxy), row.beta, row.gamma)
+        qkv = tower.project(block, x, "qk")
+        q, k = qkv["q"], qkv["k"]
+        match row.attention:
+            case "qk":
+                return softmax_similarity(q, k)
+            case "identity":
+                return torch.eye(x.shape[1], dtype=x.dtype, device=x.device).expand(len(x), 1, -1, -1)
+            case "qq+kk":
+                return softmax_similarity(q, q) + softmax_similarity(k, k)
+            case "qq":
+                return softmax_similarity(q, q)
+            case "kk+gauss":
+                return softmax_similarity(k, k, gaussian(grid, row.sigma, x.device))
+            case "amf":
+                maps = [*(softmax_similarity(f["q"], f["k"]) for f in fused), softmax_similarity(q, q)]
+                if row.head_mode == "averaged":
+                    maps = [m.mean(1, keepdim=True) for m in maps]
+                return sum((w * m for w, m in zip(self._fuse_weights(), maps, strict=True)), torch.zeros_like(maps[0]))
+
+    def _fuse_weights(self) -> tuple[float, ...]:
+        assert self.row.fuse_layers is not None
+        n = len(self.row.fuse_layers) + 1
+        return (1 / n,) * n if self.row.fuse_weights is None else self.row.fuse_weights
+
+    def _attended(
+        self, block: Any, x: Tensor, grid: tuple[int, int], fused: list[dict[str, Tensor]], proxy: Tensor | None
+    ) -> tuple[Tensor, tuple[int, int]]:
+        """What the heads gather for each patch, (N, heads, P, d), and the grid of P."""
+        row = self.row
+        qkv = tower.project(block, x, PARTS.get(row.attention, "qkv"))
+        v = qkv["v"]
+        if row.attention == "proxy":
+            weights = self._weights(block, x, grid, fused, proxy)
+            out_grid = (_given(proxy).shape[2], _given(proxy).shape[3])
+            return weights.to(v.dtype) @ _resized(v[:, :, 1:], grid, out_grid), out_grid
+        match row.attention:
+            case "qk":
+                found = attend(qkv["q"], qkv["k"], v)
+            case "identity":
+                found = v
+            case "qq+kk":
+                found = attend(qkv["q"], qkv["q"], v) + attend(qkv["k"], qkv["k"], v)
+            case "qq":
+                found = attend(qkv["q"], qkv["q"], v)
+            case "kk+gauss":
+                found = attend(qkv["k"], qkv["k"], v, gaussian(grid, row.sigma, x.device))
+            case "amf" if row.head_mode == "averaged":
+                found = self._weights(block, x, grid, fused, proxy) @ v
+            case "amf":
+                # A sum of maps times the values is the sum of what each map gathers: no map is ever formed.
+                *others, own = self._fuse_weights()
+                found = own * attend(qkv["q"], qkv["q"], v)
+                for weight, f in zip(others, fused, strict=True):
+                    found = found + weight * attend(f["q"], f["k"], v)
+        return found[:, :, 1:], grid
+
+    def _finished(
+        self, block: Any, x: Tensor, grid: tuple[int, int], attended: Tensor, out_grid: tuple[int, int]
+    ) -> Tensor:
+        """Patch tokens (N, P, D) after the rest of the last block, as far as the row keeps it."""
+        y = tower.merge_heads(block, attended)
+        if self.row.residual:
+            y = y + _resized(x[:, None, 1:], grid, out_grid)[:, 0]
+        return tower.ffn(block, y, self.second_weight(-1)) if self.row.ffn else y
+
+
+def _given(proxy: Tensor | None) -> Tensor:
+    if proxy is None:
+        raise KcError("row 'proxyclip' reads the dense features of another model, and none were given")
+    return proxy
+
+
+def _resized(tokens: Tensor, grid: tuple[int, int], to: tuple[int, int]) -> Tensor:
+    """Patch tokens (N, heads, P, d) of `grid`, bilinear at the grid `to`."""
+    if grid == to:
+        return tokens
+    n, heads, _, d = tokens.shape
+    maps = tokens.transpose(2, 3).reshape(n, heads * d, *grid)
+    resized = F.interpolate(maps, size=to, mode="bilinear", align_corners=False)
+    return resized.view(n, heads, d, -1).transpose(2, 3)

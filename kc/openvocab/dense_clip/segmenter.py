@@ -1,0 +1,198 @@
+"""From an image and names to classes of pixels or scores of regions, by one protocol."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from kc.encoders.base import Encoder, dense
+from kc.encoders.open_clip_model import OpenClipEncoder
+from kc.errors import KcError
+from kc.openvocab.base import Names
+from kc.openvocab.dense_clip.model import DenseClip
+from kc.openvocab.dense_clip.pamr import pamr
+from kc.openvocab.dense_clip.protocol import Protocol
+from kc.openvocab.dense_clip.text import TextBank, class_scores
+from kc.openvocab.dense_clip.windows import axis, cut, join, resized
+from kc.proposals.base import as_masks
+from kc.types import Int64Array, Segments, UInt8Array
+
+BAND = 1 << 24
+"""Scores held at once when pixels are decided: vocabularies of hundreds of names do not fit at full size."""
+MASKS = 64
+"""Regions pooled at once."""
+
+
+@dataclass(frozen=True)
+class Cells:
+    """Unit patch embeddings of all windows of one image, and how pixels are made of them.
+
+    `values` (D, a, b) float32; `rows` (H, a), `columns` (W, b) float32. Whatever is linear in the embeddings (cosines
+    with text, averages over regions) has at pixel (y, x) the value rows[y] values columns[x]^T.
+    """
+
+    values: Tensor
+    rows: Tensor
+    columns: Tensor
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(H, W) of the original image."""
+        return len(self.rows), len(self.columns)
+
+
+class Segmenter:
+    """Open-vocabulary segmentation of single images by a row of the table under a protocol."""
+
+    def __init__(
+        self,
+        encoder: OpenClipEncoder,
+        model: DenseClip,
+        bank: TextBank,
+        protocol: Protocol,
+        proxy: Encoder | None = None,
+        batch: int = 8,
+    ) -> None:
+        """`proxy`: whose features row `proxyclip` reads. `batch`: windows a pass.
+
+        Raises KcError where the row needs a proxy and has none, or has one and needs none.
+        """
+        if (model.row.attention == "proxy") != (proxy is not None):
+            raise KcError("row 'proxyclip', and no other, reads a second encoder as its proxy")
+        self.encoder = encoder
+        self.model = model
+        self.bank = bank
+        self.protocol = protocol
+        self.proxy = proxy
+        self.batch = batch
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network runs."""
+        return next(self.model.parameters()).device
+
+    @torch.no_grad()
+    def cells(self, image: UInt8Array) -> Cells:
+        """What the network says of `image` (H, W, 3) uint8 RGB, whatever the names will be."""
+        p = self.protocol
+        pixels = resized(image, p.short_side, p.max_long).to(self.device)
+        multiple = self.model.patch_size if p.pad_to == "patch" else (p.pad_to, p.pad_to)
+        rows, columns = (axis(n, p.crop, p.stride, m) for n, m in zip(pixels.shape[1:], multiple, strict=True))
+        windows = cut(self.normalised(pixels), rows, columns)
+        parts = [self._patches(windows[i : i + self.batch]) for i in range(0, len(windows), self.batch)]
+        found = torch.cat(parts)
+        height, width = image.shape[:2]
+        return Cells(
+            join(found, rows, columns),
+            rows.matrix(found.shape[2], height).to(self.device),
+            columns.matrix(found.shape[3], width).to(self.device),
+        )
+
+    def _norm(self) -> tuple[Tensor, Tensor]:
+        mean, std = torch.tensor(self.encoder.preprocessing[:6], device=self.device).view(2, 3, 1, 1)
+        return mean, std
+
+    def normalised(self, pixels: Tensor) -> Tensor:
+        """RGB in [0, 1] (..., 3, H, W) as the network takes it."""
+        mean, std = self._norm()
+        return (pixels - mean) / std
+
+    def proxy_features(self, images: Tensor) -> Tensor | None:
+        """The proxy's dense features (N, C, h, w) of normalised images (N, 3, H, W), None without a proxy: of its
+        levels joined at the stride nearest to a patch."""
+        if self.proxy is None:
+            return None
+        mean, std = self._norm()
+        found = self.proxy.encode(images * std + mean)
+        stride = min(found.strides, key=lambda s: abs(s - self.model.patch_size[0]))
+        return dense(found, stride)
+
+    def _patches(self, windows: Tensor) -> Tensor:
+        return F.normalize(self.model(windows, self.proxy_features(windows)).float(), dim=1)
+
+    def text(self, names: Names, background: int | None = None) -> tuple[Tensor, list[int]]:
+        """Unit embeddings (M, D) of all names, class after class, and how many each class has (C).
+
+        The class at position `background` is called what the protocol calls it.
+        """
+        called = [list(synonyms) for synonyms in names]
+        if background is not None and self.protocol.background:
+            called[background] = list(self.protocol.background)
+        rows = self.bank.embed([name for synonyms in called for name in synonyms])
+        return rows.to(self.device), [len(synonyms) for synonyms in called]
+
+    @torch.no_grad()
+    def segment(
+        self, image: UInt8Array, names: Names, background: int | None = None, cells: Cells | None = None
+    ) -> Int64Array:
+        """Position in `names` (C) of the class of each pixel, (H, W) int64.
+
+        `background`: position of the class that pixels fall to by the protocol's thresholds; None: none apply.
+        `cells`: of this image, where they are known already.
+        """
+        cells = self.cells(image) if cells is None else cells
+        text, counts = self.text(names, background)
+        maps = self._refined(image, cells, text)
+        p = self.protocol
+        kept = torch.ones(len(counts), device=self.device)
+        if background is not None and p.area_threshold > 0:
+            winners = torch.cat([scores.argmax(-1) for scores in self._bands(maps, cells, text, counts)])
+            area = torch.bincount(winners.flatten(), minlength=len(counts)).float()
+            area[background] = 0
+            kept = (area > p.area_threshold * area.sum()).float()
+            kept[background] = 1
+        parts = []
+        for scores in self._bands(maps, cells, text, counts):
+            best, winner = (scores * kept).max(-1)
+            if background is not None:
+                winner[best < p.threshold] = background
+            parts.append(winner)
+        result: Int64Array = torch.cat(parts).cpu().numpy()
+        return result
+
+    @torch.no_grad()
+    def region_cosines(self, image: UInt8Array, cells: Cells, segments: Segments, text: Tensor) -> Tensor:
+        """Mean cosine (N, M) over the pixels of each of N regions of `image` with each row of `text` (M, D).
+
+        Regions without a pixel get zeros. Raises ValueError for regions of another image size.
+        """
+        if segments.size != cells.size:
+            raise ValueError(f"regions of an image of {segments.size}, cells of one of {cells.size}")
+        maps = self._refined(image, cells, text)
+        pooled = []
+        for some in torch.split(torch.from_numpy(as_masks(segments)), MASKS):
+            masks = some.to(self.device).float()
+            area = masks.sum((1, 2)).clamp_min(1)[:, None]
+            if maps is None:
+                # Pooling is linear too: how much of each cell a region holds, then one product with the cells.
+                held = cells.rows.T @ masks @ cells.columns
+                pooled.append((held.flatten(1) @ cells.values.flatten(1).T) / area @ text.T)
+            else:
+                pooled.append(masks.flatten(1) @ maps.flatten(1).T / area)
+        return torch.cat(pooled) if pooled else torch.zeros(0, len(text), device=self.device)
+
+    def class_scores(self, cosines: Tensor, counts: Sequence[int]) -> Tensor:
+        """`text.class_scores` at the protocol's scale, as probabilities: (..., C) that add up to 1."""
+        scores = class_scores(cosines, counts, self.protocol.logit_scale)
+        return scores / scores.sum(-1, keepdim=True)
+
+    def _refined(self, image: UInt8Array, cells: Cells, text: Tensor) -> Tensor | None:
+        """Cosine maps (M, H, W) after PAMR, None where the protocol has none."""
+        if self.protocol.pamr_steps == 0:
+            return None
+        pixels = torch.from_numpy(image).permute(2, 0, 1).to(self.device, torch.float32)
+        maps = cells.rows @ torch.tensordot(text, cells.values, 1) @ cells.columns.T
+        return pamr(pixels, maps, self.protocol.pamr_steps, self.protocol.pamr_dilations)
+
+    def _bands(self, maps: Tensor | None, cells: Cells, text: Tensor, counts: Sequence[int]) -> Iterator[Tensor]:
+        """Class scores (h, W, C) of the image, a band of rows at a time."""
+        height, width = cells.size
+        step = max(1, BAND // (len(text) * width))
+        half = torch.tensordot(text, cells.values, 1) @ cells.columns.T
+        for y in range(0, height, step):
+            band = cells.rows[y : y + step] @ half if maps is None else maps[:, y : y + step]
+            yield class_scores(band.permute(1, 2, 0), counts, self.protocol.logit_scale)
