@@ -37,15 +37,21 @@ RESERVED_IDS = (VOID - 1, VOID)
 
 _KINDS: dict[str, tuple[TaskKind, ...]] = {
     "folder": ("classification",),
+    "csv": ("classification",),
+    "cub": ("classification",),
+    "cifar_binary": ("classification",),
     "index_png": ("semantic",),
+    "labelme": ("panoptic", "semantic"),
     "coco_panoptic": ("panoptic", "semantic"),
     "digit-scenes": ("panoptic", "semantic"),
     "digits": ("classification",),
 }
+_NAMES_FOLDERS = ("folder", "csv", "cub", "labelme")
 
 
 class ClassSpec(Strict):
-    """One class as the manifest writes it; `folder` where the folder's name differs from the class name."""
+    """One class as the manifest writes it; `folder` where its name in the files (of a class folder, in a table, in
+    LabelMe) differs from the class name."""
 
     id: Annotated[int, Field(ge=0)]
     name: Annotated[str, Field(min_length=1)]
@@ -134,14 +140,18 @@ class Manifest(Strict):
             raise ValueError(f"ignore: {self.ignore} is the id of a class")
         if self.task_kind == "classification" and any(c.background or c.thing for c in self.classes):
             raise ValueError("classes: `background` and `thing` have no meaning in classification")
-        if self.source.reader != "folder" and any(c.folder for c in self.classes):
-            raise ValueError("classes: `folder` is only for the reader 'folder'")
+        if self.source.reader not in _NAMES_FOLDERS and any(c.folder for c in self.classes):
+            raise ValueError(f"classes: `folder` is only for the readers {', '.join(_NAMES_FOLDERS)}")
         return self
 
     @property
     def info(self) -> tuple[ClassInfo, ...]:
         """The classes in manifest order, as the type that crosses rooms."""
         return tuple(ClassInfo(c.id, c.name, c.synonyms, c.thing, c.color, c.background) for c in self.classes)
+
+    def names_in_files(self) -> tuple[str, ...]:
+        """How the files call each class (a class folder, a cell of a table, a LabelMe label), in manifest order."""
+        return tuple(c.folder or c.name for c in self.classes)
 
     def class_ids(self) -> tuple[int, ...]:
         """Global class ids in manifest order."""
@@ -164,7 +174,8 @@ class Manifest(Strict):
     @property
     def fingerprint(self) -> str:
         """sha256 (hex) of the canonical content: the same for the same benchmark, wherever the file lies."""
-        content = json.dumps(self.model_dump(mode="json"), sort_keys=True, ensure_ascii=False)
+        # Without defaults: a key that manifests gain later leaves the fingerprints of today's alone.
+        content = json.dumps(self.model_dump(mode="json", exclude_defaults=True), sort_keys=True, ensure_ascii=False)
         return hashlib.sha256(content.encode()).hexdigest()
 
 
