@@ -46,12 +46,14 @@ _KINDS: dict[str, tuple[TaskKind, ...]] = {
     "digit-scenes": ("panoptic", "semantic"),
     "digits": ("classification",),
 }
-_NAMES_FOLDERS = ("folder", "csv", "cub", "labelme")
+_NAMES_FOLDERS = ("folder", "csv", "cub", "labelme", "coco_panoptic")
 
 
 class ClassSpec(Strict):
-    """One class as the manifest writes it; `folder` where its name in the files (of a class folder, in a table, in
-    LabelMe) differs from the class name."""
+    """One class as the manifest writes it.
+
+    `folder`: its name in the files (of a class folder, in a table, in a JSON) where that differs from the class name.
+    """
 
     id: Annotated[int, Field(ge=0)]
     name: Annotated[str, Field(min_length=1)]
@@ -150,7 +152,7 @@ class Manifest(Strict):
         return tuple(ClassInfo(c.id, c.name, c.synonyms, c.thing, c.color, c.background) for c in self.classes)
 
     def names_in_files(self) -> tuple[str, ...]:
-        """How the files call each class (a class folder, a cell of a table, a LabelMe label), in manifest order."""
+        """How the files call each class (a class folder, a cell of a table, a JSON), in manifest order."""
         return tuple(c.folder or c.name for c in self.classes)
 
     def class_ids(self) -> tuple[int, ...]:

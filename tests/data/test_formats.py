@@ -249,7 +249,10 @@ def cub(tmp_path: Path) -> SimpleNamespace:
 
 def test_cub_lists_say_class_and_side(cub: SimpleNamespace) -> None:
     train, test = (open_reader(cub.manifest, split, cub.root) for split in ("train", "test"))
-    assert train.sample_ids == ["train/001.Black_footed_Albatross/B_0009_34.jpg", "train/002.Laysan_Albatross/L_0002_1027.jpg"]  # fmt: skip # noqa: E501
+    assert train.sample_ids == [
+        "train/001.Black_footed_Albatross/B_0009_34.jpg",
+        "train/002.Laysan_Albatross/L_0002_1027.jpg",
+    ]
     assert [train.read(i).label for i in range(2)] == [0, 1]
     assert test.sample_ids == ["test/001.Black_footed_Albatross/B_0046_18.jpg"]
     assert len(open_reader(cub.manifest, "test", cub.folder)) == 1  # the root itself holds the lists
@@ -319,7 +322,8 @@ def labelme(tmp_path: Path) -> SimpleNamespace:
     content = {"version": "5.4.1", "flags": {}, "imagePath": "photo 1.png", "imageData": None,
                "imageHeight": 16, "imageWidth": 20, "shapes": shapes}  # fmt: skip
     write(top / "train" / "photo 1.json", json.dumps(content))
-    names = [{"id": 2, "name": "cat", "thing": True}, {"id": 4, "name": "dog", "thing": True}, {"id": 9, "name": "grass"}]  # fmt: skip # noqa: E501
+    names = [{"id": 2, "name": "cat", "thing": True}, {"id": 4, "name": "dog", "thing": True},
+             {"id": 9, "name": "grass"}]  # fmt: skip
     tiny = benchmark(tmp_path, "panoptic", {"reader": "labelme"}, {"train": {"path": "train"}}, names)
     tiny.shapes = content
     return tiny

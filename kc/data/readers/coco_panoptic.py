@@ -61,7 +61,7 @@ class CocoPanopticReader:
         path = inside(root, part.annotations)
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
-            categories = {int(c["id"]): (str(c["name"]), bool(c["isthing"])) for c in content["categories"]}
+            categories = {int(c["id"]): (str(c["name"]).strip(), bool(c["isthing"])) for c in content["categories"]}
             names = {int(image["id"]): str(image["file_name"]) for image in content["images"]}
             items = [_item(part, annotation, names) for annotation in content["annotations"]]
         except FileNotFoundError as error:
@@ -161,7 +161,8 @@ def _item(part: CocoPanopticSplit, annotation: dict[str, Any], names: dict[int, 
 
 
 def _check_categories(path: Path, categories: dict[int, tuple[str, bool]], manifest: Manifest) -> None:
-    wanted = {c.id: (c.name, c.thing) for c in manifest.classes}
+    names = manifest.names_in_files()
+    wanted = {c.id: (name, c.thing) for c, name in zip(manifest.classes, names, strict=True)}
     differences = []
     for class_id in sorted(categories.keys() | wanted.keys()):
         in_file, in_manifest = categories.get(class_id), wanted.get(class_id)
