@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 
 def seconds(call: Callable[[], object]) -> float:
@@ -24,25 +25,28 @@ def least(call: Callable[[], object], times: int = 5) -> float:
     return min(seconds(call) for _ in range(times))
 
 
+def rounds(calls: Sequence[Callable[[], object]], times: int) -> list[npt.NDArray[np.float64]]:
+    """Seconds of each call, (times,) an array each, taken in turn: what slows one round slows all of it."""
+    taken = np.array([[seconds(call) for call in calls] for _ in range(times)])
+    return list(taken.T)
+
+
 def pairs(ours: Callable[[], object], theirs: Callable[[], object], times: int) -> tuple[float, float, float]:
     """Shortest seconds of each, and the median of the ratios ours / theirs, called in turn."""
-    a, b = [], []
-    for _ in range(times):
-        b.append(seconds(theirs))
-        a.append(seconds(ours))
-    return min(a), min(b), float(np.median(np.array(a) / np.array(b)))
+    b, a = rounds((theirs, ours), times)
+    return float(a.min()), float(b.min()), float(np.median(a / b))
 
 
-def sgemm_peak(n: int = 2048) -> float:
-    """FLOP/s of the best of several float32 products (n, n) x (n, n)."""
+def sgemm(n: int = 2048) -> tuple[Callable[[], object], int]:
+    """A float32 product (n, n) x (n, n), and its FLOP."""
     a = np.random.default_rng(0).standard_normal((n, n), dtype=np.float32)
-    return 2 * n**3 / least(lambda: a @ a)
+    return lambda: a @ a, 2 * n**3
 
 
-def read_bandwidth(n_bytes: int = 2**30) -> float:
-    """Bytes/s of one pass over an array larger than any cache (its dot product with itself)."""
+def reading(n_bytes: int = 2**30) -> tuple[Callable[[], object], int]:
+    """One pass over an array larger than any cache (its dot product with itself), and its bytes."""
     x = np.ones(n_bytes // 4, np.float32)
-    return n_bytes / least(lambda: x @ x)
+    return lambda: x @ x, n_bytes
 
 
 def write_rate(folder: Path, n_bytes: int = 2**28) -> float:
@@ -70,11 +74,13 @@ def describe(folder: Path, quick: bool) -> dict[str, Any]:
             line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")
         ]
         model = names[0] if names else model
+    multiply, flop = sgemm(512 if quick else 2048)
+    read, n_bytes = reading(2**26 if quick else 2**30)
     return {
         "cpu": model,
         "threads": os.environ.get("OMP_NUM_THREADS", "all"),
         "load": os.getloadavg()[0],
-        "sgemm_gflops": sgemm_peak(512 if quick else 2048) / 1e9,
-        "read_gb_s": read_bandwidth(2**26 if quick else 2**30) / 1e9,
+        "sgemm_gflops": flop / least(multiply) / 1e9,
+        "read_gb_s": n_bytes / least(read) / 1e9,
         "write_mb_s": write_rate(folder, 2**24 if quick else 2**28) / 1e6,
     }

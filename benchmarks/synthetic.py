@@ -11,6 +11,8 @@ import numpy as np
 from kc.types import Float32Array, Int64Array, Rows
 
 CHUNK = 16_384
+REGIONS = 16
+"""Rows that come from one image."""
 
 
 @dataclass(frozen=True)
@@ -60,9 +62,8 @@ class Synthetic:
     def as_rows(self) -> Iterator[Rows]:
         """The chunks as rows to be stored."""
         for first, keys, class_id in self.chunks():
-            n = len(class_id)
-            names = tuple(f"s{i}" for i in range(first, first + n))
-            yield Rows(keys, class_id, names, np.zeros(n, np.int64))
+            row = np.arange(first, first + len(class_id))
+            yield Rows(keys, class_id, tuple(f"s{i}" for i in row // REGIONS), row % REGIONS)
 
     def queries(self, n: int) -> Float32Array:
         """(n, dim) unit vectors of the same distribution that are not among the rows."""

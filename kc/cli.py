@@ -6,12 +6,13 @@ import dataclasses
 import importlib.util
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_type_hints
 
 from kc import __version__
 from kc.config import RunConfig
+from kc.dense_config import DenseConfig
 from kc.errors import KcError, MissingExtraError, RunError, UnknownNameError, nearest, unknown_name
 from kc.methods.config import MethodOptions
 
@@ -33,6 +34,10 @@ METHODS: dict[str, str] = {
     "mib": "kc.methods.finetune.mib:Mib",
     "plop": "kc.methods.finetune.plop:Plop",
     "ssul": "kc.methods.finetune.ssul:Ssul",
+    "mask2former": "kc.methods.finetune.mask2former:Mask2Former",
+    "mask2former-joint": "kc.methods.finetune.mask2former:Mask2FormerJoint",
+    "mask2former-replay": "kc.methods.finetune.mask2former:Mask2FormerReplay",
+    "comformer": "kc.methods.finetune.comformer:CoMFormer",
     "er": "kc.methods.finetune.er:Er",
     "der++": "kc.methods.finetune.der:DerPlusPlus",
     "icarl": "kc.methods.finetune.icarl:ICarl",
@@ -48,14 +53,15 @@ METHODS: dict[str, str] = {
 """Every method by its name on the command line: `module:class`."""
 
 CLASSIFICATION_ONLY = {"ncm", "ranpac", "fecam", "tip-adapter", "linear-probe", "er", "der++", "icarl"}
-PIXELS_ONLY = {"ilt", "mib", "plop", "ssul"}
+MASKS = {"mask2former", "mask2former-joint", "mask2former-replay", "comformer"}
+PIXELS_ONLY = {"ilt", "mib", "plop", "ssul"} | MASKS
 NEEDS_BACKGROUND = {"mib", "plop", "ssul"}
 """Methods that read old classes into pixels labelled "none of the classes"."""
 TRAINS_ENCODER = {"lora"}
 NEEDS_BASE = {"zeroshot"}
-NEEDS_EXEMPLARS = {"replay", "er", "der++", "icarl"}
+NEEDS_EXEMPLARS = {"replay", "er", "der++", "icarl", "mask2former-replay"}
 ANSWERS_LATE = {"icarl"}
-NEEDS_PACKAGE = {"lora": ("peft", "lora")}
+NEEDS_PACKAGE = {"lora": ("peft", "lora"), **dict.fromkeys(MASKS, ("transformers", "masks"))}
 """Method -> (package, extra that brings it)."""
 CHOICES = {
     "setting": ("overlapped", "disjoint", "sequential", "partition"),
@@ -65,6 +71,7 @@ CHOICES = {
     "precision": ("32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-true"),
     "fisher": ("empirical", "sampled"),
     "lora_scope": ("grow", "task"),
+    "lwf_columns": ("old", "all"),
     "wandb": ("online", "offline", "disabled"),
     "plop_entropy": ("paper", "official"),
     "plop_pod": ("paper", "official"),
@@ -115,10 +122,13 @@ def check(config: RunConfig) -> None:
     for field in positive:
         if getattr(config, field) <= 0:
             raise KcError(f"{option(field)} {getattr(config, field)}: must be above 0")
-    for field in ("weight_decay", "clip_grad", "patience"):
+    if config.batch_size % config.devices:
+        raise KcError(f"--batch-size {config.batch_size} is shared by --devices {config.devices}: it must divide")
+    for field in ("weight_decay", "clip_grad", "patience", "pixel_kd", "ilt_features", "mib_kd", "plop_features",
+                  "plop_logits", "comformer_kd"):  # fmt: skip
         if getattr(config, field) < 0:
             raise KcError(f"{option(field)} {getattr(config, field)}: must not be below 0")
-    for field in ("ema", "momentum"):
+    for field in ("ema", "momentum", "ssul_threshold"):
         if not 0 <= getattr(config, field) < 1:
             raise KcError(f"{option(field)} {getattr(config, field)}: must be at least 0 and below 1")
     manifest = load_manifest(config.benchmark)
@@ -133,6 +143,11 @@ def check(config: RunConfig) -> None:
     build_tasks(manifest, n_tasks(config), config.split, config.class_order)
     if config.encoder.startswith("mlp:") and manifest.task_kind != "classification":
         raise KcError(f"encoder {config.encoder} classifies images; {manifest.name} is {manifest.task_kind}")
+    decoder = config.decoder or manifest.recommended.decoder or "fpn"
+    if manifest.task_kind != "classification" and decoder == "regions":
+        trains = "--train full" if config.train == "full" else next((m for m in config.method_names if m == "lora"), "")
+        if trains:
+            raise KcError(f"{trains} changes the encoder, but --decoder regions reads frozen keys: add --decoder fpn")
     for name in config.method_names:
         if name in CLASSIFICATION_ONLY and manifest.task_kind != "classification":
             raise KcError(f"method {name!r} classifies images; {manifest.name} is {manifest.task_kind}: use knn")
@@ -143,6 +158,8 @@ def check(config: RunConfig) -> None:
                 f"method {name!r} looks for old classes where nothing is labelled; in the panoptic {manifest.name}, "
                 "which has no background class, hidden pixels are void: use lwf, ilt or replay"
             )
+        if name == "mask2former-replay" and manifest.task_kind == "panoptic":
+            raise KcError(f"method {name!r} keeps semantic maps; {manifest.name} is panoptic: use mask2former")
         n_classes = sum(not c.background for c in manifest.info)
         if name in NEEDS_EXEMPLARS and config.exemplars < n_classes:
             raise KcError(
@@ -199,25 +216,26 @@ def n_tasks(config: RunConfig) -> int | None:
     return config.tasks if config.tasks is not None or config.split is not None else 10
 
 
-def parser(prog: str | None = None) -> ArgumentParser:
-    """The parser of the main job, made from the typed fields and the docstring of `RunConfig`."""
+def parser(
+    prog: str | None = None,
+    config: type[RunConfig] | type[DenseConfig] = RunConfig,
+    description: str = "Compare fine-tuning with retrieval over a stream of tasks.",
+) -> ArgumentParser:
+    """A parser made from the typed fields and the docstrings of `config` and of what it inherits."""
     from docstring_parser import parse as parse_docstring
     from jsonargparse import ArgumentParser
 
-    result = ArgumentParser(
-        prog=prog, description="Compare fine-tuning with retrieval over a stream of tasks.", exit_on_error=False
-    )
+    result = ArgumentParser(prog=prog, description=description, exit_on_error=False)
     result.add_argument("--config", action="config", help="YAML file with any of the options below.")
-    help_of = {
-        p.arg_name: p.description for c in (RunConfig, MethodOptions) for p in parse_docstring(c.__doc__ or "").params
-    }
-    types = get_type_hints(RunConfig)
-    of_methods = result.add_argument_group("knobs of the methods; each reads its own")
-    shared = {field.name for field in dataclasses.fields(MethodOptions)}
-    for field in dataclasses.fields(RunConfig):
+    documented = [c.__doc__ or "" for c in config.__mro__ if dataclasses.is_dataclass(c)]
+    help_of = {p.arg_name: p.description for text in documented for p in parse_docstring(text).params}
+    types = get_type_hints(config)
+    shared = {field.name for field in dataclasses.fields(MethodOptions)} if config is RunConfig else set()
+    of_methods = result.add_argument_group("knobs of the methods; each reads its own") if shared else result
+    for field in dataclasses.fields(config):
         group = of_methods if field.name in shared else result
         # A switch is named to be set: `--anonymous`, not `--anonymous true`.
-        kind = {"action": "store_true"} if types[field.name] is bool else {"type": types[field.name]}
+        kind: dict[str, Any] = {"action": "store_true"} if types[field.name] is bool else {"type": types[field.name]}
         group.add_argument(option(field.name), default=field.default, help=help_of[field.name], **kind)
     return result
 
@@ -232,9 +250,14 @@ def parse(arguments: Sequence[str], prog: str | None = None) -> RunConfig:
 
     Raises UnknownNameError for an option that does not exist, KcError for a value of the wrong type.
     """
+    config = anchored(RunConfig(**values_of(parser(prog), arguments)))
+    return config if config.resume is None else resumed(config)
+
+
+def values_of(p: ArgumentParser, arguments: Sequence[str]) -> dict[str, Any]:
+    """Value of each field of the config that parser `p` was made from. Raises as `parse` does."""
     from jsonargparse import ArgumentError
 
-    p = parser(prog)
     known = [a for action in p._actions for a in action.option_strings]
     given = []
     for argument in arguments:
@@ -251,8 +274,7 @@ def parse(arguments: Sequence[str], prog: str | None = None) -> RunConfig:
     except ArgumentError as error:
         raise KcError(" ".join(str(error).split())) from error
     values.pop("config", None)
-    config = anchored(RunConfig(**{f.name: _plain(values[f.name]) for f in dataclasses.fields(RunConfig)}))
-    return config if config.resume is None else resumed(config)
+    return {name: _plain(value) for name, value in values.items()}
 
 
 def _plain(value: Any) -> Any:
@@ -299,30 +321,56 @@ def resumed(config: RunConfig) -> RunConfig:
 
 def run_main(arguments: Sequence[str] | None = None, prog: str | None = None) -> int:
     """The main job. Returns the exit status; errors a user can act on are one message without a traceback."""
-    # Read when torch loads. Threads that spin while they wait make a busy machine 25 times slower (measured: two
-    # threads beside one other process), and gain nothing measurable on an idle one.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    try:
+
+    def job() -> int:
         config = parse(sys.argv[1:] if arguments is None else arguments, prog)
         check(config)
         from kc.experiment import run
 
         run(config)
+        return 0
+
+    return _guarded(job)
+
+
+def dense_main(arguments: Sequence[str], prog: str | None = None) -> int:
+    """`kc dense`. Returns the exit status, 1 where --check-published has a figure that is not met, 2 on an error."""
+
+    def job() -> int:
+        p = parser(prog, DenseConfig, "Measure and look into training-free dense CLIP, without a stream of tasks.")
+        config = DenseConfig(**values_of(p, arguments))
+        from kc.dense_command import run_dense
+
+        return run_dense(config)
+
+    return _guarded(job)
+
+
+def _guarded(job: Callable[[], int]) -> int:
+    # Read when torch loads. Threads that spin while they wait make a busy machine 25 times slower (measured: two
+    # threads beside one other process), and gain nothing measurable on an idle one.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    try:
+        return job()
     except KcError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("stopped.", file=sys.stderr)
         return 130
-    return 0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The console command `kc`."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    commands = {"run": "compare methods over a stream of tasks (the main job)"}
+    commands = {
+        "run": "compare methods over a stream of tasks (the main job)",
+        "dense": "measure and look into training-free dense CLIP",
+    }
     if given and given[0] == "run":
         return run_main(given[1:], prog="kc run")
+    if given and given[0] == "dense":
+        return dense_main(given[1:], prog="kc dense")
     if given == ["--version"]:
         print(__version__)
         return 0

@@ -45,7 +45,8 @@ class RunConfig(MethodOptions):
         out: Folder in which run folders are made.
         resume: Run folder to finish; everything else is read from it.
         accelerator: Lightning accelerator: auto, cpu, gpu ...
-        devices: Number of devices.
+        devices: Number of devices, or of processes with --accelerator cpu; they share each batch out
+            (where the images of a task do not divide by it, the first ones are seen twice in an epoch).
         num_workers: Processes that load data; the numbers do not depend on it.
         limit_images: At most so many images a split, for a quick look.
         wandb: Weights & Biases: online, offline or disabled.

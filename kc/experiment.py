@@ -6,6 +6,7 @@ import dataclasses
 import importlib
 import os
 import platform
+from collections.abc import Callable
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -27,8 +28,10 @@ from kc.encoders.load import load_encoder
 from kc.errors import RunError
 from kc.methods.base import Context, ContinualMethod
 from kc.methods.config import MethodConfig
+from kc.methods.distributed import process_rank
 from kc.methods.finetune.module import FinetuneModule
 from kc.methods.regions import RegionEncoder
+from kc.methods.retrieval.module import RetrievalModule
 from kc.openvocab.base import OpenVocabulary
 from kc.openvocab.load import load_base
 from kc.proposals.cache import PartitionCache
@@ -44,6 +47,9 @@ from kc.stream.results import build_results, method_result
 from kc.stream.resume import MethodState
 from kc.tracking import Tracker
 from kc.types import SplitName
+
+FOLDER_OF_HELPERS = "KC_RUN_FOLDER"
+"""Environment variable by which the processes of one run agree on its folder."""
 
 
 @dataclasses.dataclass
@@ -65,8 +71,12 @@ def run(config: RunConfig, console: Console | None = None) -> Path:
     console = console or Console()
     quiet_lightning()
     config = with_recommended(config, load_manifest(config.benchmark))
+    if process_rank() > 0:
+        return help_out(config)
     data = open_data(config)
     folder = config.resume or new_folder(config)
+    if config.devices > 1:
+        os.environ[FOLDER_OF_HELPERS] = str(folder.absolute())
     kind = data.manifest.task_kind
     console.print(
         f"{data.manifest.name}: {len(data.classes)} classes in {len(data.tasks)} tasks, setting {data.setting}, "
@@ -89,6 +99,8 @@ def run(config: RunConfig, console: Console | None = None) -> Path:
     except KeyboardInterrupt:
         console.print(f"go on after the last finished task with: kc run --resume {folder}", soft_wrap=True)
         raise
+    if process_rank():
+        return folder
     results = build_results(
         states,
         benchmark=data.manifest.name,
@@ -102,6 +114,23 @@ def run(config: RunConfig, console: Console | None = None) -> Path:
         fingerprints=fingerprints,
     )
     write_everything(folder, results, console)
+    return folder
+
+
+def help_out(config: RunConfig) -> Path:
+    """What a process does that Lightning started for `--devices`: train along, and keep no record.
+
+    It runs the same command, so it comes to the same methods and tasks in the same order. Methods that neither train
+    nor keep a memory are left to the first process.
+    """
+    folder = Path(os.environ[FOLDER_OF_HELPERS])
+    for seed in config.seeds:
+        shared = prepare(config, open_data(config, seed))
+        for name in config.method_names:
+            method = method_class(name)
+            if not issubclass(method, RetrievalModule) or method.remembers:
+                progress = RunProgress(Console(quiet=True))
+                make_loop(config, shared, name, seed, folder, progress, lambda state, t: None).run()
     return folder
 
 
@@ -231,6 +260,30 @@ def run_method(
     config: RunConfig, shared: Shared, name: str, seed: int, folder: Path, progress: RunProgress
 ) -> MethodState:
     """One method with one seed, from where it stopped."""
+    settings = stored_config(config)
+    tracker = Tracker(config, folder, name, seed, settings)
+    try:
+        state, method = make_loop(config, shared, name, seed, folder, progress, tracker.task).run()
+        if seed == config.seeds[0]:
+            save_examples(folder / "examples", shared.data, method, name)
+        method.close()
+        tasks = [t.class_names for t in shared.data.tasks]
+        tracker.finish(method_result(state, tasks, None, settings), folder / "examples")
+    finally:
+        tracker.close()
+    return state
+
+
+def make_loop(
+    config: RunConfig,
+    shared: Shared,
+    name: str,
+    seed: int,
+    folder: Path,
+    progress: RunProgress,
+    publish: Callable[[MethodState, int], None],
+) -> MethodLoop:
+    """The stream of one method with one seed; `publish` receives the state after each task."""
     place = folder / "methods" / f"{name}-s{seed}"
     place.mkdir(parents=True, exist_ok=True)
     method_config = MethodConfig(**{f.name: getattr(config, f.name) for f in dataclasses.fields(MethodConfig)})
@@ -250,21 +303,9 @@ def run_method(
         method: ContinualMethod = method_class(name)(context)
         return method
 
-    settings = stored_config(config)
-    tracker = Tracker(config, folder, name, seed, settings)
-    try:
-        kind = shared.data.manifest.task_kind
-        options = TrainerOptions(config.accelerator, config.devices, method_config)
-        loop = MethodLoop(name, seed, make, shared.data, kind, place, options, progress, tracker.task)
-        state, method = loop.run()
-        if seed == config.seeds[0]:
-            save_examples(folder / "examples", shared.data, method, name)
-        method.close()
-        tasks = [t.class_names for t in shared.data.tasks]
-        tracker.finish(method_result(state, tasks, None, settings), folder / "examples")
-    finally:
-        tracker.close()
-    return state
+    kind = shared.data.manifest.task_kind
+    options = TrainerOptions(config.accelerator, config.devices, method_config)
+    return MethodLoop(name, seed, make, shared.data, kind, place, options, progress, publish)
 
 
 def method_class(name: str) -> type[Any]:

@@ -1,4 +1,4 @@
-"""One body over every method of images: the stream, a stop within a task, and the same numbers afterwards."""
+"""One body over every method, of images and of maps: a stream, a stop within a task, and the same numbers later."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from rich.console import Console
 from torch import Tensor, nn
 
-from kc.cli import METHODS
+from kc.cli import METHODS, PIXELS_ONLY
 from kc.data.datamodule import IncrementalDataModule
 from kc.encoders.base import Encoder
 from kc.encoders.cache import FeatureCache
@@ -23,6 +23,7 @@ from kc.stream.progress import RunProgress
 from kc.stream.resume import MethodState, load_checkpoint
 from kc.types import Features
 
+OF_MAPS = sorted(PIXELS_ONLY | {"finetune", "joint", "replay", "ewc", "ewc-online", "si", "lwf", "lora", "wise-ft"})
 NEEDS_MORE = {"zeroshot"}
 """Methods that need a base model, which has tests of its own."""
 
@@ -42,6 +43,7 @@ class Tiny(Encoder):
 
 
 def loop(name: str, place: Path, data: IncrementalDataModule, train: str, stop_at: int | None = None) -> MethodLoop:
+    kind = data.manifest.task_kind
     torch.manual_seed(0)
     encoder = Tiny().eval().requires_grad_(False)
     config = MethodConfig(
@@ -52,7 +54,7 @@ def loop(name: str, place: Path, data: IncrementalDataModule, train: str, stop_a
 
     def make() -> ContinualMethod:
         features = FeatureCache(place / "features", encoder)
-        context = Context("classification", data.classes, encoder, features, config, 0, place)
+        context = Context(kind, data.classes, encoder, features, config, 0, place)
         made.append(method_class(name)(context))
         return made[-1]
 
@@ -62,15 +64,24 @@ def loop(name: str, place: Path, data: IncrementalDataModule, train: str, stop_a
             raise KeyboardInterrupt
 
     progress = RunProgress(Console(file=io.StringIO()))
-    return MethodLoop(name, 0, make, data, "classification", place, TrainerOptions("cpu", 1, config), progress, publish)
+    return MethodLoop(name, 0, make, data, kind, place, TrainerOptions("cpu", 1, config), progress, publish)
 
 
-@pytest.mark.parametrize("name", sorted(set(METHODS) - NEEDS_MORE))
+@pytest.mark.parametrize("name", sorted(set(METHODS) - NEEDS_MORE - PIXELS_ONLY))
 def test_a_stopped_method_goes_on_to_the_same_numbers(name: str, tiny_folder: SimpleNamespace, tmp_path: Path) -> None:
-    quiet_lightning()
     data = IncrementalDataModule(tiny_folder.manifest, tasks=3, data_root=tiny_folder.root, batch_size=2)
+    stop_and_go_on(name, data, "full" if name in ("si", "lwf", "icarl", "wise-ft") else "head", tmp_path)
+
+
+@pytest.mark.parametrize("name", OF_MAPS)
+def test_a_stopped_method_of_maps_does_so_too(name: str, tiny_index_png: SimpleNamespace, tmp_path: Path) -> None:
+    data = IncrementalDataModule(tiny_index_png.manifest, split="2-1", data_root=tiny_index_png.root, batch_size=2)
+    stop_and_go_on(name, data, "head" if name in ("plop", "ewc", "si") else "full", tmp_path)
+
+
+def stop_and_go_on(name: str, data: IncrementalDataModule, train: str, tmp_path: Path) -> None:
+    quiet_lightning()
     data.setup()
-    train = "full" if name in ("si", "lwf", "icarl", "wise-ft") else "head"
     state, method = loop(name, tmp_path / "whole", data, train).run()
     method.close()
     assert all(0.0 <= v <= 1.0 for v in state.seen if v is not None)

@@ -195,13 +195,19 @@ class IncrementalDataModule(LightningDataModule):
         at: int | None = None,
         raw: bool | None = None,
         with_images: bool = True,
+        part: int = 0,
+        parts: int = 1,
     ) -> DataLoader[Item]:
-        """A loader over `dataset(...)`, in the reader's order or shuffled by (seed, task, epoch)."""
+        """A loader over `dataset(...)`, in the reader's order or shuffled by (seed, task, epoch).
+
+        `parts` processes that train together get a `part` of every batch each: together they see the batches that one
+        process would see.
+        """
         data = self.dataset(split, task, scope, at=at, raw=raw, with_images=with_images)
         return DataLoader(
             data,
-            batch_size=self.batch_size,
-            sampler=SeededSampler(len(data), shuffle=shuffle, seed=self.seed, task=task),
+            batch_size=self.batch_size // parts,
+            sampler=SeededSampler(len(data), shuffle=shuffle, seed=self.seed, task=task, part=part, parts=parts),
             num_workers=self.num_workers,
             collate_fn=collate_training if data.view.training else collate_evaluation,
             worker_init_fn=seed_worker,
@@ -284,9 +290,21 @@ class TaskDataModule(LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Item]:
         """Shuffled by (seed, task, epoch)."""
+        part, parts = (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
         return self.parent.loader(
-            "train", self.index, self.scope, shuffle=True, raw=self.raw, with_images=self.with_images
+            "train",
+            self.index,
+            self.scope,
+            shuffle=True,
+            raw=self.raw,
+            with_images=self.with_images,
+            part=part,
+            parts=parts,
         )
+
+    def statistics_dataloader(self) -> DataLoader[Item]:
+        """The training images once, in the reader's order, all of them in every process."""
+        return self.parent.loader("train", self.index, self.scope, raw=self.raw, with_images=self.with_images)
 
     def val_dataloader(self) -> list[DataLoader[Item]]:
         """One loader over the validation split in the same scope; none where the benchmark has no such split."""

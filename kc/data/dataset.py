@@ -191,10 +191,15 @@ class SeededSampler(Sampler[EpochIndex]):
 
     Lightning calls `set_epoch` before each epoch; so does a hand-written loop that wants a new order. It yields
     (epoch, position), so the order and the augmentation are the same for any number of workers.
+
+    With `parts` processes each takes every `parts`-th position, so that B / parts of each make the batch of B that one
+    process would see; where n does not divide, the first positions are seen again at the end, to keep them in step.
     """
 
-    def __init__(self, n: int, *, shuffle: bool, seed: int, task: int) -> None:
+    def __init__(self, n: int, *, shuffle: bool, seed: int, task: int, part: int = 0, parts: int = 1) -> None:
         self.n = n
+        self.part = part
+        self.parts = parts
         self.shuffle = shuffle
         self.seed = seed
         self.task = task
@@ -205,13 +210,14 @@ class SeededSampler(Sampler[EpochIndex]):
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return self.n
+        return -(-self.n // self.parts)
 
     def __iter__(self) -> Iterator[EpochIndex]:
         order = torch.arange(self.n)
         if self.shuffle:
             order = torch.randperm(self.n, generator=generator_of(self.seed, self.task, self.epoch))
         epoch = self.epoch
+        order = order.repeat(2)[self.part : len(self) * self.parts : self.parts] if self.parts > 1 else order
         return ((epoch, position) for position in order.tolist())
 
 

@@ -12,6 +12,7 @@ import open_clip
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.func import functional_call
 
 from kc.encoders.base import Encoder, check_images
 from kc.errors import MissingExtraError, UnknownNameError, unknown_name
@@ -63,8 +64,17 @@ class OpenClipEncoder(Encoder):
         """Unit embeddings (N, D) of `texts` (N), comparable with normalised pooled features."""
         if self._tokenize is None:
             self._tokenize = open_clip.get_tokenizer(self.architecture)
-        device = next(self.parameters()).device
-        result: Tensor = self.network.encode_text(self._tokenize(list(texts)).to(device), normalize=True)
+        tokens = self._tokenize(list(texts)).to(next(self.parameters()).device)
+        mask = getattr(self.network, "attn_mask", None)
+        result: Tensor
+        if mask is None or self.network.text_pool_type != "argmax":
+            result = self.network.encode_text(tokens, normalize=True)
+            return result
+        # Under a causal mask nothing behind the end of the longest text counts, and prompts hold some 10 of 77 tokens.
+        end = int(tokens.argmax(1).max()) + 1
+        shorter = {"positional_embedding": self.network.positional_embedding[:end], "attn_mask": mask[:end, :end]}
+        found = functional_call(self.network, shorter, kwargs={"text": tokens[:, :end]})
+        result = found["text_features"] if isinstance(found, dict) else found[1]
         return result
 
     def _run(self, x: Tensor) -> tuple[Tensor, Tensor]:

@@ -19,7 +19,7 @@ from kc.memory.view import Columns
 from kc.types import BoolArray, Float32Array, Int64Array
 
 BLOCK_ROWS = 65_536
-CACHE_BYTES = 256 * 2**20
+CACHE_BYTES = 512 * 2**20
 """Gathered copies of filtered rows are kept for the next batch up to this size; larger ones are gathered again."""
 SCRATCH_ROWS = 1024
 SCORE_BYTES = 2**20

@@ -53,7 +53,7 @@ class Index:
     @property
     def max_effort(self) -> int:
         """Beyond this, exact search is the better choice."""
-        return 1024 if self.kind == "hnsw" else min(self._inner.nlist, max(32, self._inner.nlist // 8))
+        return 1024 if self.kind == "hnsw" else min(self._inner.nlist, max(32, self._inner.nlist // 4))
 
     @property
     def _inner(self) -> Any:

@@ -55,11 +55,12 @@ def choose(n_rows: int, n_stored: int, dim: int, options: SearchOptions) -> Plan
         return Plan("exact", f"{n_rows:,} rows{part}: up to {options.exact_rows:,}, exact search costs milliseconds")
     if options.index == "hnsw" and 2 * n_rows < n_stored:
         return Plan("exact", f"{n_rows:,} of {n_stored:,} rows: a graph loses its way where most rows are hidden")
-    if options.index != "auto":
+    if options.index != "auto" and options.index != "ivf-pq":
         return Plan(options.index, f"{n_rows:,} rows: {options.index}, as asked, with rescoring from the mapped rows")
     if dim < LEAST_DIM:
         return Plan("ivf-sq8", f"{n_rows:,} rows of {dim} values: too few for product codes, so 8 bits a value")
-    return Plan("ivf-pq", f"{n_rows:,} rows: inverted lists of product codes, rescored from the mapped rows")
+    asked = ", as asked" if options.index == "ivf-pq" else ""
+    return Plan("ivf-pq", f"{n_rows:,} rows: inverted lists of product codes{asked}, rescored from the mapped rows")
 
 
 def projected_dim(dim: int) -> int:

@@ -41,14 +41,17 @@ class Planner:
             )
         return plan
 
-    def search(self, view: View, mask: BoolArray) -> Search:
-        """A search over the rows of `mask`; the first that needs an index loads, extends or builds it."""
+    def search(self, view: View, mask: BoolArray, writes: bool) -> Search:
+        """A search over the rows of `mask`; the first that needs an index loads, extends or builds it.
+
+        writes: whether this process may store the index (the memory's writer); it serves this process only if not.
+        """
         if self.options.device != "cpu":
             return self._on_device(view, mask)
         plan = self.plan(view, mask)
         if plan.kind == "exact":
             return Search(view, mask)
-        index = self._ready(view, plan.kind)
+        index = self._ready(view, plan.kind, writes)
         if index.recall < self.options.recall:
             return Search(view, mask)
         return ApproximateSearch(view, mask, index)
@@ -81,17 +84,18 @@ class Planner:
             },
         }
 
-    def _ready(self, view: View, kind: str) -> Index:
+    def _ready(self, view: View, kind: str, writes: bool) -> Index:
         """The index of these segments: as it is, with the new rows added, or trained anew where that has drifted."""
         columns, options = view.columns, self.options
         segments = segment_keys(columns)
         index, self._index = self._index, None  # an index that is being extended belongs to nobody
         if index is None or index.kind != kind or index.segments != segments[: len(index.segments)]:
-            index = index_files.load(self.root, kind, segments, columns.segments[0].vectors.shape[1])
+            index = index_files.load(self.root, kind, segments, columns.segments[0].vectors.shape[1], writes)
         if index is None or index.segments != segments or not (index.recall >= options.recall or index.exhausted):
             index = self._improved(view, kind, index)
-            index_files.save(self.root, index)
-            index_files.prune(self.root, index_files.folder(self.root, segments))
+            if writes:
+                index_files.save(self.root, index)
+                index_files.prune(self.root, index_files.folder(self.root, segments))
         self._index = index
         return index
 

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kc.errors import CorruptMemoryError, FingerprintError, RunError
-from kc.memory import files, maintain
+from kc.memory import files, index_files, maintain
 from kc.memory import manifest as manifests
 from kc.memory.diff import VersionDiff, difference
 from kc.memory.manifest import DeltaInfo, MemoryManifest, VersionInfo
@@ -67,6 +67,11 @@ class Reader:
         self._columns: Columns | None = None
         self._planner = Planner(root, SearchOptions())
         self._use(manifest, frozenset())
+
+    @property
+    def _writes(self) -> bool:
+        """Whether this object may change files of the memory."""
+        return False
 
     @property
     def options(self) -> SearchOptions:
@@ -278,17 +283,13 @@ class Reader:
         chosen = None if classes is None else np.unique(as_ids(classes))
         names = wanted(sources, self._manifest.salt)
         steps = None if tasks is None else np.unique(as_ids(tasks))
-        key = (
-            self._seq(at),
-            *(None if a is None else a.tobytes() for a in (chosen, steps)),
-            names and frozenset(names),
-        )
+        key = (self._seq(at), *(None if a is None else a.tobytes() for a in (chosen, steps)), names)
         with self._reading():
             search = self._searches.get(key)
             if search is None:
                 view = self._view(at)
                 mask = view.visible & (view.weight > 0) & view.match(class_id=chosen, task=steps, source=names)
-                search = self._planner.search(view, mask)
+                search = self._planner.search(view, mask, self._writes)
                 self._searches[key] = search
                 if len(self._searches) > _CACHED:
                     self._searches.popitem(last=False)
@@ -302,7 +303,11 @@ class Reader:
         Returns {"files", "bytes", "rows", "orphans"}; orphans (left by a crash, harmless) are relative paths.
         Raises CorruptMemoryError naming every file that does not fit.
         """
-        return maintain.verify(self.path, self._manifest)
+        report = maintain.verify(self.path, self._manifest)
+        wrong = index_files.check(self.path)
+        if wrong:
+            raise CorruptMemoryError("; ".join(wrong))
+        return report
 
 
 def same_encoder(root: Path, manifest: MemoryManifest, fingerprint: str | None) -> None:

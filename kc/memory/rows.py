@@ -152,8 +152,8 @@ class Memory(Writer):
     def export(self, path: str | Path, at: int | None = None) -> int:
         """Write the visible rows, now or at the version of task `at`, to one .parquet or .npz file; returns how many.
 
-        Versions and retired rows are not exported, and no later `erase` reaches that file. Raises what
-        `exchange.write` does.
+        Versions and retired rows are not exported, and no later `erase` reaches that file. That of an anonymous memory
+        holds its salt, so that its rows are recognised elsewhere. Raises what `exchange.write` does.
         """
         header = exchange.Header(self._view(at).n_visible, self.dim, self.fingerprint, self._manifest.salt)
         exchange.write(Path(path), header, self.tables(at))

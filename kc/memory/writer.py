@@ -186,9 +186,13 @@ class Writer(Reader):
             raise ValueError("class ids must be at least 0")
         self._change("relabels", wanted, values)
 
+    @property
+    def _writes(self) -> bool:
+        return self._lock is not None and os.getpid() == self._pid
+
     def derived(self, kind: str, at: int | None = None) -> Path | None:
         """The folder of this state; those of this kind and of states that can no longer be asked for are removed."""
-        if self._lock is None or os.getpid() != self._pid:
+        if not self._writes:
             return None
         folder = self.path / maintain.DERIVED / kind
         kept = {f"{seq:06d}" for seq in (self._manifest.number, *(v.seq for v in self._manifest.versions))}

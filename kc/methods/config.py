@@ -26,6 +26,8 @@ class MethodOptions:
             epochs without a better score; 0 is off.
         train: What fine-tuning trains: head (the encoder stays frozen, its features are cached) or full (a copy of it
             is trained with the head).
+        mask_model: Network of mask2former: tiny (random weights), or a published one: a folder that transformers saved,
+            or its name on the hub.
         exemplars: Images that replay, er, der++ and icarl may keep in all.
         ewc_lambda: Strength of ewc and ewc-online: lambda * sum F (w - w_old)^2 (half of Kirkpatrick's lambda);
             default: 100 for images, 500 for maps, where F is scaled to at most 1.
@@ -34,6 +36,8 @@ class MethodOptions:
         si_lambda: Strength of si: its c.
         si_damping: Damping of si: its xi.
         lwf_lambda: Strength of the distillation of lwf for images; maps have pixel_kd.
+        lwf_columns: What the distillation of lwf compares: old (the old columns among themselves) or, for images, all
+            (new columns too, whose wanted probability is 0).
         lwf_temperature: Temperature of the distillation of lwf for images.
         der_alpha: Strength of the distance to the stored logits in der++.
         der_beta: Strength of the cross entropy on stored images in der++.
@@ -65,6 +69,7 @@ class MethodOptions:
             authors' code does, which hardly ever rejects where there are many classes).
         plop_pod: What local POD pools: paper (features as they are) or official (squared, as the authors' code does).
         ssul_threshold: Probability from which ssul believes the old model.
+        comformer_kd: Strength of the distillation of queries in comformer.
     """
 
     epochs: int | str = 5
@@ -80,6 +85,7 @@ class MethodOptions:
     ema: float = 0.0
     patience: int = 0
     train: str = "head"
+    mask_model: str = "tiny"
     exemplars: int = 100
     ewc_lambda: float | None = None
     ewc_decay: float = 1.0
@@ -87,6 +93,7 @@ class MethodOptions:
     si_lambda: float = 1.0
     si_damping: float = 0.1
     lwf_lambda: float = 1.0
+    lwf_columns: str = "all"
     lwf_temperature: float = 2.0
     der_alpha: float = 0.1
     der_beta: float = 0.5
@@ -116,6 +123,7 @@ class MethodOptions:
     plop_entropy: str = "paper"
     plop_pod: str = "paper"
     ssul_threshold: float = 0.7
+    comformer_kd: float = 10.0
 
 
 def at_task(value: float | str, task: int) -> float:

@@ -10,6 +10,7 @@ import lightning as L
 import torch
 
 from kc.methods.base import ContinualMethod
+from kc.methods.distributed import process_rank
 from kc.stream.cost import CostMeter
 from kc.stream.evaluate import Scores, evaluate
 from kc.stream.resume import MethodState, none_if_nan
@@ -99,6 +100,8 @@ class ForgettingCallback(L.Callback):
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Evaluate and add to the state; it is the loop that saves it, when the task counts as done."""
+        if process_rank() > 0:
+            return
         method = cast(ContinualMethod, pl_module)
         tasks, t = self.evaluator.stream.tasks, self.task
         scores = self.evaluator.seen(method, t, pl_module.device)

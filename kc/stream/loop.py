@@ -16,6 +16,7 @@ import torch
 from kc.errors import KcError, RunError
 from kc.methods.base import ContinualMethod
 from kc.methods.config import MethodOptions, at_task
+from kc.methods.distributed import process_rank
 from kc.stream.average import WeightAverage
 from kc.stream.best import BestWeights
 from kc.stream.cost import CostMeter
@@ -110,6 +111,8 @@ class MethodLoop:
                 raise KeyboardInterrupt from stop
         if trainer.interrupted:
             raise KeyboardInterrupt
+        if process_rank() > 0:
+            return  # one process keeps the record
         save_checkpoint(self.folder, t, *method.state())
         state.save(self.folder)
         self._line(state, t, text)
@@ -134,7 +137,10 @@ class MethodLoop:
         try:
             return L.Trainer(
                 accelerator=self.options.accelerator,
-                devices=self.options.devices,
+                # What neither trains nor keeps a memory is one pass over the data, which one process makes.
+                devices=self.options.devices if learns or getattr(method, "remembers", False) else 1,
+                # The loaders share their batches out themselves, in an order that does not depend on their number.
+                use_distributed_sampler=False,
                 logger=False,
                 enable_checkpointing=False,
                 enable_progress_bar=False,
@@ -143,6 +149,7 @@ class MethodLoop:
                 num_sanity_val_steps=0,
                 **settings,
                 callbacks=[
+                    SameDraws(),
                     StepProgress(bar, text),
                     *more,
                     MemoryCallback(t),
@@ -159,6 +166,17 @@ class MethodLoop:
         new, seen = state.rows[t][t], state.seen[t]
         shown = [f"{label} {100 * v:5.1f}" for label, v in (("new", new), ("seen", seen)) if v is not None]
         self.progress.line(f"  {text}: {state.metric} {', '.join(shown)}  [{state.cost[t]['seconds']:.1f} s]")
+
+
+class SameDraws(L.Callback):
+    """Gives the global generator back as it was before the Trainer: joining processes draws from it."""
+
+    def __init__(self) -> None:
+        self.state = torch.get_rng_state()
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Nothing that the task draws was drawn before."""
+        torch.set_rng_state(self.state)
 
 
 class EndOfLearning(L.Callback):

@@ -1,4 +1,7 @@
-"""Takes the rows that a retrieval method stages during a task and commits them once, when the task ends."""
+"""Takes the rows that a retrieval method stages during a task and commits them once, when the task ends.
+
+Of several processes, rank 0 alone writes; the others open what it committed.
+"""
 
 from __future__ import annotations
 
@@ -20,15 +23,10 @@ class MemoryCallback(L.Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Stage what the method saw in this batch."""
-        memory = getattr(pl_module, "memory", None)
-        if memory is None or not isinstance(pl_module, RetrievalModule):
-            return
-        for rows in pl_module.staged:
-            memory.add(rows, self.task)
-        pl_module.staged = []
+        if isinstance(pl_module, RetrievalModule) and pl_module.remembers:
+            pl_module.store(self.task, trainer.world_size)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Commit the task, also when it brought no row: the version must exist to be replayed."""
-        memory = getattr(pl_module, "memory", None)
-        if memory is not None:
-            self.new_rows = memory.commit(self.task)
+        if isinstance(pl_module, RetrievalModule) and pl_module.remembers:
+            self.new_rows = pl_module.commit(self.task, trainer.world_size)

@@ -387,3 +387,25 @@ def test_an_empty_task_is_found_at_setup():
     data = semantic(readers={"train": FakeReader(samples, (0, 1, 2, 3))}, tasks=4)
     with pytest.raises(SplitError, match=r"task 3 \(c3\) has no training image under setting 'overlapped' among 2"):
         data.setup()
+
+
+def test_parts_of_an_epoch_make_the_batches_of_one_process() -> None:
+    from kc.data.dataset import SeededSampler
+
+    def orders(n: int, parts: int) -> list[list[int]]:
+        samplers = [SeededSampler(n, shuffle=True, seed=3, task=1, part=i, parts=parts) for i in range(parts)]
+        for sampler in samplers:
+            sampler.set_epoch(2)
+        found = [[position for _, position in sampler] for sampler in samplers]
+        assert all(len(order) == len(sampler) for order, sampler in zip(found, samplers, strict=True))
+        return found
+
+    (alone,) = orders(12, 1)
+    first, second = orders(12, 2)
+    for start in range(0, 12, 4):  # batches of 4, as two of 2
+        half = slice(start // 2, start // 2 + 2)
+        assert sorted(first[half] + second[half]) == sorted(alone[start : start + 4])
+    (alone,) = orders(7, 1)
+    first, second = orders(7, 2)
+    assert len(first) == len(second) == 4
+    assert sorted(first + second) == sorted([*range(7), alone[0]])  # one image is seen twice to keep them in step

@@ -62,6 +62,22 @@ def test_both_towers_are_those_of_the_file(folder: Path) -> None:
     torch.testing.assert_close(encoder.encode_text(["a cat", "a dog"]), wanted)
 
 
+def test_texts_of_any_length_are_embedded_as_by_the_whole_context(folder: Path) -> None:
+    """Only as many tokens pass as the longest text of a call has; the last fills the context of 16."""
+    encoder = load_encoder(f"open_clip:kc-tiny-vit@{folder / 'kc-tiny-vit.pt'}")
+    assert isinstance(encoder, OpenClipEncoder)
+    texts = ["", "a cat", "a photo of one very small dog", "a b c d e f g h i j k l m n o p q r s t"]
+    tokens = open_clip.get_tokenizer("kc-tiny-vit")(texts)
+    with torch.no_grad():
+        wanted = encoder.network.encode_text(tokens, normalize=True)
+    for n in range(1, 5):
+        torch.testing.assert_close(encoder.encode_text(texts[:n]), wanted[:n])
+    lengths = []
+    encoder.network.token_embedding.register_forward_hook(lambda _m, inputs, _o: lengths.append(inputs[0].shape[1]))
+    encoder.encode_text(texts[:2])
+    assert lengths == [4]
+
+
 def test_a_copy_to_train_is_the_image_tower(folder: Path) -> None:
     encoder = load_encoder(f"open_clip:kc-tiny-vit@{folder / 'kc-tiny-vit.pt'}")
     copied = encoder.to_train()

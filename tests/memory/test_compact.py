@@ -87,6 +87,31 @@ def test_erased_rows_are_in_no_file_of_a_compacted_memory(worn: Memory, rows: Ca
     assert worn.verify()["rows"] == len(worn) == 24 - 4
 
 
+@pytest.mark.parametrize("first", ["erase", "compact"])
+def test_a_compacted_memory_that_forgot_equals_one_that_never_knew(
+    tmp_path: Path, rows: Callable[..., Rows], first: str
+) -> None:
+    """At every version, bit by bit but for the ids, which are not used again."""
+    found = []
+    for knows in (True, False):
+        with Memory.create(tmp_path / str(knows), dim=8, fingerprint="f") as memory:
+            for t in range(3):
+                memory.add(rows(20, t, prefix=f"t{t}-", seed=t), t)
+                if knows:
+                    memory.add(rows(20, 9, prefix=f"secret{t}-", seed=10 + t), t)
+                memory.commit(t)
+                memory.reweight(memory.ids(sample_id=f"t{t}-3"), 0.5)
+            if knows:
+                memory.remove(sample_id="secret1-4")
+                steps = [memory.compact, lambda m=memory: m.erase(class_id=9)]
+                for step in steps if first == "compact" else reversed(steps):
+                    step()
+            found.append(answers(memory))
+    for with_secret, without in zip(*found, strict=True):
+        for name in ("score", "class_id", "weight", "task"):
+            assert np.array_equal(getattr(with_secret, name), getattr(without, name))
+
+
 @pytest.mark.parametrize("task", [-1, 0, 1, 2, 3])
 def test_rollback_after_compaction(worn: Memory, rows: Callable[..., Rows], task: int) -> None:
     """Versions that share a segment are still told apart."""

@@ -13,6 +13,8 @@ import pytest
 
 from kc.errors import CorruptMemoryError, RunError
 from kc.memory import manifest as manifests
+from kc.memory import prune
+from kc.memory.plan import SearchOptions
 from kc.memory.rows import Memory
 from kc.types import Rows
 
@@ -54,6 +56,25 @@ def test_one_flipped_bit_anywhere_is_found(closed: Path) -> None:
         "rows": 30,
         "orphans": [],
     }
+
+
+def test_compacted_and_derived_files_are_checked_too(closed: Path) -> None:
+    with Memory.open(closed, write=True) as memory:
+        memory.compact()
+        prune.leave_one_out(memory, 3, block_rows=10)
+        prune.leave_one_out(memory, 3, at=1)
+        memory.configure(SearchOptions(index="ivf-sq8", exact_rows=0))
+        memory.search(np.eye(8), 3)
+    rng = np.random.default_rng(0)
+    names = data_files(closed)
+    assert len(names) == 11 + 3 + 1 + 3 + 1 + 2  # segment, deltas, manifest, blocks of now and of the version, index
+    for path in names:
+        at = int(rng.integers(path.stat().st_size))
+        flip(path, at)
+        with pytest.raises(CorruptMemoryError, match=path.name):
+            Memory.open(closed).verify()
+        flip(path, at)
+    assert Memory.open(closed).verify()["rows"] == 30
 
 
 @pytest.mark.parametrize("name", ["vectors.f32.npy", "ids.npy", "class.npy", "weight.npy", "added.npy"])

@@ -191,16 +191,27 @@ def test_a_damaged_or_foreign_index_is_built_again(memory: Memory, damage: str) 
         description.write_text("{")
     else:
         path.unlink()
-    other = Memory.open(memory.path)
-    other.configure(options("ivf-pq"))
-    with pytest.warns(RuntimeWarning, match="is not an index of this memory and is built again"):
-        after = other.search(queries, 5)
-    assert np.array_equal(before.id, after.id)
+    for write in (False, True):  # a reader leaves the file alone, the writer puts a whole one in its place
+        memory.close()
+        with Memory.open(memory.path, write=write) as other:
+            other.configure(options("ivf-pq"))
+            with pytest.warns(RuntimeWarning, match="is not an index of this memory and is built again"):
+                after = other.search(queries, 5)
+            assert np.array_equal(before.id, after.id)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         third = Memory.open(memory.path)
         third.configure(options("ivf-pq"))
         assert np.array_equal(third.search(queries, 5).id, before.id)
+
+
+def test_a_reader_stores_no_index(memory: Memory) -> None:
+    """What it left could outlive an erase."""
+    reader = Memory.open(memory.path)
+    reader.configure(options("ivf-pq"))
+    reader.search(features(5, 1)[0], 5)
+    assert reader.stats()["index"]["rows"] == N
+    assert not (memory.path / "cache").exists()
 
 
 def test_an_index_that_cannot_be_stored_serves_this_process(memory: Memory) -> None:

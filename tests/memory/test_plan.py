@@ -19,6 +19,8 @@ from kc.memory.plan import SearchOptions, choose, factory, projected_dim
         (10**6, 10**6, 768, SearchOptions(index="hnsw"), "hnsw", "as asked"),
         (10**6, 10**7, 768, SearchOptions(index="hnsw"), "exact", "graph"),
         (10**6, 10**6, 768, SearchOptions(index="ivf-sq8"), "ivf-sq8", "as asked"),
+        (10**6, 10**6, 768, SearchOptions(index="ivf-pq"), "ivf-pq", "as asked"),
+        (10**6, 10**6, 6, SearchOptions(index="ivf-pq"), "ivf-sq8", "6 values"),
         (101, 101, 768, SearchOptions(exact_rows=100), "ivf-pq", "101"),
     ],
 )

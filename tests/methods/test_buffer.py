@@ -66,8 +66,8 @@ def test_er_trains_on_as_many_stored_images(toy_context: Make, images: Images, l
 def test_logit_distance_by_hand_and_over_what_was_known() -> None:
     logits = torch.tensor([[1.0, 2.0, 9.0], [0.0, 0.0, 4.0]])
     stored = torch.tensor([[0.0, 4.0, torch.nan], [1.0, torch.nan, torch.nan]])
-    assert logit_distance(logits, stored).item() == pytest.approx((1 + 4 + 1) / 3)
-    assert logit_distance(logits, stored[:, :2]).item() == pytest.approx(2.0)
+    assert logit_distance(logits, stored).item() == pytest.approx(((1 + 4) / 2 + 1) / 2)
+    assert logit_distance(logits, stored[:, :2]).item() == pytest.approx(1.75)
     z = torch.randn(2, 3, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(lambda x: logit_distance(x, stored.double()), (z,))
 

@@ -37,6 +37,13 @@ def test_by_hand() -> None:
     assert distillation(old, old, 2.0).item() == pytest.approx(0.0, abs=1e-7)
 
 
+def test_new_columns_compete_and_are_asked_for_nothing() -> None:
+    logits, old = torch.tensor([[0.0, 0.0, math.log(2.0)]]), torch.tensor([[0.0, 0.0]])
+    # At T = 1: q = (1/2, 1/2, 0) and p = (1/4, 1/4, 1/2).
+    assert distillation(logits, old, 1.0).item() == pytest.approx(math.log(2.0), rel=1e-6)
+    assert distillation(logits[:, :2], old, 1.0).item() == pytest.approx(0.0, abs=1e-7)
+
+
 def test_gradient_is_that_of_the_papers_cross_entropy() -> None:
     torch.manual_seed(0)
     z, old = torch.randn(4, 3, dtype=torch.float64, requires_grad=True), torch.randn(4, 3, dtype=torch.float64)
@@ -55,7 +62,7 @@ Learn = Callable[..., None]
 def test_old_answers_move_less(toy_context: Make, images: Images, learn: Learn) -> None:
     new, drift = images([3, 3, 3, 3], seed=1), {}
     for strength in (0.0, 20.0):
-        method = Lwf(toy_context(lwf_lambda=strength))
+        method = Lwf(toy_context(lwf_lambda=strength, lwf_columns="old"))
         torch.manual_seed(0)
         learn(method, TASKS[0], [images([1, 2, 1, 2])], epochs=5)
         with torch.no_grad():
@@ -83,4 +90,7 @@ def test_the_teacher_sees_the_new_images_with_its_own_encoder(
     features = method.features(new)
     logits = method.logits(features)
     found = method.extra_loss(new, features, logits)
-    torch.testing.assert_close(found, 2.0 * distillation(logits[:, :2], old, 2.0))
+    torch.testing.assert_close(found, 2.0 * distillation(logits, old, 2.0))
+    among_old = Lwf(toy_context(train=train, lwf_lambda=2.0, lwf_columns="old"))
+    among_old.previous = method.previous
+    torch.testing.assert_close(among_old.extra_loss(new, features, logits), 2.0 * distillation(logits[:, :2], old, 2.0))

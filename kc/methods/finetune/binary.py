@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import functional as F
 
-from kc.methods.finetune.losses import labels_at
+from kc.methods.finetune.losses import at_resolution
 from kc.types import VOID
 
 
@@ -19,7 +19,7 @@ def pixel_binary_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
     Returns:
         A scalar; zero (with a gradient) when every pixel is VOID.
     """
-    target = labels_at(target, logits.shape[-2:])
+    target = at_resolution(target, logits.shape[-2:])
     valid = target != VOID
     if not bool(valid.any()):
         return logits.sum() * 0.0

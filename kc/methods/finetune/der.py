@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from kc.methods.base import Batch
+from kc.methods.distributed import whole
 from kc.methods.finetune.buffer import as_batch, padded
 from kc.methods.finetune.er import Buffered
 from kc.methods.finetune.losses import logit_distance
@@ -23,14 +23,14 @@ class DerPlusPlus(Buffered):
 
     def extra_loss(self, batch: Batch, features: Features, logits: Tensor) -> Tensor | None:
         """The two terms of the reservoir, before the batch is offered to it."""
-        config, n = self.context.config, len(batch["sample_id"])
+        config = self.context.config
         extra = None
         if len(self.buffer):
-            first, second = self.buffer.draw(n), self.buffer.draw(n)
+            first, second = self.draw(batch), self.draw(batch)
             old = padded([s.logits for s in first]).to(logits)
             extra = config.der_alpha * logit_distance(self.logits(self.features(as_batch(first, batch))), old)
             again = as_batch(second, batch)
             extra = extra + config.der_beta * self.loss(self.logits(self.features(again)), again["label"])
-        with torch.no_grad():
-            self.buffer.offer_batch(batch, logits)
+        seen = whole({**batch, "logits": logits.detach()})
+        self.buffer.offer_batch(seen, seen["logits"])
         return extra

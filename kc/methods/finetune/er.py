@@ -8,7 +8,8 @@ from typing import Any
 from torch import Tensor
 
 from kc.methods.base import Batch, Context
-from kc.methods.finetune.buffer import Reservoir, as_batch, check_budget, joined
+from kc.methods.distributed import share, whole, world
+from kc.methods.finetune.buffer import Reservoir, Stored, as_batch, check_budget, joined
 from kc.methods.finetune.module import FinetuneModule
 from kc.types import Task
 
@@ -26,6 +27,10 @@ class Buffered(FinetuneModule):
         """Refuse a budget below the number of classes."""
         check_budget(self.name, self.buffer.size, len(task.seen_ids))
         super().start_task(task)
+
+    def draw(self, batch: Batch) -> list[Stored]:
+        """As many stored images as the batch has."""
+        return share(self.buffer.draw(len(batch["sample_id"]) * world()))
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Weights and the reservoir."""
@@ -54,8 +59,8 @@ class Er(Buffered):
         """A step on the batch and as many stored images; the batch is offered afterwards."""
         mixed = batch
         if len(self.buffer):
-            mixed = joined(batch, as_batch(self.buffer.draw(len(batch["sample_id"])), batch))
+            mixed = joined(batch, as_batch(self.draw(batch), batch))
         loss = super().training_step(mixed, batch_idx)
         if self.current_epoch == 0:
-            self.buffer.offer_batch(batch)
+            self.buffer.offer_batch(whole(batch))
         return loss

@@ -50,8 +50,8 @@ class GrowingClassifier(nn.Module):
         return [position[c] for c in class_ids]
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, D) -> (N, C), or (N, D, h, w) -> (N, C, h, w); C = number of classes learned so far."""
-        return torch.cat([step(x) for step in self.steps], dim=1)
+        """(..., D) -> (..., C), or pointwise (N, D, h, w) -> (N, C, h, w); C = number of classes learned so far."""
+        return torch.cat([step(x) for step in self.steps], dim=1 if self.pointwise else -1)
 
 
 class PooledVector(nn.Module):

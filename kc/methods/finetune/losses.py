@@ -37,7 +37,7 @@ def vector_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
     return F.cross_entropy(logits, target, ignore_index=VOID)
 
 
-def labels_at(target: Tensor, size: Sequence[int]) -> Tensor:
+def at_resolution(target: Tensor, size: Sequence[int]) -> Tensor:
     """(N, H, W) int64 labels at `size` (h, w): the nearest cell, because labels are never interpolated."""
     if tuple(target.shape[-2:]) == tuple(size):
         return target
@@ -59,9 +59,9 @@ def pixel_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
 
     Args:
         logits: (N, C, h, w).
-        target: (N, H, W) int64 columns or VOID, read at the logits' resolution (`labels_at`).
+        target: (N, H, W) int64 columns or VOID, read at the logits' resolution (`at_resolution`).
     """
-    target = labels_at(target, logits.shape[-2:])
+    target = at_resolution(target, logits.shape[-2:])
     valid = int((target != VOID).sum())
     if valid == 0:
         return logits.sum() * 0.0
@@ -69,18 +69,22 @@ def pixel_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
 
 
 def distillation(logits: Tensor, old: Tensor, temperature: float) -> Tensor:
-    """Mean over N of KL(softmax(old / T) || softmax(logits / T)); both (N, C), no gradient flows into `old`.
+    """Mean over N of KL(softmax(old / T) || softmax(logits / T)); no gradient flows into `old`.
 
     Its gradient is that of the cross entropy between the two (Li and Hoiem 2016, eq. 2 and 3); as there, the loss is
     not multiplied by T^2.
+
+    Args:
+        logits: (N, C).
+        old: (N, C_old) with C_old <= C: the old model gives columns beyond its own the probability 0.
     """
-    p = F.log_softmax(logits / temperature, dim=1)
+    p = F.log_softmax(logits / temperature, dim=1)[:, : old.shape[1]]
     q = F.log_softmax(old.detach() / temperature, dim=1)
     return F.kl_div(p, q, reduction="batchmean", log_target=True)
 
 
 def logit_distance(logits: Tensor, stored: Tensor) -> Tensor:
-    """Mean squared difference over the logits that were stored.
+    """Mean over N of the mean squared difference over the logits that were stored of each row.
 
     Args:
         logits: (N, C).
@@ -88,7 +92,7 @@ def logit_distance(logits: Tensor, stored: Tensor) -> Tensor:
     """
     known = ~stored.isnan()
     difference = torch.where(known, logits[:, : stored.shape[1]] - stored.nan_to_num(), 0.0)
-    return difference.square().sum() / known.sum()
+    return (difference.square().sum(1) / known.sum(1)).mean()
 
 
 def icarl_loss(logits: Tensor, target: Tensor, old: Tensor | None) -> Tensor:

@@ -12,7 +12,11 @@ from kc.types import Features
 
 
 class Lwf(FinetuneModule):
-    """The base loss + lambda * divergence of the old columns from the old model, on the images of the new task.
+    """The base loss + lambda * divergence from the old model's answer, on the images of the new task.
+
+    `lwf_columns`: `old` compares the old columns among themselves, as with one head a task (Li and Hoiem; Avalanche);
+    `all` lets the new columns compete too and asks them for the probability 0, as van de Ven and Tolias 2019 (arXiv
+    1904.07734) do for one growing head.
 
     Maps are distilled at every pixel, without temperature and with the strength of the segmentation literature.
     """
@@ -28,4 +32,6 @@ class Lwf(FinetuneModule):
         old = self.previous.logits(self.previous.features(batch, features))
         if self.context.kind != "classification":
             return config.pixel_kd * pixel_distillation(at_loss(logits, self.loss_scale), at_loss(old, self.loss_scale))
-        return config.lwf_lambda * distillation(logits[:, : old.shape[1]], old, config.lwf_temperature)
+        if config.lwf_columns == "old":
+            logits = logits[:, : old.shape[1]]
+        return config.lwf_lambda * distillation(logits, old, config.lwf_temperature)

@@ -13,14 +13,15 @@ from kc.encoders.base import Encoder
 from kc.errors import KcError
 from kc.methods.base import Batch, Context, as_map, semantic_from_scores
 from kc.methods.config import at_task
+from kc.methods.distributed import weight_of
 from kc.methods.finetune.decoders import decoder_of
 from kc.methods.finetune.heads import GrowingClassifier, PooledVector
-from kc.methods.finetune.losses import at_loss, pixel_cross_entropy, to_columns, vector_cross_entropy
+from kc.methods.finetune.losses import at_loss, at_resolution, pixel_cross_entropy, to_columns, vector_cross_entropy
 from kc.methods.finetune.optim import make_optimizer, make_schedule
 from kc.methods.finetune.previous import Previous
 from kc.methods.regions import best, to_prediction, with_keys
 from kc.proposals.merge import semantic_to_panoptic
-from kc.types import HIDDEN, Features, Prediction, Task
+from kc.types import HIDDEN, VOID, Features, Prediction, Task
 
 
 class FinetuneModule(L.LightningModule):
@@ -53,12 +54,11 @@ class FinetuneModule(L.LightningModule):
         encoder = context.encoder
         self.regions = context.regions if config.decoder == "regions" else None
         self.needs_raw = self.regions is not None
+        self.decoder: nn.Module = PooledVector(encoder.unit_pooled)
         if context.kind == "classification":
-            self.decoder: nn.Module = PooledVector(encoder.unit_pooled)
             self.classifier = GrowingClassifier(encoder.pooled_dim)
         else:
             if self.regions is not None:
-                self.decoder = PooledVector(unit=True)
                 self.classifier = GrowingClassifier(self.regions.dim)
             elif encoder.channels:
                 self.decoder, width, self.loss_scale = decoder_of(config.decoder, encoder.channels)
@@ -123,9 +123,11 @@ class FinetuneModule(L.LightningModule):
     def loss(self, logits: Tensor, target: Tensor) -> Tensor:
         """Cross entropy of logits against class ids."""
         columns = to_columns(target, self.classifier.class_ids)
-        if not self.classifier.pointwise:
-            return vector_cross_entropy(logits, columns)
-        return pixel_cross_entropy(at_loss(logits, self.loss_scale), columns)
+        if self.classifier.pointwise:
+            logits = at_loss(logits, self.loss_scale)
+            columns = at_resolution(columns, logits.shape[-2:])
+        loss = pixel_cross_entropy if self.classifier.pointwise else vector_cross_entropy
+        return loss(logits, columns) * weight_of((columns != VOID).sum())
 
     def target(self, batch: Batch) -> Tensor:
         """Class ids of a training batch: (N,), (N, H, W), or (M,) for M regions."""
@@ -152,7 +154,7 @@ class FinetuneModule(L.LightningModule):
 
     def task_batches(self) -> Iterator[Batch]:
         """The training images of the task once more, on the module's device, for statistics."""
-        for batch in self.trainer.datamodule.train_dataloader():  # type: ignore[attr-defined]
+        for batch in self.trainer.datamodule.statistics_dataloader():  # type: ignore[attr-defined]
             moved = {k: v.to(self.device) if isinstance(v, Tensor) else v for k, v in batch.items()}
             yield self.on_after_batch_transfer(moved, 0)
 
@@ -173,17 +175,20 @@ class FinetuneModule(L.LightningModule):
     def configure_optimizers(self) -> Any:
         """The optimiser and the schedule of the task; the encoder, where it is trained, at a share of the rate."""
         config = self.context.config
-        rate = at_task(config.lr, self.task_index)
+        optimizer = make_optimizer(self.parameter_groups(at_task(config.lr, self.task_index)), config)
+        schedule = make_schedule(optimizer, config, max(1, int(self.trainer.estimated_stepping_batches)))
+        if schedule is None:
+            return optimizer
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def parameter_groups(self, rate: float) -> list[dict[str, Any]]:
+        """What learns, in groups with their learning rates; `rate` is the head's."""
         head = [*self.decoder.parameters(), *self.classifier.parameters()]
         groups: list[dict[str, Any]] = [{"params": [p for p in head if p.requires_grad], "lr": rate}]
         if self.network is not None:
             learns = [p for p in self.network.parameters() if p.requires_grad]
             groups.append({"params": learns, "lr": rate * self.encoder_share})
-        optimizer = make_optimizer(groups, config)
-        schedule = make_schedule(optimizer, config, max(1, int(self.trainer.estimated_stepping_batches)))
-        if schedule is None:
-            return optimizer
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        return groups
 
     # -- answering --------------------------------------------------------------------------------------------------
 

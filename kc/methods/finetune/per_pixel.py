@@ -10,7 +10,8 @@ from torch import Tensor
 
 from kc.errors import KcError
 from kc.methods.base import Batch, Context
-from kc.methods.finetune.losses import at_loss, labels_at, to_columns
+from kc.methods.distributed import weight_of
+from kc.methods.finetune.losses import at_loss, at_resolution, to_columns
 from kc.methods.finetune.module import FinetuneModule
 from kc.methods.finetune.previous import Previous
 from kc.types import VOID, Features
@@ -68,7 +69,11 @@ class PerPixel(FinetuneModule, ABC):
             return self.loss(new.logits, target)
         old = self.maps(self.previous, self.previous.features(batch, features))
         columns = to_columns(target, self.classifier.class_ids)
-        return self.loss_against(new, old, labels_at(columns, new.pixels.shape[-2:]))
+        return self.loss_against(new, old, at_resolution(columns, new.pixels.shape[-2:]))
+
+    def share(self, target: Tensor) -> float:
+        """What makes the mean over a process's labelled pixels a mean over those of all processes."""
+        return weight_of((target != VOID).sum())
 
     def unlabelled(self, target: Tensor) -> Tensor:
         """(N, h, w) bool: where `target` (columns or VOID) may hide an old class.

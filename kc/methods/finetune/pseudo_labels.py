@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from kc.errors import unknown_name
-from kc.methods.finetune.losses import labels_at
+from kc.methods.finetune.losses import at_resolution
 from kc.types import VOID
 
 READINGS = ("paper", "official")
@@ -77,7 +77,8 @@ class EntropyFilter:
 
     def accepts(self, old_logits: Tensor, thresholds: Tensor) -> Tensor:
         """(N, h, w) bool: where the old model is surer than the median of the class it predicts."""
-        return self.uncertainty(old_logits) < thresholds.to(old_logits)[old_logits.argmax(1)]
+        uncertainty = self.uncertainty(old_logits)
+        return uncertainty < thresholds.to(uncertainty)[old_logits.argmax(1)]
 
 
 def _median(counts: list[int]) -> float:
@@ -114,7 +115,7 @@ def paint(target: Tensor, old_logits: Tensor, unlabelled: Tensor, accepted: Tens
         unlabelled: (N, h, w) bool, pixels whose label says nothing of the old classes.
         accepted: (N, h, w) bool.
     """
-    target = labels_at(target, old_logits.shape[-2:])
+    target = at_resolution(target, old_logits.shape[-2:])
     found = torch.where(accepted, old_logits.argmax(1), VOID)
     return torch.where(unlabelled, found, target)
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from kc.methods.base import Batch, Context
+from kc.methods.distributed import share, whole, world
 from kc.methods.finetune.buffer import check_budget
 from kc.methods.finetune.module import FinetuneModule
 from kc.types import HIDDEN, VOID, Task
@@ -70,7 +71,7 @@ class Replay(FinetuneModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """A step on the batch and as many exemplars."""
         if self.current_epoch == 0:
-            self._offer(batch)
+            self._offer(whole(batch))
         return super().training_step(self._with_exemplars(batch), batch_idx)
 
     def _with_exemplars(self, batch: Batch) -> Batch:
@@ -79,7 +80,7 @@ class Replay(FinetuneModule):
             return batch
         n = len(batch["sample_id"])
         # Torch's global generator, seeded at the start of each task: a resumed task draws the same exemplars.
-        chosen = [old[i] for i in torch.randint(len(old), (n,)).tolist()]
+        chosen = share([old[i] for i in torch.randint(len(old), (n * world(),)).tolist()])
         ids = [*batch["sample_id"], *(e.sample_id for e in chosen)]
         if self.regions is not None:
             keys = [*batch["keys"], *(e.image.to(self.device) for e in chosen)]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from kc.methods.finetune.binary import pixel_binary_cross_entropy
-from kc.methods.finetune.losses import at_loss, to_columns
+from kc.methods.finetune.losses import at_loss, at_resolution, to_columns
 from kc.methods.finetune.module import n_bytes
 from kc.methods.finetune.per_pixel import Maps, PerPixel
 from kc.types import Task
@@ -49,13 +49,15 @@ class Ssul(PerPixel):
     def loss(self, logits: Tensor, target: Tensor) -> Tensor:
         """One sigmoid a class, against class ids."""
         columns = to_columns(target, self.classifier.class_ids)
-        return pixel_binary_cross_entropy(at_loss(logits, self.loss_scale), columns)
+        pixels = at_loss(logits, self.loss_scale)
+        columns = at_resolution(columns, pixels.shape[-2:])
+        return pixel_binary_cross_entropy(pixels, columns) * self.share(columns)
 
     def loss_against(self, new: Maps, old: Maps, target: Tensor) -> Tensor:
         """One sigmoid a class, against labels and what the old model is sure of."""
         score, found = old.pixels.sigmoid().max(1)
         believed = self.unlabelled(target) & (score >= self.context.config.ssul_threshold)
-        return pixel_binary_cross_entropy(new.pixels, torch.where(believed, found, target))
+        return pixel_binary_cross_entropy(new.pixels, torch.where(believed, found, target)) * self.share(target)
 
     def stored_bytes(self) -> int:
         """Bytes of every weight that was ever trained, frozen by now or not."""

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kc.methods.finetune.losses import labels_at
+from kc.methods.finetune.losses import at_resolution
 from kc.types import VOID
 
 
@@ -27,7 +27,7 @@ def unbiased_cross_entropy(logits: Tensor, target: Tensor, n_old: int) -> Tensor
     Returns:
         Mean over the pixels that are not VOID; zero (with a gradient) when there is none.
     """
-    target = labels_at(target, logits.shape[-2:])
+    target = at_resolution(target, logits.shape[-2:])
     log_all = logits.logsumexp(1, keepdim=True)
     log_p = torch.cat([logits[:, :n_old].logsumexp(1, keepdim=True), logits[:, n_old:]], dim=1) - log_all
     merged = torch.where(target == VOID, target, (target - n_old + 1).clamp(min=0))

@@ -6,8 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import lightning as L
+import torch
 from torch import Tensor
 
+from kc.memory.distributed import gather_rows, on_rank_0, process_rank
+from kc.memory.rows import Memory
 from kc.methods.base import Batch, Context
 from kc.types import Prediction, Rows, Task
 
@@ -20,6 +23,8 @@ class RetrievalModule(L.LightningModule):
     train_scope = "task"
     open_vocabulary = False
     needs_raw = True
+    remembers = False
+    """True for methods whose rows go into a memory; only these learn in several processes."""
 
     def __init__(self, context: Context) -> None:
         super().__init__()
@@ -28,6 +33,33 @@ class RetrievalModule(L.LightningModule):
         self.needs_raw = context.kind != "classification"
         self.staged: list[Rows] = []
         self.task: Task | None = None
+        self.memory: Memory | None = None
+        # Lightning's DDP refuses a module without a parameter. It takes part in nothing.
+        self.anchor = torch.nn.Parameter(torch.zeros(1))
+
+    def store(self, task: int, n_processes: int) -> None:
+        """Add what `observe` left to the memory; of several processes, what all of them saw, on rank 0."""
+        staged, self.staged = self.staged, []
+        for rows in gather_rows(staged) if n_processes > 1 else staged:
+            self._own_memory().add(rows, task)
+
+    def commit(self, task: int, n_processes: int) -> int:
+        """Commit the task's rows, once; returns how many are new. The other processes open what rank 0 committed."""
+        if n_processes == 1:
+            return self._own_memory().commit(task)
+        new_rows = on_rank_0(lambda: self._own_memory().commit(task))
+        if process_rank():
+            self.reopen()
+        return new_rows
+
+    def _own_memory(self) -> Memory:
+        if self.memory is None:
+            raise TypeError(f"{type(self).__name__} keeps no memory in this process")
+        return self.memory
+
+    def reopen(self) -> None:
+        """See what rank 0 has committed; for the other processes of a run."""
+        raise TypeError(f"{type(self).__name__} keeps no memory")
 
     def start_task(self, task: Task) -> None:
         """Remember which classes the labels of this task may name."""

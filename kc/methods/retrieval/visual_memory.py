@@ -5,12 +5,15 @@ Everything that is learned is a row of the memory: key embedding, class, sample,
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from kc.errors import RunError
+from kc.memory.distributed import process_rank
 from kc.memory.fuse import knn_clip
 from kc.memory.rows import Memory
 from kc.memory.vote import decide, vote
@@ -28,18 +31,28 @@ class VisualMemory(RetrievalModule):
     """k nearest neighbours in the memory vote for a class; a base model, where there is one, is fused with the vote."""
 
     name = "knn"
+    remembers = True
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)
         self.open_vocabulary = context.base is not None
-        dim = context.encoder.pooled_dim if context.regions is None else context.regions.dim
-        self.memory = Memory.open_or_create(
-            context.folder / "memory",
-            dim=dim,
-            fingerprint=self._fingerprint(),
-            anonymous=context.config.anonymous,
-            write=True,
-        )
+        self._path = context.folder / "memory"
+        if process_rank() == 0:
+            dim = context.encoder.pooled_dim if context.regions is None else context.regions.dim
+            self.memory = Memory.open_or_create(
+                self._path,
+                dim=dim,
+                fingerprint=self._fingerprint(),
+                anonymous=context.config.anonymous,
+                write=True,
+            )
+        else:
+            with contextlib.suppress(RunError):  # rank 0 may not have made it yet; its first commit opens it here
+                self.reopen()
+
+    def reopen(self) -> None:
+        """Read the newest commit of rank 0."""
+        self.memory = Memory.open(self._path, fingerprint=self._fingerprint())
 
     def _fingerprint(self) -> str:
         """Keys of another encoder, input size, or way of making regions do not belong in one memory."""
@@ -53,7 +66,8 @@ class VisualMemory(RetrievalModule):
     def start_task(self, task: Task) -> None:
         """Drop rows of this task or a later one: they are what an interrupted run left behind."""
         super().start_task(task)
-        self.memory.rollback(task.index - 1)
+        if self.memory is not None and process_rank() == 0:
+            self.memory.rollback(task.index - 1)
 
     def observe(self, batch: Batch) -> None:
         """Keys and classes of one batch: whole images, or proposals that are mostly one labelled class."""
@@ -80,7 +94,7 @@ class VisualMemory(RetrievalModule):
     def scores(self, keys: Float32Array, vocabulary: tuple[int, ...], base: Tensor | None) -> Tensor:
         """Class scores (Q, C) of keys (Q, D): votes as shares of 1, fused with base probabilities (Q, C) if given."""
         config = self.context.config
-        if len(keys) == 0 or len(self.memory) == 0:
+        if len(keys) == 0 or self.memory is None or len(self.memory) == 0:
             # kNN-CLIP's rule: without a memory the base answers alone; without a base there is no answer to give.
             return torch.zeros(len(keys), len(vocabulary)) if base is None else base
         neighbours = self.memory.search(keys, config.k)
@@ -117,8 +131,9 @@ class VisualMemory(RetrievalModule):
 
     def close(self) -> None:
         """Give the memory's lock back."""
-        self.memory.close()
+        if self.memory is not None:
+            self.memory.close()
 
     def stored_bytes(self) -> int:
         """Bytes of the memory's files."""
-        return int(self.memory.stats()["bytes"])
+        return 0 if self.memory is None else int(self.memory.stats()["bytes"])

@@ -16,6 +16,7 @@ from kc.openvocab.base import Names
 from kc.openvocab.dense_clip.layers import calibration_images, resolve
 from kc.openvocab.dense_clip.model import DenseClip
 from kc.openvocab.dense_clip.options import DenseOptions, protocol_of, row_of
+from kc.openvocab.dense_clip.rows import ROWS
 from kc.openvocab.dense_clip.segmenter import Cells, Segmenter
 from kc.openvocab.dense_clip.text import TextBank, class_scores
 from kc.types import Int64Array, Segments, UInt8Array
@@ -84,23 +85,35 @@ class DenseBase:
 def load_dense(name: str, encoder: Encoder, options: DenseOptions) -> DenseBase:
     """The base `ROW` on the run's `encoder`, or `ROW:MODEL[@FILE]` on a CLIP of its own.
 
-    Blocks that nobody chose are found on four photographs. Raises KcError where the encoder is no CLIP the row can
-    read, MissingExtraError where weights cannot be had.
+    Raises KcError where the encoder is no CLIP the row can read, MissingExtraError where weights cannot be had.
     """
     row_name, colon, model = name.partition(":")
     clip = load_encoder(f"open_clip:{model}") if colon else encoder
     if not isinstance(clip, OpenClipEncoder):
         raise KcError(f"base {name!r} reads a CLIP (open_clip:MODEL@FILE) as the run's encoder, got {encoder.name!r}")
+    proxy = encoder if colon and ROWS[row_name].attention == "proxy" else None
+    return build(row_name, clip, options, proxy, name=name, reads_pooled=not colon)
+
+
+def build(
+    row_name: str,
+    clip: OpenClipEncoder,
+    options: DenseOptions,
+    proxy: Encoder | None = None,
+    *,
+    name: str | None = None,
+    reads_pooled: bool = True,
+) -> DenseBase:
+    """The row on `clip`, with the blocks that nobody chose found on four photographs. Raises KcError."""
     row, _ = resolve(
         row_of(row_name, options, clip.architecture),
         clip.network.visual,
-        lambda: calibration_images(clip.size, clip.preprocessing),
+        lambda: calibration_images(clip.size, clip.preprocessing).to(next(clip.parameters()).device),
     )
-    proxy = encoder if row.attention == "proxy" and colon else None
     protocol = protocol_of(row_name, options)
     bank = TextBank(clip, protocol.templates, options.cache)
     segmenter = Segmenter(clip, DenseClip(clip.network.visual, row), bank, protocol, proxy)
-    return DenseBase(name, segmenter, reads_pooled=not colon)
+    return DenseBase(name or row_name, segmenter, reads_pooled=reads_pooled)
 
 
 def _bytes(cells: Cells) -> int:

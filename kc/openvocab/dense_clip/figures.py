@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +20,8 @@ from kc.openvocab.dense_clip.study import Similarity, column_entropy, received, 
 from kc.openvocab.dense_clip.suppress import channel_norms, outlier
 from kc.openvocab.dense_clip.tower import embed
 from kc.types import UInt8Array
+
+COLOURS = ("#a6cbe3", "#d55e00", "#009e73", "#cc79a7")
 
 
 def save_attention(model: DenseClip, images: Tensor, path: Path, proxy: Tensor | None = None) -> None:
@@ -85,15 +88,16 @@ def norm_profile(model: DenseClip, path: Path) -> None:
     _save(figure, path)
 
 
-def similarity_lines(rows: dict[str, Sequence[Similarity]], path: Path) -> None:
+def similarity_lines(rows: Mapping[str, Sequence[Similarity]], path: Path) -> None:
     """In-in (solid) and in-out (dashed) similarity of value embeddings over the blocks, one colour a model."""
     figure = Figure(figsize=(4.6, 3.0), layout="constrained")
     ax = figure.subplots()
-    colours = ("#0072b2", "#d55e00", "#009e73", "#cc79a7")
-    for colour, (name, values) in zip(colours * len(rows), rows.items(), strict=False):
+    for i, (name, values) in enumerate(rows.items()):
+        # The first is drawn wide, so that it is seen where another covers it.
+        look: dict[str, Any] = {"color": COLOURS[i % len(COLOURS)], "linewidth": 1.4 if i else 4.5}
         x = range(len(values))
-        ax.plot(x, [v.inside for v in values], color=colour, marker="o", markersize=3, label=f"{name}, one mask")
-        ax.plot(x, [v.across for v in values], color=colour, dashes=(3, 2), label=f"{name}, two masks")
+        ax.plot(x, [v.inside for v in values], marker="o", markersize=3, label=f"{name}, one mask", **look)
+        ax.plot(x, [v.across for v in values], dashes=(3, 2), label=f"{name}, two masks", **look)
     ax.set_xlabel("block", fontsize=9)
     ax.set_ylabel("mean cosine of values", fontsize=9)
     ax.tick_params(labelsize=8)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from kc.errors import KcError, unknown_name
 
@@ -27,7 +27,8 @@ class Protocol:
     `logit_scale`: factor on cosines before the softmax. `threshold`: a pixel whose best class scores less is
     background. `area_threshold`: a class that holds at most this share of all foreground pixels is background.
     `background`: what the background class is called (empty: its own name). `pad_to`: windows are padded with the mean
-    colour to a multiple of so many pixels (0: pixels beyond the last patch are dropped and the map stretched).
+    colour to a multiple of so many pixels, or of the model's patch (0: pixels beyond the last patch are dropped and the
+    map stretched).
     """
 
     name: str
@@ -38,7 +39,7 @@ class Protocol:
     threshold: float = 0.0
     area_threshold: float = 0.0
     background: tuple[str, ...] = ()
-    pad_to: int = 0
+    pad_to: int | Literal["patch"] = 0
     max_long: int = 2048
     templates: str = "imagenet80"
     pamr_steps: int = 0
@@ -49,7 +50,8 @@ class Protocol:
             raise KcError(f"protocol {self.name}: crop and stride go together, got {self.crop} and {self.stride}")
         positive = {"short_side": self.short_side, "crop": self.crop, "stride": self.stride, "max_long": self.max_long}
         bad = [field for field, value in positive.items() if value is not None and value < 1]
-        if bad or self.logit_scale <= 0 or min(self.pad_to, self.pamr_steps) < 0:
+        padding = 1 if self.pad_to == "patch" else self.pad_to
+        if bad or self.logit_scale <= 0 or min(padding, self.pamr_steps) < 0:
             raise KcError(f"protocol {self.name}: sizes and the logit scale must be above 0, got {self}")
         if self.crop is not None and self.stride is not None and self.stride > self.crop:
             raise KcError(f"protocol {self.name}: a stride of {self.stride} leaves gaps between crops of {self.crop}")
@@ -68,7 +70,7 @@ class Protocol:
 PRESETS: dict[str, Protocol] = {
     "sclip": Protocol("sclip", 336, 224, 112, 40.0),
     "naclip": Protocol("naclip", 336, 224, 112, 40.0),
-    "clearclip": Protocol("clearclip", 448, 448, 224, 50.0, pad_to=16),
+    "clearclip": Protocol("clearclip", 448, 448, 224, 50.0, pad_to="patch"),
     "proxyclip": Protocol("proxyclip", 336, 336, 112, 40.0, pad_to=56),
     "whole-image": Protocol("whole-image", 336, None, None, 40.0),
 }

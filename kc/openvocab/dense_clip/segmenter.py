@@ -80,9 +80,9 @@ class Segmenter:
         """What the network says of `image` (H, W, 3) uint8 RGB, whatever the names will be."""
         p = self.protocol
         pixels = resized(image, p.short_side, p.max_long).to(self.device)
-        rows, columns = (axis(n, p.crop, p.stride, p.pad_to) for n in pixels.shape[1:])
-        mean, std = self._norm()
-        windows = cut((pixels - mean) / std, rows, columns)
+        multiple = self.model.patch_size if p.pad_to == "patch" else (p.pad_to, p.pad_to)
+        rows, columns = (axis(n, p.crop, p.stride, m) for n, m in zip(pixels.shape[1:], multiple, strict=True))
+        windows = cut(self.normalised(pixels), rows, columns)
         parts = [self._patches(windows[i : i + self.batch]) for i in range(0, len(windows), self.batch)]
         found = torch.cat(parts)
         height, width = image.shape[:2]
@@ -96,14 +96,23 @@ class Segmenter:
         mean, std = torch.tensor(self.encoder.preprocessing[:6], device=self.device).view(2, 3, 1, 1)
         return mean, std
 
+    def normalised(self, pixels: Tensor) -> Tensor:
+        """RGB in [0, 1] (..., 3, H, W) as the network takes it."""
+        mean, std = self._norm()
+        return (pixels - mean) / std
+
+    def proxy_features(self, images: Tensor) -> Tensor | None:
+        """The proxy's dense features (N, C, h, w) of normalised images (N, 3, H, W), None without a proxy: of its
+        levels joined at the stride nearest to a patch."""
+        if self.proxy is None:
+            return None
+        mean, std = self._norm()
+        found = self.proxy.encode(images * std + mean)
+        stride = min(found.strides, key=lambda s: abs(s - self.model.patch_size[0]))
+        return dense(found, stride)
+
     def _patches(self, windows: Tensor) -> Tensor:
-        features = None
-        if self.proxy is not None:
-            mean, std = self._norm()
-            found = self.proxy.encode(windows * std + mean)
-            stride = min(found.strides, key=lambda s: abs(s - self.model.patch_size[0]))
-            features = dense(found, stride)
-        return F.normalize(self.model(windows, features).float(), dim=1)
+        return F.normalize(self.model(windows, self.proxy_features(windows)).float(), dim=1)
 
     def text(self, names: Names, background: int | None = None) -> tuple[Tensor, list[int]]:
         """Unit embeddings (M, D) of all names, class after class, and how many each class has (C).

@@ -29,6 +29,10 @@ TEMPLATES: dict[str, tuple[Template, ...]] = {
 """Prompt sets by name. imagenet80: the 80 of Radford et al. 2021, used by every published row of the table."""
 
 
+WRITE_EVERY = 32
+"""Names after which the cache is written: hundreds of names take minutes on a CPU and a run may be stopped."""
+
+
 class TextTower(Protocol):
     """What embeds texts: an encoder with a text tower, such as `OpenClipEncoder`."""
 
@@ -71,12 +75,9 @@ class TextBank:
         if not all(clean):
             raise KcError(f"empty class names, by position: {[i for i, name in enumerate(clean) if not name]}")
         new = [name for name in dict.fromkeys(clean) if name not in self._rows]
-        try:
-            for name in new:
-                self._rows[name] = self._embed(name)
-        finally:
-            # Also when interrupted: hundreds of names take minutes on a CPU.
-            if new and self._file is not None:
+        for start in range(0, len(new), WRITE_EVERY):
+            self._rows |= {name: self._embed(name) for name in new[start : start + WRITE_EVERY]}
+            if self._file is not None:
                 _write(self._file, self._rows)
         return torch.stack([self._rows[name] for name in clean])
 
@@ -112,8 +113,6 @@ def _read(path: Path) -> dict[str, Tensor]:
 
 
 def _write(path: Path, rows: dict[str, Tensor]) -> None:
-    if not rows:
-        return
     # Another process may have added names meanwhile; equal names have equal rows.
     rows = {**_read(path), **rows}
     data = save({"rows": torch.stack(list(rows.values()))}, metadata={"names": json.dumps(list(rows))})

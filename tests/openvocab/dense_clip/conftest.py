@@ -1,5 +1,6 @@
 """A tiny open_clip vision transformer whose weights are a formula, so that numbers made elsewhere can be compared."""
 
+import dataclasses
 import json
 import math
 from collections.abc import Callable, Iterator
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from kc.encoders.load import load_encoder
 from kc.encoders.open_clip_model import OpenClipEncoder
+from kc.openvocab.dense_clip.protocol import PRESETS
 
 
 def wave(*shape: int, rate: float, shift: float = 0.0) -> Tensor:
@@ -104,3 +106,9 @@ def clip_encoder(tiny_clip: str) -> OpenClipEncoder:
     encoder = load_encoder(tiny_clip)
     assert isinstance(encoder, OpenClipEncoder)
     return encoder
+
+
+@pytest.fixture
+def small_protocol(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`whole-image` at 48 pixels: at its own 336 the tiny tower of patches of 8 would have 2,600 tokens."""
+    monkeypatch.setitem(PRESETS, "whole-image", dataclasses.replace(PRESETS["whole-image"], short_side=48))

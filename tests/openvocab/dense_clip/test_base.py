@@ -21,6 +21,7 @@ from kc.openvocab.dense_clip.rows import ROWS
 from kc.openvocab.load import check_base, check_base_name, load_base
 from kc.types import Segments
 
+pytestmark = pytest.mark.usefixtures("small_protocol")
 OPTIONS = DenseOptions(protocol="whole-image", templates="name", fuse_layers="1", cs_layers="1,2")
 
 
@@ -227,8 +228,11 @@ def test_classification(tiny_folder: SimpleNamespace, tmp_path: Path, tiny_clip:
         (["--base", "gclip:ViT-B-16-quickgelu@none.pt"], "no such file: none.pt"),
     ],
 )
-def test_mistakes_are_one_line(more: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run_main(["--benchmark", "digit-scenes", "--methods", "knn", "--limit-images", "20", *more]) == 2
+def test_mistakes_are_one_line(
+    more: list[str], message: str, tiny_index_png: SimpleNamespace, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    where = ["--benchmark", str(tiny_index_png.path), "--data-root", str(tiny_index_png.root), "--out", str(tmp_path)]
+    assert run_main([*where, "--tasks", "2", "--methods", "knn", *more]) == 2
     said = capsys.readouterr()
     assert message in said.err
     assert "Traceback" not in said.err

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import open_clip
 import pytest
 import torch
 import torch.nn.functional as F
@@ -201,6 +202,36 @@ def test_clip_is_open_clips_own_forward(make_visual: Make, make_images: Make) ->
     visual, images = make_visual(), make_images(2, 24, 24)
     _, tokens = visual(images)
     assert torch.equal(patches(DenseClip(visual, ROWS["clip"])(images)), tokens @ visual.proj)
+
+
+@pytest.mark.parametrize("scale", [None, 0.5], ids=["plain", "layer scale"])
+@torch.no_grad()
+def test_the_last_block_in_pieces_is_the_block(scale: float | None, make_visual: Make, make_images: Make) -> None:
+    """Row `clip` runs the block whole; taken apart, as every other row takes it, it is the same block."""
+    model = DenseClip(make_visual(ls_init_value=scale), ROWS["clip"])
+    x, grid, _ = model.before_last(make_images(2, 24, 24))
+    block = model.visual.transformer.resblocks[-1]
+    if scale is not None:
+        block.ls_1.gamma.mul_(3.0)
+    attended, out_grid = model._attended(block, x, grid, [], None)
+    found = model._finished(block, x, grid, attended, out_grid)
+    torch.testing.assert_close(found, block(x)[:, 1:])
+
+
+@pytest.mark.parametrize("name", ["ViT-B-16-quickgelu", "ViT-B-32", "ViT-L-14", "ViT-L-14-336", "ViT-H-14"])
+def test_towers_that_can_be_read(name: str) -> None:
+    """Built without memory for weights; suppression reads them, so the row does not suppress."""
+    with torch.device("meta"):
+        visual = open_clip.create_model(name, device="meta").visual
+    assert DenseClip(visual, ROWS["naclip"]).patch_size == (visual.patch_size[0],) * 2
+
+
+@pytest.mark.parametrize("name", ["ViT-B-16-SigLIP", "RN50", "convnext_base", "coca_ViT-B-32"])
+def test_towers_that_cannot_be_read(name: str) -> None:
+    with torch.device("meta"):
+        visual = open_clip.create_model(name, device="meta").visual
+    with pytest.raises(KcError, match="dense CLIP reads open_clip vision transformers such as ViT-B-16-quickgelu"):
+        DenseClip(visual, ROWS["clip"])
 
 
 @pytest.mark.parametrize("size", [(24, 24), (16, 40)], ids=["own grid", "resized grid"])

@@ -99,9 +99,10 @@ def test_batches_of_windows_do_not_matter(clip_encoder: OpenClipEncoder) -> None
     torch.testing.assert_close(one.cells(picture(60, 90)).values, many.cells(picture(60, 90)).values)
 
 
-def test_padding_is_the_mean_colour_and_is_cut(clip_encoder: OpenClipEncoder) -> None:
+@pytest.mark.parametrize("pad_to", [8, "patch"])
+def test_padding_is_the_mean_colour_and_is_cut(pad_to: int | str, clip_encoder: OpenClipEncoder) -> None:
     """An image of 30 x 30 padded to 32 equals one that has the mean colour there."""
-    protocol = dataclasses.replace(SLIDE, short_side=None, crop=None, stride=None, pad_to=8)
+    protocol = dataclasses.replace(SLIDE, short_side=None, crop=None, stride=None, pad_to=pad_to)
     segmenter, image = build(clip_encoder, protocol), picture(30, 30)
     cells = segmenter.cells(image)
     assert cells.values.shape[1:] == (4, 4)

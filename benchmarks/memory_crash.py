@@ -1,0 +1,387 @@
+"""SIGKILL at random moments while a memory is changed: nothing acknowledged is lost, nothing half done is seen.
+
+A child process works through a seeded list of changes (add, retire, erase, reweight, relabel, compact, drop history,
+leave-one-out table, index) and says when each begins and ends; it is killed at a random time or before a random file
+operation. A twin of plain dictionaries knows the memory after every change: what is found after the kill, at every
+version, key by key, must be the state after the last acknowledged change or after the one that was under way, and
+nothing else. A reader watches half of the children that are killed at a random time; it must see such states only.
+
+    python benchmarks/memory_crash.py --trials 200 --json crash.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import copy
+import itertools
+import json
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from kc.errors import EmptyMemoryError, KcError, RunError
+from kc.memory import prune
+from kc.memory.plan import SearchOptions
+from kc.memory.rows import Memory
+from kc.types import Float32Array, Rows
+
+DIM = 32
+Row = tuple[int, float, bytes]
+"""Class, weight and key of a row."""
+State = dict[int | None, dict[str, Row]]
+"""Visible rows by sample name, at the version of each task and now (None)."""
+
+
+# -- the changes, on a memory and on its twin --------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Change:
+    """One step of a history; `step` is its place in it, `target` the step whose rows it concerns."""
+
+    kind: str
+    step: int
+    target: int
+    n_rows: int
+    seed: int
+
+
+def keys_of(change: Change) -> Float32Array:
+    x = np.random.default_rng([change.seed, change.step]).normal(size=(change.n_rows, DIM)).astype(np.float32)
+    return (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float32)
+
+
+def names_of(change: Change) -> tuple[str, ...]:
+    return tuple(f"{change.step}-{i}" for i in range(change.n_rows))
+
+
+def add(memory: Memory, c: Change) -> None:
+    n = c.n_rows
+    rows = Rows(keys_of(c), np.full(n, c.step), names_of(c), np.zeros(n, np.int64), source=f"s{c.step}")
+    memory.add(rows, c.step)
+    memory.commit(c.step)
+
+
+def add_twin(state: State, c: Change) -> None:
+    state[None] |= {name: (c.step, 1.0, key.tobytes()) for name, key in zip(names_of(c), keys_of(c), strict=True)}
+    state[c.step] = dict(state[None])
+
+
+def forget_twin(rows: dict[str, Row], c: Change) -> None:
+    for name in [name for name in rows if name.startswith(f"{c.target}-")]:
+        del rows[name]
+
+
+def erase_twin(state: State, c: Change) -> None:
+    for rows in state.values():
+        forget_twin(rows, c)
+
+
+def change_twin(state: State, c: Change, class_id: int | None, weight: float | None) -> None:
+    for name, (old_class, old_weight, key) in state[None].items():
+        if name.startswith(f"{c.target}-"):
+            new = (old_class if class_id is None else class_id, old_weight if weight is None else weight, key)
+            state[None][name] = new
+
+
+def drop_history_twin(state: State, c: Change) -> None:
+    tasks = [t for t in state if t is not None]
+    for task in tasks:
+        del state[task]
+    if tasks:
+        state[max(tasks)] = dict(state[None])
+
+
+def index(memory: Memory, c: Change) -> None:
+    """Build and store an index, however small the memory is, and search by it."""
+    memory.configure(SearchOptions(index="ivf-sq8", exact_rows=0))
+    try:
+        with contextlib.suppress(EmptyMemoryError):
+            memory.search(keys_of(c)[:4], 3)
+    finally:
+        memory.configure(SearchOptions())
+
+
+def nothing(state: State, c: Change) -> None:
+    """The twin of what changes no row."""
+
+
+def ids_of(memory: Memory, c: Change) -> np.ndarray:
+    return memory.ids(source=f"s{c.target}")
+
+
+CHANGES: dict[str, tuple[Callable[[Memory, Change], object], Callable[[State, Change], None]]] = {
+    "add": (add, add_twin),
+    "retire": (lambda m, c: m.remove(source=f"s{c.target}"), lambda s, c: forget_twin(s[None], c)),
+    "erase": (lambda m, c: m.erase(source=f"s{c.target}"), erase_twin),
+    "reweight": (
+        lambda m, c: m.reweight(ids_of(m, c), 1 / (2 + c.step % 7)),
+        lambda s, c: change_twin(s, c, None, float(np.float32(1 / (2 + c.step % 7)))),
+    ),
+    "relabel": (
+        lambda m, c: m.relabel(ids_of(m, c), 1000 + c.step),
+        lambda s, c: change_twin(s, c, 1000 + c.step, None),
+    ),
+    "compact": (lambda m, c: m.compact(), nothing),
+    "drop history": (lambda m, c: m.compact(history=False), drop_history_twin),
+    "index": (index, nothing),
+    "leave one out": (lambda m, c: len(m) > 1 and prune.leave_one_out(m, 3, block_rows=64), nothing),
+}
+"""Name -> what it does to a memory, and to its twin."""
+
+
+def history(seed: int, n_rows: int, length: int) -> list[Change]:
+    """Every second change adds rows; the others take turns at random. Targets are earlier additions, gone or not."""
+    rng = np.random.default_rng(seed)
+    others = [kind for kind in CHANGES if kind != "add"]
+    changes = []
+    for step in range(length):
+        kind = "add" if step % 2 == 0 else str(rng.choice(others))
+        changes.append(Change(kind, step, int(2 * rng.integers(0, step // 2 + 1)), n_rows, seed))
+    return changes
+
+
+def states_of(changes: list[Change]) -> list[State]:
+    """The twin before the first change and after each."""
+    states: list[State] = [{None: {}}]
+    for change in changes:
+        state = copy.deepcopy(states[-1])
+        CHANGES[change.kind][1](state, change)
+        states.append(state)
+    return states
+
+
+def observed(memory: Memory) -> State:
+    """All that a memory shows, read from its files."""
+    state: State = {}
+    for at in (None, *(v.task for v in memory.versions())):
+        state[at] = {}
+        for table in memory.tables(at):
+            columns = (table.sample, table.class_id.tolist(), table.weight.tolist(), table.vectors)
+            for name, class_id, weight, key in zip(*columns, strict=True):
+                assert name not in state[at], f"{name} is visible twice"
+                state[at][name] = (class_id, weight, key.tobytes())
+    return state
+
+
+# -- a trial -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Tally:
+    """What was seen over all trials."""
+
+    kills: Counter[str] = field(default_factory=Counter)
+    """Changes that were under way when the child was killed."""
+    by_clock: int = 0
+    """Kills at a random time; the others came before a file operation."""
+    acknowledged: int = 0
+    finished_unheard: int = 0
+    """Changes that were whole on disk though the child had no time to say so."""
+    watched: int = 0
+    """States that a reader saw while a child worked."""
+    open_ms: list[float] = field(default_factory=list)
+    wrong: list[str] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
+    """How long the last change of each kind took."""
+
+
+def work(path: Path, changes: list[Change], pipe: int, fatal: tuple[int, int]) -> None:
+    """The child: says b for a change begun, d for one done. `fatal`: see `die_at`; from the change of that step on."""
+    with Memory.open(path, write=True) as memory:
+        for change in changes:
+            os.write(pipe, b"b")
+            if change.step == fatal[0]:
+                die_at(fatal[1])
+            CHANGES[change.kind][0](memory, change)
+            os.write(pipe, b"d")
+
+
+def die_at(n: int) -> None:
+    """Have this process killed before the n-th file operation from now: moments that a clock seldom hits."""
+    operations = itertools.count(1)
+
+    def hook(event: str, _: tuple[object, ...]) -> None:
+        if event in ("open", "os.rename", "os.remove", "os.mkdir", "os.rmdir") and next(operations) == n:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(hook)
+
+
+def start(path: Path, changes: list[Change], fatal: tuple[int, int]) -> tuple[int, int]:
+    """Fork a child that works; its id and the end of the pipe to read from."""
+    out, into = os.pipe()
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            os.close(out)
+            work(path, changes, into, fatal)
+            status = 0
+        except BaseException as error:
+            print(f"child: {error!r}", file=sys.stderr)
+        finally:
+            os._exit(status)
+    os.close(into)
+    return child, out
+
+
+def watch(path: Path, states: list[State], until: float, tally: Tally) -> None:
+    """Read as another process does, again and again: every state seen is one of the twin's."""
+    while time.perf_counter() < until:
+        try:
+            seen = observed(Memory.open(path))
+        except KcError as error:
+            # Files that an erase or a compaction removed between opening and reading: said, not shown half.
+            if not (isinstance(error, RunError) and "open it again" in str(error)):
+                tally.wrong.append(f"{path.name}: a reader beside the writer: {error}")
+            continue
+        tally.watched += 1
+        if seen not in states:
+            tally.wrong.append(f"{path.name}: a reader saw a state that never was")
+
+
+def life(path: Path, changes: list[Change], states: list[State], rng: np.random.Generator, tally: Tally) -> int:
+    """Let a child work, kill it, compare; returns how many changes are on disk now."""
+    begin = next(i for i, s in enumerate(states) if s == observed(Memory.open(path)))
+    if begin == len(changes):  # the life before came to its end
+        return begin
+    # One change is chosen. The child is killed by itself before one of its file operations, or by us when it has begun
+    # the change and had a part of the time that such a change takes.
+    chosen = int(rng.integers(begin, len(changes)))
+    by_clock, watched = bool(rng.integers(2)), bool(rng.integers(2))
+    child, pipe = start(path, changes[begin:], (-1 if by_clock else chosen, int(rng.integers(1, 40))))
+    heard = b""
+    clock = time.perf_counter()
+    while len(heard) < 2 * (chosen - begin) + 1:
+        word = os.read(pipe, 1)
+        if not word:
+            break
+        heard += word
+        if word == b"d":
+            tally.seconds[changes[begin + heard.count(b"d") - 1].kind] = time.perf_counter() - clock
+        clock = time.perf_counter()
+    moment = by_clock * float(rng.uniform(0, 1.2)) * tally.seconds.get(changes[chosen].kind, 0.01)
+    if watched:
+        watch(path, states[begin:], time.perf_counter() + moment, tally)
+    else:
+        time.sleep(moment)
+    while not by_clock and (word := os.read(pipe, 4096)):
+        heard += word
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(child, signal.SIGKILL)
+    while word := os.read(pipe, 4096):
+        heard += word
+    os.close(pipe)
+    _, status = os.waitpid(child, 0)
+    if os.WIFEXITED(status) and os.WEXITSTATUS(status):
+        tally.wrong.append(f"{path.name}: the child failed by itself")
+    done = begin + heard.count(b"d")
+    tally.acknowledged += done - begin
+    under_way = heard.count(b"b") > heard.count(b"d")
+    tally.by_clock += by_clock
+    tally.kills[changes[done].kind if under_way else "between two"] += 1
+
+    try:
+        clock = time.perf_counter()
+        memory = Memory.open(path)
+        tally.open_ms.append(1e3 * (time.perf_counter() - clock))
+        found = observed(memory)
+        memory.verify()
+    except KcError as error:
+        tally.wrong.append(
+            f"{path.name}: killed in change {done} ({changes[min(done, len(changes) - 1)].kind}): {error}"
+        )
+        return done
+    possible = states[done : done + 1 + under_way]
+    if found not in possible:
+        tally.wrong.append(
+            f"{path.name}: killed in change {done} ({changes[min(done, len(changes) - 1)].kind}), the memory shows "
+            f"neither what was acknowledged nor what was under way"
+        )
+        return done
+    tally.finished_unheard += found != possible[0]
+    with Memory.open(path, write=True) as writer:
+        if writer.verify()["orphans"]:
+            tally.wrong.append(f"{path.name}: a writer left orphans")
+    return done + int(found != possible[0])
+
+
+def check_erased(path: Path, changes: list[Change], tally: Tally) -> None:
+    """Keys of every erased row are in no file."""
+    data = [p.read_bytes() for p in path.rglob("*") if p.is_file()]
+    by_step = {c.step: c for c in changes}
+    for change in changes:
+        if change.kind == "erase" and change.target < change.step:
+            for key in keys_of(by_step[change.target]):
+                if any(key.tobytes() in content for content in data):
+                    tally.wrong.append(f"{path.name}: bytes of an erased row are in a file")
+                    return
+
+
+def trial(path: Path, seed: int, quick: bool, tally: Tally) -> None:
+    """One memory; two lives, the second one starting from what the first left."""
+    changes = history(seed, n_rows=40 if quick else 200, length=12 if quick else 20)
+    states = states_of(changes)
+    rng = np.random.default_rng([seed, 1])
+    Memory.create(path, dim=DIM, fingerprint="crash").close()
+    for _ in range(2):
+        done = life(path, changes, states, rng, tally)
+        if tally.wrong:
+            return
+    check_erased(path, changes[:done], tally)
+
+
+def main() -> int:
+    """Run the trials; the exit status is 1 if anything was lost, torn or left behind."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--trials", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--quick", action="store_true", help="smaller memories and shorter histories")
+    parser.add_argument("--folder", type=Path, help="make the memories there (default: the folder for temporary files)")
+    parser.add_argument("--json", type=Path, help="write the result there")
+    args = parser.parse_args()
+    tally = Tally()
+    clock = time.perf_counter()
+    folder = Path(tempfile.mkdtemp(prefix="kc-crash-", dir=args.folder))
+    try:
+        for i in range(args.trials):
+            trial(folder / f"trial-{args.seed + i}", args.seed + i, args.quick, tally)
+            if tally.wrong:
+                break
+            shutil.rmtree(folder / f"trial-{args.seed + i}")
+    finally:
+        if not tally.wrong:  # else it is evidence
+            shutil.rmtree(folder)
+    result = {
+        "trials": i + 1,
+        "kills": dict(sorted(tally.kills.items())),
+        "kills_by_clock": tally.by_clock,
+        "acknowledged": tally.acknowledged,
+        "whole_but_unheard": tally.finished_unheard,
+        "states_seen_by_readers": tally.watched,
+        "open_ms_median": round(float(np.median(tally.open_ms or [np.nan])), 3),
+        "open_ms_max": round(max(tally.open_ms, default=np.nan), 3),
+        "wrong": tally.wrong,
+        "seconds": round(time.perf_counter() - clock, 1),
+    }
+    print(json.dumps(result, indent=2))
+    if args.json:
+        args.json.write_text(json.dumps(result, indent=2) + "\n")
+    if tally.wrong:
+        print(f"the memory is left in {folder}", file=sys.stderr)
+    return int(bool(tally.wrong))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,335 @@
+"""`kc dense`: rows of the dense CLIP table on benchmarks, ablations, similarity of values, a look into one image."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from kc import __version__
+from kc.data.cache import cache_dir
+from kc.data.manifest import Manifest, load_manifest
+from kc.data.readers.base import Reader, read_image
+from kc.data.readers.open import open_reader
+from kc.dense_config import DenseConfig
+from kc.encoders.load import load_encoder
+from kc.encoders.open_clip_model import OpenClipEncoder
+from kc.errors import KcError, unknown_name
+from kc.metrics.confusion import ConfusionMatrix
+from kc.openvocab.base import names_of
+from kc.openvocab.dense_clip.base import DenseBase, build
+from kc.openvocab.dense_clip.figures import (
+    global_tokens,
+    mean_similarity,
+    norm_profile,
+    save_attention,
+    similarity_lines,
+)
+from kc.openvocab.dense_clip.layers import calibration_images, find
+from kc.openvocab.dense_clip.model import DenseClip
+from kc.openvocab.dense_clip.options import DenseOptions
+from kc.openvocab.dense_clip.published import PUBLISHED, table_name, verdict
+from kc.openvocab.dense_clip.rows import ROWS
+from kc.openvocab.dense_clip.segmenter import Segmenter
+from kc.openvocab.dense_clip.study import Similarity, patch_labels, trace, value_similarity
+from kc.openvocab.dense_clip.tower import embed
+from kc.openvocab.dense_clip.windows import resized
+from kc.report.records import write_atomic
+from kc.types import VOID, Int64Array, Sample, SplitName
+
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+FUSION = ("fuse_layers", "fuse_weights", "head_mode")
+"""Options of row gclip alone."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One row on one benchmark. `miou` and `pixel_accuracy` in percent, NaN where it could not be measured (`error`);
+    `published` NaN where no figure is known."""
+
+    row: str
+    label: str
+    benchmark: str
+    miou: float
+    pixel_accuracy: float
+    published: float
+    verdict: str
+    images: int
+    seconds: float
+    key: str
+    error: str = ""
+
+
+def run_dense(config: DenseConfig, console: Console | None = None) -> int:
+    """Do what `config` asks for. Returns the exit status: 1 where `check_published` has a figure that is not met.
+
+    Raises KcError for what a user can act on.
+    """
+    console = console or Console()
+    tasks = {"evaluate": _evaluate, "ablate": _ablate, "similarity": _similarity, "look": _look}
+    if config.task not in tasks:
+        raise unknown_name("task", config.task, tasks)
+    if config.precision not in PRECISIONS:
+        raise unknown_name("precision", config.precision, PRECISIONS)
+    return tasks[config.task](config, console)
+
+
+# -- parts ------------------------------------------------------------------------------------------------------------
+
+
+def _clip(config: DenseConfig) -> OpenClipEncoder:
+    clip = load_encoder(config.model)
+    if not isinstance(clip, OpenClipEncoder):
+        raise KcError(f"--model {config.model}: expected a CLIP, open_clip:MODEL@FILE")
+    # Only the image tower: text embeddings are cached, so they must not depend on the precision.
+    clip.network.visual.to(PRECISIONS[config.precision])
+    return clip.to(config.device)
+
+
+def _base(config: DenseConfig, clip: OpenClipEncoder, row: str, benchmark: str | None) -> DenseBase:
+    of_row = ["protocol", "templates", "pamr_steps", "cs_layers", *(FUSION if row == "gclip" else ())]
+    options = DenseOptions(
+        benchmark=benchmark,
+        cache=cache_dir() / "derived" / "text",
+        **{name: getattr(config, name) for name in of_row},
+    )
+    proxy = None
+    if row in ROWS and ROWS[row].attention == "proxy":
+        if config.proxy is None:
+            raise KcError("row 'proxyclip' reads a second encoder: --proxy timm:vit_base_patch8_224.dino, for example")
+        proxy = load_encoder(config.proxy).to(config.device)
+    return build(row, clip, options, proxy)
+
+
+def _reader(config: DenseConfig, name: str) -> tuple[Manifest, Reader]:
+    manifest = load_manifest(name)
+    if manifest.task_kind == "classification":
+        raise KcError(f"{manifest.name} has labels of whole images; dense CLIP is measured on pixels")
+    split: SplitName = config.split  # type: ignore[assignment]  # open_reader names the splits there are
+    return manifest, open_reader(manifest, split, config.data_root, config.limit_images)
+
+
+def _samples(reader: Reader, text: str, console: Console) -> Iterator[Sample]:
+    hidden = not console.is_terminal
+    for index in track(range(len(reader)), text, console=console, transient=True, disable=hidden):
+        yield reader.read(index)
+
+
+def measure(segmenter: Segmenter, manifest: Manifest, samples: Iterator[Sample]) -> tuple[ConfusionMatrix, int]:
+    """Confusion matrix over all classes of `manifest`, and how many images it is of."""
+    classes = list(manifest.info)
+    ids: Int64Array = np.array([c.id for c in classes], dtype=np.int64)
+    background = next((i for i, c in enumerate(classes) if c.background), None)
+    matrix, n = ConfusionMatrix(ids.tolist()), 0
+    for sample in samples:
+        assert sample.semantic is not None
+        matrix.update(sample.semantic, ids[segmenter.segment(sample.image, names_of(classes), background)])
+        n += 1
+    return matrix, n
+
+
+# -- tasks ------------------------------------------------------------------------------------------------------------
+
+
+def _one(config: DenseConfig, clip: OpenClipEncoder, row: str, name: str, console: Console, label: str) -> Measured:
+    manifest, reader = _reader(config, name)
+    base = _base(config, clip, row, manifest.name)
+    console.print(f"{label} on {manifest.name}: {base.key}", highlight=False, soft_wrap=True)
+    start = time.perf_counter()
+    matrix, n = measure(base.segmenter, manifest, _samples(reader, f"{label} on {manifest.name}", console))
+    seconds = time.perf_counter() - start
+    miou, accuracy = 100 * matrix.compute()["miou"], 100 * matrix.compute()["pixel_accuracy"]
+    figure = PUBLISHED.get(row, {}).get(table_name(manifest.name) or "", math.nan)
+    # A figure is that of the row as published: a changed row is not held to it.
+    judged = verdict(row, manifest.name, miou) if label == row else "no figure"
+    return Measured(row, label, manifest.name, miou, accuracy, figure, judged, n, seconds, base.key)
+
+
+def _evaluate(config: DenseConfig, console: Console) -> int:
+    rows = list(ROWS) if config.rows == "all" else config.listed("rows")
+    for row in rows:
+        if row not in ROWS:
+            raise unknown_name("row", row, ROWS)
+    given = [name for name in FUSION if getattr(config, name) is not None]
+    if given and "gclip" not in rows:
+        raise KcError(
+            f"{', '.join('--' + name.replace('_', '-') for name in given)}: for row gclip, which is not asked"
+        )
+    clip = _clip(config)
+    many = len(rows) * len(config.listed("benchmarks")) > 1
+    found = []
+    for name in config.listed("benchmarks"):
+        for row in rows:
+            try:
+                found.append(_one(config, clip, row, name, console, row))
+            except KcError as error:
+                # One missing data set must not cost the rest of the table; it is shown and counts as not met.
+                if not many:
+                    raise
+                nan = math.nan
+                figure = PUBLISHED[row].get(table_name(name) or "", nan)
+                found.append(Measured(row, row, Path(name).stem, nan, nan, figure, "not run", 0, nan, "", str(error)))
+            _store(config, found)
+    _show(found, console)
+    for m in found:
+        if m.error:
+            console.print(f"not run: {m.label} on {m.benchmark}: {m.error}", highlight=False, soft_wrap=True)
+    missed = [m for m in found if m.verdict in ("miss", "not run")]
+    if config.check_published:
+        judged = [m for m in found if m.verdict != "no figure"]
+        console.print(f"published figures met: {len(judged) - len(missed)} of {len(judged)}")
+    return 1 if missed and config.check_published else 0
+
+
+def variants(fuse: Sequence[int], suppress: Sequence[int]) -> dict[str, dict[str, str]]:
+    """Label -> changed options of the ablation: AMF and CS each alone and together, then which blocks, which fusion."""
+    text = ",".join(map(str, suppress)) or "none"
+    fused = ",".join(map(str, fuse)) or "none"
+    n = len(fuse)
+    halves = ",".join([f"{0.5 / n}"] * n + ["0.5"]) if n else "1.0"
+    found: dict[str, dict[str, str]] = {
+        "neither": {"fuse_layers": "none", "cs_layers": "none"},
+        "AMF": {"fuse_layers": fused, "cs_layers": "none"},
+        "CS": {"fuse_layers": "none", "cs_layers": text},
+        "AMF + CS": {"fuse_layers": fused, "cs_layers": text},
+        "AMF + CS, heads averaged": {"fuse_layers": fused, "cs_layers": text, "head_mode": "averaged"},
+        "AMF + CS, half from the last block": {"fuse_layers": fused, "cs_layers": text, "fuse_weights": halves},
+    }
+    found |= {f"AMF of block {i} + CS": {"fuse_layers": str(i), "cs_layers": text} for i in fuse if n > 1}
+    found |= {f"AMF + CS of block {i}": {"fuse_layers": fused, "cs_layers": str(i)} for i in suppress}
+    return found
+
+
+def _ablate(config: DenseConfig, console: Console) -> int:
+    clip, found = _clip(config), []
+    chosen = _base(config, clip, "gclip", None).segmenter.model.row
+    assert chosen.fuse_layers is not None
+    assert chosen.cs_layers is not None
+    for name in config.listed("benchmarks"):
+        for label, changes in variants(chosen.fuse_layers, chosen.cs_layers).items():
+            changed = dataclasses.replace(config, **{"fuse_weights": None, **changes})  # type: ignore[arg-type]
+            found.append(_one(changed, clip, "gclip", name, console, label))
+            _store(config, found)
+    _show(found, console)
+    return 0
+
+
+def _similarity(config: DenseConfig, console: Console) -> int:
+    """Of each block of the plain tower and of the one with suppressed channels, whole images at the protocol's size."""
+    clip = _clip(config)
+    with_cs = _base(config, clip, "gclip", None).segmenter
+    models = {"clip": DenseClip(clip.network.visual, ROWS["clip"]), "with CS": with_cs.model}
+    for name in config.listed("benchmarks"):
+        manifest, reader = _reader(config, name)
+        each: dict[str, list[list[Similarity]]] = {label: [] for label in models}
+        for sample in _samples(reader, f"values on {manifest.name}", console):
+            pixels = resized(sample.image, with_cs.protocol.short_side, with_cs.protocol.max_long).to(config.device)
+            images = with_cs.normalised(pixels)[None]
+            for label, model in models.items():
+                _, grid = embed(model.visual, images)
+                labels = patch_labels(_masks(sample), grid)
+                each[label].append([value_similarity(b.values[0, 1:], labels) for b in trace(model, images)])
+        means = {label: mean_similarity(values) for label, values in each.items()}
+        stem = config.out / f"similarity-{manifest.name}"
+        similarity_lines(means, stem.with_suffix(".png"))
+        table = Table("block", *(f"{label}: {kind}" for label in means for kind in ("in-in", "in-out")))
+        for i in range(len(means["clip"])):
+            values = [v for label in means for v in (means[label][i].inside, means[label][i].across)]
+            table.add_row(str(i), *(f"{v:.3f}" for v in values))
+        console.print(f"{manifest.name}, {len(each['clip'])} images, {with_cs.model.row.key}", soft_wrap=True)
+        console.print(table)
+        content = {label: [dataclasses.asdict(s) for s in values] for label, values in means.items()}
+        header = _header(config) | {"benchmark": manifest.name, "images": len(each["clip"])}
+        _write(stem.with_suffix(".json"), header | {"blocks": content})
+    return 0
+
+
+def _masks(sample: Sample) -> Int64Array:
+    """A number for each true mask of an image, (H, W), VOID where there is none."""
+    if sample.panoptic is None:
+        assert sample.semantic is not None
+        return sample.semantic
+    pairs = sample.panoptic.reshape(-1, 2)
+    numbers = np.unique(pairs, axis=0, return_inverse=True)[1].reshape(sample.panoptic.shape[:2]).astype(np.int64)
+    numbers[numbers >= VOID] += 1
+    return np.where(sample.panoptic[..., 0] == VOID, VOID, numbers)
+
+
+def _look(config: DenseConfig, console: Console) -> int:
+    """Figures of one image, and its attention as tensors where wanted."""
+    if config.image is None:
+        raise KcError("task look needs an image: --image FILE")
+    row, *others = config.listed("rows")
+    if others:
+        raise KcError(f"task look takes one row, got {config.rows}")
+    clip = _clip(config)
+    base = _base(config, clip, row, None)
+    segmenter = base.segmenter
+    console.print(base.key, highlight=False, soft_wrap=True)
+    path = config.image.expanduser().absolute()
+    picture = read_image(path.parent, path.name)
+    pixels = resized(picture, segmenter.protocol.short_side, segmenter.protocol.max_long).to(config.device)
+    images = segmenter.normalised(pixels)[None]
+    made = [config.out / f"global-tokens-{path.stem}.png", config.out / f"norms-{clip.architecture}.png"]
+    global_tokens(segmenter.model, images, picture, made[0])
+    found = find(clip.network.visual, calibration_images(clip.size, clip.preprocessing).to(config.device))
+    table = Table("block", "entropy of attention columns", "z of the strongest channel")
+    for layer, (entropy, z) in enumerate(zip(found.entropy, found.z, strict=True)):
+        table.add_row(str(layer), f"{entropy:.4f}", f"{z:.1f}")
+    console.print(table)
+    console.print(f"found by themselves: fuse {found.fuse_layers}, suppress {found.cs_layers}", highlight=False)
+    norm_profile(segmenter.model, made[1])
+    if config.save_attention is not None:
+        save_attention(segmenter.model, images, config.save_attention, segmenter.proxy_features(images))
+        made.append(config.save_attention)
+    for file in made:
+        console.print(f"written: {file}", soft_wrap=True)
+    return 0
+
+
+# -- results ----------------------------------------------------------------------------------------------------------
+
+
+def _show(found: Sequence[Measured], console: Console) -> None:
+    table = Table()
+    for title in ("row", "benchmark", "mIoU", "published", "verdict", "images", "s/image"):
+        table.add_column(title, no_wrap=title != "row")
+    for m in found:
+        pace = m.seconds / m.images if m.images else math.nan
+        numbers = ["–" if math.isnan(v) else f"{v:.1f}" for v in (m.miou, m.published, pace)]
+        table.add_row(m.label, m.benchmark, numbers[0], numbers[1], m.verdict, str(m.images), numbers[2])
+    console.print(table)
+
+
+def _header(config: DenseConfig) -> dict[str, Any]:
+    settings = {k: None if v is None else str(v) for k, v in dataclasses.asdict(config).items()}
+    return {"version": __version__, "torch": torch.__version__, "config": settings}
+
+
+def _store(config: DenseConfig, found: Sequence[Measured]) -> None:
+    _write(config.out / f"{config.task}.json", _header(config) | {"rows": [dataclasses.asdict(m) for m in found]})
+
+
+def _write(path: Path, content: dict[str, Any]) -> None:
+    write_atomic(path, json.dumps(_plain(content), indent=1, allow_nan=False).encode())
+
+
+def _plain(value: Any) -> Any:
+    """NaN is null in JSON."""
+    if isinstance(value, dict):
+        return {k: _plain(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_plain(v) for v in value]
+    return None if isinstance(value, float) and math.isnan(value) else value

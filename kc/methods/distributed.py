@@ -1,0 +1,45 @@
+"""Several processes that train together: what is my part, and what did the others see?"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, distributed
+
+from kc.memory.distributed import process_rank as process_rank
+from kc.methods.base import Batch
+
+
+def world() -> int:
+    """Number of processes that train together now."""
+    return distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
+
+
+def weight_of(count: Tensor) -> float:
+    """Factor by which a mean over `count` things is multiplied, so that the mean over processes is one over all."""
+    n = world()
+    if n == 1 or not torch.is_grad_enabled():
+        return 1.0
+    total = count.clone()
+    distributed.all_reduce(total)
+    return float(count) * n / max(1, int(total))
+
+
+def share(items: list[Any]) -> list[Any]:
+    """This process's part of a list that every process drew alike: the items of its positions in the whole batch."""
+    return items[process_rank() :: world()] if world() > 1 else items
+
+
+def whole(batch: Batch) -> Batch:
+    """The batch that one process would have seen: the rows of all processes, in turn; the batch itself if alone."""
+    n = world()
+    if n == 1:
+        return batch
+    parts: list[Any] = [None] * n
+    distributed.all_gather_object(parts, {k: v.cpu() if isinstance(v, Tensor) else v for k, v in batch.items()})
+    found: dict[str, Any] = {}
+    for key, own in batch.items():
+        rows = [row for turn in zip(*(list(part[key]) for part in parts), strict=True) for row in turn]
+        found[key] = torch.stack(rows).to(own.device) if isinstance(own, Tensor) else rows
+    return found

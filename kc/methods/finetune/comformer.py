@@ -1,0 +1,41 @@
+"""`comformer` (Cermelli et al. 2023, arXiv 2211.13999): pseudo-masks and distillation of queries."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from kc.methods.base import Batch
+from kc.methods.finetune.mask2former import Mask2Former
+from kc.methods.finetune.mask_inference import at_size
+from kc.methods.finetune.mask_network import Queries
+from kc.methods.finetune.query_distillation import pseudo_masks, query_distillation
+
+
+class CoMFormer(Mask2Former):
+    """Mask2Former's loss on labelled masks and those of the old model, + 10 x distillation of the last stage's classes.
+
+    The authors change the base network too (a softmax over masks, focal loss); here it is Mask2Former as it is.
+    """
+
+    name = "comformer"
+    keeps_previous = True
+
+    def loss_on(self, batch: Batch) -> Tensor:
+        """The base loss in the first task, then the whole."""
+        if self.previous is None:
+            return super().loss_on(batch)
+        assert self.criterion is not None
+        features = self.features(batch)
+        queries: Queries = self.decoder(features)
+        classes = [self.classifier(state) for state in queries.states]
+        with torch.no_grad():
+            old: Queries = self.previous.decoder(features)
+            old_classes: Tensor = self.previous.classifier(old.states[-1])
+        sets = self.mask_sets(batch)
+        for row, (masks, columns) in enumerate(sets):
+            full = at_size(old.masks[-1][row], (masks.shape[1], masks.shape[2]))
+            more, theirs = pseudo_masks(old_classes[row], full, masks.bool().any(0))
+            sets[row] = (torch.cat([masks, more]), torch.cat([columns, theirs]))
+        kd = query_distillation(classes[-1], old_classes)
+        return self.criterion(classes, queries, sets) + self.context.config.comformer_kd * kd

@@ -1,0 +1,124 @@
+"""`mask2former`: sequential fine-tuning of a mask classifier (Cheng et al. 2022, arXiv 2112.01527)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kc.errors import KcError
+from kc.methods.base import Batch, Context, as_map
+from kc.methods.finetune.heads import GrowingClassifier
+from kc.methods.finetune.mask_inference import at_size, panoptic_map, semantic_scores
+from kc.methods.finetune.mask_network import MaskNetwork, Queries, load_mask_network
+from kc.methods.finetune.mask_targets import MaskLoss, MaskSet, mask_sets
+from kc.methods.finetune.module import FinetuneModule, n_bytes
+from kc.methods.finetune.replay import Replay
+from kc.types import VOID, Features, Prediction, Task
+
+
+class Mask2Former(FinetuneModule):
+    """A network of its own (`--mask-model`) in place of encoder and decoder; its classifier grows task by task.
+
+    Column 0 is "no object". Hidden and void pixels belong to no mask. `--train head` freezes the backbone.
+    """
+
+    name = "mask2former"
+
+    def __init__(self, context: Context) -> None:
+        if context.kind == "classification":
+            raise KcError(f"method {self.name!r} labels pixels; this benchmark is classification")
+        super().__init__(context)
+        network = load_mask_network(context.config.mask_model)
+        network.backbone.requires_grad_(context.config.train == "full")
+        self.decoder = network
+        self.classifier = GrowingClassifier(network.width)
+        self.classifier.grow([VOID])
+        self.criterion: MaskLoss | None = None
+
+    @property
+    def trains_all(self) -> bool:
+        """The shared encoder is not read at all."""
+        return False
+
+    def start_task(self, task: Task) -> None:
+        """Grow the classifier, and the loss with it."""
+        super().start_task(task)
+        self.criterion = MaskLoss(self.mask_network.model.config, len(self.classifier.class_ids) - 1)
+
+    @property
+    def mask_network(self) -> MaskNetwork:
+        """The network."""
+        assert isinstance(self.decoder, MaskNetwork)
+        return self.decoder
+
+    def on_train_start(self) -> None:
+        """A frozen backbone also stays in evaluation mode."""
+        super().on_train_start()
+        if self.context.config.train != "full":
+            self.mask_network.backbone.eval()
+
+    def features(self, batch: Batch) -> Features:
+        """The images themselves: the network has its own backbone."""
+        return Features(batch["image"])
+
+    def mask_sets(self, batch: Batch) -> list[MaskSet]:
+        """The masks to be learned of each image, under the columns of the head."""
+        columns = {c: i for i, c in enumerate(self.classifier.class_ids) if i > 0}
+        return mask_sets(batch, columns)
+
+    def loss_on(self, batch: Batch) -> Tensor:
+        """Mask2Former's loss on the batch."""
+        assert self.criterion is not None
+        queries: Queries = self.decoder(self.features(batch))
+        classes = [self.classifier(state) for state in queries.states]
+        return self.criterion(classes, queries, self.mask_sets(batch))
+
+    @torch.no_grad()
+    def predict(self, batch: Batch, vocabulary: Sequence[int]) -> Prediction:
+        """Semantic maps, and in panoptic benchmarks panoptic ones, over `vocabulary`; its classes must be learned."""
+        vocab = tuple(vocabulary)
+        queries: Queries = self.decoder(self.features(batch))
+        columns = [0, *self.classifier.columns(vocab)]
+        classes = self.classifier(queries.states[-1])[..., columns]
+        ids = torch.tensor(vocab, device=classes.device)
+        semantic, panoptic = [], []
+        for z, masks, size in zip(classes, queries.masks[-1], batch["original_size"], strict=True):
+            full = at_size(masks, size)
+            semantic.append(as_map(ids[semantic_scores(z, full).argmax(0)]))
+            if self.context.kind == "panoptic":
+                panoptic.append(panoptic_map(z, full, vocab, self.context.thing_ids))
+        return Prediction(vocab, semantic=semantic, panoptic=panoptic)
+
+    def parameter_groups(self, rate: float) -> list[dict[str, Any]]:
+        """The backbone, where it learns, at a share of the rate."""
+        backbone = set(self.mask_network.backbone.parameters())
+        learns: list[nn.Parameter] = list(self.trained().values())
+        return [
+            {"params": [p for p in learns if p not in backbone], "lr": rate},
+            {"params": [p for p in learns if p in backbone], "lr": rate * self.encoder_share},
+        ]
+
+    def stored_bytes(self) -> int:
+        """Bytes of the whole network: nothing of it is shared with other methods."""
+        return n_bytes(self.parameters())
+
+
+class Mask2FormerJoint(Mask2Former):
+    """All tasks seen so far, with all their labels: the upper bound of `mask2former`."""
+
+    name = "mask2former-joint"
+    train_scope = "seen"
+
+
+class Mask2FormerReplay(Replay, Mask2Former):
+    """`mask2former` with exemplars of old tasks as half of every batch; exemplars keep semantic maps."""
+
+    name = "mask2former-replay"
+
+    def __init__(self, context: Context) -> None:
+        if context.kind == "panoptic":
+            raise KcError(f"method {self.name!r} keeps semantic maps; this benchmark is panoptic")
+        super().__init__(context)

@@ -1,0 +1,70 @@
+"""From queries to maps, by the rules of Mask2Former (Cheng et al. 2022, arXiv 2112.01527, section 3.3 and its code)."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from kc.types import VOID, Int32Array
+
+SCORE, OVERLAP = 0.8, 0.8
+
+
+def at_size(masks: Tensor, size: tuple[int, int]) -> Tensor:
+    """Mask logits (Q, h, w) at `size`, bilinear."""
+    return F.interpolate(masks[None], size=size, mode="bilinear", align_corners=False)[0]
+
+
+def semantic_scores(classes: Tensor, masks: Tensor) -> Tensor:
+    """(C, H, W): sum over queries of softmax(class) without "no object", times sigmoid(mask).
+
+    Args:
+        classes: (Q, 1 + C) logits, column 0 "no object".
+        masks: (Q, H, W) logits.
+    """
+    return torch.einsum("qc,qhw->chw", classes.softmax(-1)[:, 1:], masks.sigmoid())
+
+
+def panoptic_map(
+    classes: Tensor,
+    masks: Tensor,
+    class_ids: Sequence[int],
+    thing_ids: Collection[int],
+    score: float = SCORE,
+    overlap: float = OVERLAP,
+) -> Int32Array:
+    """A panoptic map (H, W, 2) int32: each pixel to the sure query with the highest score x mask.
+
+    A query counts where its best column is a class with probability above `score`. Its segment is where it wins and
+    its mask is at least 1/2; it is dropped where it wins less than `overlap` of its mask. Stuff of one class is one
+    segment.
+
+    Args:
+        classes: (Q, 1 + C) logits, column 0 "no object".
+        masks: (Q, H, W) logits.
+        class_ids: class of each column after the first.
+        thing_ids: classes whose segments stay apart.
+    """
+    best, column = classes.softmax(-1).max(-1)
+    keep = (column > 0) & (best > score)
+    out = np.zeros((*masks.shape[1:], 2), dtype=np.int32)
+    out[..., 0] = VOID
+    if not bool(keep.any()):
+        return out
+    inside = masks[keep].sigmoid()
+    winner = (best[keep][:, None, None] * inside).argmax(0)
+    instance = 0
+    for k, c in enumerate(column[keep].tolist()):
+        own = inside[k] >= 0.5
+        won = winner == k
+        segment = (won & own).cpu().numpy()
+        if not segment.any() or int(won.sum()) / int(own.sum()) < overlap:
+            continue
+        class_id = class_ids[c - 1]
+        instance += class_id in thing_ids
+        out[segment] = (class_id, instance if class_id in thing_ids else 0)
+    return out

@@ -1,0 +1,97 @@
+"""Mask2Former (Cheng et al. 2022, arXiv 2112.01527) from `transformers`, without its classifier."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from kc.errors import MissingExtraError
+from kc.types import Features
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class Queries:
+    """What the decoder says of N images after each of its L stages; Q queries, each one a mask.
+
+    `states`: L tensors (N, Q, D), what a classifier reads. `masks`: L tensors (N, Q, h, w), logits at stride 4.
+    """
+
+    states: tuple[Tensor, ...]
+    masks: tuple[Tensor, ...]
+
+
+class MaskNetwork(nn.Module):
+    """Backbone, pixel decoder and transformer decoder of a Mask2Former; the classes are someone else's."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+        self.width = int(model.config.hidden_dim)
+
+    @property
+    def backbone(self) -> nn.Module:
+        """The part that is frozen, or learns slower."""
+        part: nn.Module = self.model.pixel_level_module.encoder
+        return part
+
+    def forward(self, features: Features) -> Queries:
+        """Queries of the images that stand in `features.pooled`: (N, 3, H, W) float RGB in [0, 1]."""
+        images = features.pooled
+        mean, std = images.new_tensor([MEAN, STD]).view(2, 1, 3, 1, 1)
+        out = self.model(pixel_values=(images - mean) / std, output_hidden_states=True, return_dict=True)
+        states = tuple(s.transpose(0, 1) for s in out.transformer_decoder_intermediate_states)
+        return Queries(states, tuple(out.masks_queries_logits))
+
+
+def tiny_config() -> Any:
+    """A Mask2Former of 0.5 million weights that has learned nothing, for tests and first looks on a CPU."""
+    from transformers import Mask2FormerConfig, SwinConfig
+
+    swin: dict[str, Any] = {
+        "embed_dim": 16,
+        "depths": [1, 1, 1, 1],
+        "num_heads": [1, 2, 4, 4],
+        "window_size": 4,
+        "out_features": ["stage1", "stage2", "stage3", "stage4"],
+    }
+    return Mask2FormerConfig(
+        backbone_config=SwinConfig(**swin),
+        feature_size=64,
+        mask_feature_size=64,
+        hidden_dim=64,
+        encoder_feedforward_dim=64,
+        dim_feedforward=64,
+        encoder_layers=1,
+        decoder_layers=3,
+        num_attention_heads=4,
+        num_queries=20,
+        train_num_points=1024,
+    )
+
+
+def load_mask_network(name: str) -> MaskNetwork:
+    """`tiny` (random weights), or a published Mask2Former: a folder that `transformers` saved, or a name on the hub.
+
+    The classifier of a published one is left out. Raises MissingExtraError where transformers is not installed or the
+    weights cannot be had or do not fill the network; it is never left with random ones.
+    """
+    try:
+        from transformers import Mask2FormerModel as Model
+    except ImportError as error:
+        raise MissingExtraError("mask2former needs transformers: pip install 'kc-continual[masks]'") from error
+    if name == "tiny":
+        return MaskNetwork(Model(tiny_config()))
+    loader: Any = Model
+    try:
+        model, info = loader.from_pretrained(name, output_loading_info=True)
+        if info["missing_keys"]:
+            raise ValueError(f"the keys do not fit; missing {sorted(info['missing_keys'])}")
+    except Exception as error:  # a hub can fail in many ways: network, cache, file format
+        raise MissingExtraError(
+            f"cannot have the Mask2Former {name!r} ({error}). Give a folder that save_pretrained wrote"
+        ) from error
+    return MaskNetwork(model)

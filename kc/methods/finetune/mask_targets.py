@@ -1,0 +1,87 @@
+"""Label maps as sets of masks, and the loss of Mask2Former on them."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kc.methods.base import Batch
+from kc.methods.finetune.mask_network import Queries
+
+MaskSet = tuple[Tensor, Tensor]
+"""Masks (n, H, W) float in {0, 1} and their columns (n,) int64 of one image."""
+
+
+def mask_sets(batch: Batch, columns: Mapping[int, int]) -> list[MaskSet]:
+    """The segments of each image whose class has a column.
+
+    Args:
+        batch: "panoptic" (N, H, W, 2) and "crowd", else "semantic" (N, H, W).
+        columns: class id -> column.
+
+    Returns:
+        One mask a segment (panoptic; crowds left out) or a class (semantic).
+    """
+    sets: list[MaskSet] = []
+    panoptic = "panoptic" in batch
+    for row, labels in enumerate(batch["panoptic" if panoptic else "semantic"]):
+        flat = labels.reshape(-1, 2) if panoptic else labels.reshape(-1, 1)
+        crowd = batch["crowd"][row] if panoptic else frozenset()
+        kept = [
+            values
+            for values in torch.unique(flat, dim=0)
+            if int(values[0]) in columns and not (panoptic and int(values[1]) in crowd)
+        ]
+        size = labels.shape[:2]
+        masks = [(flat == values).all(1).reshape(size).float() for values in kept]
+        found = torch.tensor([columns[int(v[0])] for v in kept], dtype=torch.int64, device=labels.device)
+        sets.append((torch.stack(masks) if masks else torch.zeros(0, *size, device=labels.device), found))
+    return sets
+
+
+class MaskLoss:
+    """transformers' Mask2FormerLoss for a number of classes that grows: Hungarian matching, then cross entropy of
+    classes, binary cross entropy and dice of masks at sampled points, at every stage of the decoder, weighted as the
+    model's configuration says.
+
+    The class columns are those of our head: column 0 is "no object".
+    """
+
+    def __init__(self, config: Any, n_classes: int) -> None:
+        from transformers.models.mask2former.modeling_mask2former import Mask2FormerLoss
+
+        config = copy.deepcopy(config)
+        config.num_labels = n_classes
+        self.weights: dict[str, float] = {
+            "loss_cross_entropy": config.class_weight,
+            "loss_mask": config.mask_weight,
+            "loss_dice": config.dice_weight,
+        }
+        self.criterion: Any = Mask2FormerLoss(config, self.weights)
+
+    def __call__(self, classes: Sequence[Tensor], queries: Queries, sets: Sequence[MaskSet]) -> Tensor:
+        """The weighted sum over all stages.
+
+        Args:
+            classes: one tensor a stage, (N, Q, 1 + C) logits, column 0 "no object".
+            queries: of the same stages.
+            sets: the masks of each image with columns 1 .. C.
+        """
+        stages = [
+            {"class_queries_logits": torch.cat([z[..., 1:], z[..., :1]], dim=-1), "masks_queries_logits": m}
+            for z, m in zip(classes, queries.masks, strict=True)
+        ]
+        last = stages.pop()
+        self.criterion.to(classes[0].device)
+        losses = self.criterion(
+            **last,
+            mask_labels=[masks for masks, _ in sets],
+            class_labels=[columns - 1 for _, columns in sets],
+            auxiliary_predictions=stages,
+        )
+        terms = [w * v for key, v in losses.items() for name, w in self.weights.items() if key.startswith(name)]
+        return torch.stack(terms).sum()

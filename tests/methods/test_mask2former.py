@@ -1,0 +1,93 @@
+"""Fine-tuning a mask classifier: what is frozen stays, the head grows, and it learns what it is shown."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from kc.errors import KcError
+from kc.methods.base import Context
+from kc.methods.finetune.mask2former import Mask2Former, Mask2FormerReplay
+from kc.types import HIDDEN, Task
+
+Make = Callable[..., Context]
+TASKS = [Task(0, (1, 2), (1, 2), ("1", "2")), Task(1, (3,), (1, 2, 3), ("3",))]
+COLORS = {1: (0.9, 0.1, 0.1), 2: (0.1, 0.9, 0.1), 3: (0.1, 0.1, 0.9)}
+
+
+def halves(left: int, right: int) -> dict[str, Any]:
+    """Two images of 32 x 32 whose halves are of two classes, the second mirrored; class 0 is hidden."""
+    labels = torch.full((2, 32, 32), right)
+    labels[0, :, :16] = left
+    labels[1, :, 16:] = left
+    palette = torch.tensor([COLORS.get(c, (0.5, 0.5, 0.5)) for c in range(4)])
+    return {
+        "image": palette[labels].movedim(-1, 1),
+        "sample_id": ["a", "b"],
+        "semantic": torch.where(labels == 0, HIDDEN, labels),
+        "original_size": [(32, 32)] * 2,
+    }
+
+
+@pytest.mark.parametrize("train", ["head", "full"])
+def test_two_tasks(train: str, toy_context: Make, learn: Callable[..., None]) -> None:
+    method = Mask2Former(toy_context("semantic", train=train))
+    learn(method, TASKS[0], [halves(1, 2)], lr=1e-3)
+    assert method.classifier.class_ids[1:] == [1, 2]
+    before = {k: v.clone() for k, v in method.state()[0].items()}
+    learn(method, TASKS[1], [halves(3, 0)], lr=1e-3)
+    backbone = "decoder.model.pixel_level_module.encoder."
+    frozen = [k for k in before if k.startswith(backbone)]
+    assert all(torch.equal(method.state()[0][k], before[k]) for k in frozen) == (train == "head")
+    again = Mask2Former(toy_context("semantic", train=train))
+    again.load_state(*method.state())
+    images = halves(1, 3)
+    pair = [m.eval().predict(images, (1, 2, 3)).semantic for m in (method, again)]
+    assert all((a == b).all() for a, b in zip(*pair, strict=True))
+    assert set(pair[0][0].ravel().tolist()) <= {1, 2, 3}
+    assert method.stored_bytes() == again.stored_bytes() > 370_000 * 4
+
+
+def test_it_learns_what_it_is_shown(toy_context: Make) -> None:
+    torch.manual_seed(0)
+    method = Mask2Former(toy_context("semantic", train="full"))
+    method.start_task(TASKS[0])
+    method.train()
+    images = halves(1, 2)
+    optimizer = torch.optim.AdamW(method.trained().values(), lr=3e-3)
+    for _ in range(60):
+        optimizer.zero_grad()
+        method.loss_on(images).backward()
+        optimizer.step()
+    method.eval()
+    found = method.predict(images, (1, 2)).semantic
+    right = [(torch.from_numpy(m) == t).float().mean().item() for m, t in zip(found, images["semantic"], strict=True)]
+    assert min(right) > 0.9
+
+
+def test_groups_have_their_rates(toy_context: Make) -> None:
+    method = Mask2Former(toy_context("semantic", train="full", encoder_lr=0.1))
+    head, backbone = method.parameter_groups(0.01)
+    assert (head["lr"], backbone["lr"]) == (0.01, 0.001)
+    assert len(head["params"]) + len(backbone["params"]) == len(method.trained())
+    assert {id(p) for p in backbone["params"]} == {id(p) for p in method.mask_network.backbone.parameters()}
+
+
+def test_half_of_a_replayed_batch_is_old(toy_context: Make, learn: Callable[..., None]) -> None:
+    method = Mask2FormerReplay(toy_context("semantic", exemplars=6))
+    learn(method, TASKS[0], [halves(1, 2)], lr=1e-3)
+    method.start_task(TASKS[1])
+    seen: list[int] = []
+    method.mask_sets = lambda batch: seen.append(len(batch["image"])) or Mask2Former.mask_sets(method, batch)  # type: ignore[func-returns-value, method-assign]
+    assert torch.isfinite(method.training_step(halves(3, 0), 0))
+    assert seen == [4]
+
+
+def test_what_it_cannot_do_is_refused(toy_context: Make) -> None:
+    with pytest.raises(KcError, match="classification"):
+        Mask2Former(toy_context("classification"))
+    with pytest.raises(KcError, match="panoptic"):
+        Mask2FormerReplay(toy_context("panoptic"))

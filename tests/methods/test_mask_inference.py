@@ -1,0 +1,54 @@
+"""From queries to maps, by hand."""
+
+from __future__ import annotations
+
+import torch
+
+from kc.methods.finetune.mask_inference import at_size, panoptic_map, semantic_scores
+from kc.types import VOID
+
+SURE = 12.0
+
+
+def query(column: int, rows: list[list[int]], n: int = 3) -> tuple[torch.Tensor, torch.Tensor]:
+    """Logits of a query that is sure of a column and of where its mask is."""
+    classes = torch.zeros(n)
+    classes[column] = SURE
+    return classes, (torch.tensor(rows).float() * 2 - 1) * SURE
+
+
+def together(*queries: tuple[torch.Tensor, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+    return torch.stack([q[0] for q in queries]), torch.stack([q[1] for q in queries])
+
+
+def test_semantic_scores_add_up_over_queries() -> None:
+    classes, masks = torch.zeros(2, 3), torch.tensor([[[0.0, 50.0]], [[-50.0, 50.0]]])
+    scores = semantic_scores(classes, masks)
+    torch.testing.assert_close(scores, torch.tensor([[[1 / 6, 2 / 3]]]).expand(2, 1, 2))
+
+
+def test_things_stay_apart_and_stuff_is_one() -> None:
+    classes, masks = together(
+        query(1, [[1, 0, 0, 0]]), query(1, [[0, 1, 0, 0]]), query(2, [[0, 0, 1, 0]]), query(2, [[0, 0, 0, 1]])
+    )
+    found = panoptic_map(classes, masks, [7, 9], {7})
+    assert found[0].tolist() == [[7, 1], [7, 2], [9, 0], [9, 0]]
+
+
+def test_no_object_and_unsure_queries_paint_nothing() -> None:
+    unsure = (torch.tensor([0.0, 1.0, 1.0]), torch.full((1, 2), SURE))
+    classes, masks = together(query(0, [[1, 1]]), unsure)
+    assert (panoptic_map(classes, masks, [7, 9], {7})[..., 0] == VOID).all()
+    assert (panoptic_map(classes, masks, [7, 9], {7}, score=0.3)[..., 0] != VOID).all()
+
+
+def test_a_mask_that_loses_most_of_itself_is_dropped() -> None:
+    """The second query has five pixels and wins three: dropped at 0.8, kept at 0.5, but never what it lost."""
+    weaker = (torch.tensor([0.0, 0.0, 4.0]), query(2, [[1, 1, 1, 1, 1]])[1])
+    classes, masks = together(query(1, [[1, 1, 0, 0, 0]]), weaker)
+    assert panoptic_map(classes, masks, [7, 9], {7})[0, :, 0].tolist() == [7, 7, VOID, VOID, VOID]
+    assert panoptic_map(classes, masks, [7, 9], {7}, overlap=0.5)[0, :, 0].tolist() == [7, 7, 9, 9, 9]
+
+
+def test_masks_grow_to_the_image() -> None:
+    assert at_size(torch.zeros(2, 3, 4), (6, 9)).shape == (2, 6, 9)
