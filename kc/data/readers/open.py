@@ -84,7 +84,8 @@ def resolve_data_root(manifest: Manifest, data_root: Path | None = None) -> Path
     folder = root / manifest.source.folder  # may be a link: from here on, what it points to is the root
     if folder.is_dir():
         return folder.resolve()
-    if all(inside(root, path).exists() for split in manifest.splits.values() for path in split.paths()):
+    named = [path for split in manifest.splits.values() for path in split.paths() if path != "."]
+    if all(inside(root, path).exists() for path in named or manifest.names_in_files()):
         return root.resolve()
     raise DataError(f"{manifest.name}: no data in {folder}, nor directly in {root}. {how}".rstrip())
 
