@@ -377,7 +377,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = {
         "run": "compare methods over a stream of tasks (the main job)",
         "dense": "measure and look into training-free dense CLIP",
-        "data": "list, show, check, count and preview benchmarks",
+        "data": "list, show, fetch, check, count and preview benchmarks",
     }
     if given and given[0] == "run":
         return run_main(given[1:], prog="kc run")

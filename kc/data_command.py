@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -57,6 +58,10 @@ def parser(prog: str = "kc data") -> argparse.ArgumentParser:
     listing = command("list", _list, "every benchmark: kind, classes, parts, and whether its data is here")
     listing.add_argument("--kind", choices=("classification", "semantic", "panoptic"), help="only of this kind")
     command("show", _show, "one benchmark: its classes, splits, licence, and how to get its data")
+    fetching = command(
+        "fetch", _fetch, "download its archives, verify and unpack them; goes on where it was interrupted"
+    )
+    fetching.add_argument("--keep-archives", action="store_true", help="leave the archives in DATA_ROOT/.kc-downloads")
     checking = command("check", _check, "read every file and report everything that is wrong; status 1 if anything is")
     checking.add_argument("--part", choices=PARTS, action="append", help="train, val or test (default: all)")
     checking.add_argument("--strict", action="store_true", help="notes (equal images, empty classes) count as problems")
@@ -76,7 +81,7 @@ def parser(prog: str = "kc data") -> argparse.ArgumentParser:
 
 def run_data(arguments: Sequence[str], prog: str = "kc data") -> int:
     """Run one sub-command. Returns the exit status. Raises KcError for what a user can mend."""
-    choices = ("list", "show", "check", "stats", "preview")
+    choices = ("list", "show", "fetch", "check", "stats", "preview")
     if arguments and not arguments[0].startswith("-") and arguments[0] not in choices:
         raise unknown_name("command of kc data", arguments[0], choices)
     given = parser(prog).parse_args(list(arguments) or ["--help"])
@@ -118,6 +123,7 @@ def _show(given: argparse.Namespace) -> int:
         "reader": manifest.source.reader,
         "data": where or "not here",
         "to get it": manifest.obtain,
+        "to fetch": ", ".join(f"{a.url} ({a.size:,} bytes)" for a in manifest.download),
         "homepage": manifest.homepage or "",
         "licence": manifest.licence,
         "input size": "{} x {} (H x W)".format(*manifest.input_size),
@@ -139,6 +145,22 @@ def _show(given: argparse.Namespace) -> int:
         more = f" ({', '.join(c.synonyms)})" if c.synonyms else ""
         line = f"  {c.id:>5}  {c.name}{more}" + (f"  [{', '.join(tags)}]" if tags else "")
         console.print(escape(line), highlight=False, soft_wrap=True)
+    return 0
+
+
+def _fetch(given: argparse.Namespace) -> int:
+    from kc.data.fetch import fetch
+    from kc.data.manifest import load_manifest
+
+    manifest = load_manifest(given.benchmark)
+    root = given.data_root or os.environ.get("KC_DATA")
+    if not root:
+        raise DataError("say where the data shall go, with --data-root or KC_DATA")
+    print(f"{manifest.name}: {sum(a.size for a in manifest.download):,} bytes, licence: {manifest.licence}")
+    with _bars() as advance:
+        new = fetch(manifest, Path(root).expanduser(), keep=given.keep_archives, progress=advance)
+    said = f"unpacked {', '.join(new)}" if new else "everything was there already"
+    print(f"{manifest.name}: {said}; `kc data check {given.benchmark}` reads every file")
     return 0
 
 
@@ -293,7 +315,7 @@ def _console() -> Console:
 
 
 @contextmanager
-def _bars() -> Iterator[Callable[[str, int, int], Any]]:
+def _bars() -> Iterator[Callable[[str, int, int | None], Any]]:
     """A function (name, done, total) that draws one bar a name on the terminal; in a log it draws nothing."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -303,7 +325,7 @@ def _bars() -> Iterator[Callable[[str, int, int], Any]]:
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
         shown: dict[str, Any] = {}
 
-        def advance(name: str, done: int, total: int) -> None:
+        def advance(name: str, done: int, total: int | None) -> None:
             if name not in shown:
                 shown[name] = bars.add_task(name, total=total)
             bars.update(shown[name], completed=done)

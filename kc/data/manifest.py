@@ -19,6 +19,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from kc.data.sources import (
     READER_MODELS,
+    Archive,
     Channel,
     EmbeddedSource,
     Positive,
@@ -78,7 +79,8 @@ class Manifest(Strict):
     `ignore`: the value in mask files that means unlabelled. `input_size`: (H, W) that networks see.
     `task_splits`: name -> number of new classes a step (a background class counts in the first step).
     `recommended`: proposals, keys and decoder that suit it.
-    `obtain`: how to get the data. `checksum`: relative file -> "sha256:...", verified when a reader opens.
+    `obtain`: how to get the data; `download`: what `kc data fetch` gets, where no login is needed (no part of the
+    fingerprint: an address may move). `checksum`: relative file -> "sha256:...", verified when a reader opens.
     """
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")]
@@ -94,6 +96,7 @@ class Manifest(Strict):
     task_splits: dict[str, tuple[Positive, ...]] = Field(default_factory=dict)
     recommended: Recommended = Field(default_factory=Recommended)
     checksum: dict[RelativePath, Sha256] = Field(default_factory=dict)
+    download: tuple[Archive, ...] = ()
 
     @model_validator(mode="before")
     @classmethod
@@ -177,7 +180,8 @@ class Manifest(Strict):
     def fingerprint(self) -> str:
         """sha256 (hex) of the canonical content: the same for the same benchmark, wherever the file lies."""
         # Without defaults: a key that manifests gain later leaves the fingerprints of today's alone.
-        content = json.dumps(self.model_dump(mode="json", exclude_defaults=True), sort_keys=True, ensure_ascii=False)
+        values = self.model_dump(mode="json", exclude_defaults=True, exclude={"download"})
+        content = json.dumps(values, sort_keys=True, ensure_ascii=False)
         return hashlib.sha256(content.encode()).hexdigest()
 
 
@@ -248,6 +252,8 @@ def _model_at(location: tuple[int | str, ...]) -> type[Strict]:
         return READER_MODELS[str(location[2])][1]
     if location[:1] == ("classes",) and len(location) == 3:
         return ClassSpec
+    if location[:1] == ("download",) and len(location) == 3:
+        return Archive
     return Manifest
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import PurePosixPath, PureWindowsPath
 from typing import Annotated, ClassVar, Literal
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
 
@@ -68,6 +69,33 @@ class SplitPart(Strict):
         """Every file and folder that this split names."""
         values = (getattr(self, field) for field in self.PATHS)
         return tuple(path for value in values for path in ([value] if isinstance(value, str) else value or ()))
+
+
+class Archive(Strict):
+    """A file to download without a login: its address, size in bytes, and SHA-256.
+
+    `into`: the folder below the data root that it is unpacked in; `inner`: archives in it, from there, that are
+    unpacked where they lie.
+    """
+
+    url: WebAddress
+    size: Positive
+    sha256: Sha256
+    into: RelativePath = "."
+    inner: tuple[RelativePath, ...] = ()
+
+    @property
+    def file_name(self) -> str:
+        """What the file is called while it is here."""
+        return PurePosixPath(urlsplit(self.url).path).name
+
+    @field_validator("url")
+    @classmethod
+    def _ends_in_a_file_name(cls, url: str) -> str:
+        name = PurePosixPath(urlsplit(url).path).name
+        if not name or name.startswith("."):
+            raise ValueError(f"{url!r} does not end in the name of a file")
+        return url
 
 
 class FolderSource(Strict):
