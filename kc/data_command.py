@@ -156,7 +156,8 @@ def _fetch(given: argparse.Namespace) -> int:
     root = given.data_root or os.environ.get("KC_DATA")
     if not root:
         raise DataError("say where the data shall go, with --data-root or KC_DATA")
-    print(f"{manifest.name}: {sum(a.size for a in manifest.download):,} bytes, licence: {manifest.licence}")
+    if manifest.download:
+        print(f"{manifest.name}: {sum(a.size for a in manifest.download):,} bytes, licence: {manifest.licence}")
     with _bars() as advance:
         new = fetch(manifest, Path(root).expanduser(), keep=given.keep_archives, progress=advance)
     said = f"unpacked {', '.join(new)}" if new else "everything was there already"

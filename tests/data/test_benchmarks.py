@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
-import yaml
+from PIL import Image
 
-from kc.data.manifest import load_manifest, manifest_names
-from kc.data.split import build_tasks
+from kc.cli import check as check_config
+from kc.cli import parse
+from kc.data.check import check
+from kc.data.manifest import Manifest, load_manifest, manifest_names
+from kc.data.readers.open import open_reader
 
 EXPERIMENTS = Path(__file__).resolve().parents[2] / "experiments" / "configs"
 
@@ -50,10 +56,9 @@ def test_every_manifest_loads_under_its_own_name() -> None:
         assert load_manifest(name).name == name
 
 
-def test_every_published_setting_names_a_benchmark_and_a_split_that_exist() -> None:
-    for path in EXPERIMENTS.glob("*.yaml"):
-        config = yaml.safe_load(path.read_text())
-        build_tasks(load_manifest(config["benchmark"]), config.get("tasks"), config.get("split"))
+@pytest.mark.parametrize("path", sorted(EXPERIMENTS.glob("*.yaml")), ids=lambda p: p.stem)
+def test_every_published_setting_is_accepted_with_the_benchmark_it_names(path: Path) -> None:
+    check_config(parse(["--config", str(path)]))
 
 
 def test_lists_are_letter_for_letter_the_published_ones() -> None:
@@ -92,3 +97,118 @@ def test_coco_lists_agree_with_each_other_and_with_the_real_annotations() -> Non
 def test_caltech_folders_begin_with_those_of_the_real_subset() -> None:
     real = load_manifest("caltech50").names_in_files()
     assert load_manifest("caltech101").names_in_files()[:50] == real
+
+
+# A few files in the folders that the owners' archives make: the manifests that come with the package read them.
+
+
+def save(path: Path, array: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(array.astype(np.uint8)).save(path)
+
+
+def picture(number: int) -> np.ndarray:
+    return np.random.default_rng(number).integers(0, 256, (8, 8, 3))
+
+
+def voc(root: Path, manifest: Manifest) -> None:
+    top, names = root / "VOCdevkit" / "VOC2012", ["2007_000032", "2007_000033", "2007_000039"]
+    for i, name in enumerate(names):
+        save(top / "JPEGImages" / f"{name}.jpg", picture(i))
+        for folder in ("SegmentationClass", "SegmentationClassAug"):
+            save(top / folder / f"{name}.png", np.array([[0, 1, 20, 255]] * 8).repeat(2, axis=1))
+    lists = top / "ImageSets" / "Segmentation"
+    lists.mkdir(parents=True)
+    (lists / "train.txt").write_text(f"{names[0]}\n")
+    (lists / "train_aug.txt").write_text(
+        "".join(f"/JPEGImages/{n}.jpg /SegmentationClassAug/{n}.png\n" for n in names[:2])
+    )
+    (lists / "val.txt").write_text(f"{names[2]}\n")
+
+
+def ade(root: Path, manifest: Manifest) -> None:
+    top = root / "ADEChallengeData2016"
+    for i, (folder, name) in enumerate((("training", "train"), ("validation", "val"))):
+        save(top / "images" / folder / f"ADE_{name}_00000001.jpg", picture(i))
+        labels = np.array([[0, 1, 77, 150]] * 8).repeat(2, axis=1)
+        save(top / "annotations" / folder / f"ADE_{name}_00000001.png", labels)
+        # What prepare_ade20k_pan_seg.py makes of it: ids from 0, names with their synonyms and one trailing space.
+        stem = f"ADE_{name}_00000001"
+        save(top / f"ade20k_panoptic_{name}" / f"{stem}.png", np.stack([labels, labels * 0, labels * 0], -1))
+        files = load_manifest("ade20k-panoptic")
+        categories = [
+            {"id": c.id, "name": n + " " * (n == "window"), "isthing": int(c.thing)}
+            for c, n in zip(files.classes, files.names_in_files(), strict=True)
+        ]
+        segments = [{"id": v, "category_id": v - 1, "iscrowd": 0} for v in (1, 77, 150)]
+        annotations = [{"image_id": stem, "file_name": f"{stem}.png", "segments_info": segments}]
+        content = {"images": [{"id": stem, "file_name": f"{stem}.jpg"}], "annotations": annotations}
+        (top / f"ade20k_panoptic_{name}.json").write_text(json.dumps(content | {"categories": categories}))
+
+
+def cityscapes(root: Path, manifest: Manifest) -> None:
+    for i, (part, city) in enumerate((("train", "aachen"), ("val", "ulm"))):
+        stem = f"{city}_000000_000019"
+        save(root / f"cityscapes/leftImg8bit/{part}/{city}/{stem}_leftImg8bit.png", picture(i))
+        labels = np.array([[0, 7, 18, 255]] * 8).repeat(2, axis=1)
+        save(root / f"cityscapes/gtFine/{part}/{city}/{stem}_gtFine_labelTrainIds.png", labels)
+        save(root / f"cityscapes/gtFine/{part}/{city}/{stem}_gtFine_labelIds.png", labels)
+
+
+def cifar(root: Path, manifest: Manifest) -> None:
+    n_labels = 2 if len(manifest.classes) == 100 else 1
+    for split in manifest.splits.values():
+        for i, file in enumerate(split.paths()):
+            path = root / manifest.source.folder / file  # type: ignore[union-attr]
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(bytes([9] * n_labels) + np.random.default_rng(i).bytes(3072))
+
+
+def cub(root: Path, manifest: Manifest) -> None:
+    top, names = root / "CUB_200_2011", manifest.names_in_files()
+    images = [f"{names[c]}/bird_{i}.jpg" for c in (0, 199) for i in range(2)]
+    for i, image in enumerate(images):
+        save(top / "images" / image, picture(i))
+    tables = {
+        "classes.txt": list(names),
+        "images.txt": images,
+        "image_class_labels.txt": ["1", "1", "200", "200"],
+        "train_test_split.txt": ["1", "0", "1", "0"],
+    }
+    for file, rows in tables.items():
+        (top / file).write_text("".join(f"{i} {row}\n" for i, row in enumerate(rows, start=1)))
+
+
+def folders(root: Path, manifest: Manifest) -> None:
+    top = root / manifest.source.folder / manifest.splits["train"].paths()[0]  # type: ignore[union-attr]
+    for c, name in enumerate(
+        (*manifest.names_in_files(), "BACKGROUND_Google")[: len(manifest.classes) + ("101" in manifest.name)]
+    ):
+        for i in range(2):
+            save(top / name / f"image_000{i}.jpg", picture(10 * c + i))
+
+
+@pytest.mark.parametrize(
+    ("name", "build", "train", "test"),
+    [
+        ("voc2012", voc, 2, 1), ("voc2012-official", voc, 1, 1), ("ade20k-150", ade, 1, 1),
+        ("ade20k-panoptic", ade, 1, 1), ("cityscapes", cityscapes, 1, 1), ("cifar10", cifar, 5, 1),
+        ("cifar100", cifar, 1, 1), ("cub200", cub, 2, 2), ("imagenet-r", folders, 200, 200),
+        ("caltech101", folders, 101, 101),
+    ],
+)  # fmt: skip
+def test_shipped_manifests_read_the_layout_of_the_archives(
+    name: str, build: Callable[[Path, Manifest], None], train: int, test: int, tmp_path: Path
+) -> None:
+    manifest = load_manifest(name)
+    build(tmp_path, manifest)
+    report = check(manifest, None, tmp_path, workers=2)
+    assert report.problems == []
+    assert report.n_read == {"train": train, "test": test}
+    sample = open_reader(manifest, "test", tmp_path).read(0)
+    if name == "ade20k-panoptic":
+        assert sample.panoptic is not None
+        assert sample.panoptic[0, ::2, 0].tolist() == [255, 0, 76, 149]
+    elif name == "ade20k-150":
+        assert sample.semantic is not None
+        assert sample.semantic[0, ::2].tolist() == [255, 1, 77, 150]

@@ -62,7 +62,8 @@ class CocoPanopticReader:
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
             categories = {int(c["id"]): (str(c["name"]).strip(), bool(c["isthing"])) for c in content["categories"]}
-            names = {int(image["id"]): str(image["file_name"]) for image in content["images"]}
+            # As text: COCO numbers its images, the ADE20K files of Mask2Former name them.
+            names = {str(image["id"]): str(image["file_name"]) for image in content["images"]}
             items = [_item(part, annotation, names) for annotation in content["annotations"]]
         except FileNotFoundError as error:
             raise DataError(
@@ -152,11 +153,11 @@ class CocoPanopticReader:
         return replace(self, items=tuple(self.items[i] for i in indices))
 
 
-def _item(part: CocoPanopticSplit, annotation: dict[str, Any], names: dict[int, str]) -> CocoItem:
+def _item(part: CocoPanopticSplit, annotation: dict[str, Any], names: dict[str, str]) -> CocoItem:
     segments = tuple(
         CocoSegment(int(s["id"]), int(s["category_id"]), bool(s.get("iscrowd", 0))) for s in annotation["segments_info"]
     )
-    image, mask = names[int(annotation["image_id"])], str(annotation["file_name"])
+    image, mask = names[str(annotation["image_id"])], str(annotation["file_name"])
     return CocoItem(f"{part.images}/{image}", f"{part.masks}/{mask}", segments)
 
 
