@@ -181,9 +181,8 @@ def cub(root: Path, manifest: Manifest) -> None:
 
 def folders(root: Path, manifest: Manifest) -> None:
     top = root / manifest.source.folder / manifest.splits["train"].paths()[0]  # type: ignore[union-attr]
-    for c, name in enumerate(
-        (*manifest.names_in_files(), "BACKGROUND_Google")[: len(manifest.classes) + ("101" in manifest.name)]
-    ):
+    names = [*manifest.names_in_files(), *(["BACKGROUND_Google"] if manifest.name == "caltech101" else [])]
+    for c, name in enumerate(names):
         for i in range(2):
             save(top / name / f"image_000{i}.jpg", picture(10 * c + i))
 
