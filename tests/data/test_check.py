@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,6 +12,7 @@ from PIL import Image
 
 from kc.data.check import check
 from kc.data.manifest import load_manifest
+from kc.data.readers.base import LayoutError
 
 
 def test_a_sound_benchmark_has_no_problem(tiny_coco: SimpleNamespace) -> None:
@@ -47,6 +49,13 @@ def test_a_layout_that_does_not_fit_is_listed_in_full_and_other_splits_go_on(tin
     assert "ochre: a folder of no class" in report.problems[0]
     assert "red: no such folder; class 'red' expects it" in report.problems[1]
     assert "violet: a folder of no class" in report.problems[2]
+
+
+def test_a_layout_error_shows_a_few_and_survives_another_process() -> None:
+    error = LayoutError([f"file {i}" for i in range(7)])
+    again = pickle.loads(pickle.dumps(error))
+    assert again.problems == error.problems == tuple(f"file {i}" for i in range(7))
+    assert str(again).splitlines()[-2:] == ["  file 4", "  ... and 2 more; `kc data check` lists them all"]
 
 
 def test_a_missing_data_folder_is_one_problem_a_split(tiny_folder: SimpleNamespace, tmp_path: Path) -> None:

@@ -30,6 +30,9 @@ class LayoutError(DataError):
         rest = [f"... and {more} more; `kc data check` lists them all"] if more > 0 else []
         super().__init__("\n  ".join([*problems[:_SHOWN], *rest]))
 
+    def __reduce__(self) -> tuple[type[LayoutError], tuple[tuple[str, ...]]]:
+        return LayoutError, (self.problems,)  # an error of a loader's worker crosses processes
+
 
 class Reader(Protocol):
     """Random access to the labelled images of one split, in a fixed order.
@@ -82,12 +85,16 @@ def list_files(
     if not path.is_dir():
         raise DataError(f"{path}: no such folder; the manifest expects images there")
     found: list[str] = []
-    for top, subfolders, names in os.walk(path):
+    for top, subfolders, names in os.walk(path, onerror=_unreadable):
         subfolders[:] = [name for name in subfolders if recursive and not name.startswith(".")]
         below = Path(top).relative_to(path).as_posix()
         start = folder if below == "." else f"{folder}/{below}"
         found += [f"{start}/{n}" for n in names if not n.startswith(".") and Path(n).suffix.lower() in suffixes]
     return sorted(found)
+
+
+def _unreadable(error: OSError) -> None:
+    raise DataError(f"{error.filename}: cannot read this folder ({error.strerror})") from error
 
 
 def read_lines(root: Path, relative: str) -> list[tuple[int, str]]:
