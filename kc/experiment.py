@@ -123,6 +123,8 @@ def help_out(config: RunConfig) -> Path:
     It runs the same command, so it comes to the same methods and tasks in the same order. Methods that neither train
     nor keep a memory are left to the first process.
     """
+    if FOLDER_OF_HELPERS not in os.environ:
+        raise RunError("RANK or LOCAL_RANK is set, but `kc run --devices N` starts its processes itself: run it once")
     folder = Path(os.environ[FOLDER_OF_HELPERS])
     for seed in config.seeds:
         shared = prepare(config, open_data(config, seed))
@@ -299,6 +301,7 @@ def make_loop(
             folder=place,
             regions=shared.regions,
             base=shared.base if config.base != "none" or name in NEEDS_BASE else None,
+            input_size=shared.data.manifest.input_size,
         )
         method: ContinualMethod = method_class(name)(context)
         return method

@@ -16,12 +16,16 @@ from kc.memory.rows import Memory
 ROOT = Path(__file__).parents[1]
 
 
-def run(out: Path, devices: int, method: str = "knn", status: int = 0) -> subprocess.CompletedProcess[str]:
+def run(
+    out: Path, devices: int, method: str = "knn", status: int = 0, **environment: str
+) -> subprocess.CompletedProcess[str]:
     # 55 images: an odd number in most tasks, so that the sampler pads.
     command = [sys.executable, ROOT / "experiments" / "continual.py", "--benchmark", "digits", "--tasks", "2",
                "--methods", method, "--limit_images", "55", "--accelerator", "cpu", "--devices", str(devices),
                "--out", out]  # fmt: skip
-    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, env={**os.environ}, timeout=300)
+    done = subprocess.run(
+        list(map(str, command)), capture_output=True, text=True, timeout=300, env={**os.environ, **environment}
+    )
     assert done.returncode == status, done.stdout + done.stderr
     return done
 
@@ -57,3 +61,8 @@ def test_a_method_of_one_pass_is_left_to_the_first_process(tmp_path: Path) -> No
         (folder,) = (tmp_path / str(devices)).iterdir()
         matrices.append(json.loads((folder / "results.json").read_text())["methods"][0]["matrix"])
     assert matrices[0] == matrices[1]
+
+
+def test_a_foreign_launcher_is_told_so(tmp_path: Path) -> None:
+    done = run(tmp_path / "out", 2, status=2, RANK="1")
+    assert "starts its processes itself" in done.stderr

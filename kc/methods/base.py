@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from kc.encoders.base import Encoder
 from kc.encoders.cache import FeatureCache
+from kc.errors import RunError
 from kc.methods.config import MethodConfig
 from kc.openvocab.base import OpenVocabulary
 from kc.types import ClassInfo, Features, Prediction, Task, TaskKind
@@ -37,6 +38,8 @@ class Context:
     regions: RegionEncoder | None = None
     """Proposals and their keys, shared by all methods; None in classification."""
     base: OpenVocabulary | None = None
+    input_size: tuple[int, int] | None = None
+    """(H, W) of the images whose features are all cached: then a batch need not carry images; None: it must."""
 
     @property
     def background_id(self) -> int | None:
@@ -53,8 +56,18 @@ class Context:
         return [[self.classes[i].name, *self.classes[i].synonyms] for i in ids]
 
     def encode(self, batch: Batch) -> Features:
-        """Frozen features of a batch, from the cache where it has them."""
-        return self.features.encode(batch["image"], list(batch["sample_id"]))
+        """Frozen features of a batch, from the cache where it has them; a batch without images has all of them there.
+
+        Raises RunError where a batch without images meets a cache that lost one of its files.
+        """
+        ids = list(batch["sample_id"])
+        if "image" in batch or self.input_size is None:
+            return self.features.encode(batch["image"], ids)
+        found = self.features.get(ids, self.input_size)
+        if found is None:
+            raise RunError(f"features in {self.features.folder} are gone or damaged: start the command again")
+        device = batch["index"].device
+        return Features(found.pooled.to(device), tuple(x.to(device) for x in found.levels), found.strides)
 
 
 class ContinualMethod(Protocol):
@@ -67,6 +80,8 @@ class ContinualMethod(Protocol):
     """True when classes that were never learned can be named too; their scores are then defined."""
     needs_raw: bool
     """True when batches must carry the original images (proposals are made on them)."""
+    needs_images: bool
+    """False when the batches of training need not carry the network's input: all features are cached."""
     context: Context
 
     def start_task(self, task: Task) -> None:
@@ -120,3 +135,8 @@ def semantic_from_scores(scores: Tensor, vocabulary: Sequence[int], size: tuple[
 def as_map(semantic: Tensor) -> Any:
     """A class-id map on the host as int64 numpy."""
     return semantic.to("cpu", torch.int64).numpy()
+
+
+def n_bytes(tensors: Iterable[Tensor]) -> int:
+    """Bytes of the values of tensors."""
+    return sum(t.numel() * t.element_size() for t in tensors)

@@ -104,7 +104,7 @@ class MethodLoop:
         with CostMeter() as cost, self.progress.bar(text, 1, "steps") as bar:
             method.start_task(task)
             trainer = self._trainer(method, state, t, bar, text, cost)
-            data = self.stream.task(t, method.train_scope, raw=method.needs_raw)
+            data = self.stream.task(t, method.train_scope, raw=method.needs_raw, with_images=method.needs_images)
             try:
                 trainer.fit(cast(L.LightningModule, method), data)
             except SystemExit as stop:  # Lightning's answer to Ctrl-C

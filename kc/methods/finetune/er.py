@@ -17,6 +17,7 @@ from kc.types import Task
 class Buffered(FinetuneModule):
     """A method with a reservoir of `exemplars` images."""
 
+    stores_images = True
     beside = ("buffer",)
 
     def __init__(self, context: Context) -> None:

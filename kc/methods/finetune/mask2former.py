@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from kc.errors import KcError
-from kc.methods.base import Batch, Context, as_map
+from kc.methods.base import Batch, Context, as_map, n_bytes
 from kc.methods.finetune.heads import GrowingClassifier
 from kc.methods.finetune.mask_inference import at_size, panoptic_map, semantic_scores
 from kc.methods.finetune.mask_network import MaskNetwork, Queries, load_mask_network
 from kc.methods.finetune.mask_targets import MaskLoss, MaskSet, mask_sets
-from kc.methods.finetune.module import FinetuneModule, n_bytes
+from kc.methods.finetune.module import FinetuneModule
 from kc.methods.finetune.replay import Replay
 from kc.types import VOID, Features, Prediction, Task
 
@@ -31,6 +31,7 @@ class Mask2Former(FinetuneModule):
         if context.kind == "classification":
             raise KcError(f"method {self.name!r} labels pixels; this benchmark is classification")
         super().__init__(context)
+        self.regions, self.needs_raw = None, False  # it finds its own masks, whatever decoder the benchmark recommends
         network = load_mask_network(context.config.mask_model)
         network.backbone.requires_grad_(context.config.train == "full")
         self.decoder = network
@@ -42,6 +43,11 @@ class Mask2Former(FinetuneModule):
     def trains_all(self) -> bool:
         """The shared encoder is not read at all."""
         return False
+
+    @property
+    def needs_images(self) -> bool:
+        """Always: nothing of it is cached."""
+        return True
 
     def start_task(self, task: Task) -> None:
         """Grow the classifier, and the loss with it."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import lightning as L
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from kc.encoders.base import Encoder
 from kc.errors import KcError
-from kc.methods.base import Batch, Context, as_map, semantic_from_scores
+from kc.methods.base import Batch, Context, as_map, n_bytes, semantic_from_scores
 from kc.methods.config import at_task
 from kc.methods.distributed import weight_of
 from kc.methods.finetune.decoders import decoder_of
@@ -39,6 +39,8 @@ class FinetuneModule(L.LightningModule):
     keeps_previous = False
     """True for methods that compare with the model before the task: `self.previous` while they learn."""
 
+    stores_images = False
+    """True for methods that keep images of what they learn from."""
     beside: tuple[str, ...] = ()
     """First names of the tensors that `state` holds beside the weights; a method reads its own in `load_state`."""
     loss_scale = 1
@@ -75,6 +77,12 @@ class FinetuneModule(L.LightningModule):
     def trains_all(self) -> bool:
         """True when the encoder learns too."""
         return self.context.config.train == "full"
+
+    @property
+    def needs_images(self) -> bool:
+        """False where only cached features are read, and the cache has them all."""
+        reads = self.network is not None or self.regions is not None or self.stores_images
+        return reads or self.context.input_size is None
 
     @property
     def encoder_share(self) -> float:
@@ -246,8 +254,3 @@ class FinetuneModule(L.LightningModule):
     def stored_bytes(self) -> int:
         """Bytes kept beside the shared frozen encoder: every weight that was trained."""
         return n_bytes(self.trained().values())
-
-
-def n_bytes(tensors: Iterable[Tensor]) -> int:
-    """Bytes of the values of tensors."""
-    return sum(t.numel() * t.element_size() for t in tensors)

@@ -51,6 +51,7 @@ class Replay(FinetuneModule):
     """Fine-tuning with a class-balanced reservoir: every seen class may keep `exemplars // n_classes` images."""
 
     name = "replay"
+    stores_images = True
     beside: tuple[str, ...] = ("exemplars",)
 
     def __init__(self, context: Context) -> None:

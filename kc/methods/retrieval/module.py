@@ -23,6 +23,7 @@ class RetrievalModule(L.LightningModule):
     train_scope = "task"
     open_vocabulary = False
     needs_raw = True
+    needs_images = True
     remembers = False
     """True for methods whose rows go into a memory; only these learn in several processes."""
 

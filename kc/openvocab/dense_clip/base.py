@@ -105,7 +105,7 @@ def build(
     reads_pooled: bool = True,
 ) -> DenseBase:
     """The row on `clip`, with the blocks that nobody chose found on four photographs. Raises KcError."""
-    row, _ = resolve(
+    row = resolve(
         row_of(row_name, options, clip.architecture),
         clip.network.visual,
         lambda: calibration_images(clip.size, clip.preprocessing).to(next(clip.parameters()).device),

@@ -68,18 +68,15 @@ def find(visual: Any, images: Tensor) -> Layers:
     return choose(entropy, [outlier(block.mlp.c_proj.weight).z for block in visual.transformer.resblocks])
 
 
-def resolve(row: Row, visual: Any, images: Callable[[], Tensor]) -> tuple[Row, Layers | None]:
-    """`row` with the layers it left open, and what was found (None where nothing was open).
-
-    `images` makes normalised images (N, 3, H, W) where they are needed.
-    """
+def resolve(row: Row, visual: Any, images: Callable[[], Tensor]) -> Row:
+    """`row` with the layers it left open found in the tower; `images` makes normalised images (N, 3, H, W)."""
     if row.fuse_layers is not None and row.cs_layers is not None:
-        return row, None
+        return row
     check_tower(visual)
     found = find(visual, images())
     fuse = found.fuse_layers if row.fuse_layers is None else row.fuse_layers
     suppress = found.cs_layers if row.cs_layers is None else row.cs_layers
-    return dataclasses.replace(row, fuse_layers=fuse, cs_layers=suppress), found
+    return dataclasses.replace(row, fuse_layers=fuse, cs_layers=suppress)
 
 
 def calibration_images(size: tuple[int, int], preprocessing: Sequence[float]) -> Tensor:

@@ -56,14 +56,14 @@ def test_emergence_is_found(at: int, make_visual: Make, make_images: Make) -> No
 
 def test_only_what_is_open_is_filled_in(make_visual: Make, make_images: Make) -> None:
     visual, images = with_global_tokens(make_visual(layers=5), 2), make_images(1, 24, 24)
-    row, found = resolve(ROWS["gclip"], visual, lambda: images)
-    assert found is not None
+    found = find(visual, images)
+    row = resolve(ROWS["gclip"], visual, lambda: images)
     assert (row.fuse_layers, row.cs_layers) == (found.fuse_layers, found.cs_layers)
     assert row.fuse_layers
-    row, _ = resolve(dataclasses.replace(ROWS["gclip"], fuse_layers=(0,)), visual, lambda: images)
-    assert (row.fuse_layers, row.cs_layers) == ((0,), ())
+    row = resolve(dataclasses.replace(ROWS["gclip"], fuse_layers=(0,)), visual, lambda: images)
+    assert (row.fuse_layers, row.cs_layers) == ((0,), found.cs_layers)
     for name in ("clip", "naclip"):
-        assert resolve(ROWS[name], visual, lambda: images) == (ROWS[name], None)
+        assert resolve(ROWS[name], visual, lambda: images) is ROWS[name]
 
 
 def test_calibration_images_are_photographs() -> None:
