@@ -349,6 +349,17 @@ def dense_main(arguments: Sequence[str], prog: str | None = None) -> int:
     return _guarded(job)
 
 
+def data_main(arguments: Sequence[str]) -> int:
+    """`kc data`. Returns the exit status, 1 where `check` found a problem, 2 on an error."""
+
+    def job() -> int:
+        from kc.data_command import run_data
+
+        return run_data(arguments)
+
+    return _guarded(job)
+
+
 def _guarded(job: Callable[[], int]) -> int:
     # Read when torch loads. Threads that spin while they wait make a busy machine 25 times slower (measured: two
     # threads beside one other process), and gain nothing measurable on an idle one.
@@ -369,11 +380,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = {
         "run": "compare methods over a stream of tasks (the main job)",
         "dense": "measure and look into training-free dense CLIP",
+        "data": "list, show, fetch, check, count and preview benchmarks",
     }
     if given and given[0] == "run":
         return run_main(given[1:], prog="kc run")
     if given and given[0] == "dense":
         return dense_main(given[1:], prog="kc dense")
+    if given and given[0] == "data":
+        return data_main(given[1:])
     if given == ["--version"]:
         print(__version__)
         return 0
