@@ -54,6 +54,7 @@ class ClassSpec(Strict):
     """One class as the manifest writes it.
 
     `folder`: its name in the files (of a class folder, in a table, in a JSON) where that differs from the class name.
+    `values`: in index masks further values beside the id that mean this class, such as all stuff for a background.
     """
 
     id: Annotated[int, Field(ge=0)]
@@ -63,6 +64,7 @@ class ClassSpec(Strict):
     color: tuple[Channel, Channel, Channel] = (0, 0, 0)
     background: bool = False
     folder: RelativePath | None = None
+    values: tuple[Annotated[int, Field(ge=0)], ...] = ()
 
 
 class Recommended(Strict):
@@ -76,7 +78,7 @@ class Recommended(Strict):
 class Manifest(Strict):
     """A verified benchmark description. Classes keep the file's order, which is the natural class order.
 
-    `ignore`: the value in mask files that means unlabelled. `input_size`: (H, W) that networks see.
+    `ignore`: the value or values in mask files that mean unlabelled. `input_size`: (H, W) that networks see.
     `task_splits`: name -> number of new classes a step (a background class counts in the first step).
     `recommended`: proposals, keys and decoder that suit it.
     `obtain`: how to get the data; `download`: what `kc data fetch` gets, where no login is needed (no part of the
@@ -91,7 +93,7 @@ class Manifest(Strict):
     source: Source
     splits: Annotated[dict[SplitName, Split], Field(min_length=1)]
     classes: Annotated[tuple[ClassSpec, ...], Field(min_length=1)]
-    ignore: Annotated[int, Field(ge=0)] | None = None
+    ignore: Annotated[int, Field(ge=0)] | tuple[Annotated[int, Field(ge=0)], ...] | None = None
     input_size: tuple[Positive, Positive]
     task_splits: dict[str, tuple[Positive, ...]] = Field(default_factory=dict)
     recommended: Recommended = Field(default_factory=Recommended)
@@ -139,10 +141,13 @@ class Manifest(Strict):
             if sum(steps) != len(self.classes):
                 n = len(self.classes)
                 raise ValueError(f"task_splits.{name}: the steps add up to {sum(steps)} classes; the manifest has {n}")
-        if self.ignore is not None and self.source.reader != "index_png":
-            raise ValueError(f"ignore: only index_png masks have an ignore value, not {self.source.reader!r}")
-        if self.ignore in self.class_ids():
-            raise ValueError(f"ignore: {self.ignore} is the id of a class")
+        further = [v for c in self.classes for v in c.values]
+        if (self.ignored or further) and self.source.reader != "index_png":
+            key = "ignore" if self.ignored else "values"
+            raise ValueError(f"{key}: only index_png masks have values of their own, not {self.source.reader!r}")
+        twice = [v for v, n in Counter([*self.class_ids(), *further, *self.ignored]).items() if n > 1]
+        if twice:
+            raise ValueError(f"the mask value {twice[0]} has two meanings among class ids, values and ignore")
         if self.task_kind == "classification" and any(c.background or c.thing for c in self.classes):
             raise ValueError("classes: `background` and `thing` have no meaning in classification")
         if self.source.reader not in _NAMES_FOLDERS and any(c.folder for c in self.classes):
@@ -157,6 +162,13 @@ class Manifest(Strict):
     def names_in_files(self) -> tuple[str, ...]:
         """How the files call each class (a class folder, a cell of a table, a JSON), in manifest order."""
         return tuple(c.folder or c.name for c in self.classes)
+
+    @property
+    def ignored(self) -> tuple[int, ...]:
+        """Values in mask files that mean unlabelled."""
+        if self.ignore is None:
+            return ()
+        return (self.ignore,) if isinstance(self.ignore, int) else self.ignore
 
     def class_ids(self) -> tuple[int, ...]:
         """Global class ids in manifest order."""

@@ -19,11 +19,14 @@ from kc.data.readers.open import open_reader
 EXPERIMENTS = Path(__file__).resolve().parents[2] / "experiments" / "configs"
 
 # Benchmark -> number of classes, first and last class (id, name), things, ignored value.
-KNOWN: dict[str, tuple[int, tuple[int, str], tuple[int, str], int, int | None]] = {
+KNOWN: dict[str, tuple[int, tuple[int, str], tuple[int, str], int, int | tuple[int, ...] | None]] = {
     "voc2012": (21, (0, "background"), (20, "tvmonitor"), 20, 255),
     "voc2012-official": (21, (0, "background"), (20, "tvmonitor"), 20, 255),
     "ade20k-150": (150, (1, "wall"), (150, "flag"), 100, 0),
     "ade20k-panoptic": (150, (0, "wall"), (149, "flag"), 100, None),
+    "voc20": (20, (1, "aeroplane"), (20, "tvmonitor"), 20, (0, 255)),
+    "pascal-context-60": (60, (0, "background"), (59, "wood"), 0, None),
+    "coco-object": (81, (200, "background"), (89, "toothbrush"), 80, None),
     "cityscapes": (19, (0, "road"), (18, "bicycle"), 8, 255),
     "pascal-context-59": (59, (1, "aeroplane"), (59, "wood"), 0, 0),
     "coco-panoptic": (133, (1, "person"), (200, "rug-merged"), 80, None),

@@ -159,6 +159,35 @@ def test_cityscapes_pairs_by_city_and_ending(tmp_path: Path) -> None:
         open_reader(tiny.manifest, "train", tiny.root)
 
 
+# COCO-Object and VOC20: several values of a mask mean one class, or nothing.
+
+
+def test_several_values_are_one_class_or_ignored(tmp_path: Path) -> None:
+    top = tmp_path / "data" / "tiny"
+    save(top / "images" / "a.jpg", np.full((2, 3, 3), 80))
+    path = top / "labels" / "a.png"
+    path.parent.mkdir(parents=True)
+    Image.fromarray(np.array([[0, 91, 181], [255, 1, 7]], np.uint8)).save(path)
+    names = [
+        {"id": 200, "name": "background", "values": [91, 181]},
+        {"id": 0, "name": "person"},
+        {"id": 1, "name": "car"},
+    ]
+    train = {"images": "images", "labels": "labels"}
+    tiny = benchmark(tmp_path, "semantic", {"reader": "index_png"}, {"train": train}, names, ignore=[7, 255])
+    semantic = open_reader(tiny.manifest, "train", tiny.root).read(0).semantic
+    assert semantic is not None
+    assert semantic.tolist() == [[0, 200, 200], [VOID, 1, VOID]]
+
+
+@pytest.mark.parametrize("more", [{"values": [1]}, {"values": [255]}, {"values": [91, 91]}])
+def test_a_mask_value_has_one_meaning(tmp_path: Path, more: dict[str, Any]) -> None:
+    names = [{"id": 0, "name": "background", **more}, {"id": 1, "name": "car"}]
+    train = {"images": "images", "labels": "labels"}
+    with pytest.raises(ManifestError, match="two meanings"):
+        benchmark(tmp_path, "semantic", {"reader": "index_png"}, {"train": train}, names, ignore=255)
+
+
 # ADE20K SceneParsing: 8-bit index PNGs, 0 = other; some tools write the maps with 16 bits.
 
 

@@ -105,23 +105,22 @@ class IndexPngReader:
         return table
 
     def semantic(self, index: int) -> Int64Array:
-        """The mask as (H, W) int64 class ids, the manifest's ignore value as VOID.
+        """The mask as (H, W) int64 class ids, what the manifest ignores as VOID.
 
         Raises:
-            DataError: a value that is neither a class id nor the ignore value.
+            DataError: a value that means no class and is not ignored.
         """
         file = self.items[index].mask
         values = read_mask(self.root, file, channels=1)
-        ids, ignore = self.manifest.class_ids(), self.manifest.ignore
-        known = max(*ids, -1 if ignore is None else ignore) + 1
+        meaning = {value: c.id for c in self.manifest.classes for value in (c.id, *c.values)}
+        meaning |= dict.fromkeys(self.manifest.ignored, VOID)
+        known = max(meaning) + 1
         table = np.full(known + 1, -1, dtype=np.int64)  # its last entry stands for every value beyond
-        table[list(ids)] = ids
-        if ignore is not None:
-            table[ignore] = VOID
+        table[list(meaning)] = list(meaning.values())
         semantic: Int64Array = table[np.where((values < 0) | (values > known), known, values)]
         if semantic.min(initial=0) < 0:
             wrong = ", ".join(str(v) for v in np.unique(values[semantic < 0])[:8])
-            allowed = ", ".join(str(v) for v in sorted(ids)) + ("" if ignore is None else f", ignore {ignore}")
+            allowed = ", ".join(str(v) for v in sorted(meaning))
             raise DataError(
                 f"{self.root / file}: value {wrong} is no class of {self.manifest.name}; allowed: {allowed}"
             )
