@@ -15,7 +15,7 @@ What it cannot promise:
 - Checksums: what is damaged in Milvus's storage is for Milvus to find, so there is no `verify` and no `repair`.
 
 A new class or weight stores the row again, key included, until `compact(history=False)`. `diff` and `derived` (files
-computed from a version) belong to the store on disk. Milvus 2.6 or later; on a cluster set KC_MILVUS_URI, and
+computed from a version) belong to the store on disk. Milvus 2.6.2 or later; on a cluster set KC_MILVUS_URI, and
 KC_MILVUS_TOKEN where it asks who you are.
 """
 

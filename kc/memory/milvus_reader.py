@@ -13,7 +13,7 @@ from kc.errors import EmptyMemoryError, RunError
 from kc.memory.blocks import Float64Array
 from kc.memory.criteria import check_criteria
 from kc.memory.manifest import VersionInfo
-from kc.memory.milvus_rows import BATCH, MOST, Marker, as_table, latest, matching, stored_name, visible
+from kc.memory.milvus_rows import BATCH, MOST, Marker, latest, matching, stored_name, table_of, visible
 from kc.memory.milvus_store import Store
 from kc.memory.reader import Labels, RowTable, same_encoder
 from kc.memory.search import SPARE, check_queries, cosines, float32_margin, ranking
@@ -145,7 +145,7 @@ class MilvusReader:
 
     def keys(self, ids: Ids) -> Float32Array:
         """(N, D) float32 keys of rows, in the order asked. ValueError names an id that is not stored."""
-        return as_table(self._rows(as_ids(ids), keys=True), self.dim).vectors
+        return table_of(self._rows(as_ids(ids), keys=True), self.dim).vectors
 
     def rows_of(self, ids: Ids) -> RowTable:
         """What is known of rows, in the order asked, retired ones too. ValueError names an id that is not stored."""
@@ -181,7 +181,7 @@ class MilvusReader:
         for part in id_filters(self.ids(at=at)):
             with self._reading():
                 found = self._store.states(f"{now} and {part}", keys=True)
-            yield as_table(sorted(found, key=lambda e: e["id"]), self.dim)
+            yield table_of(sorted(found, key=lambda e: e["id"]), self.dim)
 
     # -- searching --------------------------------------------------------------------------------------------------
 

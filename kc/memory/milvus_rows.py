@@ -135,7 +135,7 @@ def stored_name(text: str) -> str:
     return name
 
 
-def as_table(found: Sequence[Mapping[str, Any]], dim: int) -> Table:
+def table_of(found: Sequence[Mapping[str, Any]], dim: int) -> Table:
     """Entities with every column, in their order."""
     numbers = {name: np.array([e[name] for e in found], np.int64) for name in ("id", "class_id", "task", "segment")}
     return Table(

@@ -42,14 +42,12 @@ class Store:
         if self.local:
             _module("milvus_lite")
             self.uri = str((path / _LOCAL).absolute())
-            # It has no clock to ask, which pymilvus tells at every listing.
+            # milvus-lite has no clock to ask, which pymilvus tells at every listing.
             logging.getLogger("pymilvus.client.iterator.query_iterator").setLevel(logging.ERROR)
         self._types = milvus.DataType
         self._errors: type[Exception] = milvus.MilvusException
         self._closed = False
-        # Whether another process has the folder open is not in milvus-lite's error.
-        hint = " (a local folder is open in one process at a time)" if self.local else ""
-        with self._calling(f"connect{hint} to"):
+        with self._calling("connect to"):
             self._client = milvus.MilvusClient(self.uri, token=os.environ.get(TOKEN, ""))
         _open_local[self.uri] += self.local
 
@@ -81,7 +79,9 @@ class Store:
         try:
             yield
         except self._errors as error:
-            raise RunError(f"cannot {what} the memory {self.path} in Milvus at {self.uri}: {error}") from error
+            # milvus-lite's own error does not say whether another process has the folder.
+            hint = "; only one process at a time can open a folder" if self.local and what == "connect to" else ""
+            raise RunError(f"cannot {what} the memory {self.path} in Milvus at {self.uri}: {error}{hint}") from error
 
     # -- what it is --------------------------------------------------------------------------------------------------
 

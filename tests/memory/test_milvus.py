@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import pickle
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -191,6 +192,17 @@ def test_one_writer(memory: MilvusMemory) -> None:
         memory.remove([1])
     assert second.ids().tolist() == [*range(1, 20)]
     second.close()
+
+
+@needs_milvus
+def test_a_folder_is_open_in_one_process(memory: MilvusMemory) -> None:
+    code = f"from kc.memory.milvus import MilvusMemory; print(len(MilvusMemory.open({str(memory.path)!r})))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "RunError" in done.stderr
+    assert "only one process at a time" in done.stderr
+    memory.close()
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "20\n"
 
 
 @needs_milvus
