@@ -108,8 +108,9 @@ class Store:
         rows.add_field("key", types.FLOAT_VECTOR, dim=header.dim)
         indexes = self._client.prepare_index_params()
         indexes.add_index("key", metric_type="IP", **header.index)
-        for column in ("id", "class_id", "task", "added", "removed", "sample_hash", "source_hash"):
-            indexes.add_index(column, index_type="INVERTED")
+        if not self.local:  # milvus-lite 3.2 cannot open a folder that was killed while it wrote one of these
+            for column in ("id", "class_id", "task", "added", "removed", "sample_hash", "source_hash"):
+                indexes.add_index(column, index_type="INVERTED")
         commits = self._client.create_schema(auto_id=False, enable_dynamic_field=False)
         commits.add_field("slot", types.INT64, is_primary=True)
         commits.add_field("text", types.VARCHAR, max_length=TEXT)
