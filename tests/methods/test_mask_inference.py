@@ -11,10 +11,10 @@ SURE = 12.0
 
 
 def query(column: int, rows: list[list[int]], n: int = 3) -> tuple[torch.Tensor, torch.Tensor]:
-    """Logits of a query that is sure of a column and of where its mask is."""
+    """Probabilities of a query that is sure of a column, and logits of a mask that is sure of where it is."""
     classes = torch.zeros(n)
     classes[column] = SURE
-    return classes, (torch.tensor(rows).float() * 2 - 1) * SURE
+    return classes.softmax(-1), (torch.tensor(rows).float() * 2 - 1) * SURE
 
 
 def together(*queries: tuple[torch.Tensor, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -22,7 +22,7 @@ def together(*queries: tuple[torch.Tensor, torch.Tensor]) -> tuple[torch.Tensor,
 
 
 def test_semantic_scores_add_up_over_queries() -> None:
-    classes, masks = torch.zeros(2, 3), torch.tensor([[[0.0, 50.0]], [[-50.0, 50.0]]])
+    classes, masks = torch.full((2, 3), 1 / 3), torch.tensor([[[0.0, 50.0]], [[-50.0, 50.0]]])
     scores = semantic_scores(classes, masks)
     torch.testing.assert_close(scores, torch.tensor([[[1 / 6, 2 / 3]]]).expand(2, 1, 2))
 
@@ -36,7 +36,7 @@ def test_things_stay_apart_and_stuff_is_one() -> None:
 
 
 def test_no_object_and_unsure_queries_paint_nothing() -> None:
-    unsure = (torch.tensor([0.0, 1.0, 1.0]), torch.full((1, 2), SURE))
+    unsure = (torch.tensor([0.0, 1.0, 1.0]).softmax(-1), torch.full((1, 2), SURE))
     classes, masks = together(query(0, [[1, 1]]), unsure)
     assert (panoptic_map(classes, masks, [7, 9], {7})[..., 0] == VOID).all()
     assert (panoptic_map(classes, masks, [7, 9], {7}, score=0.3)[..., 0] != VOID).all()
@@ -44,7 +44,7 @@ def test_no_object_and_unsure_queries_paint_nothing() -> None:
 
 def test_a_mask_that_loses_most_of_itself_is_dropped() -> None:
     """The second query has five pixels and wins three: dropped at 0.8, kept at 0.5, but never what it lost."""
-    weaker = (torch.tensor([0.0, 0.0, 4.0]), query(2, [[1, 1, 1, 1, 1]])[1])
+    weaker = (torch.tensor([0.0, 0.0, 4.0]).softmax(-1), query(2, [[1, 1, 1, 1, 1]])[1])
     classes, masks = together(query(1, [[1, 1, 0, 0, 0]]), weaker)
     assert panoptic_map(classes, masks, [7, 9], {7})[0, :, 0].tolist() == [7, 7, VOID, VOID, VOID]
     assert panoptic_map(classes, masks, [7, 9], {7}, overlap=0.5)[0, :, 0].tolist() == [7, 7, 9, 9, 9]

@@ -20,13 +20,13 @@ def at_size(masks: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def semantic_scores(classes: Tensor, masks: Tensor) -> Tensor:
-    """(C, H, W): sum over queries of softmax(class) without "no object", times sigmoid(mask).
+    """(C, H, W): sum over queries of the probability of a class, without "no object", times sigmoid(mask).
 
     Args:
-        classes: (Q, 1 + C) logits, column 0 "no object".
+        classes: (Q, 1 + C) probabilities, column 0 "no object".
         masks: (Q, H, W) logits.
     """
-    return torch.einsum("qc,qhw->chw", classes.softmax(-1)[:, 1:], masks.sigmoid())
+    return torch.einsum("qc,qhw->chw", classes[:, 1:], masks.sigmoid())
 
 
 def panoptic_map(
@@ -44,12 +44,12 @@ def panoptic_map(
     segment.
 
     Args:
-        classes: (Q, 1 + C) logits, column 0 "no object".
+        classes: (Q, 1 + C) probabilities, column 0 "no object".
         masks: (Q, H, W) logits.
         class_ids: class of each column after the first.
         thing_ids: classes whose segments stay apart.
     """
-    best, column = classes.softmax(-1).max(-1)
+    best, column = classes.max(-1)
     keep = (column > 0) & (best > score)
     out = np.zeros((*masks.shape[1:], 2), dtype=np.int32)
     out[..., 0] = VOID
