@@ -86,6 +86,12 @@ def test_half_of_a_replayed_batch_is_old(toy_context: Make, learn: Callable[...,
     assert seen == [4]
 
 
+def test_it_reads_images_where_features_of_the_shared_encoder_are_cached(toy_context: Make) -> None:
+    context = toy_context("semantic", train="head")
+    context.input_size = (32, 32)
+    assert Mask2Former(context).needs_images
+
+
 def test_what_it_cannot_do_is_refused(toy_context: Make) -> None:
     with pytest.raises(KcError, match="classification"):
         Mask2Former(toy_context("classification"))

@@ -47,6 +47,11 @@ class Mask2Former(FinetuneModule):
         """The shared encoder is not read at all."""
         return False
 
+    @property
+    def needs_images(self) -> bool:
+        """No feature is cached: the network reads images in every step."""
+        return True
+
     def start_task(self, task: Task) -> None:
         """Grow the classifier, and the loss with it."""
         super().start_task(task)
