@@ -186,8 +186,6 @@ def check_methods(config: RunConfig, manifest: Manifest) -> None:
                 f"method {name!r} looks for old classes where nothing is labelled; in the panoptic {manifest.name}, "
                 "which has no background class, hidden pixels are void: use lwf, ilt or replay"
             )
-        if name == "mask2former-replay" and manifest.task_kind == "panoptic":
-            raise KcError(f"method {name!r} keeps semantic maps; {manifest.name} is panoptic: use mask2former")
         n_classes = sum(not c.background for c in manifest.info)
         if name in NEEDS_EXEMPLARS and config.exemplars < n_classes:
             raise KcError(

@@ -132,11 +132,35 @@ class Mask2FormerJoint(Mask2Former):
 
 
 class Mask2FormerReplay(Replay, Mask2Former):
-    """`mask2former` with exemplars of old tasks as half of every batch; exemplars keep semantic maps."""
+    """`mask2former` with exemplars of old tasks as half of every batch.
+
+    Exemplars keep semantic maps, in panoptic benchmarks panoptic ones: there a crowd is void, for it is no mask.
+    """
 
     name = "mask2former-replay"
 
-    def __init__(self, context: Context) -> None:
-        if context.kind == "panoptic":
-            raise KcError(f"method {self.name!r} keeps semantic maps; this benchmark is panoptic")
-        super().__init__(context)
+    @property
+    def target_key(self) -> str:
+        """The map that masks are made of."""
+        return "panoptic" if self.context.kind == "panoptic" else "semantic"
+
+    def target(self, batch: Batch) -> Tensor:
+        """(N, H, W) class ids, or (N, H, W, 2) with instance numbers and without crowds."""
+        if self.context.kind != "panoptic":
+            return super().target(batch)
+        maps: Tensor = batch["panoptic"]
+        if not any(batch["crowd"]):
+            return maps
+        none = maps.new_tensor([VOID, 0])
+        return torch.stack(
+            [
+                torch.where(torch.isin(own[..., 1:], own.new_tensor(sorted(crowd))), none, own)
+                for own, crowd in zip(maps, batch["crowd"], strict=True)
+            ]
+        )
+
+    def _with_exemplars(self, batch: Batch) -> Batch:
+        found = super()._with_exemplars(batch)
+        if found is batch or self.context.kind != "panoptic":
+            return found
+        return {**found, "crowd": [frozenset()] * len(found["sample_id"])}
