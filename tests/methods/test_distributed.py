@@ -11,7 +11,7 @@ from kc.methods import distributed
 def of_two(monkeypatch: pytest.MonkeyPatch, rank: int, other: int) -> None:
     """This process is `rank` of two; the other one counts `other`."""
     monkeypatch.setattr(distributed, "world", lambda: 2)
-    monkeypatch.setattr(distributed, "rank", lambda: rank)
+    monkeypatch.setattr(distributed, "process_rank", lambda: rank)
     monkeypatch.setattr(distributed.distributed, "all_reduce", lambda t: t.add_(other))
 
 

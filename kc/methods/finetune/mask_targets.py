@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from kc.methods.base import Batch
+from kc.methods.distributed import mean_of, weight_of
 from kc.methods.finetune.mask_network import Queries
 
 MaskSet = tuple[Tensor, Tensor]
@@ -67,7 +68,8 @@ class MaskLoss:
     classes, binary cross entropy and dice of masks at sampled points, at every stage of the decoder, weighted as the
     model's configuration says.
 
-    The class columns are those of our head: column 0 is "no object".
+    The class columns are those of our head: column 0 is "no object". Several processes count the masks and queries of
+    all of them, so that the mean of their gradients is that of one batch.
 
     Args:
         config: of the model.
@@ -82,13 +84,20 @@ class MaskLoss:
         base: Any = Mask2FormerLoss
 
         class Loss(base):  # type: ignore[misc]
+            def get_num_masks(self, class_labels: Any, device: Any) -> Tensor:
+                count = torch.tensor(float(sum(len(own) for own in class_labels)), device=device)
+                return mean_of(count).clamp_min(1)
+
             def loss_labels(self, logits: Tensor, labels: Any, indices: Any) -> Any:
-                if not focal:
-                    return super().loss_labels(logits, labels, indices)
                 found = torch.full(logits.shape[:2], n_classes, device=logits.device)
                 matched = torch.cat([own[j] for own, (_, j) in zip(labels, indices, strict=True)])
                 found[self._get_predictions_permutation_indices(indices)] = matched
-                return {"loss_cross_entropy": sigmoid_focal(logits, found)}
+                if focal:
+                    loss = sigmoid_focal(logits, found) * weight_of(torch.tensor(found.numel(), device=logits.device))
+                else:
+                    weight = weight_of(self.empty_weight[found].sum())
+                    loss = F.cross_entropy(logits.transpose(1, 2), found, self.empty_weight) * weight
+                return {"loss_cross_entropy": loss}
 
         config = copy.deepcopy(config)
         config.num_labels = n_classes
