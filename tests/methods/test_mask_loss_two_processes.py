@@ -15,8 +15,9 @@ from torch import Tensor
 
 from kc.methods.finetune.mask_network import Queries, tiny_config
 from kc.methods.finetune.mask_targets import MaskLoss, MaskSet
+from kc.methods.finetune.query_distillation import query_distillation
 
-N_MASKS = [3, 1, 1, 0]
+N_MASKS = [3, 2, 1, 0]
 
 
 def gradients(images: slice, focal: bool) -> dict[str, Tensor]:
@@ -24,13 +25,14 @@ def gradients(images: slice, focal: bool) -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(0)
     classes = torch.randn(2, 4, 5, 4, generator=generator)
     masks = torch.randn(2, 4, 5, 1, 1, generator=generator).expand(-1, -1, -1, 8, 8)
-    scales = {name: torch.ones((), requires_grad=True) for name in ("classes", "masks")}
+    scales = {name: torch.ones((), requires_grad=True) for name in ("classes", "masks", "kd")}
     sets: list[MaskSet] = [(torch.ones(n, 8, 8), torch.arange(n) + 1) for n in N_MASKS]
     stages = [classes[i, images] * scales["classes"] for i in range(2)]
     found = tuple(masks[i, images] * scales["masks"] for i in range(2))
     # Points at the border are mixed with the zeros outside: all are drawn in the middle.
     with mock.patch("torch.rand", lambda *shape, **_: torch.full(shape, 0.5)):
         MaskLoss(tiny_config(), 3, focal)(stages, Queries(tuple(stages), found), sets[images]).backward()
+    query_distillation(classes[0, images] * scales["kd"], classes[1, images, :, :3] * 3).backward()
     return {name: scale.grad for name, scale in scales.items() if scale.grad is not None}
 
 
@@ -52,8 +54,9 @@ def test_the_mean_over_processes_is_the_whole(focal: bool, tmp_path: Path) -> No
         port = free.getsockname()[1]
     mp.spawn(learn, (tmp_path, port, focal), nprocs=2)
     found, expected = load_file(tmp_path / "gradients.safetensors"), gradients(slice(0, 4), focal)
-    assert expected.keys() == found.keys() == {"classes", "masks"}
+    assert expected.keys() == found.keys() == {"classes", "masks", "kd"}
     for name, gradient in expected.items():
         torch.testing.assert_close(found[name], gradient, msg=name)
-    apart = [gradients(slice(i, i + 2), focal)["masks"] for i in (0, 2)]
-    assert not torch.allclose(torch.stack(apart).mean(), expected["masks"], rtol=1e-2)
+    apart = [gradients(slice(i, i + 2), focal) for i in (0, 2)]
+    for name in ("masks", "kd"):
+        assert not torch.allclose(torch.stack([g[name] for g in apart]).mean(), expected[name], rtol=1e-2)

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from kc.methods.base import Batch
-from kc.methods.distributed import mean_of, weight_of
+from kc.methods.distributed import mean_of, weight_of, world
 from kc.methods.finetune.mask_network import Queries
 
 MaskSet = tuple[Tensor, Tensor]
@@ -86,7 +86,7 @@ class MaskLoss:
         class Loss(base):  # type: ignore[misc]
             def get_num_masks(self, class_labels: Any, device: Any) -> Tensor:
                 count = torch.tensor(float(sum(len(own) for own in class_labels)), device=device)
-                return mean_of(count).clamp_min(1)
+                return mean_of(count).clamp_min(1 / world())
 
             def loss_labels(self, logits: Tensor, labels: Any, indices: Any) -> Any:
                 found = torch.full(logits.shape[:2], n_classes, device=logits.device)

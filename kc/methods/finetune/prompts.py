@@ -29,7 +29,6 @@ class PromptSet(nn.Module):
         self.positions = _repeated(part.queries_embedder.weight, len(part.decoder.layers), n)
         self.mask_head = copy.deepcopy(part.decoder.mask_predictor.mask_embedder)
         self.no_object = copy.deepcopy(no_object)
-        self.requires_grad_(True)
 
     def forward(self, network: MaskNetwork, pixels: Pixels) -> Queries:
         """What the set sees in the images of `pixels`."""
