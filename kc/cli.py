@@ -81,6 +81,7 @@ CHOICES = {
 }
 CHOICES_OR_RECOMMENDED = {"keys": ("pooled", "masked"), "decoder": ("fpn", "deeplabv3", "regions")}
 """Flags that the benchmark decides where they are not given."""
+DENSE_TASKS = ("evaluate", "ablate", "similarity", "look")
 NOT_STORED = ("resume", "out", "accelerator", "devices", "num_workers", "wandb", "wandb_project", "wandb_entity")
 """Flags that may be given together with --resume: they do not change the numbers."""
 
@@ -347,9 +348,38 @@ def dense_main(arguments: Sequence[str], prog: str | None = None) -> int:
     def job() -> int:
         p = parser(prog, DenseConfig, "Measure and look into training-free dense CLIP, without a stream of tasks.")
         config = DenseConfig(**values_of(p, arguments))
+        check_dense(config)
         from kc.dense_command import run_dense
 
         return run_dense(config)
+
+    return _guarded(job)
+
+
+def check_dense(config: DenseConfig) -> None:
+    """Refuse names that do not exist, before torch is loaded."""
+    from kc.encoders.load import check_encoder_name
+    from kc.openvocab.dense_clip.rows import ROWS
+
+    for field, valid in (("task", DENSE_TASKS), ("precision", ("fp32", "bf16", "fp16"))):
+        if getattr(config, field) not in valid:
+            raise unknown_name(field, getattr(config, field), valid)
+    for row in config.listed("rows"):
+        if row not in ("all", *ROWS):
+            raise unknown_name("row", row, ["all", *ROWS])
+    for name in filter(None, (config.model, config.proxy)):
+        check_encoder_name(name)
+    if not config.model.startswith("open_clip:"):
+        raise KcError(f"--model {config.model}: expected a CLIP, open_clip:MODEL@FILE")
+
+
+def data_main(arguments: Sequence[str]) -> int:
+    """`kc data`. Returns the exit status, 1 where `check` found a problem, 2 on an error."""
+
+    def job() -> int:
+        from kc.data_command import run_data
+
+        return run_data(arguments)
 
     return _guarded(job)
 
@@ -374,11 +404,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = {
         "run": "compare methods over a stream of tasks (the main job)",
         "dense": "measure and look into training-free dense CLIP",
+        "data": "list, show, fetch, check, count and preview benchmarks",
     }
     if given and given[0] == "run":
         return run_main(given[1:], prog="kc run")
     if given and given[0] == "dense":
         return dense_main(given[1:], prog="kc dense")
+    if given and given[0] == "data":
+        return data_main(given[1:])
     if given == ["--version"]:
         print(__version__)
         return 0

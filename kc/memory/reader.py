@@ -179,13 +179,16 @@ class Reader:
         return difference(self._view(a), self._view(b))
 
     def stats(self) -> dict[str, Any]:
-        """Counts and sizes: rows (visible), rows_total (on disk), bytes (of all files), dim, fingerprint, classes,
-        versions (tasks), plan and its reason, index (its kind, rows, effort and measured recall) if one is in use."""
+        """Counts and sizes: rows (visible), rows_total (on disk), bytes (of rows, changes and what is derived from
+        them), dim, fingerprint, classes, versions (tasks), plan and its reason, index (its kind, rows, effort and
+        measured recall) if one is in use."""
         view = self._view()
+        # Without the manifest and the lock, whose sizes depend on the number of commits and on who holds it.
+        stored = sum(size for size, _ in self._manifest.named_files().values())
         return {
             "rows": view.n_visible,
             "rows_total": len(view.columns),
-            "bytes": files.folder_bytes(self.path),
+            "bytes": stored + files.folder_bytes(self.path / maintain.DERIVED),
             "dim": self.dim,
             "fingerprint": self.fingerprint,
             "classes": len(np.unique(view.class_id[view.visible])),

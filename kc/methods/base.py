@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -135,3 +135,8 @@ def semantic_from_scores(scores: Tensor, vocabulary: Sequence[int], size: tuple[
 def as_map(semantic: Tensor) -> Any:
     """A class-id map on the host as int64 numpy."""
     return semantic.to("cpu", torch.int64).numpy()
+
+
+def n_bytes(tensors: Iterable[Tensor]) -> int:
+    """Bytes of the values of tensors."""
+    return sum(t.numel() * t.element_size() for t in tensors)

@@ -4,20 +4,29 @@ from __future__ import annotations
 
 import math
 
+import pytest
 import torch
 
-from kc.methods.finetune.losses import pixel_cross_entropy, to_columns
+from kc.methods.finetune.losses import IGNORED, pixel_cross_entropy, to_columns, vector_cross_entropy
 from kc.types import HIDDEN, VOID
 
 
 def test_columns_of_known_hidden_and_unknown_ids() -> None:
     target = torch.tensor([[0, 7], [3, VOID], [HIDDEN, 200]])
     columns = to_columns(target, [HIDDEN, 7, 3])
-    assert columns.tolist() == [[VOID, 1], [2, VOID], [0, VOID]]
+    assert columns.tolist() == [[IGNORED, 1], [2, IGNORED], [0, IGNORED]]
 
 
 def test_columns_of_large_ids() -> None:
-    assert to_columns(torch.tensor([846, 300]), [846]).tolist() == [0, VOID]
+    assert to_columns(torch.tensor([846, 300]), [846]).tolist() == [0, IGNORED]
+
+
+def test_the_256th_column_is_trained_like_any_other() -> None:
+    target = to_columns(torch.tensor([255, 0]), range(300))
+    logits = torch.zeros(2, 300, requires_grad=True)
+    vector_cross_entropy(logits, target).backward()
+    assert logits.grad is not None
+    assert logits.grad[0, 255].item() == pytest.approx((1 / 300 - 1) / 2)
 
 
 def test_cross_entropy_by_hand() -> None:
@@ -26,7 +35,7 @@ def test_cross_entropy_by_hand() -> None:
     target = torch.tensor([[[1, 0]]])
     expected = (math.log(4.0) + math.log(2.0)) / 2
     assert math.isclose(pixel_cross_entropy(logits, target).item(), expected, rel_tol=1e-6)
-    void = torch.tensor([[[1, VOID]]])
+    void = torch.tensor([[[1, IGNORED]]])
     assert math.isclose(pixel_cross_entropy(logits, void).item(), math.log(4.0), rel_tol=1e-6)
 
 
@@ -39,7 +48,7 @@ def test_labels_are_picked_not_mixed() -> None:
 
 def test_nothing_labelled_gives_zero_with_a_gradient() -> None:
     logits = torch.randn(1, 2, 2, 2, requires_grad=True)
-    loss = pixel_cross_entropy(logits, torch.full((1, 2, 2), VOID))
+    loss = pixel_cross_entropy(logits, torch.full((1, 2, 2), IGNORED))
     loss.backward()
     assert loss.item() == 0.0
     assert logits.grad is not None

@@ -13,7 +13,7 @@ from kc.errors import KcError
 from kc.methods.base import Context
 from kc.methods.finetune.ewc import Ewc, EwcOnline
 from kc.methods.finetune.ilt import Ilt
-from kc.methods.finetune.losses import at_loss
+from kc.methods.finetune.losses import IGNORED, at_loss
 from kc.methods.finetune.lwf import Lwf
 from kc.methods.finetune.mib import Mib
 from kc.methods.finetune.module import FinetuneModule
@@ -121,7 +121,7 @@ def test_classification_is_refused(cls: type[PerPixel], toy_context: Make) -> No
 
 
 def test_what_may_hide_an_old_class(toy_context: Make) -> None:
-    target = torch.tensor([[[0, 1, VOID]]])
+    target = torch.tensor([[[0, 1, IGNORED]]])
     assert Mib(toy_context("semantic")).unlabelled(target).tolist() == [[[True, False, False]]]
     panoptic = Mib(toy_context("panoptic", background=True))
     assert panoptic.unlabelled(target).tolist() == [[[True, False, True]]]

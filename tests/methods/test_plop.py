@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from kc.methods.base import Context
+from kc.methods.finetune.losses import IGNORED
 from kc.methods.finetune.per_pixel import Maps
 from kc.methods.finetune.plop import Plop
 from kc.methods.finetune.pod import pod_loss
@@ -25,7 +26,7 @@ def test_the_terms_add_up(pod: str, entropy: str, toy_context: Callable[..., Con
     method = Plop(context)
     new = Maps((torch.randn(2, 3, 8, 8),), torch.randn(2, 2, 4, 4), torch.randn(2, 4, 4, 4), 2)
     old = Maps((torch.randn(2, 3, 8, 8),), torch.randn(2, 2, 4, 4), 4 * torch.randn(2, 3, 4, 4), 2)
-    target = torch.tensor([0, 0, 3, VOID])[torch.randint(4, (2, 8, 8))]
+    target = torch.tensor([0, 0, 3, IGNORED])[torch.randint(4, (2, 8, 8))]
     chooser = EntropyFilter(3, 4, entropy)
     chooser.observe(old.pixels, target == 0)
     method._filter, method._thresholds = chooser, chooser.thresholds()

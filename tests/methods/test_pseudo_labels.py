@@ -15,8 +15,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from kc.errors import UnknownNameError
+from kc.methods.finetune.losses import IGNORED
 from kc.methods.finetune.pseudo_labels import EntropyFilter, paint, valid_fraction, weighted_cross_entropy
-from kc.types import VOID
 
 Wave = Callable[..., Tensor]
 
@@ -25,7 +25,7 @@ def example(wave: Wave) -> tuple[Tensor, Tensor]:
     """Old logits (3, 3, 16, 16) and columns of 3 old and 2 new classes with void; all old pixels are background."""
     target = (torch.arange(3 * 256) * 11 % 7).reshape(3, 16, 16)
     target[(target < 3) | (target >= 5)] = 0
-    target[0, :2] = VOID
+    target[0, :2] = IGNORED
     return wave(3, 3, 16, 16, phase=0.2, scale=4.0), target
 
 
@@ -42,8 +42,8 @@ def test_thresholds_and_labels_are_those_of_the_authors(wave: Wave) -> None:
     assert entropy.tolist() == pytest.approx(expected, rel=1e-9)
     accepted = chooser.accepts(old, thresholds)
     labels = paint(target, old, unlabelled, accepted)
-    counts = torch.bincount(labels.flatten(), minlength=256)
-    assert counts[[0, 1, 2, 3, 4, VOID]].tolist() == [137, 117, 159, 105, 105, 145]
+    counts = torch.bincount(labels.flatten(), minlength=IGNORED + 1)
+    assert counts[[0, 1, 2, 3, 4, IGNORED]].tolist() == [137, 117, 159, 105, 105, 145]
     weight = valid_fraction(unlabelled, accepted)
     assert weight.tolist() == pytest.approx([0.75625, 0.8142076, 0.7814207], abs=1e-6)
     loss = weighted_cross_entropy(wave(3, 5, 16, 16, phase=0.4), labels, weight)
@@ -113,20 +113,20 @@ def test_only_unlabelled_pixels_are_counted(wave: Wave) -> None:
 
 def test_painting_by_hand() -> None:
     old = torch.tensor([[1.0, 0.0, 0.0, 0.0], [0.0, 1.0, 1.0, 1.0]])[None, :, None]
-    target = torch.tensor([[[0, 0, 2, VOID]]])
+    target = torch.tensor([[[0, 0, 2, IGNORED]]])
     unlabelled = target == 0
     accepted = torch.tensor([[[False, True, True, True]]])
-    assert paint(target, old, unlabelled, accepted).tolist() == [[[VOID, 1, 2, VOID]]]
+    assert paint(target, old, unlabelled, accepted).tolist() == [[[IGNORED, 1, 2, IGNORED]]]
     assert valid_fraction(unlabelled, accepted).tolist() == [0.5]
     assert valid_fraction(torch.zeros_like(unlabelled), accepted).tolist() == [0.0]
 
 
 def test_the_weight_is_of_an_image() -> None:
     logits = torch.zeros(2, 2, 1, 2)
-    target = torch.tensor([[[0, VOID]], [[1, 1]]])
+    target = torch.tensor([[[0, IGNORED]], [[1, 1]]])
     loss = weighted_cross_entropy(logits, target, torch.tensor([0.5, 1.0]))
     assert loss.item() == pytest.approx((0.5 * math.log(2) + 2 * math.log(2)) / 4, rel=1e-6)
-    assert loss != F.cross_entropy(logits, target, ignore_index=VOID)
+    assert loss != F.cross_entropy(logits, target, ignore_index=IGNORED)
 
 
 def test_unknown_reading() -> None:

@@ -10,9 +10,10 @@ import torch
 
 from kc.methods.base import Context
 from kc.methods.finetune.binary import pixel_binary_cross_entropy
+from kc.methods.finetune.losses import IGNORED
 from kc.methods.finetune.per_pixel import Maps
 from kc.methods.finetune.ssul import Ssul
-from kc.types import HIDDEN, VOID, Task
+from kc.types import HIDDEN, Task
 
 Make = Callable[..., Context]
 Learn = Callable[..., None]
@@ -60,8 +61,8 @@ def test_sure_pixels_are_believed_where_nothing_is_labelled(toy_context: Make) -
     old = torch.full((1, 3, 2, 2), -9.0)
     old[0, 1] = torch.logit(torch.tensor([[0.69, 0.71], [0.71, 0.71]]))
     maps = {n: Maps((), torch.zeros(1, 2, 2, 2), z, 1) for n, z in (("old", old), ("new", torch.randn(1, 4, 2, 2)))}
-    target = torch.tensor([[[0, 0], [3, VOID]]])
-    painted = torch.tensor([[[0, 1], [3, VOID]]])
+    target = torch.tensor([[[0, 0], [3, IGNORED]]])
+    painted = torch.tensor([[[0, 1], [3, IGNORED]]])
     loss = method.loss_against(maps["new"], maps["old"], target)
     assert loss == pixel_binary_cross_entropy(maps["new"].logits, painted)
 

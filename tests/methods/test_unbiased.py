@@ -13,10 +13,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from kc.methods.finetune.losses import pixel_cross_entropy
+from kc.methods.finetune.losses import IGNORED, pixel_cross_entropy
 from kc.methods.finetune.pixel_distillation import pixel_distillation
 from kc.methods.finetune.unbiased import spread_background, unbiased_cross_entropy, unbiased_distillation
-from kc.types import VOID
 
 Wave = Callable[..., Tensor]
 
@@ -24,7 +23,7 @@ Wave = Callable[..., Tensor]
 def example(wave: Wave) -> tuple[Tensor, Tensor, Tensor]:
     """New logits (2, 5, 4, 6), old logits (2, 3, 4, 6), columns (2, 4, 6) with three void pixels."""
     target = (torch.arange(48) * 7 % 5).reshape(2, 4, 6)
-    target[0, 0, :3] = VOID
+    target[0, 0, :3] = IGNORED
     return wave(2, 5, 4, 6), wave(2, 3, 4, 6, phase=1.0), target
 
 
@@ -80,7 +79,7 @@ def test_naive_loops_agree(wave: Wave) -> None:
                 f = [math.exp(v) for v in old[n, :, i, j].tolist()]
                 q = [v / sum(f) for v in f]
                 label = int(target[n, i, j])
-                if label != VOID:
+                if label != IGNORED:
                     ce -= math.log(sum(p[:n_old]) if label < n_old else p[label])
                     n_valid += 1
                 kd -= (q[0] * math.log(p[0] + sum(p[n_old:])) + sum(q[c] * math.log(p[c]) for c in (1, 2))) / n_old
@@ -107,7 +106,7 @@ def test_without_old_classes_it_is_plain(wave: Wave) -> None:
 
 def test_nothing_labelled_gives_zero_with_a_gradient(wave: Wave) -> None:
     logits = wave(1, 3, 2, 2).requires_grad_(True)
-    loss = unbiased_cross_entropy(logits, torch.full((1, 2, 2), VOID), 2)
+    loss = unbiased_cross_entropy(logits, torch.full((1, 2, 2), IGNORED), 2)
     loss.backward()
     assert loss.item() == 0.0
     assert logits.grad is not None

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from kc.errors import KcError
-from kc.methods.base import Batch
-from kc.methods.finetune.module import n_bytes
+from kc.methods.base import Batch, n_bytes
 
 
 @dataclass(frozen=True)

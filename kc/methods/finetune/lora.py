@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from kc.errors import MissingExtraError
-from kc.methods.base import Context
+from kc.methods.base import Context, n_bytes
 from kc.methods.finetune.module import FinetuneModule
 from kc.types import Task
 
@@ -96,7 +96,7 @@ class Lora(FinetuneModule):
 
     def stored_bytes(self) -> int:
         """Bytes of every adapter and the head."""
-        return sum(v.numel() * v.element_size() for v in self.state()[0].values())
+        return n_bytes(self.state()[0].values())
 
 
 def adaptable(module: nn.Module) -> bool:

@@ -8,33 +8,34 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from kc.types import VOID
+IGNORED = 65_535
+"""Column of what is not trained on. Not VOID: 255 is a column like any other where there are many classes."""
 
 
 def to_columns(target: Tensor, class_ids: Sequence[int], other: dict[int, int] | None = None) -> Tensor:
     """Class ids -> column numbers of a head.
 
     Args:
-        target: any shape, int64 class ids (0..VOID for maps, any non-negative id for vectors).
+        target: any shape, int64 class ids (VOID and HIDDEN for what has no class).
         class_ids: class of each column.
         other: further ids and the column each stands for.
 
     Returns:
-        Same shape, int64 columns; every id without a column becomes VOID, which the losses ignore.
+        Same shape, int64 columns; every id without a column becomes IGNORED, which the losses ignore.
     """
     pairs = {c: i for i, c in enumerate(class_ids)} | (other or {})
-    top = max(max(pairs, default=0), VOID, int(target.max()) if target.numel() else 0)
-    table = torch.full((top + 1,), VOID, dtype=torch.int64, device=target.device)
+    top = max(max(pairs, default=0), int(target.max()) if target.numel() else 0)
+    table = torch.full((top + 1,), IGNORED, dtype=torch.int64, device=target.device)
     for class_id, column in pairs.items():
         table[class_id] = column
     return table[target.long()]
 
 
 def vector_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
-    """Mean cross entropy of (N, C) logits over the targets (N,) int64 that are not VOID; zero where there is none."""
-    if not bool((target != VOID).any()):
+    """Mean cross entropy of (N, C) logits over the targets (N,) that are not IGNORED; zero where there is none."""
+    if not bool((target != IGNORED).any()):
         return logits.sum() * 0.0
-    return F.cross_entropy(logits, target, ignore_index=VOID)
+    return F.cross_entropy(logits, target, ignore_index=IGNORED)
 
 
 def at_resolution(target: Tensor, size: Sequence[int]) -> Tensor:
@@ -55,17 +56,17 @@ def at_loss(logits: Tensor, scale: int) -> Tensor:
 
 
 def pixel_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
-    """Mean cross entropy over the pixels that are not VOID; zero (with a gradient) when there is none.
+    """Mean cross entropy over the pixels that are not IGNORED; zero (with a gradient) when there is none.
 
     Args:
         logits: (N, C, h, w).
-        target: (N, H, W) int64 columns or VOID, read at the logits' resolution (`at_resolution`).
+        target: (N, H, W) int64 columns or IGNORED, read at the logits' resolution (`at_resolution`).
     """
     target = at_resolution(target, logits.shape[-2:])
-    valid = int((target != VOID).sum())
+    valid = int((target != IGNORED).sum())
     if valid == 0:
         return logits.sum() * 0.0
-    return F.cross_entropy(logits, target, ignore_index=VOID)
+    return F.cross_entropy(logits, target, ignore_index=IGNORED)
 
 
 def distillation(logits: Tensor, old: Tensor, temperature: float) -> Tensor:

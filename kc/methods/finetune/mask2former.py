@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from kc.errors import KcError
-from kc.methods.base import Batch, Context, as_map
+from kc.methods.base import Batch, Context, as_map, n_bytes
 from kc.methods.finetune.heads import GrowingClassifier
 from kc.methods.finetune.mask_inference import OVERLAP, SCORE, at_size, panoptic_map, semantic_scores
 from kc.methods.finetune.mask_network import MaskNetwork, Queries, load_mask_network
 from kc.methods.finetune.mask_targets import MaskLoss, MaskSet, mask_sets
-from kc.methods.finetune.module import FinetuneModule, n_bytes
+from kc.methods.finetune.module import FinetuneModule
 from kc.methods.finetune.replay import Replay
 from kc.types import VOID, Features, Prediction, Task
 
@@ -49,7 +49,7 @@ class Mask2Former(FinetuneModule):
 
     @property
     def needs_images(self) -> bool:
-        """No feature is cached: the network reads images in every step."""
+        """Always: nothing of it is cached."""
         return True
 
     def start_task(self, task: Task) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import lightning as L
@@ -11,17 +11,24 @@ from torch import Tensor, nn
 
 from kc.encoders.base import Encoder
 from kc.errors import KcError
-from kc.methods.base import Batch, Context, as_map, semantic_from_scores
+from kc.methods.base import Batch, Context, as_map, n_bytes, semantic_from_scores
 from kc.methods.config import at_task
 from kc.methods.distributed import weight_of
 from kc.methods.finetune.decoders import decoder_of
 from kc.methods.finetune.heads import GrowingClassifier, PooledVector
-from kc.methods.finetune.losses import at_loss, at_resolution, pixel_cross_entropy, to_columns, vector_cross_entropy
+from kc.methods.finetune.losses import (
+    IGNORED,
+    at_loss,
+    at_resolution,
+    pixel_cross_entropy,
+    to_columns,
+    vector_cross_entropy,
+)
 from kc.methods.finetune.optim import make_optimizer, make_schedule
 from kc.methods.finetune.previous import Previous
 from kc.methods.regions import best, to_prediction, with_keys
 from kc.proposals.merge import semantic_to_panoptic
-from kc.types import HIDDEN, VOID, Features, Prediction, Task
+from kc.types import HIDDEN, Features, Prediction, Task
 
 
 class FinetuneModule(L.LightningModule):
@@ -135,7 +142,7 @@ class FinetuneModule(L.LightningModule):
             logits = at_loss(logits, self.loss_scale)
             columns = at_resolution(columns, logits.shape[-2:])
         loss = pixel_cross_entropy if self.classifier.pointwise else vector_cross_entropy
-        return loss(logits, columns) * weight_of((columns != VOID).sum())
+        return loss(logits, columns) * weight_of((columns != IGNORED).sum())
 
     def target(self, batch: Batch) -> Tensor:
         """Class ids of a training batch: (N,), (N, H, W), or (M,) for M regions."""
@@ -254,8 +261,3 @@ class FinetuneModule(L.LightningModule):
     def stored_bytes(self) -> int:
         """Bytes kept beside the shared frozen encoder: every weight that was trained."""
         return n_bytes(self.trained().values())
-
-
-def n_bytes(tensors: Iterable[Tensor]) -> int:
-    """Bytes of the values of tensors."""
-    return sum(t.numel() * t.element_size() for t in tensors)

@@ -11,10 +11,10 @@ from torch import Tensor
 from kc.errors import KcError
 from kc.methods.base import Batch, Context
 from kc.methods.distributed import weight_of
-from kc.methods.finetune.losses import at_loss, at_resolution, to_columns
+from kc.methods.finetune.losses import IGNORED, at_loss, at_resolution, to_columns
 from kc.methods.finetune.module import FinetuneModule
 from kc.methods.finetune.previous import Previous
-from kc.types import VOID, Features
+from kc.types import Features
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class PerPixel(FinetuneModule, ABC):
 
     @abstractmethod
     def loss_against(self, new: Maps, old: Maps, target: Tensor) -> Tensor:
-        """The whole loss of a batch after the first task; `target` (N, H, W) int64 columns or VOID at `new.pixels`."""
+        """The whole loss of a batch after the first task; `target` (N, H, W) columns or IGNORED at `new.pixels`."""
 
     def maps(self, model: FinetuneModule | Previous, features: Features) -> Maps:
         """The maps of this model or the previous one, from features of its own encoder."""
@@ -73,12 +73,12 @@ class PerPixel(FinetuneModule, ABC):
 
     def share(self, target: Tensor) -> float:
         """What makes the mean over a process's labelled pixels a mean over those of all processes."""
-        return weight_of((target != VOID).sum())
+        return weight_of((target != IGNORED).sum())
 
     def unlabelled(self, target: Tensor) -> Tensor:
-        """(N, h, w) bool: where `target` (columns or VOID) may hide an old class.
+        """(N, h, w) bool: where `target` (columns or IGNORED) may hide an old class.
 
-        In panoptic benchmarks hidden labels become VOID, so that void counts too.
+        In panoptic benchmarks hidden labels are ignored, so that what is ignored counts too.
         """
         background = target == 0
-        return background | (target == VOID) if self.context.kind == "panoptic" else background
+        return background | (target == IGNORED) if self.context.kind == "panoptic" else background

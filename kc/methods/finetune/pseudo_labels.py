@@ -20,8 +20,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from kc.errors import unknown_name
-from kc.methods.finetune.losses import at_resolution
-from kc.types import VOID
+from kc.methods.finetune.losses import IGNORED, at_resolution
 
 READINGS = ("paper", "official")
 OFFICIAL_BINS = 100
@@ -107,16 +106,16 @@ def _official_median(counts: list[int]) -> float:
 
 
 def paint(target: Tensor, old_logits: Tensor, unlabelled: Tensor, accepted: Tensor) -> Tensor:
-    """(N, h, w) columns: labels where there are any, the old model's class where it is accepted, VOID elsewhere.
+    """(N, h, w) columns: labels where there are any, the old model's class where it is accepted, IGNORED elsewhere.
 
     Args:
-        target: (N, H, W) int64 columns or VOID, read at the resolution of `old_logits`.
+        target: (N, H, W) int64 columns or IGNORED, read at the resolution of `old_logits`.
         old_logits: (N, |O|, h, w).
         unlabelled: (N, h, w) bool, pixels whose label says nothing of the old classes.
         accepted: (N, h, w) bool.
     """
     target = at_resolution(target, old_logits.shape[-2:])
-    found = torch.where(accepted, old_logits.argmax(1), VOID)
+    found = torch.where(accepted, old_logits.argmax(1), IGNORED)
     return torch.where(unlabelled, found, target)
 
 
@@ -131,12 +130,12 @@ def valid_fraction(unlabelled: Tensor, accepted: Tensor) -> Tensor:
 
 
 def weighted_cross_entropy(logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:
-    """Mean over all pixels, VOID ones counted as zero, of the cross entropy times its image's weight.
+    """Mean over all pixels, IGNORED ones counted as zero, of the cross entropy times its image's weight.
 
     Args:
         logits: (N, C, h, w).
-        target: (N, h, w) int64 columns or VOID.
+        target: (N, h, w) int64 columns or IGNORED.
         weight: (N,).
     """
-    loss = F.cross_entropy(logits, target, ignore_index=VOID, reduction="none")
+    loss = F.cross_entropy(logits, target, ignore_index=IGNORED, reduction="none")
     return (loss * weight.to(loss)[:, None, None]).mean()

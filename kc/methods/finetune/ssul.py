@@ -9,9 +9,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from kc.methods.base import n_bytes
 from kc.methods.finetune.binary import pixel_binary_cross_entropy
 from kc.methods.finetune.losses import at_loss, at_resolution, to_columns
-from kc.methods.finetune.module import n_bytes
 from kc.methods.finetune.per_pixel import Maps, PerPixel
 from kc.types import Task
 

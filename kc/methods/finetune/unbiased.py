@@ -12,8 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kc.methods.finetune.losses import at_resolution
-from kc.types import VOID
+from kc.methods.finetune.losses import IGNORED, at_resolution
 
 
 def unbiased_cross_entropy(logits: Tensor, target: Tensor, n_old: int) -> Tensor:
@@ -21,19 +20,19 @@ def unbiased_cross_entropy(logits: Tensor, target: Tensor, n_old: int) -> Tensor
 
     Args:
         logits: (N, C, h, w).
-        target: (N, H, W) int64 columns or VOID; a column below `n_old` counts as background.
+        target: (N, H, W) int64 columns or IGNORED; a column below `n_old` counts as background.
         n_old: |O|, columns of the old model; 1 gives plain cross entropy.
 
     Returns:
-        Mean over the pixels that are not VOID; zero (with a gradient) when there is none.
+        Mean over the pixels that are not IGNORED; zero (with a gradient) when there is none.
     """
     target = at_resolution(target, logits.shape[-2:])
     log_all = logits.logsumexp(1, keepdim=True)
     log_p = torch.cat([logits[:, :n_old].logsumexp(1, keepdim=True), logits[:, n_old:]], dim=1) - log_all
-    merged = torch.where(target == VOID, target, (target - n_old + 1).clamp(min=0))
-    if not bool((merged != VOID).any()):
+    merged = torch.where(target == IGNORED, target, (target - n_old + 1).clamp(min=0))
+    if not bool((merged != IGNORED).any()):
         return logits.sum() * 0.0
-    return F.nll_loss(log_p, merged, ignore_index=VOID)
+    return F.nll_loss(log_p, merged, ignore_index=IGNORED)
 
 
 def unbiased_distillation(logits: Tensor, old_logits: Tensor) -> Tensor:

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kc.methods.base import Context
-from kc.methods.finetune.module import FinetuneModule, n_bytes
+from kc.methods.base import Context, n_bytes
+from kc.methods.finetune.module import FinetuneModule
 from kc.types import Task
 
 Weights = dict[str, Tensor]

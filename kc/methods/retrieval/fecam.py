@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from kc.methods.base import Batch, Context
+from kc.methods.base import Batch, Context, n_bytes
 from kc.methods.retrieval.module import RetrievalModule
 from kc.types import Prediction, Task
 
@@ -107,4 +107,4 @@ class FeCam(RetrievalModule):
 
     def stored_bytes(self) -> int:
         """Bytes of means and covariances."""
-        return sum(v.numel() * v.element_size() for v in (*self.means.values(), *self.covariances.values()))
+        return n_bytes([*self.means.values(), *self.covariances.values()])

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from kc.errors import KcError
-from kc.methods.base import Batch, Context
+from kc.methods.base import Batch, Context, n_bytes
 from kc.methods.retrieval.module import RetrievalModule
 from kc.types import Prediction
 
@@ -55,4 +55,4 @@ class NearestClassMean(RetrievalModule):
 
     def stored_bytes(self) -> int:
         """Bytes of the class means."""
-        return sum(v.numel() * v.element_size() for v in self.sums.values())
+        return n_bytes(self.sums.values())

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from kc.methods.base import Batch, Context
+from kc.methods.base import Batch, Context, n_bytes
 from kc.methods.retrieval.module import RetrievalModule
 from kc.types import Prediction, Task
 
@@ -117,5 +117,4 @@ class RanPac(RetrievalModule):
 
     def stored_bytes(self) -> int:
         """Bytes of W, G and Q."""
-        held = [self.projection, self.gram, *self.sums.values()]
-        return sum(v.numel() * v.element_size() for v in held)
+        return n_bytes([self.projection, self.gram, *self.sums.values()])

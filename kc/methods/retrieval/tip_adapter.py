@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from kc.methods.base import Batch, Context
+from kc.methods.base import Batch, Context, n_bytes
 from kc.methods.retrieval.module import RetrievalModule
 from kc.types import Prediction
 
@@ -77,4 +77,4 @@ class TipAdapter(RetrievalModule):
 
     def stored_bytes(self) -> int:
         """Bytes of the keys."""
-        return sum(x.numel() * x.element_size() for held in self.cache.values() for x in held.values())
+        return n_bytes(x for held in self.cache.values() for x in held.values())

@@ -165,9 +165,14 @@ def test_look(tmp_path: Path, tiny_clip: str, capsys: pytest.CaptureFixture[str]
     ],
 )
 def test_mistakes_are_one_line(
-    more: list[str], message: str, tiny_clip: str, capsys: pytest.CaptureFixture[str]
+    more: list[str],
+    message: str,
+    tiny_index_png: SimpleNamespace,
+    tiny_clip: str,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert main(["dense", "--model", tiny_clip, *more]) == 2
+    where = ["--benchmarks", str(tiny_index_png.path), "--data-root", str(tiny_index_png.root)]
+    assert main(["dense", *where, "--model", tiny_clip, *more]) == 2
     said = capsys.readouterr().err
     assert message in said
     assert said.count("\n") == 1
