@@ -39,6 +39,7 @@ METHODS: dict[str, str] = {
     "mask2former-joint": "kc.methods.finetune.mask2former:Mask2FormerJoint",
     "mask2former-replay": "kc.methods.finetune.mask2former:Mask2FormerReplay",
     "comformer": "kc.methods.finetune.comformer:CoMFormer",
+    "eclipse": "kc.methods.finetune.eclipse:Eclipse",
     "er": "kc.methods.finetune.er:Er",
     "der++": "kc.methods.finetune.der:DerPlusPlus",
     "icarl": "kc.methods.finetune.icarl:ICarl",
@@ -54,7 +55,7 @@ METHODS: dict[str, str] = {
 """Every method by its name on the command line: `module:class`."""
 
 CLASSIFICATION_ONLY = {"ncm", "ranpac", "fecam", "tip-adapter", "linear-probe", "er", "der++", "icarl"}
-MASKS = {"mask2former", "mask2former-joint", "mask2former-replay", "comformer"}
+MASKS = {"mask2former", "mask2former-joint", "mask2former-replay", "comformer", "eclipse"}
 PIXELS_ONLY = {"ilt", "mib", "plop", "ssul"} | MASKS
 NEEDS_BACKGROUND = {"mib", "plop", "ssul"}
 """Methods that read old classes into pixels labelled "none of the classes"."""
@@ -139,7 +140,7 @@ def check_numbers(config: RunConfig) -> None:
         if min(values) <= 0 or (field == "epochs" and any(v % 1 for v in values)):
             raise KcError(f"{option(field)} {getattr(config, field)}: every value must be above 0, epochs whole")
     positive = ("batch_size", "exemplars", "k", "devices", "tau", "encoder_lr", "lora_rank", "ranpac_dim", "tip_shots",
-                "lwf_temperature", "si_damping", "accumulate")  # fmt: skip
+                "lwf_temperature", "si_damping", "accumulate", "eclipse_prompts")  # fmt: skip
     for field in positive:
         if getattr(config, field) <= 0:
             raise KcError(f"{option(field)} {getattr(config, field)}: must be above 0")
@@ -152,6 +153,12 @@ def check_numbers(config: RunConfig) -> None:
     for field in ("ema", "momentum", "ssul_threshold"):
         if not 0 <= getattr(config, field) < 1:
             raise KcError(f"{option(field)} {getattr(config, field)}: must be at least 0 and below 1")
+    try:
+        deltas = [float(part) for part in str(config.eclipse_delta).split(",")]
+    except ValueError as error:
+        raise KcError(f"--eclipse-delta {config.eclipse_delta}: expected a number or several") from error
+    if not all(-1 <= v <= 1 for v in deltas):
+        raise KcError(f"--eclipse-delta {config.eclipse_delta}: every value must be between -1 and 1")
     if config.patience and config.ema:
         raise KcError("--patience and --ema both choose the weights that a task ends with: give one of them")
 
@@ -180,8 +187,6 @@ def check_methods(config: RunConfig, manifest: Manifest) -> None:
                 f"method {name!r} looks for old classes where nothing is labelled; in the panoptic {manifest.name}, "
                 "which has no background class, hidden pixels are void: use lwf, ilt or replay"
             )
-        if name == "mask2former-replay" and manifest.task_kind == "panoptic":
-            raise KcError(f"method {name!r} keeps semantic maps; {manifest.name} is panoptic: use mask2former")
         n_classes = sum(not c.background for c in manifest.info)
         if name in NEEDS_EXEMPLARS and config.exemplars < n_classes:
             raise KcError(
