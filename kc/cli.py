@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_type_hints
+from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
 
 from kc import __version__
 from kc.config import RunConfig
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     from kc.data.manifest import Manifest
     from kc.openvocab.dense_clip.options import DenseOptions
+
+Config = TypeVar("Config", bound=RunConfig)
 
 METHODS: dict[str, str] = {
     "finetune": "kc.methods.finetune.naive:Finetune",
@@ -84,6 +86,8 @@ CHOICES_OR_RECOMMENDED = {"keys": ("pooled", "masked"), "decoder": ("fpn", "deep
 DENSE_TASKS = ("evaluate", "ablate", "similarity", "look")
 NOT_STORED = ("resume", "out", "accelerator", "devices", "num_workers", "wandb", "wandb_project", "wandb_entity")
 """Flags that may be given together with --resume: they do not change the numbers."""
+PATHS = ("data_root", "strengths")
+"""Flags that name a folder or file to read (a sweep has the second)."""
 
 
 def check(config: RunConfig) -> None:
@@ -239,7 +243,7 @@ def parser(
     documented = [c.__doc__ or "" for c in config.__mro__ if dataclasses.is_dataclass(c)]
     help_of = {p.arg_name: p.description for text in documented for p in parse_docstring(text).params}
     types = get_type_hints(config)
-    shared = {field.name for field in dataclasses.fields(MethodOptions)} if config is RunConfig else set()
+    shared = {field.name for field in dataclasses.fields(MethodOptions)} if issubclass(config, RunConfig) else set()
     of_methods = result.add_argument_group("knobs of the methods; each reads its own") if shared else result
     for field in dataclasses.fields(config):
         group = of_methods if field.name in shared else result
@@ -255,11 +259,17 @@ def option(field: str) -> str:
 
 
 def parse(arguments: Sequence[str], prog: str | None = None) -> RunConfig:
-    """Command line -> config. With --resume, the config is the one stored in the run folder.
+    """Command line of `kc run` -> config: see `parse_as`."""
+    return parse_as(RunConfig, parser(prog), arguments)
 
-    Raises UnknownNameError for an option that does not exist, KcError for a value of the wrong type.
+
+def parse_as(kind: type[Config], p: ArgumentParser, arguments: Sequence[str]) -> Config:
+    """Command line -> config of the `kind` that parser `p` was made from.
+
+    With --resume, the config is the one stored in the run folder. Raises UnknownNameError for an option that does not
+    exist, KcError for a value of the wrong type.
     """
-    config = anchored(RunConfig(**values_of(parser(prog), arguments)))
+    config = anchored(kind(**values_of(p, arguments)))
     return config if config.resume is None else resumed(config)
 
 
@@ -291,16 +301,16 @@ def _plain(value: Any) -> Any:
     return Path(str(value)) if isinstance(value, Path) else value
 
 
-def anchored(config: RunConfig) -> RunConfig:
+def anchored(config: Config) -> Config:
     """With absolute paths of manifest and data: a run may be resumed from another folder."""
     from kc.data.manifest import is_path
 
     benchmark = str(Path(config.benchmark).absolute()) if is_path(config.benchmark) else config.benchmark
-    root = None if config.data_root is None else config.data_root.absolute()
-    return dataclasses.replace(config, benchmark=benchmark, data_root=root)
+    given = {name: getattr(config, name, None) for name in PATHS}
+    return dataclasses.replace(config, benchmark=benchmark, **{k: v.absolute() for k, v in given.items() if v})
 
 
-def resumed(config: RunConfig) -> RunConfig:
+def resumed(config: Config) -> Config:
     """The stored config of `config.resume`; flags that would change its numbers are refused."""
     import yaml
 
@@ -310,12 +320,12 @@ def resumed(config: RunConfig) -> RunConfig:
         stored = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError) as error:
         raise RunError(f"{config.resume} cannot be resumed: {path} cannot be read ({error})") from error
-    if not isinstance(stored, dict) or set(stored) - {f.name for f in dataclasses.fields(RunConfig)}:
+    if not isinstance(stored, dict) or set(stored) - {f.name for f in dataclasses.fields(config)}:
         raise RunError(f"{path} is not the config of a run of this version")
-    default = RunConfig()
+    default = type(config)()
     changed = [
         f.name
-        for f in dataclasses.fields(RunConfig)
+        for f in dataclasses.fields(config)
         if f.name not in NOT_STORED
         and getattr(config, f.name) != getattr(default, f.name)
         and str(getattr(config, f.name)) != str(stored.get(f.name))
@@ -324,8 +334,8 @@ def resumed(config: RunConfig) -> RunConfig:
         flags = ", ".join(option(name) for name in changed)
         raise RunError(f"--resume takes its settings from {path}; {flags} would change them: start a new run instead")
     kept = {name: getattr(config, name) for name in NOT_STORED}
-    values = {k: Path(v) if k == "data_root" and v is not None else v for k, v in stored.items()}
-    return RunConfig(**{**values, **kept})
+    values = {k: Path(v) if k in PATHS and v is not None else v for k, v in stored.items()}
+    return type(config)(**{**values, **kept})
 
 
 def run_main(arguments: Sequence[str] | None = None, prog: str | None = None) -> int:
@@ -337,6 +347,23 @@ def run_main(arguments: Sequence[str] | None = None, prog: str | None = None) ->
         from kc.experiment import run
 
         run(config)
+        return 0
+
+    return _guarded(job)
+
+
+def sweep_main(arguments: Sequence[str] | None = None, prog: str | None = None) -> int:
+    """Tune, then compare: `python experiments/sweep.py`, `kc sweep`. Returns the exit status."""
+
+    def job() -> int:
+        from kc.sweep_config import SweepConfig, check_sweep
+
+        p = parser(prog, SweepConfig, "Tune each method's own strength with the same budget, then compare them.")
+        config = parse_as(SweepConfig, p, sys.argv[1:] if arguments is None else arguments)
+        plan = check_sweep(config)
+        from kc.sweep_command import sweep
+
+        sweep(config, plan)
         return 0
 
     return _guarded(job)
@@ -403,11 +430,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     commands = {
         "run": "compare methods over a stream of tasks (the main job)",
+        "sweep": "tune each method's own strength on a validation split, then compare",
         "dense": "measure and look into training-free dense CLIP",
         "data": "list, show, fetch, check, count and preview benchmarks",
     }
     if given and given[0] == "run":
         return run_main(given[1:], prog="kc run")
+    if given and given[0] == "sweep":
+        return sweep_main(given[1:], prog="kc sweep")
     if given and given[0] == "dense":
         return dense_main(given[1:], prog="kc dense")
     if given and given[0] == "data":

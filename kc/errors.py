@@ -46,6 +46,10 @@ class MemoryLockedError(KcError):
     """A second writer on a memory that already has one."""
 
 
+class DivergedError(KcError):
+    """A loss that is no longer a number; names the method, the step and the task."""
+
+
 class RunError(KcError):
     """A run folder that cannot be written, or does not fit what is asked to resume it."""
 

@@ -6,7 +6,7 @@ import dataclasses
 import importlib
 import os
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -16,12 +16,13 @@ import yaml
 from rich.console import Console
 
 from kc import __version__
-from kc.cli import METHODS, NEEDS_BASE, NOT_STORED, base_of, dense_options, n_tasks
+from kc.cli import METHODS, NEEDS_BASE, NOT_STORED, Config, base_of, dense_options, n_tasks
 from kc.config import RunConfig
 from kc.data.cache import cache_dir
 from kc.data.content import content_key
 from kc.data.datamodule import IncrementalDataModule
 from kc.data.manifest import Manifest, Recommended, load_manifest
+from kc.data.readers.base import Reader
 from kc.encoders.base import Encoder
 from kc.encoders.cache import FeatureCache
 from kc.encoders.load import load_encoder
@@ -77,6 +78,23 @@ def run(config: RunConfig, console: Console | None = None) -> Path:
     folder = config.resume or new_folder(config)
     if config.devices > 1:
         os.environ[FOLDER_OF_HELPERS] = str(folder.absolute())
+    compare(config, data, folder, console, f"kc run --resume {folder}")
+    return folder
+
+
+def compare(
+    config: RunConfig,
+    data: IncrementalDataModule,
+    folder: Path,
+    console: Console,
+    again: str,
+    own: Mapping[str, RunConfig] | None = None,
+) -> list[MethodState]:
+    """Every method with every seed over the stream, then results and report in `folder`.
+
+    `own`: the config of methods that do not run with the common one. `again`: the command that goes on after a stop.
+    """
+    own = own or {}
     kind = data.manifest.task_kind
     console.print(
         f"{data.manifest.name}: {len(data.classes)} classes in {len(data.tasks)} tasks, setting {data.setting}, "
@@ -95,12 +113,12 @@ def run(config: RunConfig, console: Console | None = None) -> Path:
                 fingerprints = check_fingerprints(folder, shared)
                 warm(shared, config, progress)
                 for name in config.method_names:
-                    states.append(run_method(config, shared, name, seed, folder, progress))
+                    states.append(run_method(own.get(name, config), shared, name, seed, folder, progress))
     except KeyboardInterrupt:
-        console.print(f"go on after the last finished task with: kc run --resume {folder}", soft_wrap=True)
+        console.print(f"go on after the last finished task with: {again}", soft_wrap=True)
         raise
     if process_rank():
-        return folder
+        return states
     results = build_results(
         states,
         benchmark=data.manifest.name,
@@ -112,9 +130,10 @@ def run(config: RunConfig, console: Console | None = None) -> Path:
         config=stored_config(config),
         versions=versions(),
         fingerprints=fingerprints,
+        own_configs={name: stored_config(c) for name, c in own.items()},
     )
     write_everything(folder, results, console)
-    return folder
+    return states
 
 
 def help_out(config: RunConfig) -> Path:
@@ -136,7 +155,7 @@ def help_out(config: RunConfig) -> Path:
     return folder
 
 
-def with_recommended(config: RunConfig, manifest: Manifest) -> RunConfig:
+def with_recommended(config: Config, manifest: Manifest) -> Config:
     """Fill in what was left open by what the benchmark recommends, so that the stored config says what was used."""
     if manifest.task_kind == "classification":
         wanted = Recommended()
@@ -150,8 +169,13 @@ def with_recommended(config: RunConfig, manifest: Manifest) -> RunConfig:
     )
 
 
-def open_data(config: RunConfig, seed: int | None = None) -> IncrementalDataModule:
-    """The stream of tasks; every error of a benchmark shows here, before a network is built."""
+def open_data(
+    config: RunConfig, seed: int | None = None, readers: Mapping[SplitName, Reader] | None = None
+) -> IncrementalDataModule:
+    """The stream of tasks; every error of a benchmark shows here, before a network is built.
+
+    `readers`: these splits, instead of those of the benchmark.
+    """
     data = IncrementalDataModule(
         config.benchmark,
         tasks=n_tasks(config),
@@ -163,6 +187,7 @@ def open_data(config: RunConfig, seed: int | None = None) -> IncrementalDataModu
         num_workers=config.num_workers,
         seed=config.seeds[0] if seed is None else seed,
         limit_images=config.limit_images,
+        readers=readers,
     )
     data.setup()
     return data
@@ -229,7 +254,9 @@ def check_fingerprints(folder: Path, shared: Shared) -> dict[str, str]:
     return now
 
 
-def warm(shared: Shared, config: RunConfig, progress: RunProgress) -> None:
+def warm(
+    shared: Shared, config: RunConfig, progress: RunProgress, splits: tuple[SplitName, ...] = ("train", "test")
+) -> None:
     """Encode every image, and its regions where a method reads them, before the clocks of the methods start.
 
     The first method must not pay for the others. Methods that train the encoder read no frozen features.
@@ -237,7 +264,6 @@ def warm(shared: Shared, config: RunConfig, progress: RunProgress) -> None:
     tuned = all(issubclass(method_class(name), FinetuneModule) for name in config.method_names)
     if tuned and config.train == "full":
         return
-    splits: tuple[SplitName, ...] = ("train", "test")
     last = len(shared.data.tasks) - 1
     size = shared.data.manifest.input_size
     regions = shared.regions
@@ -284,8 +310,9 @@ def make_loop(
     folder: Path,
     progress: RunProgress,
     publish: Callable[[MethodState, int], None],
+    split: SplitName = "test",
 ) -> MethodLoop:
-    """The stream of one method with one seed; `publish` receives the state after each task."""
+    """The stream of one method with one seed, scored on `split`; `publish` receives the state after each task."""
     place = folder / "methods" / f"{name}-s{seed}"
     place.mkdir(parents=True, exist_ok=True)
     method_config = MethodConfig(**{f.name: getattr(config, f.name) for f in dataclasses.fields(MethodConfig)})
@@ -308,7 +335,7 @@ def make_loop(
 
     kind = shared.data.manifest.task_kind
     options = TrainerOptions(config.accelerator, config.devices, method_config)
-    return MethodLoop(name, seed, make, shared.data, kind, place, options, progress, publish)
+    return MethodLoop(name, seed, make, shared.data, kind, place, options, progress, publish, split)
 
 
 def method_class(name: str) -> type[Any]:

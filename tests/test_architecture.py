@@ -30,17 +30,8 @@ ARROWS = {
     "stream": BASE | {"methods", "metrics", "report.records"},
 }
 MAY_IMPORT_LIGHTNING = {"methods/finetune/module.py", "methods/retrieval/module.py", "data/datamodule.py"}
-TOP = {
-    "cli",
-    "config",
-    "data_command",
-    "dense_command",
-    "dense_config",
-    "experiment",
-    "tracking",
-    "showcase",
-    "__init__",
-}
+TOP = {"cli", "config", "data_command", "dense_command", "dense_config", "experiment", "tracking", "showcase",
+       "strengths", "sweep_command", "sweep_config", "sweep_record", "__init__"}  # fmt: skip
 
 
 def modules() -> list[Path]:
@@ -101,6 +92,7 @@ def loaded_by(statement: str) -> set[str]:
     [
         "import kc",
         "import kc.types, kc.errors, kc.config",
+        "from kc.sweep_config import SweepConfig, check_sweep; check_sweep(SweepConfig(split='5-5'))",
         "from kc.cli import check, parse; check(parse(['--tasks', '5', '--benchmark', 'digits']))",
     ],
 )

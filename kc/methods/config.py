@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+USUAL_EWC_LAMBDA = {"images": 100.0, "maps": 500.0}
+"""What `ewc_lambda` is where it is not given."""
+
 
 @dataclass(frozen=True)
 class MethodOptions:

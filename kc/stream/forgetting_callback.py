@@ -14,7 +14,7 @@ from kc.methods.distributed import process_rank
 from kc.stream.cost import CostMeter
 from kc.stream.evaluate import Scores, evaluate
 from kc.stream.resume import MethodState, none_if_nan
-from kc.types import ClassInfo, Task, TaskKind
+from kc.types import ClassInfo, SplitName, Task, TaskKind
 
 Loader = Any
 
@@ -31,10 +31,11 @@ class Stream(Protocol):
 
 
 class Evaluator:
-    """Scores a method on the test split of a stream as `kc.types.Task` says: all seen classes compete."""
+    """Scores a method on one split of a stream as `kc.types.Task` says: all seen classes compete."""
 
-    def __init__(self, stream: Stream, kind: TaskKind) -> None:
+    def __init__(self, stream: Stream, kind: TaskKind, split: SplitName = "test") -> None:
         self.stream = stream
+        self.split = split
         self.kind = kind
         self.things = tuple(c.id for c in stream.classes.values() if c.is_thing)
 
@@ -52,9 +53,9 @@ class Evaluator:
         return scores.seen if method.train_scope == "seen" else scores.of_task(self.stream.tasks[task])
 
     def _run(
-        self, method: ContinualMethod, task: int, scope: str, device: torch.device | None, split: str = "test"
+        self, method: ContinualMethod, task: int, scope: str, device: torch.device | None, split: str | None = None
     ) -> Scores:
-        loader = self.stream.loader(split, task, scope, raw=method.needs_raw)
+        loader = self.stream.loader(split or self.split, task, scope, raw=method.needs_raw)
         module = cast(Any, method)
         was_training = module.training
         module.eval()

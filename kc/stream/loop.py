@@ -25,7 +25,7 @@ from kc.stream.forgetting_callback import Evaluator, ForgettingCallback
 from kc.stream.memory_callback import MemoryCallback
 from kc.stream.progress import Bar, RunProgress, StepProgress
 from kc.stream.resume import MethodState, load_checkpoint, none_if_nan, save_checkpoint
-from kc.types import Task, TaskKind
+from kc.types import SplitName, Task, TaskKind
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,7 @@ class MethodLoop:
         stream: an IncrementalDataModule.
         folder: where this method keeps state, checkpoints and memory.
         publish: receives the state and the task after each task (for W&B).
+        split: what the scores are taken on.
     """
 
     def __init__(
@@ -72,10 +73,11 @@ class MethodLoop:
         options: TrainerOptions,
         progress: RunProgress,
         publish: Callable[[MethodState, int], None],
+        split: SplitName = "test",
     ) -> None:
         self.name, self.seed, self.make, self.stream, self.kind = name, seed, make, stream, kind
         self.folder, self.options, self.progress, self.publish = folder, options, progress, publish
-        self.evaluator = Evaluator(stream, kind)
+        self.evaluator = Evaluator(stream, kind, split)
 
     def run(self) -> tuple[MethodState, ContinualMethod]:
         """Learn what is left to learn; return the whole record and the method as it is at the end."""

@@ -25,8 +25,12 @@ def build_results(
     config: Mapping[str, Any],
     versions: Mapping[str, str],
     fingerprints: Mapping[str, str],
+    own_configs: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Results:
-    """The record of a finished run. Intransigence needs `joint` among the methods (a_i = its R[i, i], same seed)."""
+    """The record of a finished run; `own_configs`: those of methods that ran with another than `config`.
+
+    Intransigence needs `joint` among the methods (a_i = its R[i, i], same seed).
+    """
     joint = {
         s.seed: [row[t] if t < len(row) else None for t, row in enumerate(s.rows)] for s in states if s.name == "joint"
     }
@@ -37,7 +41,7 @@ def build_results(
         setting=setting,
         seed=seeds[0] if len(seeds) == 1 else list(seeds),
         tasks=[list(names) for names in tasks],
-        methods=[method_result(s, tasks, joint.get(s.seed), config) for s in states],
+        methods=[method_result(s, tasks, joint.get(s.seed), (own_configs or {}).get(s.name, config)) for s in states],
         versions=dict(versions),
         fingerprints=dict(fingerprints),
         config=dict(config),

@@ -8,11 +8,10 @@ import torch
 from torch import Tensor
 
 from kc.methods.base import Batch
+from kc.methods.config import USUAL_EWC_LAMBDA
 from kc.methods.finetune.anchored import Anchored
 from kc.methods.finetune.fisher import diagonal_fisher
 from kc.types import Task
-
-USUAL_LAMBDA = {"images": 100.0, "maps": 500.0}
 
 
 class Ewc(Anchored):
@@ -33,7 +32,9 @@ class Ewc(Anchored):
     def strength(self) -> float:
         """Lambda, where it is not given the usual one of the task kind."""
         given = self.context.config.ewc_lambda
-        return USUAL_LAMBDA["images" if self.context.kind == "classification" else "maps"] if given is None else given
+        return (
+            USUAL_EWC_LAMBDA["images" if self.context.kind == "classification" else "maps"] if given is None else given
+        )
 
     def nll(self, batch: Batch) -> Tensor:
         """Negative log likelihood of a batch, of its own labels or of labels that the model draws."""

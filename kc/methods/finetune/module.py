@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from kc.encoders.base import Encoder
-from kc.errors import KcError
+from kc.errors import DivergedError, KcError
 from kc.methods.base import Batch, Context, as_map, n_bytes, semantic_from_scores
 from kc.methods.config import at_task
 from kc.methods.distributed import weight_of
@@ -181,7 +181,7 @@ class FinetuneModule(L.LightningModule):
         """One step on one batch; a loss that is not finite stops the run."""
         loss = self.loss_on(batch)
         if not torch.isfinite(loss):
-            raise KcError(
+            raise DivergedError(
                 f"{self.name}: the loss is {loss.item()} at step {self.global_step} of task {self.task_index + 1}; "
                 f"try a smaller --lr"
             )

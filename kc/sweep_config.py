@@ -1,0 +1,98 @@
+"""What a sweep is asked to do, and its plan: which values are tried of which knob. Checked before torch is loaded."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import get_args, get_type_hints
+
+import yaml
+
+from kc.cli import METHODS, check, check_numbers, option, parser, values_of
+from kc.config import RunConfig
+from kc.data.manifest import Manifest, load_manifest
+from kc.errors import KcError, unknown_name
+from kc.methods.config import MethodOptions
+from kc.strengths import Value, default_grid
+
+Plan = dict[str, tuple[str, list[Value]]]
+"""Method -> its knob and the values to try, in order; methods without a strength are not in it."""
+
+
+@dataclass(frozen=True)
+class SweepConfig(RunConfig):
+    """Tune each method's own strength on validation images, then compare the methods on the test split.
+
+    Args:
+        budget: Values that are tried of each method's strength; the same for all methods.
+        holdout: Share of the training images of each class that validates where the benchmark has no split val; the
+            final runs learn from all training images.
+        strengths: YAML file with other values to try, such as `ewc: {ewc_lambda: [1, 10, 100]}`, best guess first.
+    """
+
+    budget: int = 5
+    holdout: float = 0.2
+    strengths: Path | None = None
+
+
+def check_sweep(config: SweepConfig) -> Plan:
+    """The plan of a sweep. Raises KcError for what cannot work, before torch or any data is loaded."""
+    check(config)
+    if config.budget < 1:
+        raise KcError(f"--budget {config.budget}: must be at least 1")
+    if not 0 < config.holdout < 1:
+        raise KcError(f"--holdout {config.holdout}: must be above 0 and below 1")
+    if config.devices > 1:
+        raise KcError(f"--devices {config.devices}: a sweep runs in one process; use the chosen values with kc run")
+    manifest = load_manifest(config.benchmark)
+    if "test" not in manifest.splits or "train" not in manifest.splits:
+        raise KcError(f"a sweep needs the splits train and test; {manifest.name} has {', '.join(manifest.splits)}")
+    plan = planned(config, manifest)
+    for knob, values in plan.values():
+        for value in values:
+            check_numbers(dataclasses.replace(config, **{knob: value}))  # type: ignore[arg-type]  # by name
+    return plan
+
+
+def planned(config: SweepConfig, manifest: Manifest) -> Plan:
+    """Knob and values of each method: from the file where it names the method, else the table's grid."""
+    given = {} if config.strengths is None else read_strengths(config.strengths)
+    plan: Plan = {}
+    for name in config.method_names:
+        grid = given.get(name) or default_grid(name, config, manifest.task_kind, config.budget)
+        if grid is None:
+            continue
+        if len(grid[1]) < config.budget:
+            raise KcError(f"{config.strengths}: {name} has {len(grid[1])} values for --budget {config.budget}")
+        plan[name] = grid[0], grid[1][: config.budget]
+    return plan
+
+
+def read_strengths(path: Path) -> Plan:
+    """`method: {knob: [values]}` of a YAML file. Raises KcError, or UnknownNameError for a name that does not exist."""
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise KcError(f"--strengths {path}: cannot be read ({' '.join(str(error).split())})") from error
+    if not isinstance(content, Mapping):
+        raise KcError(f"--strengths {path}: expected lines such as ewc: {{ewc_lambda: [1, 10, 100]}}")
+    numeric = [n for n, hint in get_type_hints(MethodOptions).items() if {int, float} & {hint, *get_args(hint)}]
+    flags = parser()
+    plan: Plan = {}
+    for name, grid in content.items():
+        if name not in METHODS:
+            raise unknown_name("method", str(name), METHODS)
+        if not isinstance(grid, Mapping) or len(grid) != 1 or not isinstance(values := next(iter(grid.values())), list):
+            raise KcError(f"--strengths {path}: {name}: expected one knob with a list of values, not {grid}")
+        knob = str(next(iter(grid)))
+        if knob not in numeric:
+            raise unknown_name("knob", knob, numeric)
+        read = [values_of(flags, [f"{option(knob)}={value}"])[knob] for value in values]
+        if not read or len(set(read)) < len(read) or None in read:
+            raise KcError(f"--strengths {path}: {name}: {knob} needs different values, not {values}")
+        if any(isinstance(value, int | float) and value < 0 for value in read):
+            raise KcError(f"--strengths {path}: {name}: {knob} must not be below 0, not {values}")
+        plan[name] = knob, read
+    return plan

@@ -1,0 +1,222 @@
+"""`kc sweep`: what is refused, what is tried, what a stop costs, and that the test split waits for the choice."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import yaml
+
+from kc import sweep_command
+from kc.cli import run_main, sweep_main
+from kc.experiment import make_loop
+from kc.sweep_record import SweepRecord, Trial, Tuning
+
+SHORT = ["--encoder", "mlp:32x1", "--train", "full", "--encoder-lr", "1", "--epochs", "2", "--batch-size", "2",
+         "--exemplars", "6", "--accelerator", "cpu", "--wandb", "disabled"]  # fmt: skip
+
+
+def arguments(tiny: SimpleNamespace, out: Path, *more: str) -> list[str]:
+    place = ["--benchmark", str(tiny.path), "--data-root", str(tiny.root), "--out", str(out)]
+    return [*place, "--tasks", "3", *SHORT, *more]
+
+
+def only(out: Path) -> Path:
+    (folder,) = out.iterdir()
+    return folder
+
+
+def matrices(folder: Path) -> dict[str, Any]:
+    results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    return {m["name"]: m["matrix"] for m in results["methods"]}
+
+
+def without_seconds(folder: Path) -> dict[str, Any]:
+    content = json.loads((folder / "sweep.json").read_text(encoding="utf-8"))
+    for method in content["methods"]:
+        for score in (*method["trials"], *method["test"]):
+            del score["seconds"]
+    return dict(content)
+
+
+@pytest.mark.parametrize(
+    ("given", "strengths", "said"),
+    [
+        (["--budget", "0"], None, "--budget 0: must be at least 1"),
+        (["--holdout", "1"], None, "--holdout 1.0: must be above 0 and below 1"),
+        (["--devices", "2"], None, "a sweep runs in one process"),
+        (["--methods", "ecw"], None, "Did you mean 'ewc'"),
+        (["--bugdet", "3"], None, "did you mean --budget"),
+        (["--methods", "lwf", "--lwf-lambda", "0"], None, "lwf_lambda 0.0: no grid by factors around it"),
+        (["--methods", "knn", "--budget", "30"], None, "--budget 30: k has"),
+        (["--strengths", "nowhere.yaml"], None, "cannot be read"),
+        ([], "- ewc", "expected lines such as ewc"),
+        ([], "ecw: {ewc_lambda: [1]}", "Did you mean 'ewc'"),
+        ([], "ewc: {ewc_lamda: [1]}", "Did you mean 'ewc_lambda'"),
+        ([], "knn: {vote: [rank]}", "unknown knob 'vote'"),
+        ([], "ewc: [1, 2]", "expected one knob with a list of values"),
+        ([], "ewc: {ewc_lambda: [1, 1]}", "needs different values"),
+        ([], "ewc: {ewc_lambda: [-1]}", "must not be below 0"),
+        ([], "knn: {k: [2.5]}", "k"),
+        (["--methods", "knn"], "knn: {k: [0, 1, 2, 3, 4]}", "--k 0: must be above 0"),
+        (["--methods", "ewc"], "ewc: {ewc_lambda: [1, 2]}", "ewc has 2 values for --budget 5"),
+    ],
+)
+def test_mistakes_are_one_line(
+    given: list[str], strengths: str | None, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if strengths is not None:
+        (tmp_path / "s.yaml").write_text(strengths, encoding="utf-8")
+        given = [*given, "--strengths", str(tmp_path / "s.yaml")]
+    assert sweep_main(["--benchmark", "digits", "--out", str(tmp_path / "runs"), *given]) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "runs").exists()
+
+
+def test_the_best_of_equal_trials_is_the_first() -> None:
+    trials = [Trial(value=v, average=a) for v, a in ((1, None), (2, 0.5), (3, 0.7), (4, 0.7))]
+    assert Tuning(method="ewc", knob="ewc_lambda", trials=trials).best == trials[2]
+    assert Tuning(method="ewc", knob="ewc_lambda", trials=trials[:1]).best is None
+
+
+def test_a_sweep_and_the_test_split_waits_for_the_choice(
+    tiny_folder: SimpleNamespace, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    test, away = tiny_folder.folder / "test", tmp_path / "away"
+    test.rename(away)
+    given = arguments(tiny_folder, tmp_path / "runs", "--methods", "er,lwf,ncm", "--budget", "2", "--holdout", "0.25")
+    assert sweep_main(given) == 2  # all trials are done without the test images, which are missed only then
+    assert str(test) in capsys.readouterr().err
+    folder = only(tmp_path / "runs")
+    before = SweepRecord.load(folder)
+    assert [(t.method, t.knob, t.values) for t in before.methods] == [
+        ("er", "lr", [0.002, 0.00632]), ("lwf", "lwf_lambda", [1.0, 10.0]), ("ncm", None, [])
+    ]  # fmt: skip
+    for tuning in before.methods[:2]:
+        assert [t.value for t in tuning.trials] == tuning.values
+        assert all(t.average is not None and t.seconds > 0 for t in tuning.trials)
+        assert tuning.chosen == tuning.best.value
+        assert tuning.test == []
+    held = before.validation
+    assert (held.source, held.share, held.n_images) == ("held out of train", 0.25, 3)
+    # One of the four images of each class.
+    assert sorted(i.rpartition("/")[0] for i in held.sample_ids) == ["train/blue", "train/green_leaf", "train/red"]
+    assert not (folder / "trials").exists()
+    assert not (folder / "results.json").exists()
+
+    away.rename(test)
+    assert sweep_main(["--resume", str(folder), "--wandb", "disabled", "--accelerator", "cpu"]) == 0
+    after = SweepRecord.load(folder)
+    assert [t.trials for t in after.methods] == [t.trials for t in before.methods]  # seconds too: nothing was repeated
+    assert [len(t.test) for t in after.methods] == [1, 1, 1]
+    shown = capsys.readouterr().out
+    assert "ncm: no strength to tune, runs once" in shown
+    assert "Strengths chosen on 3 images, held out of train" in shown
+
+    # The final run is `kc run` with the chosen value, on all training images.
+    lwf = after.methods[1]
+    alone = arguments(tiny_folder, tmp_path / "alone", "--methods", "lwf", "--lwf-lambda", str(lwf.chosen))
+    assert run_main(alone) == 0
+    assert matrices(only(tmp_path / "alone"))["lwf"] == matrices(folder)["lwf"]
+    assert lwf.test[0].average == pytest.approx(sum(matrices(folder)["lwf"][-1]) / 3)
+    configs = {m["name"]: m["config"] for m in json.loads((folder / "results.json").read_text())["methods"]}
+    assert (configs["er"]["lr"], configs["lwf"]["lwf_lambda"]) == (after.methods[0].chosen, lwf.chosen)
+
+
+def test_a_stopped_sweep_goes_on_within_the_trial(
+    tiny_folder: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    more = ["--methods", "ewc,er", "--budget", "2"]
+    assert sweep_main(arguments(tiny_folder, tmp_path / "whole", *more)) == 0
+    begun: list[tuple[str, Any]] = []
+
+    def stopping(config: Any, shared: Any, name: str, *rest: Any) -> Any:
+        begun.append((name, config.ewc_lambda if name == "ewc" else config.lr))
+        loop = make_loop(config, shared, name, *rest)
+
+        def stop(state: Any, t: int) -> None:
+            if begun == [("ewc", 100.0), ("ewc", 1000.0)] and t == 1:
+                raise KeyboardInterrupt
+
+        loop.publish = stop
+        return loop
+
+    monkeypatch.setattr(sweep_command, "make_loop", stopping)
+    assert sweep_main(arguments(tiny_folder, tmp_path / "parts", *more)) == 130
+    folder = only(tmp_path / "parts")
+    assert [len(t.trials) for t in SweepRecord.load(folder).methods] == [1, 0]
+    assert (folder / "trials" / "ewc-1" / "methods" / "ewc-s0" / "state.json").is_file()
+    assert sweep_main(["--resume", str(folder), "--wandb", "disabled", "--accelerator", "cpu"]) == 0
+    assert begun == [("ewc", 100.0), ("ewc", 1000.0), ("ewc", 1000.0), ("er", 0.002), ("er", 0.00632)]
+    assert without_seconds(folder) == without_seconds(only(tmp_path / "whole"))
+    assert matrices(folder) == matrices(only(tmp_path / "whole"))
+
+
+def test_trials_are_scored_on_the_split_val(tiny_index_png: SimpleNamespace, tmp_path: Path) -> None:
+    # The test split is the val split here, so the chosen trial and the final run are one and the same.
+    splits = tiny_index_png.content["splits"]
+    tiny_index_png.path.write_text(
+        yaml.safe_dump(tiny_index_png.content | {"splits": splits | {"test": splits["val"]}})
+    )
+    given = ["--benchmark", tiny_index_png.path, "--data-root", tiny_index_png.root, "--out", tmp_path / "runs",
+             "--tasks", "2", "--methods", "lwf,knn", "--budget", "2", "--epochs", "1", "--accelerator", "cpu",
+             "--wandb", "disabled", "--seed", "3,4"]  # fmt: skip
+    assert sweep_main([str(g) for g in given]) == 0
+    record = SweepRecord.load(only(tmp_path / "runs"))
+    assert record.validation.model_dump() == {"source": "val split", "share": None, "n_images": 2, "sample_ids": []}
+    assert [t.knob for t in record.methods] == ["pixel_kd", "k"]
+    assert record.tuning_seed == 3
+    for tuning in record.methods:
+        assert [s.seed for s in tuning.test] == [3, 4]
+        assert (tuning.test[0].average, tuning.test[0].seen) == (tuning.best.average, tuning.best.seen)
+    assert record.methods[1].best.average > 0.3
+
+
+def test_a_task_that_nothing_validates_is_refused(
+    tiny_index_png: SimpleNamespace, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ["--benchmark", tiny_index_png.path, "--data-root", tiny_index_png.root, "--out", tmp_path / "runs",
+             "--split", "2-1", "--methods", "lwf"]  # fmt: skip
+    assert sweep_main([str(g) for g in given]) == 2
+    assert "task 2 (road) has no image among the 2 that validate" in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_value_that_diverges_is_a_trial_without_a_score(
+    tiny_folder: SimpleNamespace, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    strengths = tmp_path / "s.yaml"
+    strengths.write_text("finetune: {lr: [1.0e+38, 0.01]}\nmib: {lr: [1]}\n")
+    more = ["--methods", "finetune", "--optimizer", "sgd", "--strengths", str(strengths)]
+    assert sweep_main(arguments(tiny_folder, tmp_path / "runs", *more, "--budget", "2")) == 0
+    (tuning,) = SweepRecord.load(only(tmp_path / "runs")).methods
+    assert tuning.trials[0].average is None
+    assert "the loss is nan at step" in tuning.trials[0].note
+    assert tuning.chosen == 0.01
+    assert sweep_main(arguments(tiny_folder, tmp_path / "none", *more, "--budget", "1")) == 2
+    assert "finetune: no lr has a score" in capsys.readouterr().err
+
+
+def test_resume_refuses_what_is_not_this_sweep(
+    tiny_folder: SimpleNamespace, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    strengths = tmp_path / "s.yaml"
+    strengths.write_text("knn: {k: [1, 2]}\n")
+    more = ["--methods", "knn", "--budget", "2", "--strengths", str(strengths)]
+    assert sweep_main(arguments(tiny_folder, tmp_path / "runs", *more)) == 0
+    folder = only(tmp_path / "runs")
+    assert sweep_main(["--resume", str(folder), "--budget", "3"]) == 2
+    assert "--budget would change them" in capsys.readouterr().err
+    strengths.write_text("knn: {k: [1, 3]}\n")
+    assert sweep_main(["--resume", str(folder)]) == 2
+    assert "values or validation images are not those it was begun with" in capsys.readouterr().err
+    assert run_main(["--resume", str(folder)]) == 2
+    assert "not the config of a run" in capsys.readouterr().err
+    assert run_main(arguments(tiny_folder, tmp_path / "plain", "--methods", "knn")) == 0
+    assert sweep_main(["--resume", str(only(tmp_path / "plain"))]) == 2
+    assert "expected the folder of a sweep" in capsys.readouterr().err
