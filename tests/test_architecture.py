@@ -30,7 +30,8 @@ ARROWS = {
     "stream": BASE | {"methods", "metrics", "report.records"},
 }
 MAY_IMPORT_LIGHTNING = {"methods/finetune/module.py", "methods/retrieval/module.py", "data/datamodule.py"}
-TOP = {"cli", "config", "dense_command", "dense_config", "experiment", "tracking", "showcase", "__init__"}
+COMMANDS = {"dense_command", "dense_config", "report_command", "report_config"}
+TOP = COMMANDS | {"cli", "config", "experiment", "tracking", "showcase", "__init__"}
 
 
 def modules() -> list[Path]:

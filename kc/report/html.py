@@ -13,6 +13,7 @@ from pydantic import JsonValue
 
 from kc.report import pictures, tables, words
 from kc.report.charts import Series, line_chart
+from kc.report.combine import Comparison
 from kc.report.examples import load_examples
 from kc.report.figures import ceiling
 from kc.report.merge import MergedMethod, Stat, merge_seeds
@@ -44,9 +45,14 @@ def write_report(run_dir: Path, results: Results, path: Path, *, max_examples: i
 
     Raises DataError for an example that cannot be read, RunError when `path` cannot be written.
     """
+    write_page(Comparison(results, load_examples(run_dir / "examples")), path, max_examples=max_examples)
+
+
+def write_page(comparison: Comparison, path: Path, *, max_examples: int = 12) -> None:
+    """Write the page of one run or of several to `path`. Raises RunError when it cannot be written."""
+    results, examples = comparison.results, comparison.examples
     merged = merge_seeds(results)
     look = looks([m.name for m in merged])
-    examples = load_examples(run_dir / "examples")
     sections = [
         ("Comparison", "comparison", _comparison(results, merged)),
         ("Curves", "curves", _curves(results, merged, look)),
@@ -60,7 +66,8 @@ def write_report(run_dir: Path, results: Results, path: Path, *, max_examples: i
     sections = [section for section in sections if section[2]]
     nav = "".join(f'<a href="#{key}">{title.split(":")[0]}</a>' for title, key, _ in sections)
     body = [f"<header><h1>{escape(_versus(merged))}</h1>", f'<p class="soft">{escape(tables.headline(results))}</p>']
-    body += ["<ul class=summary>", *(f"<li>{escape(s)}</li>" for s in tables.sentences(results)), "</ul>"]
+    said = [*tables.sentences(results), *comparison.warnings]
+    body += ["<ul class=summary>", *(f"<li>{escape(s)}</li>" for s in said), "</ul>"]
     body.append(f'<nav aria-label="Sections">{nav}</nav></header><main>')
     body += [f'<section id="{key}"><h2>{title}</h2>\n{content}</section>' for title, key, content in sections]
     body.append("</main>")
