@@ -42,15 +42,17 @@ def open_runs(paths: Sequence[Path]) -> list[Run]:
     """The runs of these folders. Raises RunError for one that is not finished, or that is given twice."""
     folders = [path.parent if path.name == "results.json" else path for path in paths]
     places = [folder.resolve() for folder in folders]
-    names = [place.name for place in places]
     for i, place in enumerate(places):
         if place in places[:i]:
             raise RunError(f"{folders[i]} is given twice")
         if place.is_dir() and not (place / "results.json").exists() and (place / "config.yaml").exists():
             raise RunError(f"{folders[i]} is not finished: kc run --resume {folders[i]}")
+    records = [Results.load(folder / "results.json") for folder in folders]
+    # A run folder is called <time>-<benchmark>, and compared runs have one benchmark: the time is enough.
+    names = [place.name.removesuffix(f"-{r.benchmark}") for place, r in zip(places, records, strict=True)]
     return [
-        Run(name if names.count(name) == 1 else str(folder), folder, Results.load(folder / "results.json"))
-        for name, folder in zip(names, folders, strict=True)
+        Run(name if names.count(name) == 1 else str(folder), folder, record)
+        for name, folder, record in zip(names, folders, records, strict=True)
     ]
 
 

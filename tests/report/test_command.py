@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from kc import report_command
 from kc.cli import main
 from kc.report.records import Results
+from kc.report_config import TABLES
 
 Make = Callable[..., Results]
 
@@ -58,6 +60,21 @@ def test_what_cannot_be_done_is_one_line(
     error = capsys.readouterr().err
     assert said in error
     assert len(error.splitlines()) == 1
+
+
+@pytest.mark.parametrize("kind", TABLES)
+def test_a_table_is_all_that_is_printed(
+    kind: str, make_results: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = saved(tmp_path / "run", make_results(2, methods=("finetune", "knn")))
+    assert main(["report", run, "--table", kind]) == 0
+    text = capsys.readouterr().out
+    assert text.startswith({"latex": "% needs", "markdown": "| Method |", "csv": "method,average,"}[kind])
+    assert text == report_command.TABLES[kind](Results.load(tmp_path / "run" / "results.json"))
+    assert not (tmp_path / "run" / "report.html").exists()
+    assert main(["report", run, "--table", kind, "--out", str(tmp_path / "page.html")]) == 0
+    assert capsys.readouterr().out == text
+    assert (tmp_path / "page.html").exists()
 
 
 def test_it_needs_no_torch(make_results: Make, tmp_path: Path) -> None:
