@@ -12,7 +12,8 @@ from typing import Final
 from pydantic import JsonValue
 
 from kc.report import pictures, tables, words
-from kc.report.charts import Series, line_chart
+from kc.report.axes import COSTS
+from kc.report.charts import Point, Series, cost_chart, line_chart
 from kc.report.combine import Comparison
 from kc.report.examples import load_examples
 from kc.report.figures import ceiling
@@ -56,6 +57,7 @@ def write_page(comparison: Comparison, path: Path, *, max_examples: int = 12) ->
     sections = [
         ("Comparison", "comparison", _comparison(results, merged)),
         ("Curves", "curves", _curves(results, merged, look)),
+        ("Score against cost", "cost", _against_cost(merged)),
         ("Score matrices", "matrices", _matrices(results, merged)),
         ("Classes: as learned and at the end", "classes", _per_class(results, merged)),
         ("Scores after the last task", "final", _final(merged)),
@@ -144,6 +146,27 @@ def _curves(results: Results, merged: Sequence[MergedMethod], look: dict[str, Lo
     key = "".join(f'<li><i class="t{i}"></i>{escape(words.task_title(i, results.tasks[i]))}</li>' for i in few)
     panels = "".join(f'<figure><div class="name">{escape(name)}</div>{svg}</figure>' for name, svg in figures)
     return f'{intro}<ul class="key">{key}</ul><div class="panels">{panels}</div>'
+
+
+def _against_cost(merged: Sequence[MergedMethod]) -> str:
+    known = [(i, m) for i, m in enumerate(merged) if not math.isnan(m.metrics["average"].mean)]
+    if not known:
+        return ""
+    metric, top = words.metric_title(merged[0].metric), ceiling(merged)
+    figures = []
+    for key, title, unit in COSTS:
+        points = []
+        for i, m in known:
+            score, price = m.metrics["average"], m.cost[key]
+            say = words.size if unit == "B" else words.seconds
+            tip = f"{m.name}: {words.points(score.mean, score.deviation)} for {say(price.mean, price.deviation)}"
+            points.append(Point(m.name, f"m{i}", price.mean, score.mean, score.deviation, tip))
+        figures.append(f"<figure>{cost_chart(points, f'average {metric} against {title}', title, unit, top)}</figure>")
+    bars = " Bars: one deviation over the seeds." if any(len(m.seeds) > 1 for m in merged) else ""
+    intro = (
+        f"<p>Average {escape(metric)} × 100 after the last task; better is up and left. Costs are logarithmic.{bars}"
+    )
+    return f'{intro}</p><div class="panels">{"".join(figures)}</div>'
 
 
 def _matrices(results: Results, merged: Sequence[MergedMethod]) -> str:
