@@ -105,7 +105,8 @@ def cost_chart(points: Sequence[Point], label: str, title: str, unit: str, top: 
 
 
 def _short(name: str) -> str:
-    return name if len(name) <= 11 else name[:10] + "…"
+    """At most 11 characters; the middle is left out, because names of compared runs differ at the end."""
+    return name if len(name) <= 11 else f"{name[:5]}…{name[-5:]}"
 
 
 def _height(points: float, top: float) -> float:

@@ -17,7 +17,7 @@ _PROTOCOL = ("benchmark", "tasks", "split", "setting", "class_order", "limit_ima
 """Settings that are compared by what they lead to: the content of the benchmark, the classes of each task."""
 _ELSEWHERE = ("seed", "methods", "data_root")
 """Settings that the methods of a run do not have in common, or that change no number."""
-_IN_A_NAME = 2  # settings; methods that differ in more are told apart by their run
+_IN_A_NAME = 2  # settings; methods that differ in more are told apart by the number of their run
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Comparison:
 
     results: Results
     examples: list[Example]
-    warnings: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def open_runs(paths: Sequence[Path]) -> list[Run]:
@@ -60,7 +60,8 @@ def combine(runs: Sequence[Run]) -> Comparison:
     """All methods of `runs` in one record; one run stays as it is.
 
     A method of several runs is one method with several seeds where its settings agree, else several methods, named
-    after the settings in which they differ (`knn (k 8)`, `knn (k 16)`) or, where these are many, after their runs.
+    after the settings in which they differ (`knn (k 8)`, `knn (k 16)`) or, where these are many, after the run
+    (`knn #1`, `knn #2`, counted as given).
     Raises RunError where the protocols differ, saying in what, and where two runs have the same method, settings and
     seed. Intransigence is that of each run: joint training of another run is no reference for it.
     """
@@ -97,8 +98,10 @@ def combine(runs: Sequence[Run]) -> Comparison:
         config=_configs(runs),
     )
     unlike = [k for k in ("platform", "cpus", "torch") if len({run.results.versions.get(k) for run in runs}) > 1]
-    warnings = (f"The runs were made with different {', '.join(unlike)}: compare times with care.",) if unlike else ()
-    return Comparison(results, _examples(runs, titles), warnings)
+    notes = [f"Runs: {', '.join(f'#{i + 1} {run.name}' for i, run in enumerate(runs))}."]
+    if unlike:
+        notes.append(f"The runs were made with different {', '.join(unlike)}: compare times with care.")
+    return Comparison(results, _examples(runs, titles), tuple(notes))
 
 
 def _same_protocol(one: Run, other: Run) -> None:
@@ -143,15 +146,15 @@ def _titles(runs: Sequence[Run]) -> dict[tuple[int, str], str]:
     for name, group in groups.items():
         keys = sorted({key for settings in group.values() for key in settings})
         unlike = [k for k in keys if len({settings.get(k) for settings in group.values()}) > 1]
-        run_of: dict[tuple[str | None, ...], str] = {}
+        run_of: dict[tuple[str | None, ...], int] = {}
         for i, settings in group.items():
             values = tuple(settings.get(k) for k in unlike)
-            run_of.setdefault(values, runs[i].name)
+            number = run_of.setdefault(values, i + 1)
             told = ", ".join(f"{k} {v}" for k, v in zip(unlike, values, strict=True))
             if not unlike:
                 out[i, name] = name
             else:
-                out[i, name] = f"{name} ({told if len(unlike) <= _IN_A_NAME else run_of[values]})"
+                out[i, name] = f"{name} ({told})" if len(unlike) <= _IN_A_NAME else f"{name} #{number}"
     return out
 
 

@@ -22,7 +22,10 @@ from kc.report.records import FloatArray, Results, write_atomic
 from kc.report.style import Look, ink_on, looks, score_color, task_color
 
 _TEMPLATE: Final = Path(__file__).with_name("report.html")
+_LONGEST_TITLE = 90  # characters
 _OPEN_UP_TO = 30  # rows of a table that is shown unfolded
+
+_ABSENT: Final = object()
 
 # METHODS 5. R[t, i] is the score on task i after learning task t, both from 1 to T.
 _FORMULAS: Final = (
@@ -68,7 +71,7 @@ def write_page(comparison: Comparison, path: Path, *, max_examples: int = 12) ->
     sections = [section for section in sections if section[2]]
     nav = "".join(f'<a href="#{key}">{title.split(":")[0]}</a>' for title, key, _ in sections)
     body = [f"<header><h1>{escape(_versus(merged))}</h1>", f'<p class="soft">{escape(tables.headline(results))}</p>']
-    said = [*tables.sentences(results), *comparison.warnings]
+    said = [*tables.sentences(results), *comparison.notes]
     body += ["<ul class=summary>", *(f"<li>{escape(s)}</li>" for s in said), "</ul>"]
     body.append(f'<nav aria-label="Sections">{nav}</nav></header><main>')
     body += [f'<section id="{key}"><h2>{title}</h2>\n{content}</section>' for title, key, content in sections]
@@ -82,7 +85,9 @@ def write_page(comparison: Comparison, path: Path, *, max_examples: int = 12) ->
 
 
 def _versus(merged: Sequence[MergedMethod]) -> str:
-    return " · ".join(m.name for m in merged)
+    """The methods, or how many they are where their names would fill the screen."""
+    names = " · ".join(m.name for m in merged)
+    return names if len(names) <= _LONGEST_TITLE else f"{len(merged)} methods compared"
 
 
 def _colors(merged: Sequence[MergedMethod], look: dict[str, Look], n: int) -> str:
@@ -263,7 +268,8 @@ def _protocol(results: Results) -> str:
     parts = [_facts(facts), f'<h3>Tasks, in order, with their classes</h3><ol class="tasks">{tasks}</ol>']
     configs: dict[str, dict[str, JsonValue]] = {"Configuration of the run": results.config}
     for m in results.methods:
-        configs.setdefault(f"Configuration of {m.name}", m.config)
+        own = {key: value for key, value in m.config.items() if results.config.get(key, _ABSENT) != value}
+        configs.setdefault(f"Configuration of {m.name}, beside that", own)
     for title, config in configs.items():
         if flat := _flat(config):
             parts.append(f"<details><summary>{escape(title)}</summary>{_facts(flat)}</details>")

@@ -52,7 +52,7 @@ def test_a_method_of_other_settings_is_another_method(make_results: Make, tmp_pa
         run(tmp_path, f"m{i}", make_results(2, methods=("knn",)), k=i, tau=i, alpha=i, methods="knn", seed=i)
         for i in (1, 2)
     ]
-    assert [m.name for m in combine(many).results.methods] == ["knn (m1)", "knn (m2)"]
+    assert [m.name for m in combine(many).results.methods] == ["knn #1", "knn #2"]
     assert combine(many).results.config["m2"] == {"k": 2, "tau": 2, "alpha": 2, "seed": 2}
 
 
@@ -104,6 +104,10 @@ def test_unfinished_and_missing_runs(tmp_path: Path) -> None:
         open_runs([tmp_path / "nothing"])
 
 
+def test_runs_go_by_the_time_in_their_names(make_results: Make, tmp_path: Path) -> None:
+    assert run(tmp_path, "20261121-digit-scenes", make_results(2)).name == "20261121"
+
+
 def test_runs_of_one_name_are_told_apart(make_results: Make, tmp_path: Path) -> None:
     for place in "xy":
         make_results(2).save(tmp_path / place / "run" / "results.json")
@@ -115,7 +119,7 @@ def test_another_machine_is_said(make_results: Make, tmp_path: Path) -> None:
     other = make_results(2, methods=("knn",), seeds=(1,))
     other.versions["cpus"] = "64"
     both = combine([run(tmp_path, "a", make_results(2, methods=("knn",))), run(tmp_path, "b", other)])
-    assert both.warnings == ("The runs were made with different cpus: compare times with care.",)
+    assert both.notes == ("Runs: #1 a, #2 b.", "The runs were made with different cpus: compare times with care.")
     assert both.results.versions["cpus"] == "not recorded (a); 64 (b)"
 
 

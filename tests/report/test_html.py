@@ -151,6 +151,21 @@ def test_names_cannot_inject(make_results: Make, tmp_path: Path) -> None:
     assert html.escape(evil) in text
 
 
+def test_a_method_shows_only_the_settings_of_its_own(make_results: Make, tmp_path: Path) -> None:
+    results = make_results(2, methods=("finetune", "knn"))
+    results.config = {"epochs": 3, "lr": None}
+    results.methods[0].config = {"epochs": 3, "lr": None}
+    results.methods[1].config = {"epochs": 9, "lr": None, "k": 8}
+    _, page = written(tmp_path, results)
+    assert "Configuration of finetune" not in page.text
+    assert page.text.split("Configuration of knn, beside that")[1].startswith("epochs9k8\n")
+
+
+def test_many_long_names_are_counted_in_the_title(make_results: Make, tmp_path: Path) -> None:
+    text, _ = written(tmp_path, make_results(2, methods=tuple(f"a method with settings {i}" for i in range(5))))
+    assert "<h1>5 methods compared</h1>" in text
+
+
 def test_a_large_vocabulary_is_folded(make_results: Make, tmp_path: Path) -> None:
     results = make_results(40, methods=("knn",))
     text, page = written(tmp_path, results)
@@ -228,6 +243,12 @@ def test_the_share_of_right_pixels_is_said(make_results: Make, tmp_path: Path) -
     _, page = written(tmp_path, make_results(2, methods=("knn",)))
     assert "knn, 66.7 % right" in page.text
     assert all(name in page.text for name, _ in ERRORS)
+
+
+def test_names_that_differ_at_the_end_do_so_beside_their_lines() -> None:
+    nan = np.full(2, np.nan)
+    lines = [Series(f"mask2former #{i}", "m0", np.array([0.5, 0.5]), nan, end=f"mask2former #{i}") for i in (1, 2)]
+    assert re.findall(r'class="end"[^>]*>([^<]*)<', line_chart(lines, "label", 100)) == ["mask2…er #1", "mask2…er #2"]
 
 
 PROBE = """
