@@ -17,7 +17,7 @@ _PROTOCOL = ("benchmark", "tasks", "split", "setting", "class_order", "limit_ima
 """Settings that are compared by what they lead to: the content of the benchmark, the classes of each task."""
 _ELSEWHERE = ("seed", "methods", "data_root")
 """Settings that the methods of a run do not have in common, or that change no number."""
-_IN_A_NAME = 2  # settings; methods that differ in more are told apart by the number of their run
+_LONGEST = 22  # characters of a name with settings; beyond, methods are told apart by the number of their run
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def combine(runs: Sequence[Run]) -> Comparison:
     """All methods of `runs` in one record; one run stays as it is.
 
     A method of several runs is one method with several seeds where its settings agree, else several methods, named
-    after the settings in which they differ (`knn (k 8)`, `knn (k 16)`) or, where these are many, after the run
+    after the settings in which they differ (`knn (k 8)`, `knn (k 16)`) or, where these are long, after the run
     (`knn #1`, `knn #2`, counted as given).
     Raises RunError where the protocols differ, saying in what, and where two runs have the same method, settings and
     seed. Intransigence is that of each run: joint training of another run is no reference for it.
@@ -146,15 +146,15 @@ def _titles(runs: Sequence[Run]) -> dict[tuple[int, str], str]:
     for name, group in groups.items():
         keys = sorted({key for settings in group.values() for key in settings})
         unlike = [k for k in keys if len({settings.get(k) for settings in group.values()}) > 1]
-        run_of: dict[tuple[str | None, ...], int] = {}
-        for i, settings in group.items():
-            values = tuple(settings.get(k) for k in unlike)
-            number = run_of.setdefault(values, i + 1)
-            told = ", ".join(f"{k} {v}" for k, v in zip(unlike, values, strict=True))
-            if not unlike:
-                out[i, name] = name
-            else:
-                out[i, name] = f"{name} ({told})" if len(unlike) <= _IN_A_NAME else f"{name} #{number}"
+        long = {
+            i: f"{name} ({', '.join(f'{k} {settings.get(k)}' for k in unlike)})" if unlike else name
+            for i, settings in group.items()
+        }
+        numbers: dict[str, int] = {}
+        fits = not unlike or all(len(title) <= _LONGEST for title in long.values())
+        for i, title in long.items():
+            number = numbers.setdefault(title, i + 1)
+            out[i, name] = title if fits else f"{name} #{number}"
     return out
 
 

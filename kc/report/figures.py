@@ -29,6 +29,7 @@ _GRID = "#e3e3e3"
 _PANEL = (3.5, 2.75)  # inches: two panels fill a page of text
 _NUMBERS_UP_TO = 12  # tasks; beyond, numbers in the cells of a heat map would overlap
 _NUMBERS_AN_INCH = 4.4  # the same in a figure for a paper
+_PAGE = 9.0  # inches of height that a figure may take, unless its panels would be lower than one inch
 _SMALLEST = 5.5  # points: below, print is not read
 
 
@@ -119,6 +120,8 @@ def curves(results: Results, path: Path, size: PaperSize | None = None) -> None:
     top = ceiling(merged)
     for ax, m in zip(axes, merged, strict=False):
         _tasks(ax, m, look[m.name])
+        if size is not None:
+            ax.set_title("", loc="right")  # no room beside a long name; the caption says it
     _average(axes[len(merged)], merged, look, top)
     n = len(results.tasks)
     for index, ax in enumerate(axes):
@@ -184,12 +187,12 @@ def _in_a_row(n: int, size: PaperSize | None, *, square: bool = False) -> int:
 
 def _panels(n: int, *, square: bool = False, size: PaperSize | None = None) -> tuple[Figure, list[Axes]]:
     columns = _in_a_row(n, size, square=square)
+    rows = math.ceil(n / columns)
     if size is None:
         (width, height), more = (3.3, 3.2) if square else _PANEL, (0.8, 0.35)
     else:
         width, more = size.width / columns, (0.0, 0.2)
-        height = 0.95 * width if square else min(max(0.55 * width, 1.85), 2.8)
-    rows = math.ceil(n / columns)
+        height = min(0.95 * width if square else min(max(0.55 * width, 1.85), 2.8), max(_PAGE / rows, 1.0))
     figsize = (columns * width + more[0], rows * height + more[1])
     figure = Figure(figsize=figsize, layout="constrained", facecolor="white")
     grid = figure.subplots(rows, columns, squeeze=False, sharey=not square)

@@ -22,7 +22,7 @@ _SMALL = 160  # enlarged with hard edges below this, so that mask borders stay w
 
 ERRORS = (
     ("right", (232, 236, 240)),
-    ("missed: a class called background", (0, 114, 178)),
+    ("missed: a class called background or left open", (0, 114, 178)),
     ("invented: background called a class", (230, 159, 0)),
     ("confused: another class", (204, 51, 17)),
     ("not labelled", (150, 150, 150)),

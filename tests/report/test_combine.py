@@ -49,18 +49,18 @@ def test_a_method_of_other_settings_is_another_method(make_results: Make, tmp_pa
     names = [m.name for m in combine(runs).results.methods]
     assert names == ["finetune (k 8)", "knn (k 8)", "finetune (k 16)", "knn (k 16)"]
     many = [
-        run(tmp_path, f"m{i}", make_results(2, methods=("knn",)), k=i, tau=i, alpha=i, methods="knn", seed=i)
+        run(tmp_path, f"m{i}", make_results(2, methods=("knn",)), k=i, tau=i, fuse_threshold=i, methods="knn", seed=i)
         for i in (1, 2)
     ]
     assert [m.name for m in combine(many).results.methods] == ["knn #1", "knn #2"]
-    assert combine(many).results.config["m2"] == {"k": 2, "tau": 2, "alpha": 2, "seed": 2}
+    assert combine(many).results.config["m2"] == {"k": 2, "tau": 2, "fuse_threshold": 2, "seed": 2}
 
 
 def test_another_encoder_is_another_setting(make_results: Make, tmp_path: Path) -> None:
     one, two = make_results(2, methods=("knn",)), make_results(2, methods=("knn",))
     two.fingerprints["encoder"] = "other:1"
     both = combine([run(tmp_path, "a", one), run(tmp_path, "b", two)]).results
-    assert [m.name for m in both.methods] == ["knn (encoder lite0:0123456789abcdef)", "knn (encoder other:1)"]
+    assert [m.name for m in both.methods] == ["knn #1", "knn #2"]  # a fingerprint is too long for a name
     assert both.fingerprints["encoder"] == "lite0:0123456789abcdef (a); other:1 (b)"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -84,10 +85,13 @@ def test_the_room_needs_no_pyplot_and_no_torch() -> None:
 
 
 def test_figures_for_a_paper_have_the_width_of_its_columns(make_results: Make, tmp_path: Path) -> None:
-    results = make_results(3, methods=("finetune", "knn (k 8)"), seeds=(0, 1))
+    names = ("finetune", "knn (k 8)", *(f"mask2former-replay #{n}" for n in (1, 2, 3)))
+    results = make_results(3, methods=names, seeds=(0, 1))
     for cost in results.methods[0].cost:
         cost.stored_bytes = 0
-    files = figures.paper(results, tmp_path / "figures")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # matplotlib only warns where it cannot fit a figure into its size
+        files = figures.paper(results, tmp_path / "figures")
     assert {f.name for f in files} == {f.name for f in (tmp_path / "figures").iterdir()}
     assert len(files) == 16
     for size in figures.PAPER_SIZES:
