@@ -187,7 +187,10 @@ def _examples(runs: Sequence[Run], titles: Mapping[tuple[int, str], str]) -> lis
             known = out.get(example.name)
             if known is None:
                 out[example.name] = replace(example, predictions=said)
-            elif np.array_equal(known.truth, example.truth):
+            elif np.array_equal(known.image, example.image) and np.array_equal(known.truth, example.truth):
                 # Pictures are of the first seed of a run: where seeds are one method, the first run's is shown.
                 out[example.name] = replace(known, predictions={**said, **known.predictions})
+            else:
+                other = f"{example.name} of {run.name}"
+                out[other] = replace(example, name=other, predictions=said)
     return [out[name] for name in sorted(out)]

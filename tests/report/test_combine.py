@@ -133,6 +133,9 @@ def test_pictures_of_one_image_come_together(make_results: Make, tmp_path: Path)
         save_prediction(tmp_path / name / "examples", "one", "knn", truth * 0)
         save_prediction(tmp_path / name / "examples", "one", method, truth)
     save_example(tmp_path / "b" / "examples", "two", image, truth, infos)
-    one, two = combine(runs).examples
+    for name, light in (("a", 0), ("b", 9)):
+        save_example(tmp_path / name / "examples", "unlike", image + np.uint8(light), truth, infos)
+    one, two, *unlike = combine(runs).examples
+    assert [e.name for e in unlike] == ["unlike", "unlike of b"]
     assert set(one.predictions) == {"finetune", "joint", "knn (k 8)", "knn (k 9)"}
     assert (two.name, two.predictions) == ("two", {})
