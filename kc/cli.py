@@ -40,6 +40,7 @@ METHODS: dict[str, str] = {
     "mask2former-joint": "kc.methods.finetune.mask2former:Mask2FormerJoint",
     "mask2former-replay": "kc.methods.finetune.mask2former:Mask2FormerReplay",
     "comformer": "kc.methods.finetune.comformer:CoMFormer",
+    "eclipse": "kc.methods.finetune.eclipse:Eclipse",
     "er": "kc.methods.finetune.er:Er",
     "der++": "kc.methods.finetune.der:DerPlusPlus",
     "icarl": "kc.methods.finetune.icarl:ICarl",
@@ -55,7 +56,7 @@ METHODS: dict[str, str] = {
 """Every method by its name on the command line: `module:class`."""
 
 CLASSIFICATION_ONLY = {"ncm", "ranpac", "fecam", "tip-adapter", "linear-probe", "er", "der++", "icarl"}
-MASKS = {"mask2former", "mask2former-joint", "mask2former-replay", "comformer"}
+MASKS = {"mask2former", "mask2former-joint", "mask2former-replay", "comformer", "eclipse"}
 PIXELS_ONLY = {"ilt", "mib", "plop", "ssul"} | MASKS
 NEEDS_BACKGROUND = {"mib", "plop", "ssul"}
 """Methods that read old classes into pixels labelled "none of the classes"."""
@@ -81,6 +82,7 @@ CHOICES = {
 }
 CHOICES_OR_RECOMMENDED = {"keys": ("pooled", "masked"), "decoder": ("fpn", "deeplabv3", "regions")}
 """Flags that the benchmark decides where they are not given."""
+DENSE_TASKS = ("evaluate", "ablate", "similarity", "look")
 NOT_STORED = ("resume", "out", "accelerator", "devices", "num_workers", "wandb", "wandb_project", "wandb_entity")
 """Flags that may be given together with --resume: they do not change the numbers."""
 
@@ -139,7 +141,7 @@ def check_numbers(config: RunConfig) -> None:
         if min(values) <= 0 or (field == "epochs" and any(v % 1 for v in values)):
             raise KcError(f"{option(field)} {getattr(config, field)}: every value must be above 0, epochs whole")
     positive = ("batch_size", "exemplars", "k", "devices", "tau", "encoder_lr", "lora_rank", "ranpac_dim", "tip_shots",
-                "lwf_temperature", "si_damping", "accumulate")  # fmt: skip
+                "lwf_temperature", "si_damping", "accumulate", "eclipse_prompts")  # fmt: skip
     for field in positive:
         if getattr(config, field) <= 0:
             raise KcError(f"{option(field)} {getattr(config, field)}: must be above 0")
@@ -152,6 +154,12 @@ def check_numbers(config: RunConfig) -> None:
     for field in ("ema", "momentum", "ssul_threshold"):
         if not 0 <= getattr(config, field) < 1:
             raise KcError(f"{option(field)} {getattr(config, field)}: must be at least 0 and below 1")
+    try:
+        deltas = [float(part) for part in str(config.eclipse_delta).split(",")]
+    except ValueError as error:
+        raise KcError(f"--eclipse-delta {config.eclipse_delta}: expected a number or several") from error
+    if not all(-1 <= v <= 1 for v in deltas):
+        raise KcError(f"--eclipse-delta {config.eclipse_delta}: every value must be between -1 and 1")
     if config.patience and config.ema:
         raise KcError("--patience and --ema both choose the weights that a task ends with: give one of them")
 
@@ -180,8 +188,6 @@ def check_methods(config: RunConfig, manifest: Manifest) -> None:
                 f"method {name!r} looks for old classes where nothing is labelled; in the panoptic {manifest.name}, "
                 "which has no background class, hidden pixels are void: use lwf, ilt or replay"
             )
-        if name == "mask2former-replay" and manifest.task_kind == "panoptic":
-            raise KcError(f"method {name!r} keeps semantic maps; {manifest.name} is panoptic: use mask2former")
         n_classes = sum(not c.background for c in manifest.info)
         if name in NEEDS_EXEMPLARS and config.exemplars < n_classes:
             raise KcError(
@@ -348,6 +354,7 @@ def dense_main(arguments: Sequence[str], prog: str | None = None) -> int:
     def job() -> int:
         p = parser(prog, DenseConfig, "Measure and look into training-free dense CLIP, without a stream of tasks.")
         config = DenseConfig(**values_of(p, arguments))
+        check_dense(config)
         from kc.dense_command import run_dense
 
         return run_dense(config)
@@ -368,6 +375,34 @@ def report_main(arguments: Sequence[str], prog: str | None = None) -> int:
         from kc.report_command import run_report
 
         return run_report(config)
+
+    return _guarded(job)
+
+
+def check_dense(config: DenseConfig) -> None:
+    """Refuse names that do not exist, before torch is loaded."""
+    from kc.encoders.load import check_encoder_name
+    from kc.openvocab.dense_clip.rows import ROWS
+
+    for field, valid in (("task", DENSE_TASKS), ("precision", ("fp32", "bf16", "fp16"))):
+        if getattr(config, field) not in valid:
+            raise unknown_name(field, getattr(config, field), valid)
+    for row in config.listed("rows"):
+        if row not in ("all", *ROWS):
+            raise unknown_name("row", row, ["all", *ROWS])
+    for name in filter(None, (config.model, config.proxy)):
+        check_encoder_name(name)
+    if not config.model.startswith("open_clip:"):
+        raise KcError(f"--model {config.model}: expected a CLIP, open_clip:MODEL@FILE")
+
+
+def data_main(arguments: Sequence[str]) -> int:
+    """`kc data`. Returns the exit status, 1 where `check` found a problem, 2 on an error."""
+
+    def job() -> int:
+        from kc.data_command import run_data
+
+        return run_data(arguments)
 
     return _guarded(job)
 
@@ -393,6 +428,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "run": "compare methods over a stream of tasks (the main job)",
         "dense": "measure and look into training-free dense CLIP",
         "report": "make the page of a run again, or compare several runs",
+        "data": "list, show, fetch, check, count and preview benchmarks",
     }
     if given and given[0] == "run":
         return run_main(given[1:], prog="kc run")
@@ -400,6 +436,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return dense_main(given[1:], prog="kc dense")
     if given and given[0] == "report":
         return report_main(given[1:], prog="kc report")
+    if given and given[0] == "data":
+        return data_main(given[1:])
     if given == ["--version"]:
         print(__version__)
         return 0

@@ -25,7 +25,7 @@ from kc.data.readers.open import open_reader
 from kc.dense_config import DenseConfig
 from kc.encoders.load import load_encoder
 from kc.encoders.open_clip_model import OpenClipEncoder
-from kc.errors import KcError, unknown_name
+from kc.errors import KcError
 from kc.metrics.confusion import ConfusionMatrix
 from kc.openvocab.base import names_of
 from kc.openvocab.dense_clip.base import DenseBase, build
@@ -79,10 +79,6 @@ def run_dense(config: DenseConfig, console: Console | None = None) -> int:
     """
     console = console or Console()
     tasks = {"evaluate": _evaluate, "ablate": _ablate, "similarity": _similarity, "look": _look}
-    if config.task not in tasks:
-        raise unknown_name("task", config.task, tasks)
-    if config.precision not in PRECISIONS:
-        raise unknown_name("precision", config.precision, PRECISIONS)
     return tasks[config.task](config, console)
 
 
@@ -159,9 +155,6 @@ def _one(config: DenseConfig, clip: OpenClipEncoder, row: str, name: str, consol
 
 def _evaluate(config: DenseConfig, console: Console) -> int:
     rows = list(ROWS) if config.rows == "all" else config.listed("rows")
-    for row in rows:
-        if row not in ROWS:
-            raise unknown_name("row", row, ROWS)
     given = [name for name in FUSION if getattr(config, name) is not None]
     if given and "gclip" not in rows:
         raise KcError(

@@ -41,7 +41,7 @@ class DenseConfig:
     benchmarks: str = "camvid"
     model: str = "open_clip:ViT-B-16-quickgelu@openai"
     proxy: str | None = None
-    split: str = "val"
+    split: str = "test"
     protocol: str | None = None
     templates: str | None = None
     pamr_steps: int = 0

@@ -30,7 +30,7 @@ ARROWS = {
     "stream": BASE | {"methods", "metrics", "report.records"},
 }
 MAY_IMPORT_LIGHTNING = {"methods/finetune/module.py", "methods/retrieval/module.py", "data/datamodule.py"}
-COMMANDS = {"dense_command", "dense_config", "report_command", "report_config"}
+COMMANDS = {"data_command", "dense_command", "dense_config", "report_command", "report_config"}
 TOP = COMMANDS | {"cli", "config", "experiment", "tracking", "showcase", "__init__"}
 
 

@@ -31,6 +31,8 @@ DIGITS = ["--benchmark", "digits"]
         ([*DIGITS, "--lr", "0.01,0"], "every value must be above 0"),
         ([*DIGITS, "--devices", "3"], "--batch-size 16 is shared by --devices 3"),
         ([*DIGITS, "--accumulate", "0"], "--accumulate 0: must be above 0"),
+        (["--eclipse-delta=-0.4,1.5"], "--eclipse-delta -0.4,1.5: every value must be between -1 and 1"),
+        (["--eclipse-delta", "0.4,x"], "--eclipse-delta 0.4,x: expected a number or several"),
         (["--methods", "lora", "--decoder", "regions"], "lora changes the encoder"),
     ],
 )

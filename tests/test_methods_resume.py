@@ -11,7 +11,7 @@ import torch
 from rich.console import Console
 from torch import Tensor, nn
 
-from kc.cli import METHODS, PIXELS_ONLY
+from kc.cli import MASKS, METHODS, PIXELS_ONLY
 from kc.data.datamodule import IncrementalDataModule
 from kc.encoders.base import Encoder
 from kc.encoders.cache import FeatureCache
@@ -47,7 +47,7 @@ def loop(name: str, place: Path, data: IncrementalDataModule, train: str, stop_a
     torch.manual_seed(0)
     encoder = Tiny().eval().requires_grad_(False)
     config = MethodConfig(
-        epochs=2, train=train, exemplars=4, ranpac_dim=16, tip_shots=2, lora_rank=2, lora_scope="task", ewc_lambda=1.0
+        epochs=2, train=train, exemplars=5, ranpac_dim=16, tip_shots=2, lora_rank=2, lora_scope="task", ewc_lambda=1.0
     )
 
     made: list[ContinualMethod] = []
@@ -77,6 +77,14 @@ def test_a_stopped_method_goes_on_to_the_same_numbers(name: str, tiny_folder: Si
 def test_a_stopped_method_of_maps_does_so_too(name: str, tiny_index_png: SimpleNamespace, tmp_path: Path) -> None:
     data = IncrementalDataModule(tiny_index_png.manifest, split="2-1", data_root=tiny_index_png.root, batch_size=2)
     stop_and_go_on(name, data, "head" if name in ("plop", "ewc", "si") else "full", tmp_path)
+
+
+@pytest.mark.parametrize("name", sorted(MASKS))
+def test_so_does_a_stopped_method_of_masks_with_instances(
+    name: str, tiny_coco: SimpleNamespace, tmp_path: Path
+) -> None:
+    data = IncrementalDataModule(tiny_coco.manifest, tasks=3, data_root=tiny_coco.root, batch_size=2)
+    stop_and_go_on(name, data, "head", tmp_path)
 
 
 def stop_and_go_on(name: str, data: IncrementalDataModule, train: str, tmp_path: Path) -> None:

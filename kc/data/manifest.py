@@ -19,6 +19,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from kc.data.sources import (
     READER_MODELS,
+    Archive,
     Channel,
     EmbeddedSource,
     Positive,
@@ -37,15 +38,24 @@ RESERVED_IDS = (VOID - 1, VOID)
 
 _KINDS: dict[str, tuple[TaskKind, ...]] = {
     "folder": ("classification",),
+    "csv": ("classification",),
+    "cub": ("classification",),
+    "cifar_binary": ("classification",),
     "index_png": ("semantic",),
+    "labelme": ("panoptic", "semantic"),
     "coco_panoptic": ("panoptic", "semantic"),
     "digit-scenes": ("panoptic", "semantic"),
     "digits": ("classification",),
 }
+_NAMES_FOLDERS = ("folder", "csv", "cub", "labelme", "coco_panoptic")
 
 
 class ClassSpec(Strict):
-    """One class as the manifest writes it; `folder` where the folder's name differs from the class name."""
+    """One class as the manifest writes it.
+
+    `folder`: its name in the files (of a class folder, in a table, in a JSON) where that differs from the class name.
+    `values`: in index masks further values beside the id that mean this class, such as all stuff for a background.
+    """
 
     id: Annotated[int, Field(ge=0)]
     name: Annotated[str, Field(min_length=1)]
@@ -54,6 +64,7 @@ class ClassSpec(Strict):
     color: tuple[Channel, Channel, Channel] = (0, 0, 0)
     background: bool = False
     folder: RelativePath | None = None
+    values: tuple[Annotated[int, Field(ge=0)], ...] = ()
 
 
 class Recommended(Strict):
@@ -67,10 +78,11 @@ class Recommended(Strict):
 class Manifest(Strict):
     """A verified benchmark description. Classes keep the file's order, which is the natural class order.
 
-    `ignore`: the value in mask files that means unlabelled. `input_size`: (H, W) that networks see.
+    `ignore`: the value or values in mask files that mean unlabelled. `input_size`: (H, W) that networks see.
     `task_splits`: name -> number of new classes a step (a background class counts in the first step).
     `recommended`: proposals, keys and decoder that suit it.
-    `obtain`: how to get the data. `checksum`: relative file -> "sha256:...", verified when a reader opens.
+    `obtain`: how to get the data; `download`: what `kc data fetch` gets, where no login is needed (no part of the
+    fingerprint: an address may move). `checksum`: relative file -> "sha256:...", verified when a reader opens.
     """
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")]
@@ -81,11 +93,12 @@ class Manifest(Strict):
     source: Source
     splits: Annotated[dict[SplitName, Split], Field(min_length=1)]
     classes: Annotated[tuple[ClassSpec, ...], Field(min_length=1)]
-    ignore: Annotated[int, Field(ge=0)] | None = None
+    ignore: Annotated[int, Field(ge=0)] | tuple[Annotated[int, Field(ge=0)], ...] | None = None
     input_size: tuple[Positive, Positive]
     task_splits: dict[str, tuple[Positive, ...]] = Field(default_factory=dict)
     recommended: Recommended = Field(default_factory=Recommended)
     checksum: dict[RelativePath, Sha256] = Field(default_factory=dict)
+    download: tuple[Archive, ...] = ()
 
     @model_validator(mode="before")
     @classmethod
@@ -128,20 +141,34 @@ class Manifest(Strict):
             if sum(steps) != len(self.classes):
                 n = len(self.classes)
                 raise ValueError(f"task_splits.{name}: the steps add up to {sum(steps)} classes; the manifest has {n}")
-        if self.ignore is not None and self.source.reader != "index_png":
-            raise ValueError(f"ignore: only index_png masks have an ignore value, not {self.source.reader!r}")
-        if self.ignore in self.class_ids():
-            raise ValueError(f"ignore: {self.ignore} is the id of a class")
+        further = [v for c in self.classes for v in c.values]
+        if (self.ignored or further) and self.source.reader != "index_png":
+            key = "ignore" if self.ignored else "values"
+            raise ValueError(f"{key}: only index_png masks have values of their own, not {self.source.reader!r}")
+        twice = [v for v, n in Counter([*self.class_ids(), *further, *self.ignored]).items() if n > 1]
+        if twice:
+            raise ValueError(f"the mask value {twice[0]} has two meanings among class ids, values and ignore")
         if self.task_kind == "classification" and any(c.background or c.thing for c in self.classes):
             raise ValueError("classes: `background` and `thing` have no meaning in classification")
-        if self.source.reader != "folder" and any(c.folder for c in self.classes):
-            raise ValueError("classes: `folder` is only for the reader 'folder'")
+        if self.source.reader not in _NAMES_FOLDERS and any(c.folder for c in self.classes):
+            raise ValueError(f"classes: `folder` is only for the readers {', '.join(_NAMES_FOLDERS)}")
         return self
 
     @property
     def info(self) -> tuple[ClassInfo, ...]:
         """The classes in manifest order, as the type that crosses rooms."""
         return tuple(ClassInfo(c.id, c.name, c.synonyms, c.thing, c.color, c.background) for c in self.classes)
+
+    def names_in_files(self) -> tuple[str, ...]:
+        """How the files call each class (a class folder, a cell of a table, a JSON), in manifest order."""
+        return tuple(c.folder or c.name for c in self.classes)
+
+    @property
+    def ignored(self) -> tuple[int, ...]:
+        """Values in mask files that mean unlabelled."""
+        if self.ignore is None:
+            return ()
+        return (self.ignore,) if isinstance(self.ignore, int) else self.ignore
 
     def class_ids(self) -> tuple[int, ...]:
         """Global class ids in manifest order."""
@@ -164,7 +191,9 @@ class Manifest(Strict):
     @property
     def fingerprint(self) -> str:
         """sha256 (hex) of the canonical content: the same for the same benchmark, wherever the file lies."""
-        content = json.dumps(self.model_dump(mode="json"), sort_keys=True, ensure_ascii=False)
+        # Without defaults: a key that manifests gain later leaves the fingerprints of today's alone.
+        values = self.model_dump(mode="json", exclude_defaults=True, exclude={"download"})
+        content = json.dumps(values, sort_keys=True, ensure_ascii=False)
         return hashlib.sha256(content.encode()).hexdigest()
 
 
@@ -235,6 +264,8 @@ def _model_at(location: tuple[int | str, ...]) -> type[Strict]:
         return READER_MODELS[str(location[2])][1]
     if location[:1] == ("classes",) and len(location) == 3:
         return ClassSpec
+    if location[:1] == ("download",) and len(location) == 3:
+        return Archive
     return Manifest
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from pathlib import PurePosixPath, PureWindowsPath
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
+from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
 
 _COMMAND = re.compile(r"[|;&$`<>\n]")
 
@@ -29,6 +30,12 @@ def _relative_path(text: str) -> str:
     return text
 
 
+def _file_ending(text: str) -> str:
+    if not text.strip() or "/" in text or "\\" in text or ".." in text:
+        raise ValueError(f"{text!r} is not the end of a file name such as '_leftImg8bit.png'")
+    return text
+
+
 def _web_address(text: str) -> str:
     if not re.match(r"https?://\S+$", _no_command(text)):
         raise ValueError(f"{text!r} is not an address that starts with https:// or http://")
@@ -36,10 +43,15 @@ def _web_address(text: str) -> str:
 
 
 RelativePath = Annotated[str, AfterValidator(_relative_path)]
+FileEnding = Annotated[str, AfterValidator(_file_ending)]
 WebAddress = Annotated[str, AfterValidator(_web_address)]
 Channel = Annotated[int, Field(ge=0, le=255)]
+Percent = Annotated[int, Field(ge=0, le=100)]
 Positive = Annotated[int, Field(ge=1)]
 Sha256 = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
+
+
+CUB_LISTS = ("classes.txt", "images.txt", "image_class_labels.txt", "train_test_split.txt")
 
 
 class Strict(BaseModel):
@@ -48,11 +60,53 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class SplitPart(Strict):
+    """Base of the splits. `PATHS`: the fields that name files or folders below the benchmark's folder."""
+
+    PATHS: ClassVar[tuple[str, ...]] = ()
+
+    def paths(self) -> tuple[str, ...]:
+        """Every file and folder that this split names."""
+        values = (getattr(self, field) for field in self.PATHS)
+        return tuple(path for value in values for path in ([value] if isinstance(value, str) else value or ()))
+
+
+class Archive(Strict):
+    """A file to download without a login: its address, size in bytes, and SHA-256.
+
+    `into`: the folder below the data root that it is unpacked in; `inner`: archives in it, from there, that are
+    unpacked where they lie.
+    """
+
+    url: WebAddress
+    size: Positive
+    sha256: Sha256
+    into: RelativePath = "."
+    inner: tuple[RelativePath, ...] = ()
+
+    @property
+    def file_name(self) -> str:
+        """What the file is called while it is here."""
+        return PurePosixPath(urlsplit(self.url).path).name
+
+    @field_validator("url")
+    @classmethod
+    def _ends_in_a_file_name(cls, url: str) -> str:
+        name = PurePosixPath(urlsplit(url).path).name
+        if not name or name.startswith("."):
+            raise ValueError(f"{url!r} does not end in the name of a file")
+        return url
+
+
 class FolderSource(Strict):
-    """One sub-folder a class, images in it. `folder`: the benchmark's folder under the data root."""
+    """One sub-folder a class, images in it. `folder`: the benchmark's folder under the data root.
+
+    `skip`: sub-folders that are of no class.
+    """
 
     reader: Literal["folder"]
     folder: RelativePath
+    skip: tuple[RelativePath, ...] = ()
 
 
 class IndexPngSource(Strict):
@@ -69,6 +123,41 @@ class CocoPanopticSource(Strict):
     folder: RelativePath
 
 
+class LabelMeSource(Strict):
+    """One LabelMe JSON of shapes an image."""
+
+    reader: Literal["labelme"]
+    folder: RelativePath
+
+
+class CsvSource(Strict):
+    """A table with a header: one image and its class a row. `image`, `label`: names of the columns."""
+
+    reader: Literal["csv"]
+    folder: RelativePath
+    image: Annotated[str, Field(min_length=1)] = "image"
+    label: Annotated[str, Field(min_length=1)] = "label"
+    delimiter: Literal[",", ";", "\t"] = ","
+
+
+class CubSource(Strict):
+    """The four lists of CUB-200-2011: classes, images, image_class_labels, train_test_split."""
+
+    reader: Literal["cub"]
+    folder: RelativePath
+
+
+class CifarSource(Strict):
+    """The binary version of CIFAR: records of label bytes and 32 x 32 pixels in planes of red, green, blue.
+
+    `label_bytes`: 1 in CIFAR-10, 2 in CIFAR-100 (coarse, fine); the last is the class id.
+    """
+
+    reader: Literal["cifar_binary"]
+    folder: RelativePath
+    label_bytes: Literal[1, 2] = 1
+
+
 class EmbeddedSource(Strict):
     """A set made from data that installed packages ship; needs no data folder."""
 
@@ -77,45 +166,123 @@ class EmbeddedSource(Strict):
     seed: Annotated[int, Field(ge=0)] = 0
 
 
-class FolderSplit(Strict):
-    """`path`: the folder that holds the class folders."""
+class FolderSplit(SplitPart):
+    """`path`: the folder that holds the class folders.
 
+    `share`: (from, to) in per cent, where the owners publish no split: the files of every class in the order of the
+    SHA-256 of their names, and of these this part. The same files on every machine, whatever else changes.
+    """
+
+    PATHS = ("path",)
     reader: Literal["folder"]
     path: RelativePath
+    share: tuple[Percent, Percent] | None = None
+
+    @field_validator("share")
+    @classmethod
+    def _share_is_not_empty(cls, share: tuple[int, int] | None) -> tuple[int, int] | None:
+        if share is not None and share[0] >= share[1]:
+            raise ValueError(f"from {share[0]} to {share[1]} per cent is empty")
+        return share
 
 
-class IndexPngSplit(Strict):
-    """`images`, `labels`: two folders with files of equal stems."""
+class IndexPngSplit(SplitPart):
+    """`images`, `labels`: two folders with files of equal names.
 
+    `names`: a text file of the names that belong to the split, one a line without suffix (VOC ImageSets), or an image
+    and a mask path a line, from the benchmark's folder (the augmented lists of VOC); other files are then left alone.
+    `image_ending`, `label_ending`: what a name ends in, where the two kinds differ in more than the suffix
+    (Cityscapes: _leftImg8bit.png, _gtFine_labelTrainIds.png). `recursive`: files lie in sub-folders that are part of
+    their names (Cityscapes: one folder a city).
+    """
+
+    PATHS = ("images", "labels", "names")
     reader: Literal["index_png"]
     images: RelativePath
     labels: RelativePath
+    names: RelativePath | None = None
+    image_ending: FileEnding | None = None
+    label_ending: FileEnding = ".png"
+    recursive: bool = False
 
 
-class CocoPanopticSplit(Strict):
+class CocoPanopticSplit(SplitPart):
     """`images`: image folder; `annotations`: the JSON file; `masks`: the folder of id-PNGs."""
 
+    PATHS = ("images", "annotations", "masks")
     reader: Literal["coco_panoptic"]
     images: RelativePath
     annotations: RelativePath
     masks: RelativePath
 
 
-class EmbeddedSplit(Strict):
+class LabelMeSplit(SplitPart):
+    """`path`: the folder of JSON files."""
+
+    PATHS = ("path",)
+    reader: Literal["labelme"]
+    path: RelativePath
+
+
+class CsvSplit(SplitPart):
+    """`file`: the table; `images`: the folder that its image paths start from, the benchmark's folder by default."""
+
+    PATHS = ("file", "images")
+    reader: Literal["csv"]
+    file: RelativePath
+    images: RelativePath | None = None
+
+
+class CubSplit(SplitPart):
+    """`part`: which side of train_test_split.txt."""
+
+    reader: Literal["cub"]
+    part: Literal["train", "test"]
+
+    def paths(self) -> tuple[str, ...]:
+        """The four lists."""
+        return CUB_LISTS
+
+
+class CifarSplit(SplitPart):
+    """`files`: binary files, read in this order."""
+
+    PATHS = ("files",)
+    reader: Literal["cifar_binary"]
+    files: Annotated[tuple[RelativePath, ...], Field(min_length=1)]
+
+
+class EmbeddedSplit(SplitPart):
     """`count`: number of samples."""
 
     reader: Literal["embedded"]
     count: Positive
 
 
-Source = Annotated[FolderSource | IndexPngSource | CocoPanopticSource | EmbeddedSource, Field(discriminator="reader")]
-Split = Annotated[FolderSplit | IndexPngSplit | CocoPanopticSplit | EmbeddedSplit, Field(discriminator="reader")]
-
-
-READER_MODELS: dict[str, tuple[type[Strict], type[Strict]]] = {
+READER_MODELS: dict[str, tuple[type[Strict], type[SplitPart]]] = {
     # reader -> the model of its source, the model of its splits
     "folder": (FolderSource, FolderSplit),
+    "csv": (CsvSource, CsvSplit),
+    "cub": (CubSource, CubSplit),
+    "cifar_binary": (CifarSource, CifarSplit),
     "index_png": (IndexPngSource, IndexPngSplit),
+    "labelme": (LabelMeSource, LabelMeSplit),
     "coco_panoptic": (CocoPanopticSource, CocoPanopticSplit),
     "embedded": (EmbeddedSource, EmbeddedSplit),
 }
+
+Source = Annotated[
+    FolderSource
+    | CsvSource
+    | CubSource
+    | CifarSource
+    | IndexPngSource
+    | LabelMeSource
+    | CocoPanopticSource
+    | EmbeddedSource,
+    Field(discriminator="reader"),
+]
+Split = Annotated[
+    FolderSplit | CsvSplit | CubSplit | CifarSplit | IndexPngSplit | LabelMeSplit | CocoPanopticSplit | EmbeddedSplit,
+    Field(discriminator="reader"),
+]

@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from kc.errors import DataError, KcError, MissingExtraError, RunError
 from kc.memory import files
+from kc.memory.names import hashed
 from kc.memory.segments import Table, intern, joined, names_in, no_rows
 from kc.memory.staging import check_rows
 from kc.types import Rows
@@ -81,6 +82,23 @@ def read(path: Path) -> tuple[Header, list[Table]]:
     except Exception as error:  # whatever the parsers make of bytes that are not theirs
         raise DataError(f"{path}: not a whole export of a memory ({error})") from error
     return header, tables
+
+
+def fitting(
+    tables: Iterable[Table], header: Header, origin: object, dim: int, salt: str, root: object
+) -> Iterator[Table]:
+    """Rows from `origin` as the memory in `root`, of keys of `dim` values and names under `salt`, keeps them.
+
+    ValueError for keys of another size, or names under a salt that the memory does not know.
+    """
+    if header.dim != dim:
+        raise ValueError(f"{root} holds keys of {dim} values, {origin} of {header.dim}")
+    if header.salt and header.salt != salt:
+        raise ValueError(f"names in {origin} are anonymous under a salt that {root} does not have")
+    for table in tables:
+        if salt != header.salt:
+            table = replace(table, sample=hashed(table.sample, salt), source=hashed(table.source, salt))
+        yield table
 
 
 def _format(path: Path) -> tuple[Callable[..., None], Callable[[Path], tuple[dict[str, Any], Iterable[Table]]]]:

@@ -282,7 +282,7 @@ class Reader:
         Rows of weight 0 are not found. k is clamped to the rows there are (one less where `exclude_ids` takes one).
         Raises EmptyMemoryError if no row is left, ValueError for k < 1 or queries of a wrong shape.
         """
-        same_encoder(self.path, self._manifest, fingerprint)
+        same_encoder(self.path, self.fingerprint, fingerprint)
         chosen = None if classes is None else np.unique(as_ids(classes))
         names = wanted(sources, self._manifest.salt)
         steps = None if tasks is None else np.unique(as_ids(tasks))
@@ -313,10 +313,10 @@ class Reader:
         return report
 
 
-def same_encoder(root: Path, manifest: MemoryManifest, fingerprint: str | None) -> None:
-    """FingerprintError, naming both, if `fingerprint` is given and is not the memory's."""
-    if fingerprint is not None and fingerprint != manifest.fingerprint:
+def same_encoder(root: object, stored: str, fingerprint: str | None) -> None:
+    """FingerprintError, naming both, if `fingerprint` is given and is not the `stored` one of the memory in `root`."""
+    if fingerprint is not None and fingerprint != stored:
         raise FingerprintError(
-            f"{root} holds keys of encoder {manifest.fingerprint!r}, but these are of {fingerprint!r}: "
+            f"{root} holds keys of encoder {stored!r}, but these are of {fingerprint!r}: "
             "use that encoder, or build another memory"
         )

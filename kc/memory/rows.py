@@ -14,7 +14,7 @@ from kc.memory import manifest as manifests
 from kc.memory.compact import compacted
 from kc.memory.lock import WriterLock
 from kc.memory.manifest import MemoryManifest, VersionInfo
-from kc.memory.names import hashed, new_salt
+from kc.memory.names import new_salt
 from kc.memory.plan import SearchOptions
 from kc.memory.reader import Reader, same_encoder
 from kc.memory.segments import Table
@@ -79,7 +79,7 @@ class Memory(Writer):
         """
         root = Path(path)
         manifest = manifests.load(root)
-        same_encoder(root, manifest, fingerprint)
+        same_encoder(root, manifest.fingerprint, fingerprint)
         if not write:
             return cls(root, manifest, None)
         with files.translated(root, "open for writing"):
@@ -170,18 +170,9 @@ class Memory(Writer):
     def _stage(self, header: exchange.Header, tables: Iterable[Table], origin: str | Path) -> int:
         """Stage rows that come from `origin`; returns how many were new."""
         self._writer()
-        same_encoder(self.path, self._manifest, header.fingerprint)
-        if header.dim != self.dim:
-            raise ValueError(f"{self.path} holds keys of {self.dim} values, {origin} of {header.dim}")
-        salt = self._manifest.salt
-        if header.salt and header.salt != salt:
-            raise ValueError(f"names in {origin} are anonymous under a salt that {self.path} does not have")
-        n_new = 0
-        for table in tables:
-            if salt != header.salt:
-                table = replace(table, sample=hashed(table.sample, salt), source=hashed(table.source, salt))
-            n_new += self._staging.add_table(table, self._view())
-        return n_new
+        same_encoder(self.path, self.fingerprint, header.fingerprint)
+        fitting = exchange.fitting(tables, header, origin, self.dim, self._manifest.salt, self.path)
+        return sum(self._staging.add_table(table, self._view()) for table in fitting)
 
     @classmethod
     def create_from(cls, path: str | Path, file: str | Path) -> Memory:

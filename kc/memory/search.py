@@ -163,8 +163,7 @@ class Search:
             wanted = position[part].reshape(-1)
             gather(self.columns, wanted, rows[: len(wanted)])
             keys = rows[: len(wanted)].reshape(-1, n, dim)
-            # vecdot sums every row in one fixed order, so equal rows get bitwise equal scores and ids break the tie.
-            score[part] = np.vecdot(keys, exact[part, None]) / np.sqrt(np.vecdot(keys, keys))
+            score[part] = cosines(keys, exact[part])
         return score
 
     def _within(
@@ -183,7 +182,20 @@ class Search:
         return position, score
 
 
+def cosines(keys: Float64Array, exact: Float64Array) -> Float64Array:
+    """(Q, n) cosines of queries (Q, D) of length 1 with their own keys (Q, n, D)."""
+    # vecdot sums every row in one fixed order, so equal rows get bitwise equal scores and ids break the tie.
+    score: Float64Array = np.vecdot(keys, exact[:, None]) / np.sqrt(np.vecdot(keys, keys))
+    return score
+
+
+def ranking(ids: Int64Array, score: Float64Array, k: int) -> Int64Array:
+    """(Q, k) columns of the k best of each line, by score then by lowest id."""
+    order: Int64Array = np.lexsort((ids, -score), axis=-1)[:, :k]
+    return order
+
+
 def best(position: Int64Array, score: Float64Array, k: int) -> tuple[Int64Array, Float64Array]:
     """The k best of each line, by score then by lowest position (positions ascend with ids)."""
-    order = np.lexsort((position, -score), axis=-1)[:, :k]
+    order = ranking(position, score, k)
     return np.take_along_axis(position, order, 1), np.take_along_axis(score, order, 1)

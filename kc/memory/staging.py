@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -51,30 +52,19 @@ class Staging:
 
     def add(self, rows: Rows, task: int, view: View) -> int:
         """Stage the rows whose key is new; returns how many."""
-        check_rows(rows, self.dim)
-        n = len(rows)
-        return self.add_table(
-            Table(
-                vectors=rows.keys,
-                ids=np.zeros(n, np.int64),
-                class_id=rows.class_id.astype(np.int64, copy=False),
-                task=np.full(n, task, np.int64),
-                added=np.zeros(n, np.int64),
-                weight=np.ones(n, np.float32) if rows.weight is None else rows.weight.astype(np.float32),
-                segment=rows.segment.astype(np.int64, copy=False),
-                sample=rows.sample_id,
-                source=[rows.source] * n,
-            ),
-            view,
-        )
+        return self.add_table(as_table(rows, task, self.dim), view)
 
     def add_table(self, table: Table, view: View) -> int:
         """Stage the rows of a checked `table` whose key is new; its ids and commit numbers do not count."""
         if self._stored is None:
             self._stored = _stored_keys(view)
+        return self.add_new(table, self._stored)
+
+    def add_new(self, table: Table, stored: Mapping[str, set[int]]) -> int:
+        """The same, where `stored` holds the segments of the samples that are visible."""
         new = []
         for i, key in enumerate(zip(table.sample, table.segment.tolist(), strict=True)):
-            if key not in self._staged and key[1] not in self._stored.get(key[0], ()):
+            if key not in self._staged and key[1] not in stored.get(key[0], ()):
                 self._staged.add(key)
                 new.append(i)
         if new:
@@ -110,13 +100,16 @@ class Staging:
     def write(self, root: Path, manifest: MemoryManifest, seq: int) -> list[SegmentInfo]:
         """Write the staged rows as new segments of commit `seq`; nothing is visible before the manifest names them."""
         written: list[SegmentInfo] = []
-        for first in range(0, len(self), MAX_ROWS):
-            table = joined(self._part(first, min(first + MAX_ROWS, len(self))))
-            start = manifest.next_id + first
-            ids = np.arange(start, start + len(table), dtype=np.int64)
-            table = replace(table, ids=ids, added=np.full(len(table), seq, np.int64))
+        for table in self.tables(manifest.next_id, seq, MAX_ROWS):
             written.append(write_segment(root, f"{manifest.next_segment + len(written):06d}", table))
         return written
+
+    def tables(self, next_id: int, seq: int, size: int) -> Iterator[Table]:
+        """The staged rows, at most `size` at once, with ids from `next_id` on and the number of their commit."""
+        for first in range(0, len(self), size):
+            table = joined(self._part(first, min(first + size, len(self))))
+            ids = np.arange(next_id + first, next_id + first + len(table), dtype=np.int64)
+            yield replace(table, ids=ids, added=np.full(len(table), seq, np.int64))
 
     def _part(self, first: int, last: int) -> list[Table]:
         """Staged rows first..last, cut out of the chunks they came in."""
@@ -127,6 +120,23 @@ class Staging:
                 part.append(chunk if high - low == len(chunk) else chunk.take(slice(low, high)))
             start += len(chunk)
         return part
+
+
+def as_table(rows: Rows, task: int, dim: int) -> Table:
+    """Rows of `task`, checked, without ids and commit number. Raises what `check_rows` does."""
+    check_rows(rows, dim)
+    n = len(rows)
+    return Table(
+        vectors=rows.keys,
+        ids=np.zeros(n, np.int64),
+        class_id=rows.class_id.astype(np.int64, copy=False),
+        task=np.full(n, task, np.int64),
+        added=np.zeros(n, np.int64),
+        weight=np.ones(n, np.float32) if rows.weight is None else rows.weight.astype(np.float32),
+        segment=rows.segment.astype(np.int64, copy=False),
+        sample=rows.sample_id,
+        source=[rows.source] * n,
+    )
 
 
 def _exactly_unit(keys: Float32Array) -> Float32Array:

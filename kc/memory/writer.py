@@ -15,13 +15,14 @@ import numpy.typing as npt
 from kc.errors import RunError
 from kc.memory import files, maintain
 from kc.memory import manifest as manifests
+from kc.memory.criteria import check_classes, check_criteria, check_weights, distinct_ids
 from kc.memory.lock import WriterLock
 from kc.memory.manifest import MemoryManifest, VersionInfo
-from kc.memory.names import hashed, wanted
+from kc.memory.names import hashed
 from kc.memory.reader import Reader, same_encoder
 from kc.memory.segments import room_for_deltas, write_delta
 from kc.memory.staging import Staging
-from kc.memory.view import Ids, Names, as_ids
+from kc.memory.view import Ids, Names
 from kc.types import Int64Array, Rows
 
 
@@ -44,7 +45,7 @@ class Writer(Reader):
         vectors, weights below 0 or not finite; FingerprintError for another encoder.
         """
         self._writer()
-        same_encoder(self.path, self._manifest, fingerprint)
+        same_encoder(self.path, self.fingerprint, fingerprint)
         if task < 0:
             raise ValueError(f"task must be at least 0, got {task}")
         if self._manifest.salt:
@@ -173,18 +174,12 @@ class Writer(Reader):
     def reweight(self, ids: Ids, weights: npt.ArrayLike) -> None:
         """Give visible rows new vote weights (>= 0; 0 hides a row from search), at once and durably."""
         wanted = self._visible_ids(ids)
-        values = np.broadcast_to(np.asarray(weights, np.float32), wanted.shape)
-        if not (np.isfinite(values).all() and (values >= 0).all()):
-            raise ValueError("weights must be finite and at least 0")
-        self._change("weights", wanted, values)
+        self._change("weights", wanted, check_weights(weights, len(wanted)))
 
     def relabel(self, ids: Ids, class_ids: npt.ArrayLike) -> None:
         """Give visible rows new classes, at once and durably; versions committed before keep the old ones."""
         wanted = self._visible_ids(ids)
-        values = np.broadcast_to(np.asarray(class_ids, np.int64), wanted.shape)
-        if (values < 0).any():
-            raise ValueError("class ids must be at least 0")
-        self._change("relabels", wanted, values)
+        self._change("relabels", wanted, check_classes(class_ids, len(wanted)))
 
     @property
     def _writes(self) -> bool:
@@ -209,27 +204,14 @@ class Writer(Reader):
             raise RunError(f"{self.path}: only the process that opened it writes (a forked one may read)")
 
     def _criteria(self, **given: Any) -> dict[str, Any]:
-        """The criteria that were given; iterables are read once, here."""
+        """The criteria that were given, as they are stored."""
         self._writer()
-        criteria: dict[str, Any] = {}
-        for name, value in given.items():
-            if value is None:
-                continue
-            is_name = name in ("source", "sample_id")
-            criteria[name] = wanted(value, self._manifest.salt) if is_name else as_ids(value)
-        if not criteria:
-            raise ValueError("say which rows: give ids, class_id, source, task or sample_id")
-        ids = criteria.get("ids")
-        if ids is not None and len(ids) and (ids.min() < 0 or ids.max() >= self._manifest.next_id):
-            raise ValueError(f"ids must lie in [0, {self._manifest.next_id}): others were never given out")
-        return criteria
+        return check_criteria(given, self._manifest.salt, self._manifest.next_id)
 
     def _visible_ids(self, ids: Ids) -> Int64Array:
         """`ids`, each once and visible now; ValueError otherwise."""
         self._writer()
-        wanted = as_ids(ids)
-        if len(np.unique(wanted)) != len(wanted):
-            raise ValueError("an id is given twice")
+        wanted = distinct_ids(ids)
         hidden = ~self._view().visible[self._positions(wanted)]
         if hidden.any():
             raise ValueError(f"row {int(wanted[hidden][0])} is retired")

@@ -70,6 +70,9 @@ class MethodOptions:
         plop_pod: What local POD pools: paper (features as they are) or official (squared, as the authors' code does).
         ssul_threshold: Probability from which ssul believes the old model.
         comformer_kd: Strength of the distillation of queries in comformer.
+        eclipse_prompts: Queries that eclipse adds in each task after the first.
+        eclipse_delta: Logit manipulation of eclipse: share of what other tasks' classifiers see that counts as "no
+            object" (several separated by commas as for --epochs); below 0: share of the task's own "no object".
     """
 
     epochs: int | str = 5
@@ -124,6 +127,8 @@ class MethodOptions:
     plop_pod: str = "paper"
     ssul_threshold: float = 0.7
     comformer_kd: float = 10.0
+    eclipse_prompts: int = 10
+    eclipse_delta: float | str = "0.4,0.5"
 
 
 def at_task(value: float | str, task: int) -> float:

@@ -16,14 +16,20 @@ def world() -> int:
     return distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
 
 
-def weight_of(count: Tensor) -> float:
-    """Factor by which a mean over `count` things is multiplied, so that the mean over processes is one over all."""
+def mean_of(count: Tensor) -> Tensor:
+    """Mean of a count over the processes; the count itself where one is alone, or nothing is learned."""
     n = world()
     if n == 1 or not torch.is_grad_enabled():
-        return 1.0
+        return count
     total = count.clone()
     distributed.all_reduce(total)
-    return float(count) * n / max(1, int(total))
+    return total / n
+
+
+def weight_of(count: Tensor) -> float:
+    """Factor by which a mean over `count` things is multiplied, so that the mean over processes is one over all."""
+    mean = float(mean_of(count))
+    return float(count) / mean if mean else 1.0
 
 
 def share(items: list[Any]) -> list[Any]:

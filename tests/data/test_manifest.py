@@ -94,7 +94,7 @@ def set_key(**values: Any) -> Callable[[dict[str, Any]], Any]:
         (set_class(1, folder="road"), ["folder"]),
         (set_key(task_splits={"a": [1, 1]}), ["task_splits.a", "add up to 2", "has 3"]),
         (set_key(task_splits={"a": [3, 0]}), ["task_splits.a.1", "greater than or equal to 1"]),
-        (set_key(ignore=2), ["ignore", "2 is the id of a class"]),
+        (set_key(ignore=2), ["ignore", "the mask value 2 has two meanings"]),
         (set_key(input_size=[0, 3]), ["input_size.0"]),
         (set_key(homepage="pipe:cat /etc/passwd"), ["homepage", "would run a command"]),
         (set_key(homepage="ftp://x"), ["homepage", "https://"]),

@@ -11,7 +11,7 @@ import torch
 from kc.errors import KcError
 from kc.methods.base import Context
 from kc.methods.finetune.mask2former import Mask2Former, Mask2FormerReplay
-from kc.types import HIDDEN, Task
+from kc.types import HIDDEN, VOID, Task
 
 Make = Callable[..., Context]
 TASKS = [Task(0, (1, 2), (1, 2), ("1", "2")), Task(1, (3,), (1, 2, 3), ("3",))]
@@ -86,8 +86,48 @@ def test_half_of_a_replayed_batch_is_old(toy_context: Make, learn: Callable[...,
     assert seen == [4]
 
 
+def instances(class_id: int, crowd: bool) -> dict[str, Any]:
+    """Two images with two instances of a class side by side, numbers 1 and 254; the second may be a crowd."""
+    panoptic = torch.zeros(2, 32, 32, 2, dtype=torch.int32)
+    panoptic[..., 0] = VOID
+    panoptic[:, :8, :16] = torch.tensor([class_id, 1], dtype=torch.int32)
+    panoptic[:, :8, 16:] = torch.tensor([class_id, 254], dtype=torch.int32)
+    return {
+        "image": torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(class_id)),
+        "sample_id": [f"{class_id}a", f"{class_id}b"],
+        "semantic": panoptic[..., 0].long(),
+        "panoptic": panoptic,
+        "crowd": [frozenset({254}) if crowd else frozenset()] * 2,
+        "original_size": [(32, 32)] * 2,
+    }
+
+
+@pytest.mark.parametrize("crowd", [False, True])
+def test_panoptic_exemplars_keep_instances_and_no_crowds(
+    crowd: bool, toy_context: Make, learn: Callable[..., None]
+) -> None:
+    method = Mask2FormerReplay(toy_context("panoptic", exemplars=6))
+    learn(method, TASKS[0], [instances(1, crowd)], lr=1e-3)
+    assert [e.classes for e in method.exemplars] == [(1,), (1,)]
+    assert [e.target.shape for e in method.exemplars] == [(32, 32, 2)] * 2
+    again = Mask2FormerReplay(toy_context("panoptic", exemplars=6))
+    again.load_state(*method.state())
+    again.start_task(TASKS[1])
+    sets: list[Any] = []
+    again.mask_sets = lambda batch: sets.extend(Mask2Former.mask_sets(again, batch)) or sets  # type: ignore[func-returns-value, method-assign]
+    assert torch.isfinite(again.training_step(instances(3, crowd), 0))
+    per_image = 1 if crowd else 2
+    column = {c: again.classifier.columns([c])[0] for c in (1, 3)}
+    assert [columns.tolist() for _, columns in sets] == [[column[c]] * per_image for c in (3, 3, 1, 1)]
+    assert [masks.sum((1, 2)).tolist() for masks, _ in sets] == [[8 * 16] * per_image] * 4
+
+
+def test_it_reads_images_where_features_of_the_shared_encoder_are_cached(toy_context: Make) -> None:
+    context = toy_context("semantic", train="head")
+    context.input_size = (32, 32)
+    assert Mask2Former(context).needs_images
+
+
 def test_what_it_cannot_do_is_refused(toy_context: Make) -> None:
     with pytest.raises(KcError, match="classification"):
         Mask2Former(toy_context("classification"))
-    with pytest.raises(KcError, match="panoptic"):
-        Mask2FormerReplay(toy_context("panoptic"))

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-import torch
+from collections.abc import Callable
 
-from kc.methods.finetune.mask_targets import mask_sets
+import pytest
+import torch
+from torch import Tensor
+
+from kc.methods.finetune.mask_network import Queries, tiny_config
+from kc.methods.finetune.mask_targets import MaskLoss, mask_sets, sigmoid_focal
 from kc.types import HIDDEN, VOID
 
 
@@ -25,3 +30,33 @@ def test_panoptic_maps_keep_instances_apart_and_leave_crowds_out() -> None:
     assert columns.tolist() == [1, 1, 2]
     assert masks.sum((1, 2)).tolist() == [2, 1, 2]
     assert masks[0].tolist() == [[1, 1, 0, 0], [0, 0, 0, 0]]
+
+
+@pytest.mark.parametrize(
+    ("alpha", "gamma", "expected"), [(5.0, 1.0, 175.9538939956916), (2.0, 2.0, 54.544024809183135)]
+)
+def test_focal_loss_is_that_of_the_authors(
+    alpha: float, gamma: float, expected: float, wave: Callable[..., Tensor]
+) -> None:
+    """clovaai/ECLIPSE at 9266720, `sigmoid_focal_loss` of `continual/method_wrapper/loss.py`."""
+    columns = torch.tensor([[0, 4, 2], [3, 4, 1]])
+    assert sigmoid_focal(wave(2, 3, 5), columns, alpha, gamma).item() == pytest.approx(expected, rel=1e-8)
+
+
+def test_gradient_of_the_focal_loss(wave: Callable[..., Tensor]) -> None:
+    columns = torch.tensor([[0, 1, 2]])
+    assert torch.autograd.gradcheck(lambda z: sigmoid_focal(z, columns), wave(1, 3, 3).requires_grad_())
+
+
+def test_a_focal_mask_loss_sees_the_class_of_the_matched_query() -> None:
+    """One mask, which the second query has; only the term of classes tells the two losses apart."""
+    masks = torch.full((1, 2, 4, 4), -20.0)
+    masks[0, 1] = 20.0
+    classes = torch.tensor([[[2.0, -1.0, 0.5], [-0.5, 1.0, 1.5]]])
+    found = []
+    for weight in (2.0, 10.0):
+        torch.manual_seed(0)
+        loss = MaskLoss(tiny_config(), 2, focal=True, class_weight=weight)
+        found.append(loss([classes], Queries((classes,), (masks,)), [(torch.ones(1, 4, 4), torch.tensor([2]))]).item())
+    expected = sigmoid_focal(classes, torch.tensor([[0, 2]])).item()
+    assert found[1] - found[0] == pytest.approx(8 * expected, rel=1e-4)

@@ -1,1 +1,1 @@
-"""One reader a source format: class folders, index-PNG masks, COCO panoptic, the embedded sets."""
+"""One reader a source format: class folders, tables, CUB, CIFAR, index-PNG masks, LabelMe, COCO panoptic, embedded."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol, Self
@@ -17,6 +18,20 @@ from kc.types import VOID, BoolArray, Int64Array, Sample, UInt8Array
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm"})
 _BROKEN = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
 _DEEP_MODES = ("I", "F", "I;16", "I;16B", "I;16L")
+_SHOWN = 5
+
+
+class LayoutError(DataError):
+    """Files of a split that are missing, superfluous or not what the manifest says: `problems` names each of them."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        self.problems = tuple(problems)
+        more = len(problems) - _SHOWN
+        rest = [f"... and {more} more; `kc data check` lists them all"] if more > 0 else []
+        super().__init__("\n  ".join([*problems[:_SHOWN], *rest]))
+
+    def __reduce__(self) -> tuple[type[LayoutError], tuple[tuple[str, ...]]]:
+        return LayoutError, (self.problems,)  # an error of a loader's worker crosses processes
 
 
 class Reader(Protocol):
@@ -56,8 +71,12 @@ def inside(root: Path, relative: str | Path) -> Path:
     return path
 
 
-def list_files(root: Path, folder: str, suffixes: frozenset[str] = IMAGE_SUFFIXES) -> list[str]:
-    """Paths, relative to `root`, of the files in `folder` with these suffixes, sorted by name; hidden ones are left.
+def list_files(
+    root: Path, folder: str, suffixes: frozenset[str] = IMAGE_SUFFIXES, recursive: bool = False
+) -> list[str]:
+    """Paths, relative to `root`, of the files in `folder` with these suffixes, sorted; hidden ones are left.
+
+    `recursive`: those of its sub-folders too (links to folders are not followed).
 
     Raises:
         DataError: the folder is missing.
@@ -65,8 +84,31 @@ def list_files(root: Path, folder: str, suffixes: frozenset[str] = IMAGE_SUFFIXE
     path = inside(root, folder)
     if not path.is_dir():
         raise DataError(f"{path}: no such folder; the manifest expects images there")
-    names = (entry.name for entry in path.iterdir() if entry.suffix.lower() in suffixes)
-    return [f"{folder}/{name}" for name in sorted(names) if not name.startswith(".")]
+    found: list[str] = []
+    for top, subfolders, names in os.walk(path, onerror=_unreadable):
+        subfolders[:] = [name for name in subfolders if recursive and not name.startswith(".")]
+        below = Path(top).relative_to(path).as_posix()
+        start = folder if below == "." else f"{folder}/{below}"
+        found += [f"{start}/{n}" for n in names if not n.startswith(".") and Path(n).suffix.lower() in suffixes]
+    return sorted(found)
+
+
+def _unreadable(error: OSError) -> None:
+    raise DataError(f"{error.filename}: cannot read this folder ({error.strerror})") from error
+
+
+def read_lines(root: Path, relative: str) -> list[tuple[int, str]]:
+    """(line number, text) of the lines of a text file that hold something, stripped.
+
+    Raises:
+        DataError: the file is missing, not UTF-8, or outside `root`.
+    """
+    path = inside(root, relative)
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: cannot read this list ({error})") from error
+    return [(number, line.strip()) for number, line in enumerate(text.splitlines(), start=1) if line.strip()]
 
 
 def read_image(root: Path, relative: str) -> UInt8Array:

@@ -61,8 +61,9 @@ class CocoPanopticReader:
         path = inside(root, part.annotations)
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
-            categories = {int(c["id"]): (str(c["name"]), bool(c["isthing"])) for c in content["categories"]}
-            names = {int(image["id"]): str(image["file_name"]) for image in content["images"]}
+            categories = {int(c["id"]): (str(c["name"]).strip(), bool(c["isthing"])) for c in content["categories"]}
+            # As text: COCO numbers its images, the ADE20K files of Mask2Former name them.
+            names = {str(image["id"]): str(image["file_name"]) for image in content["images"]}
             items = [_item(part, annotation, names) for annotation in content["annotations"]]
         except FileNotFoundError as error:
             raise DataError(
@@ -152,16 +153,17 @@ class CocoPanopticReader:
         return replace(self, items=tuple(self.items[i] for i in indices))
 
 
-def _item(part: CocoPanopticSplit, annotation: dict[str, Any], names: dict[int, str]) -> CocoItem:
+def _item(part: CocoPanopticSplit, annotation: dict[str, Any], names: dict[str, str]) -> CocoItem:
     segments = tuple(
         CocoSegment(int(s["id"]), int(s["category_id"]), bool(s.get("iscrowd", 0))) for s in annotation["segments_info"]
     )
-    image, mask = names[int(annotation["image_id"])], str(annotation["file_name"])
+    image, mask = names[str(annotation["image_id"])], str(annotation["file_name"])
     return CocoItem(f"{part.images}/{image}", f"{part.masks}/{mask}", segments)
 
 
 def _check_categories(path: Path, categories: dict[int, tuple[str, bool]], manifest: Manifest) -> None:
-    wanted = {c.id: (c.name, c.thing) for c in manifest.classes}
+    names = manifest.names_in_files()
+    wanted = {c.id: (name, c.thing) for c, name in zip(manifest.classes, names, strict=True)}
     differences = []
     for class_id in sorted(categories.keys() | wanted.keys()):
         in_file, in_manifest = categories.get(class_id), wanted.get(class_id)

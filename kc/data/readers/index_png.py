@@ -1,4 +1,8 @@
-"""Semantic segmentation from image files and single-channel PNGs of class ids with the same stem."""
+"""Semantic segmentation from image files and single-channel PNGs of class ids with the same names.
+
+VOC (palette PNGs, ImageSets lists), ADE20K SceneParsing, Cityscapes labelTrainIds and COCO-stuff pixel maps are this
+format with other folders, endings and lists: see `IndexPngSplit`.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +19,17 @@ import numpy as np
 
 from kc.data.cache import atomic_file, cache_dir
 from kc.data.manifest import Manifest
-from kc.data.readers.base import check_same_size, inside, list_files, presence, read_image, read_mask
+from kc.data.readers.base import (
+    IMAGE_SUFFIXES,
+    LayoutError,
+    check_same_size,
+    inside,
+    list_files,
+    presence,
+    read_image,
+    read_lines,
+    read_mask,
+)
 from kc.data.sources import IndexPngSplit
 from kc.errors import DataError
 from kc.types import VOID, BoolArray, Int64Array, Sample, SplitName
@@ -25,43 +39,53 @@ _INDEX_VERSION = "index-png-1"
 
 
 @dataclass(frozen=True)
+class Pair:
+    """`name`: unique in the split; `image`, `mask`: files relative to the root."""
+
+    name: str
+    image: str
+    mask: str
+
+
+@dataclass(frozen=True)
 class IndexPngReader:
-    """Pairs of image and mask, sorted by stem."""
+    """Pairs of image and mask: sorted by name, or in the order of the split's list."""
 
     manifest: Manifest
     split: SplitName
     root: Path
-    items: tuple[tuple[str, str], ...]
-    """(image file, mask file) relative to root."""
+    items: tuple[Pair, ...]
 
     @classmethod
     def open(cls, manifest: Manifest, split: SplitName, root: Path) -> IndexPngReader:
         """Pair the split's files.
 
         Raises:
-            DataError: an image without a mask or a mask without an image, two images of one stem, an empty split.
+            DataError: a folder or the list is missing, the split is empty.
+            LayoutError: images without a mask, masks without an image, two images of one name, lines of the list that
+                name no file.
         """
         part = manifest.splits[split]
         assert isinstance(part, IndexPngSplit)
-        images = _by_stem(list_files(root, part.images))
-        masks = _by_stem(list_files(root, part.labels, frozenset({".png"})))
-        for stem, file in images.items():
-            if stem not in masks:
-                raise DataError(f"{root / file}: its mask is missing; expected {root / part.labels / stem}.png")
-        for stem, file in masks.items():
-            if stem not in images:
-                raise DataError(f"{root / file}: a mask without an image; expected {root / part.images / stem}.jpg")
-        if not images:
-            raise DataError(f"{root / part.images}: no images; splits.{split} of {manifest.name} expects them there")
-        return cls(manifest, split, root, tuple((images[stem], masks[stem]) for stem in sorted(images)))
+        problems: list[str] = []
+        if part.names is None:
+            pairs = _all_pairs(root, part, problems)
+        else:
+            pairs = _listed_pairs(root, part, part.names, problems)
+        if problems:
+            raise LayoutError(problems)
+        if not pairs:
+            where = root / (part.names or part.images)
+            raise DataError(f"{where}: no images; splits.{split} of {manifest.name} expects them there")
+        return cls(manifest, split, root, tuple(pairs))
 
     def __len__(self) -> int:
         return len(self.items)
 
     @cached_property
     def sample_ids(self) -> list[str]:
-        """ "SPLIT/STEM"."""
-        return [f"{self.split}/{PurePosixPath(image).stem}" for image, _ in self.items]
+        """ "SPLIT/NAME"; the name has no ending."""
+        return [f"{self.split}/{item.name}" for item in self.items]
 
     @cached_property
     def class_table(self) -> BoolArray:
@@ -81,23 +105,22 @@ class IndexPngReader:
         return table
 
     def semantic(self, index: int) -> Int64Array:
-        """The mask as (H, W) int64 class ids, the manifest's ignore value as VOID.
+        """The mask as (H, W) int64 class ids, what the manifest ignores as VOID.
 
         Raises:
-            DataError: a value that is neither a class id nor the ignore value.
+            DataError: a value that means no class and is not ignored.
         """
-        file = self.items[index][1]
+        file = self.items[index].mask
         values = read_mask(self.root, file, channels=1)
-        ids, ignore = self.manifest.class_ids(), self.manifest.ignore
-        known = max(*ids, -1 if ignore is None else ignore) + 1
+        meaning = {value: c.id for c in self.manifest.classes for value in (c.id, *c.values)}
+        meaning |= dict.fromkeys(self.manifest.ignored, VOID)
+        known = max(meaning) + 1
         table = np.full(known + 1, -1, dtype=np.int64)  # its last entry stands for every value beyond
-        table[list(ids)] = ids
-        if ignore is not None:
-            table[ignore] = VOID
+        table[list(meaning)] = list(meaning.values())
         semantic: Int64Array = table[np.where((values < 0) | (values > known), known, values)]
         if semantic.min(initial=0) < 0:
             wrong = ", ".join(str(v) for v in np.unique(values[semantic < 0])[:8])
-            allowed = ", ".join(str(v) for v in sorted(ids)) + ("" if ignore is None else f", ignore {ignore}")
+            allowed = ", ".join(str(v) for v in sorted(meaning))
             raise DataError(
                 f"{self.root / file}: value {wrong} is no class of {self.manifest.name}; allowed: {allowed}"
             )
@@ -105,9 +128,9 @@ class IndexPngReader:
 
     def read(self, index: int) -> Sample:
         """Image and semantic map at the original size."""
-        image_file, mask_file = self.items[index]
-        image, semantic = read_image(self.root, image_file), self.semantic(index)
-        check_same_size(str(self.root / image_file), image, str(self.root / mask_file), semantic)
+        item = self.items[index]
+        image, semantic = read_image(self.root, item.image), self.semantic(index)
+        check_same_size(str(self.root / item.image), image, str(self.root / item.mask), semantic)
         return Sample(self.sample_ids[index], image, semantic=semantic)
 
     def select(self, indices: Sequence[int]) -> Self:
@@ -117,17 +140,79 @@ class IndexPngReader:
     def _fingerprint(self) -> str:
         """Of what the presence table depends on: the manifest, and name, size and time of every mask."""
         digest = hashlib.sha256(f"{_INDEX_VERSION} {self.manifest.fingerprint}".encode())
-        for _, mask in self.items:
-            stat = inside(self.root, mask).stat()
-            digest.update(f"\n{mask} {stat.st_size} {stat.st_mtime_ns}".encode())
+        for item in self.items:
+            stat = inside(self.root, item.mask).stat()
+            digest.update(f"\n{item.mask} {stat.st_size} {stat.st_mtime_ns}".encode())
         return digest.hexdigest()
 
 
-def _by_stem(files: list[str]) -> dict[str, str]:
-    stems: dict[str, str] = {}
+def _all_pairs(root: Path, part: IndexPngSplit, problems: list[str]) -> list[Pair]:
+    """Every image and mask of the two folders, sorted by name; what has no counterpart is a problem."""
+    images, masks = _images(root, part, problems), _masks(root, part, problems)
+    for name in sorted(images.keys() - masks.keys()):
+        expected = root / part.labels / f"{name}{part.label_ending}"
+        problems.append(f"{root / images[name]}: its mask is missing; expected {expected}")
+    for name in sorted(masks.keys() - images.keys()):
+        expected = root / part.images / f"{name}{part.image_ending or '.jpg'}"
+        problems.append(f"{root / masks[name]}: a mask without an image; expected {expected}")
+    return [Pair(name, images[name], masks[name]) for name in sorted(images.keys() & masks.keys())]
+
+
+def _listed_pairs(root: Path, part: IndexPngSplit, file: str, problems: list[str]) -> list[Pair]:
+    """The images of a list in its order: a name a line, or an image and a mask path (VOC's augmented lists)."""
+    lines = read_lines(root, file)
+    images: dict[str, str] = {}
+    masks: dict[str, str] = {}
+    if any(len(text.split()) == 1 for _, text in lines):
+        images, masks = _images(root, part, problems), _masks(root, part, problems)
+    pairs: list[Pair] = []
+    taken: dict[str, int] = {}
+    for number, text in lines:
+        where = f"{root / file}, line {number}"
+        words = text.split()
+        if len(words) == 1:
+            name = text
+            image, mask = images.get(name), masks.get(name)
+            looked = f"{root / part.images} and {root / part.labels}"
+        elif len(words) == 2 and all(PurePosixPath(word).suffix.lower() in IMAGE_SUFFIXES for word in words):
+            name = PurePosixPath(words[0]).stem
+            image, mask = (word.lstrip("/") if inside(root, word.lstrip("/")).is_file() else None for word in words)
+            looked = str(root)
+        else:
+            problems.append(f"{where}: {text!r:.80}; expected a name, or the paths of an image and its mask")
+            continue
+        if name in taken:
+            problems.append(f"{where}: {name} stands in line {taken[name]} already")
+        elif image is None or mask is None:
+            lacks = " and ".join(w for w, found in (("image", image), ("mask", mask)) if found is None)
+            problems.append(f"{where}: no {lacks} of {text!r} in {looked}")
+        else:
+            pairs.append(Pair(name, image, mask))
+        taken.setdefault(name, number)
+    return pairs
+
+
+def _images(root: Path, part: IndexPngSplit, problems: list[str]) -> dict[str, str]:
+    files = list_files(root, part.images, recursive=part.recursive)
+    return _by_name(root, files, part.images, part.image_ending, problems)
+
+
+def _masks(root: Path, part: IndexPngSplit, problems: list[str]) -> dict[str, str]:
+    files = list_files(root, part.labels, frozenset({".png"}), part.recursive)
+    return _by_name(root, files, part.labels, part.label_ending, problems)
+
+
+def _by_name(root: Path, files: list[str], folder: str, ending: str | None, problems: list[str]) -> dict[str, str]:
+    """Name -> file, for the files with this ending (None: any suffix). A name is the path below `folder` without it."""
+    names: dict[str, str] = {}
     for file in files:
-        stem = PurePosixPath(file).stem
-        if stem in stems:
-            raise DataError(f"{file}: has the same name as {stems[stem]}; each stem may appear once in a folder")
-        stems[stem] = file
-    return stems
+        below = PurePosixPath(file).relative_to(folder)
+        if ending is not None and not below.name.endswith(ending):
+            continue
+        name = str(below.with_suffix("")) if ending is None else str(below)[: -len(ending)]
+        if name in names:
+            first = root / names[name]
+            problems.append(f"{root / file}: has the same name as {first}; each may appear once in a folder")
+        else:
+            names[name] = file
+    return names

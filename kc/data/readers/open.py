@@ -11,17 +11,25 @@ import numpy as np
 
 from kc.data.manifest import Manifest
 from kc.data.readers.base import Reader, inside
+from kc.data.readers.cifar import CifarReader
 from kc.data.readers.coco_panoptic import CocoPanopticReader
+from kc.data.readers.csv_file import open_csv
+from kc.data.readers.cub import open_cub
 from kc.data.readers.embedded import open_embedded
-from kc.data.readers.folder import FolderReader
+from kc.data.readers.folder import open_folder
 from kc.data.readers.index_png import IndexPngReader
+from kc.data.readers.labelme import LabelMeReader
 from kc.data.sources import EmbeddedSource
 from kc.errors import DataError
 from kc.types import SplitName
 
 READERS: dict[str, Callable[[Manifest, SplitName, Path], Reader]] = {
-    "folder": FolderReader.open,
+    "folder": open_folder,
+    "csv": open_csv,
+    "cub": open_cub,
+    "cifar_binary": CifarReader.open,
     "index_png": IndexPngReader.open,
+    "labelme": LabelMeReader.open,
     "coco_panoptic": CocoPanopticReader.open,
 }
 """Reader name of a manifest -> what opens a split of it. The embedded sets need no folder: see `open_reader`."""
@@ -76,15 +84,10 @@ def resolve_data_root(manifest: Manifest, data_root: Path | None = None) -> Path
     folder = root / manifest.source.folder  # may be a link: from here on, what it points to is the root
     if folder.is_dir():
         return folder.resolve()
-    if all(inside(root, path).exists() for path in _paths(manifest)):
+    named = [path for split in manifest.splits.values() for path in split.paths() if path != "."]
+    if all(inside(root, path).exists() for path in named or manifest.names_in_files()):
         return root.resolve()
     raise DataError(f"{manifest.name}: no data in {folder}, nor directly in {root}. {how}".rstrip())
-
-
-def _paths(manifest: Manifest) -> list[str]:
-    """Every file and folder that the splits name."""
-    parts = [split.model_dump(exclude={"reader"}) for split in manifest.splits.values()]
-    return [str(path) for part in parts for path in part.values()]
 
 
 def _verify_checksums(manifest: Manifest, root: Path) -> None:

@@ -12,17 +12,19 @@ from kc.types import Features
 
 
 class GrowingClassifier(nn.Module):
-    """A linear classifier whose columns are class ids in the order in which they were learned.
+    """A classifier whose columns are class ids in the order in which they were learned, linear if not said otherwise.
 
     Args:
         in_features: D.
         pointwise: classify every position of a map (N, D, h, w) instead of vectors (N, D).
+        layers: linear layers of each step's perceptron, of width D, with ReLU between; 1 where pointwise.
     """
 
-    def __init__(self, in_features: int, *, pointwise: bool = False) -> None:
+    def __init__(self, in_features: int, *, pointwise: bool = False, layers: int = 1) -> None:
         super().__init__()
         self.in_features = in_features
         self.pointwise = pointwise
+        self.layers = layers
         self.class_ids: list[int] = []
         self.steps = nn.ModuleList()
         self.step_sizes: list[int] = []
@@ -38,7 +40,7 @@ class GrowingClassifier(nn.Module):
         if self.pointwise:
             layer = nn.Conv2d(self.in_features, len(class_ids), 1)
         else:
-            layer = nn.Linear(self.in_features, len(class_ids))
+            layer = perceptron(self.in_features, len(class_ids), self.layers)
         device = next(self.parameters()).device if self.class_ids else None
         self.steps.append(layer.to(device) if device is not None else layer)
         self.class_ids.extend(class_ids)
@@ -52,6 +54,15 @@ class GrowingClassifier(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(..., D) -> (..., C), or pointwise (N, D, h, w) -> (N, C, h, w); C = number of classes learned so far."""
         return torch.cat([step(x) for step in self.steps], dim=1 if self.pointwise else -1)
+
+
+def perceptron(width: int, out_features: int, layers: int) -> nn.Module:
+    """`layers` linear layers of `width` inputs each, with ReLU between; one of them is just that layer."""
+    last = nn.Linear(width, out_features)
+    if layers == 1:
+        return last
+    hidden = (part for _ in range(layers - 1) for part in (nn.Linear(width, width), nn.ReLU()))
+    return nn.Sequential(*hidden, last)
 
 
 class PooledVector(nn.Module):

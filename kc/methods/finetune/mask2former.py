@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from kc.errors import KcError
 from kc.methods.base import Batch, Context, as_map, n_bytes
 from kc.methods.finetune.heads import GrowingClassifier
-from kc.methods.finetune.mask_inference import at_size, panoptic_map, semantic_scores
+from kc.methods.finetune.mask_inference import OVERLAP, SCORE, at_size, panoptic_map, semantic_scores
 from kc.methods.finetune.mask_network import MaskNetwork, Queries, load_mask_network
 from kc.methods.finetune.mask_targets import MaskLoss, MaskSet, mask_sets
 from kc.methods.finetune.module import FinetuneModule
@@ -26,6 +26,9 @@ class Mask2Former(FinetuneModule):
     """
 
     name = "mask2former"
+    panoptic_limits = (SCORE, OVERLAP)
+    """Score that a query must pass and share of its mask that it must win, to be a segment."""
+    classifier_layers = 1
 
     def __init__(self, context: Context) -> None:
         if context.kind == "classification":
@@ -35,7 +38,7 @@ class Mask2Former(FinetuneModule):
         network = load_mask_network(context.config.mask_model)
         network.backbone.requires_grad_(context.config.train == "full")
         self.decoder = network
-        self.classifier = GrowingClassifier(network.width)
+        self.classifier = GrowingClassifier(network.width, layers=self.classifier_layers)
         self.classifier.grow([VOID])
         self.criterion: MaskLoss | None = None
 
@@ -52,7 +55,11 @@ class Mask2Former(FinetuneModule):
     def start_task(self, task: Task) -> None:
         """Grow the classifier, and the loss with it."""
         super().start_task(task)
-        self.criterion = MaskLoss(self.mask_network.model.config, len(self.classifier.class_ids) - 1)
+        self.criterion = self.make_criterion(len(self.classifier.class_ids) - 1)
+
+    def make_criterion(self, n_classes: int) -> MaskLoss:
+        """The loss of a task."""
+        return MaskLoss(self.mask_network.model.config, n_classes)
 
     @property
     def mask_network(self) -> MaskNetwork:
@@ -83,19 +90,24 @@ class Mask2Former(FinetuneModule):
         return self.criterion(classes, queries, self.mask_sets(batch))
 
     @torch.no_grad()
+    def answers(self, batch: Batch, vocabulary: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Probabilities (N, Q, 1 + C) of "no object" and `vocabulary`, and mask logits (N, Q, h, w)."""
+        queries: Queries = self.decoder(self.features(batch))
+        columns = [0, *self.classifier.columns(vocabulary)]
+        return self.classifier(queries.states[-1])[..., columns].softmax(-1), queries.masks[-1]
+
+    @torch.no_grad()
     def predict(self, batch: Batch, vocabulary: Sequence[int]) -> Prediction:
         """Semantic maps, and in panoptic benchmarks panoptic ones, over `vocabulary`; its classes must be learned."""
         vocab = tuple(vocabulary)
-        queries: Queries = self.decoder(self.features(batch))
-        columns = [0, *self.classifier.columns(vocab)]
-        classes = self.classifier(queries.states[-1])[..., columns]
+        classes, masks = self.answers(batch, vocab)
         ids = torch.tensor(vocab, device=classes.device)
         semantic, panoptic = [], []
-        for z, masks, size in zip(classes, queries.masks[-1], batch["original_size"], strict=True):
-            full = at_size(masks, size)
-            semantic.append(as_map(ids[semantic_scores(z, full).argmax(0)]))
+        for p, small, size in zip(classes, masks, batch["original_size"], strict=True):
+            full = at_size(small, size)
+            semantic.append(as_map(ids[semantic_scores(p, full).argmax(0)]))
             if self.context.kind == "panoptic":
-                panoptic.append(panoptic_map(z, full, vocab, self.context.thing_ids))
+                panoptic.append(panoptic_map(p, full, vocab, self.context.thing_ids, *self.panoptic_limits))
         return Prediction(vocab, semantic=semantic, panoptic=panoptic)
 
     def parameter_groups(self, rate: float) -> list[dict[str, Any]]:
@@ -120,11 +132,35 @@ class Mask2FormerJoint(Mask2Former):
 
 
 class Mask2FormerReplay(Replay, Mask2Former):
-    """`mask2former` with exemplars of old tasks as half of every batch; exemplars keep semantic maps."""
+    """`mask2former` with exemplars of old tasks as half of every batch.
+
+    Exemplars keep semantic maps, in panoptic benchmarks panoptic ones: there a crowd is void, for it is no mask.
+    """
 
     name = "mask2former-replay"
 
-    def __init__(self, context: Context) -> None:
-        if context.kind == "panoptic":
-            raise KcError(f"method {self.name!r} keeps semantic maps; this benchmark is panoptic")
-        super().__init__(context)
+    @property
+    def target_key(self) -> str:
+        """The map that masks are made of."""
+        return "panoptic" if self.context.kind == "panoptic" else "semantic"
+
+    def target(self, batch: Batch) -> Tensor:
+        """(N, H, W) class ids, or (N, H, W, 2) with instance numbers and without crowds."""
+        if self.context.kind != "panoptic":
+            return super().target(batch)
+        maps: Tensor = batch["panoptic"]
+        if not any(batch["crowd"]):
+            return maps
+        none = maps.new_tensor([VOID, 0])
+        return torch.stack(
+            [
+                torch.where(torch.isin(own[..., 1:], own.new_tensor(sorted(crowd))), none, own)
+                for own, crowd in zip(maps, batch["crowd"], strict=True)
+            ]
+        )
+
+    def _with_exemplars(self, batch: Batch) -> Batch:
+        found = super()._with_exemplars(batch)
+        if found is batch or self.context.kind != "panoptic":
+            return found
+        return {**found, "crowd": [frozenset()] * len(found["sample_id"])}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from kc.errors import MissingExtraError
@@ -24,6 +25,20 @@ class Queries:
     masks: tuple[Tensor, ...]
 
 
+@dataclass(frozen=True)
+class Pixels:
+    """What the pixel decoder says of N images: all that queries read.
+
+    `levels`: three tensors (h w, N, D), coarsest first, and `positions` of the same shapes; `sizes` their (h, w).
+    `embeddings`: (N, E, H, W) at stride 4, of which a mask is an inner product.
+    """
+
+    levels: tuple[Tensor, ...]
+    positions: tuple[Tensor, ...]
+    sizes: tuple[tuple[int, int], ...]
+    embeddings: Tensor
+
+
 class MaskNetwork(nn.Module):
     """Backbone, pixel decoder and transformer decoder of a Mask2Former; the classes are someone else's."""
 
@@ -40,11 +55,69 @@ class MaskNetwork(nn.Module):
 
     def forward(self, features: Features) -> Queries:
         """Queries of the images that stand in `features.pooled`: (N, 3, H, W) float RGB in [0, 1]."""
-        images = features.pooled
-        mean, std = images.new_tensor([MEAN, STD]).view(2, 1, 3, 1, 1)
-        out = self.model(pixel_values=(images - mean) / std, output_hidden_states=True, return_dict=True)
+        out = self.model(pixel_values=_normal(features.pooled), output_hidden_states=True, return_dict=True)
         states = tuple(s.transpose(0, 1) for s in out.transformer_decoder_intermediate_states)
         return Queries(states, tuple(out.masks_queries_logits))
+
+    # -- with other queries than its own ----------------------------------------------------------------------------
+
+    def pixels(self, features: Features) -> Pixels:
+        """The images of `features.pooled`, as `decode` reads them."""
+        out, part = self.model.pixel_level_module(_normal(features.pooled)), self.model.transformer_module
+        levels, positions, sizes = [], [], []
+        for i, level in enumerate(out.decoder_hidden_states):
+            place = part.position_embedder(level.shape, level.device, level.dtype, None)
+            level_of = part.input_projections[i](level) + part.level_embed.weight[i][:, None, None]
+            levels.append(level_of.flatten(2).permute(2, 0, 1))
+            positions.append(place.flatten(2).permute(2, 0, 1))
+            sizes.append((level.shape[2], level.shape[3]))
+        return Pixels(tuple(levels), tuple(positions), tuple(sizes), out.decoder_last_hidden_state)
+
+    def decode(
+        self, pixels: Pixels, contents: Tensor, positions: Tensor, mask_head: nn.Module | None = None
+    ) -> Queries:
+        """Queries of one's own through the layers of the transformer decoder, which has one position for all of them.
+
+        Args:
+            pixels: of N images.
+            contents: (Q, D), what each query is before the first layer.
+            positions: (L, Q, D), what is added to it in each layer.
+            mask_head: (N, Q, D) -> (N, Q, E) in place of the network's own.
+        """
+        decoder = self.model.transformer_module.decoder
+        head = decoder.mask_predictor.mask_embedder if mask_head is None else mask_head
+        states, masks = [], []
+
+        def read(hidden: Tensor) -> None:
+            state = decoder.layernorm(hidden).transpose(0, 1)
+            states.append(state)
+            masks.append(torch.einsum("nqe,nehw->nqhw", head(state), pixels.embeddings))
+
+        n, heads = pixels.embeddings.shape[0], decoder.mask_predictor.num_heads
+        hidden = contents[:, None].expand(-1, n, -1)
+        read(hidden)
+        for i, layer in enumerate(decoder.layers):
+            size = pixels.sizes[i % len(pixels.sizes)]
+            small = nn.functional.interpolate(masks[-1].detach(), size=size, mode="bilinear", align_corners=False)
+            outside = small.sigmoid().flatten(2) < 0.5
+            outside &= ~outside.all(-1, keepdim=True)  # an empty mask looks everywhere
+            hidden = layer(
+                hidden,
+                i % len(pixels.sizes),
+                None,
+                pixels.positions,
+                positions[i][:, None].expand(-1, n, -1),
+                pixels.levels,
+                encoder_attention_mask=outside.repeat_interleave(heads, 0),
+            )[0]
+            read(hidden)
+        return Queries(tuple(states), tuple(masks))
+
+
+def _normal(images: Tensor) -> Tensor:
+    mean, std = images.new_tensor([MEAN, STD]).view(2, 1, 3, 1, 1)
+    normal: Tensor = (images - mean) / std
+    return normal
 
 
 def tiny_config() -> Any:

@@ -8,8 +8,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from kc.methods.base import Batch
+from kc.methods.distributed import mean_of, weight_of, world
 from kc.methods.finetune.mask_network import Queries
 
 MaskSet = tuple[Tensor, Tensor]
@@ -43,25 +45,70 @@ def mask_sets(batch: Batch, columns: Mapping[int, int]) -> list[MaskSet]:
     return sets
 
 
+def sigmoid_focal(logits: Tensor, columns: Tensor, alpha: float = 5.0, gamma: float = 1.0) -> Tensor:
+    """Focal loss (Lin et al. 2017) of one sigmoid a column, as ECLIPSE trains classifiers.
+
+    Args:
+        logits: (N, Q, C).
+        columns: (N, Q) int64, the one column of each query that is true.
+        alpha: strength; it does not balance the true column against the others.
+        gamma: exponent of (1 - p of the truth).
+
+    Returns:
+        50 x the mean over queries and columns of alpha (1 - p_t)^gamma (-log p_t). Both numbers and the 50 are those of
+        clovaai/ECLIPSE at 9266720 (`continual/method_wrapper/loss.py`, `mask2former/config.py`).
+    """
+    truth = F.one_hot(columns, logits.shape[-1]).to(logits)
+    entropy = F.binary_cross_entropy_with_logits(logits, truth, reduction="none")
+    return 50 * alpha * (entropy * (1 - (-entropy).exp()) ** gamma).mean()
+
+
 class MaskLoss:
     """transformers' Mask2FormerLoss for a number of classes that grows: Hungarian matching, then cross entropy of
     classes, binary cross entropy and dice of masks at sampled points, at every stage of the decoder, weighted as the
     model's configuration says.
 
-    The class columns are those of our head: column 0 is "no object".
+    The class columns are those of our head: column 0 is "no object". Several processes count the masks and queries of
+    all of them, so that the mean of their gradients is that of one batch.
+
+    Args:
+        config: of the model.
+        n_classes: C, without "no object".
+        focal: `sigmoid_focal` in place of the cross entropy of classes.
+        class_weight: in place of the configuration's.
     """
 
-    def __init__(self, config: Any, n_classes: int) -> None:
+    def __init__(self, config: Any, n_classes: int, focal: bool = False, class_weight: float | None = None) -> None:
         from transformers.models.mask2former.modeling_mask2former import Mask2FormerLoss
+
+        base: Any = Mask2FormerLoss
+
+        class Loss(base):  # type: ignore[misc]
+            def get_num_masks(self, class_labels: Any, device: Any) -> Tensor:
+                count = torch.tensor(float(sum(len(own) for own in class_labels)), device=device)
+                return mean_of(count).clamp_min(1 / world())
+
+            def loss_labels(self, logits: Tensor, labels: Any, indices: Any) -> Any:
+                found = torch.full(logits.shape[:2], n_classes, device=logits.device)
+                matched = torch.cat([own[j] for own, (_, j) in zip(labels, indices, strict=True)])
+                found[self._get_predictions_permutation_indices(indices)] = matched
+                if focal:
+                    loss = sigmoid_focal(logits, found) * weight_of(torch.tensor(found.numel(), device=logits.device))
+                else:
+                    weight = weight_of(self.empty_weight[found].sum())
+                    loss = F.cross_entropy(logits.transpose(1, 2), found, self.empty_weight) * weight
+                return {"loss_cross_entropy": loss}
 
         config = copy.deepcopy(config)
         config.num_labels = n_classes
+        if class_weight is not None:
+            config.class_weight = class_weight
         self.weights: dict[str, float] = {
             "loss_cross_entropy": config.class_weight,
             "loss_mask": config.mask_weight,
             "loss_dice": config.dice_weight,
         }
-        self.criterion: Any = Mask2FormerLoss(config, self.weights)
+        self.criterion: Any = Loss(config, self.weights)
 
     def __call__(self, classes: Sequence[Tensor], queries: Queries, sets: Sequence[MaskSet]) -> Tensor:
         """The weighted sum over all stages.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from kc.methods.distributed import mean_of
 from kc.methods.finetune.mask_targets import MaskSet
 
 KEPT = 0.5
@@ -20,8 +21,9 @@ def query_distillation(logits: Tensor, old_logits: Tensor, gamma: float = GAMMA)
         gamma: exponent of the weight (1 - q_0)^gamma; 0 counts all queries alike.
 
     Returns:
-        The weighted mean over queries of KL(q || p). As in MiB, p_0 of the new model is "no object or a new class",
-        because the old model saw no object where there is a class that it had not learned.
+        The weighted mean over the queries, of all processes that learn together, of KL(q || p). As in MiB, p_0 of the
+        new model is "no object or a new class", because the old model saw no object where there is a class that it had
+        not learned.
     """
     n_old = old_logits.shape[-1]
     nothing = torch.cat([logits[..., :1], logits[..., n_old:]], dim=-1).logsumexp(-1, keepdim=True)
@@ -30,7 +32,7 @@ def query_distillation(logits: Tensor, old_logits: Tensor, gamma: float = GAMMA)
     q = log_q.exp()
     divergence = (q * (log_q - log_p)).sum(-1)
     weight = (1 - q[..., 0]) ** gamma
-    return (weight * divergence).sum() / weight.sum().clamp_min(torch.finfo(weight.dtype).tiny)
+    return (weight * divergence).sum() / mean_of(weight.sum()).clamp_min(torch.finfo(weight.dtype).tiny)
 
 
 @torch.no_grad()

@@ -21,7 +21,8 @@ from kc.types import HIDDEN, VOID, Task
 class Exemplar:
     """One stored image, its target as it was labelled then, and the classes it is kept for.
 
-    `image`: uint8 (3, h, w), or where regions are classified their keys, float32 (n, D), with `target` (n,).
+    `image`: uint8 (3, h, w), or where regions are classified their keys, float32 (n, D), with `target` (n,). Other
+    targets are a class id, (h, w) class ids, or (h, w, 2) class ids and instance numbers.
     """
 
     sample_id: str
@@ -75,6 +76,11 @@ class Replay(FinetuneModule):
             self._offer(whole(batch))
         return super().training_step(self._with_exemplars(batch), batch_idx)
 
+    @property
+    def target_key(self) -> str:
+        """Where a batch holds what `target` says."""
+        return "label" if self.context.kind == "classification" else "semantic"
+
     def _with_exemplars(self, batch: Batch) -> Batch:
         old = [e for e in self.exemplars if self._task is None or e.task < self._task.index]
         if not old:
@@ -90,12 +96,11 @@ class Replay(FinetuneModule):
         target = self.target(batch)
         images = torch.stack([e.image for e in chosen]).to(batch["image"]) / 255
         targets = torch.stack([e.target for e in chosen]).to(target)
-        key = "label" if self.context.kind == "classification" else "semantic"
         return {
             **batch,
             "image": torch.cat([batch["image"], images]),
             "sample_id": ids,
-            key: torch.cat([target, targets]),
+            self.target_key: torch.cat([target, targets]),
         }
 
     def _offer(self, batch: Batch) -> None:
@@ -105,11 +110,13 @@ class Replay(FinetuneModule):
         images, targets = self._to_keep(batch)
         quota = self._quota(self._task)
         for sample_id, image, target in zip(batch["sample_id"], images, targets, strict=True):
-            classes = tuple(sorted(current & set(torch.unique(target).tolist())))
+            instances = target.ndim == 3
+            labels = target[..., 0] if instances else target
+            classes = tuple(sorted(current & set(torch.unique(labels).tolist())))
             if not classes:
                 continue
             kept = target.to(torch.int64 if target.ndim == 0 else torch.int16)
-            if target.ndim and self.context.background_id is None:
+            if target.ndim and not instances and self.context.background_id is None:
                 # Unlabelled then says nothing of the classes that came later: it must not be trained as "none" now.
                 kept = torch.where(kept == HIDDEN, torch.full_like(kept, VOID), kept)
             exemplar = Exemplar(sample_id, self._task.index, image.clone(), kept.clone(), classes)

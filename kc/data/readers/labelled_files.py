@@ -1,0 +1,59 @@
+"""Classification from image files whose classes are known from a list or from where they lie."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+
+from kc.data.manifest import Manifest
+from kc.data.readers.base import read_image
+from kc.types import BoolArray, Sample, SplitName
+
+
+@dataclass(frozen=True)
+class LabelledFile:
+    """`file` relative to the root, `column` of its class in manifest order, `name` below the split, unique there."""
+
+    file: str
+    column: int
+    name: str
+
+
+@dataclass(frozen=True)
+class LabelledFiles:
+    """Image files with one class each, in a fixed order."""
+
+    manifest: Manifest
+    split: SplitName
+    root: Path
+    items: tuple[LabelledFile, ...]
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    @cached_property
+    def sample_ids(self) -> list[str]:
+        """ "SPLIT/NAME", with the suffix: a folder may hold a.jpg and a.png."""
+        return [f"{self.split}/{item.name}" for item in self.items]
+
+    @cached_property
+    def class_table(self) -> BoolArray:
+        """(n, C) bool, one True a row."""
+        columns = np.array([item.column for item in self.items], dtype=np.int64)
+        table: BoolArray = columns[:, None] == np.arange(len(self.manifest.classes))[None, :]
+        return table
+
+    def read(self, index: int) -> Sample:
+        """The image with its class id as `label`."""
+        item = self.items[index]
+        image = read_image(self.root, item.file)
+        return Sample(f"{self.split}/{item.name}", image, label=self.manifest.classes[item.column].id)
+
+    def select(self, indices: Sequence[int]) -> Self:
+        """A reader of only these samples."""
+        return replace(self, items=tuple(self.items[i] for i in indices))

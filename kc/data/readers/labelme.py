@@ -1,0 +1,176 @@
+"""Segmentation from LabelMe: one JSON of labelled shapes an image.
+
+Format: https://github.com/wkentaro/labelme. Shapes are drawn in the file's order, a later one over an earlier one.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import Any, Self
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from kc.data.manifest import Manifest
+from kc.data.readers.base import LayoutError, check_same_size, inside, list_files, presence, read_image
+from kc.data.sources import LabelMeSplit
+from kc.errors import DataError
+from kc.types import VOID, BoolArray, Int32Array, Sample, SplitName
+
+_FEWEST_POINTS = {"polygon": 3, "rectangle": 2, "circle": 2}
+"""The shapes that have an area."""
+
+Point = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Shape:
+    """`points` (x, y) in pixels; shapes of one class and `group` are one instance."""
+
+    kind: str
+    class_id: int
+    points: tuple[Point, ...]
+    group: int | None
+
+
+@dataclass(frozen=True)
+class LabelMeItem:
+    """Files relative to the root, and what the JSON says. `size` (H, W)."""
+
+    file: str
+    image: str
+    size: tuple[int, int]
+    shapes: tuple[Shape, ...]
+
+
+@dataclass(frozen=True)
+class LabelMeReader:
+    """The images of a folder of JSON files, in order of file name. Pixels of no shape are the background, else VOID."""
+
+    manifest: Manifest
+    split: SplitName
+    root: Path
+    items: tuple[LabelMeItem, ...]
+
+    @classmethod
+    def open(cls, manifest: Manifest, split: SplitName, root: Path) -> LabelMeReader:
+        """Read every JSON of the split.
+
+        Raises:
+            LayoutError: files that are not LabelMe JSON, have an unknown label or a shape without area, or whose image
+                is missing.
+        """
+        part = manifest.splits[split]
+        assert isinstance(part, LabelMeSplit)
+        files = list_files(root, part.path, frozenset({".json"}))
+        if not files:
+            raise DataError(f"{root / part.path}: no JSON file; splits.{split} of {manifest.name} expects them there")
+        items, problems = [], []
+        for file in files:
+            try:
+                items.append(_item(manifest, root, file))
+            except DataError as error:
+                problems.append(str(error))
+        if problems:
+            raise LayoutError(problems)
+        return cls(manifest, split, root, tuple(items))
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    @cached_property
+    def sample_ids(self) -> list[str]:
+        """ "SPLIT/STEM" of the JSON file."""
+        return [f"{self.split}/{PurePosixPath(item.file).stem}" for item in self.items]
+
+    @cached_property
+    def class_table(self) -> BoolArray:
+        """(n, C) bool: the classes that are seen once all shapes are drawn."""
+        semantic = (self.panoptic(i)[..., 0].astype(np.int64) for i in range(len(self)))
+        return np.stack([presence(m, self.manifest) for m in semantic])
+
+    def panoptic(self, index: int) -> Int32Array:
+        """The map (H, W, 2) of class id and instance number: things 1, 2, ... in the file's order, stuff 0."""
+        item = self.items[index]
+        rest = VOID if self.manifest.background_id is None else self.manifest.background_id
+        panoptic = np.zeros((*item.size, 2), dtype=np.int32)
+        panoptic[..., 0] = rest
+        things, numbers, n_things = set(self.manifest.thing_ids), dict[tuple[int, int], int](), 0
+        for shape in item.shapes:
+            instance = 0
+            if shape.class_id in things:
+                known = None if shape.group is None else numbers.get((shape.class_id, shape.group))
+                if known is None:
+                    n_things += 1
+                    known = n_things
+                    if shape.group is not None:
+                        numbers[shape.class_id, shape.group] = known
+                instance = known
+            panoptic[_area(shape, item.size)] = (shape.class_id, instance)
+        return panoptic
+
+    def read(self, index: int) -> Sample:
+        """Image, panoptic and semantic map at the original size."""
+        item = self.items[index]
+        image, panoptic = read_image(self.root, item.image), self.panoptic(index)
+        check_same_size(str(self.root / item.image), image, str(self.root / item.file), panoptic)
+        semantic = panoptic[..., 0].astype(np.int64)
+        shown = None if self.manifest.task_kind == "semantic" else panoptic
+        return Sample(self.sample_ids[index], image, semantic=semantic, panoptic=shown)
+
+    def select(self, indices: Sequence[int]) -> Self:
+        """A reader of only these samples."""
+        return replace(self, items=tuple(self.items[i] for i in indices))
+
+
+def _item(manifest: Manifest, root: Path, file: str) -> LabelMeItem:
+    path = inside(root, file)
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        size = (int(content["imageHeight"]), int(content["imageWidth"]))
+        relative = PurePosixPath(file).parent / str(content["imagePath"]).replace("\\", "/")
+        shapes = tuple(_shape(manifest, path, shape) for shape in content["shapes"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{path}: not a LabelMe file ({type(error).__name__}: {error})") from error
+    if min(size) < 1:
+        raise DataError(f"{path}: the image is said to be {size[1]}x{size[0]}")
+    image = inside(root, str(relative))
+    if not image.is_file():
+        raise DataError(f"{path}: its image {image} is missing")
+    return LabelMeItem(file, image.relative_to(root.resolve()).as_posix(), size, shapes)
+
+
+def _shape(manifest: Manifest, path: Path, content: dict[str, Any]) -> Shape:
+    kind, label = content.get("shape_type") or "polygon", str(content["label"])
+    ids = dict(zip(manifest.names_in_files(), manifest.class_ids(), strict=True))
+    if label not in ids:
+        raise DataError(f"{path}: label {label!r} is no class of {manifest.name}; allowed: {', '.join(ids)}")
+    if kind not in _FEWEST_POINTS:
+        raise DataError(f"{path}: a {kind!r} of {label!r} has no area; allowed: {', '.join(_FEWEST_POINTS)}")
+    points = tuple((float(x), float(y)) for x, y in content["points"])
+    if len(points) < _FEWEST_POINTS[kind] or not all(math.isfinite(v) for point in points for v in point):
+        raise DataError(f"{path}: a {kind} of {label!r} has {len(points)} points, of which some may not be numbers")
+    group = content.get("group_id")
+    return Shape(kind, ids[label], points, None if group is None else int(group))
+
+
+def _area(shape: Shape, size: tuple[int, int]) -> BoolArray:
+    """The pixels (H, W) of a shape, its outline included, as LabelMe itself draws them."""
+    mask = Image.new("1", (size[1], size[0]))
+    draw = ImageDraw.Draw(mask)
+    points = list(shape.points)
+    if shape.kind == "polygon":
+        draw.polygon(points, outline=1, fill=1)
+    elif shape.kind == "rectangle":
+        xs, ys = [x for x, _ in points], [y for _, y in points]
+        draw.rectangle([min(xs), min(ys), max(xs), max(ys)], outline=1, fill=1)
+    else:
+        (x, y), edge = points[0], points[1]
+        radius = math.dist((x, y), edge)
+        draw.ellipse([x - radius, y - radius, x + radius, y + radius], outline=1, fill=1)
+    return np.array(mask)

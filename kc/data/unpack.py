@@ -1,0 +1,125 @@
+"""Unpack tar and zip archives that are not trusted: no path leaves the folder, no links, no bomb."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import tarfile
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from typing import IO
+
+from kc.errors import DataError
+
+MOST_TIMES, MOST_MEMBERS, _FREE = 10, 5_000_000, 1 << 20
+"""An archive may unpack to ten times its size (and 1 MiB): images hardly shrink, annotations in JSON five times."""
+
+_BLOCK = 1 << 20
+_BROKEN = (OSError, EOFError, RuntimeError, NotImplementedError, zlib.error, tarfile.TarError, zipfile.BadZipFile)
+
+
+def unpack(archive: Path, folder: Path, progress: Callable[[int], None] | None = None) -> int:
+    """Unpack `archive` (tar, tar.gz, tar.bz2, tar.xz or zip) below `folder`; returns how many files it held.
+
+    Files appear complete under their name or not at all; those of the same name are replaced. Modes and owners of the
+    archive are not taken over. `progress` is called with the bytes written so far.
+
+    Raises:
+        DataError: not an archive, a damaged one, one with links, devices or paths that leave the folder, or one that
+            unpacks to more than ten times its size; names the member. Members before it stay.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    root = folder.resolve()
+    allowed = MOST_TIMES * archive.stat().st_size + _FREE
+    written = n_files = 0
+    try:
+        with _members(archive) as members:
+            for count, (name, content) in enumerate(members, start=1):
+                if count > MOST_MEMBERS:
+                    raise DataError(f"{archive}: more than {MOST_MEMBERS:,} members")
+                target = _target(archive, root, name)
+                if content is None:
+                    target.mkdir(parents=True, exist_ok=True)
+                    continue
+                n_files += 1
+                with content, _appearing(target) as file:
+                    while block := content.read(_BLOCK):
+                        written += len(block)
+                        if written > allowed:
+                            raise DataError(
+                                f"{archive}: {name!r} unpacks beyond {allowed:,} bytes, {MOST_TIMES} times its "
+                                "archive: refused"
+                            )
+                        file.write(block)
+                if progress is not None:
+                    progress(written)
+    except _BROKEN as error:
+        raise DataError(f"{archive}: cannot unpack it ({error})") from error
+    return n_files
+
+
+Member = tuple[str, IO[bytes] | None]
+"""Name, and content: None for a folder."""
+
+
+@contextmanager
+def _members(archive: Path) -> Iterator[Iterator[Member]]:
+    if zipfile.is_zipfile(archive):
+        with zipfile.ZipFile(archive) as opened:
+            yield _of_zip(archive, opened)
+    else:
+        with tarfile.open(archive, mode="r:*") as opened_tar:
+            yield _of_tar(archive, opened_tar)
+
+
+def _of_zip(archive: Path, opened: zipfile.ZipFile) -> Iterator[Member]:
+    for info in opened.infolist():
+        kind = stat.S_IFMT(info.external_attr >> 16)  # 0 where the archive was not made on Unix
+        if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
+            raise DataError(f"{archive}: {info.filename!r} is a link or a device: refused")
+        yield info.filename, None if info.is_dir() else opened.open(info)
+
+
+def _of_tar(archive: Path, opened: tarfile.TarFile) -> Iterator[Member]:
+    for info in opened:
+        if not (info.isfile() or info.isdir()):
+            raise DataError(f"{archive}: {info.name!r} is a link or a device: refused")
+        yield info.name, None if info.isdir() else opened.extractfile(info)
+        # Else every header of a large archive stays in memory; the type stubs do not know the attribute.
+        opened.members = []  # type: ignore[attr-defined]
+
+
+def _target(archive: Path, root: Path, name: str) -> Path:
+    """Where a member goes. Raises DataError where that is not below `root`, links already there included."""
+    parts = PurePosixPath(name).parts
+    bad = name.startswith("/") or ".." in parts or "\\" in name or "\0" in name or (name[1:2] == ":")
+    target = root / name
+    if bad or not target.parent.resolve().is_relative_to(root) or target.is_symlink():
+        raise DataError(f"{archive}: {name!r} leaves the folder {root}: refused")
+    return target
+
+
+@contextmanager
+def _appearing(target: Path) -> Iterator[IO[bytes]]:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=".kc-")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            yield file
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, target)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def free_bytes(folder: Path) -> int:
+    """Free space of the disk that holds `folder` or its nearest parent that exists."""
+    while not folder.exists():
+        folder = folder.parent
+    return shutil.disk_usage(folder).free

@@ -1,0 +1,136 @@
+"""`eclipse` (Kim et al. 2024, arXiv 2403.20126): after the first task only prompts are learned."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kc.methods.base import Batch, Context
+from kc.methods.config import at_task
+from kc.methods.finetune.mask2former import Mask2Former
+from kc.methods.finetune.mask_network import Pixels, Queries
+from kc.methods.finetune.mask_targets import MaskLoss, MaskSet, mask_sets
+from kc.methods.finetune.prompts import PromptSet, manipulated, where_objects
+from kc.types import Task
+
+CLASS_WEIGHT = 10.0
+"""Weight of the class loss after the first task, in every script of clovaai/ECLIPSE at 9266720."""
+
+
+class Eclipse(Mask2Former):
+    """Mask2Former with sigmoid classifiers of three layers, frozen after the first task; each later task learns a set
+    of deep prompts, their mask head and its own classes, from its own labels only.
+
+    The authors go on training one "no object" classifier in all steps; here each step has a copy, and the old ones stay
+    as they are. Their semantic maps are painted like panoptic ones; here they are Mask2Former's sum over queries.
+    """
+
+    name = "eclipse"
+    panoptic_limits = (0.0, 0.0)
+    """As in the authors' configurations: a query is a segment where "no object" is not its best column."""
+    classifier_layers = 3
+
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
+        self.prompts = nn.ModuleList()
+
+    def start_task(self, task: Task) -> None:
+        """After the first task: freeze all there is, then add what the step learns."""
+        super().start_task(task)
+        if task.index == 0:
+            return
+        _as_no_object(self.classifier.steps[-1], self.no_object)
+        self._add_prompts()
+        self._freeze()
+
+    def make_criterion(self, n_classes: int) -> MaskLoss:
+        """Sigmoids in place of the softmax; classes count more after the first task."""
+        return MaskLoss(self.mask_network.model.config, n_classes, True, CLASS_WEIGHT if self.task_index else None)
+
+    @property
+    def no_object(self) -> nn.Module:
+        """The "no object" classifier of the first task."""
+        return self.classifier.steps[0]
+
+    def _add_prompts(self) -> None:
+        self.prompts.append(PromptSet(self.mask_network, self.no_object, self.context.config.eclipse_prompts))
+
+    def _freeze(self) -> None:
+        """All but what the last step learns."""
+        self.requires_grad_(False)
+        for part in (self.prompts[-1], self.classifier.steps[-1]):
+            part.requires_grad_(True)
+
+    def on_train_start(self) -> None:
+        """What is frozen also stays in evaluation mode."""
+        super().on_train_start()
+        if self.prompts:
+            self.mask_network.eval()
+
+    def own(self, step: int) -> slice:
+        """The columns of the classes of a step."""
+        start = sum(self.classifier.step_sizes[: step + 1])
+        return slice(start, start + self.classifier.step_sizes[step + 1])
+
+    def queries(self, pixels: Pixels, step: int) -> Queries:
+        """What the queries of a step see: those of the network itself in the first."""
+        if step > 0:
+            queries: Queries = self.prompts[step - 1](self.mask_network, pixels)
+            return queries
+        part = self.mask_network.model.transformer_module
+        positions = part.queries_embedder.weight.expand(len(part.decoder.layers), -1, -1)
+        return self.mask_network.decode(pixels, part.queries_features.weight, positions)
+
+    def classes(self, state: Tensor, step: int) -> Tensor:
+        """(N, Q, 1 + C) logits, the first column the "no object" of the step."""
+        logits: Tensor = self.classifier(state)
+        if step == 0:
+            return logits
+        prompts = self.prompts[step - 1]
+        assert isinstance(prompts, PromptSet)
+        return torch.cat([prompts.no_object(state), logits[..., 1:]], dim=-1)
+
+    def mask_sets(self, batch: Batch) -> list[MaskSet]:
+        """The masks of the classes of the last step."""
+        own = self.own(len(self.prompts))
+        return mask_sets(batch, {self.classifier.class_ids[i]: i for i in range(own.start, own.stop)})
+
+    def loss_on(self, batch: Batch) -> Tensor:
+        """The loss of the queries of the last step."""
+        assert self.criterion is not None
+        step = len(self.prompts)
+        queries = self.queries(self.mask_network.pixels(self.features(batch)), step)
+        classes = [self.classes(state, step) for state in queries.states]
+        return self.criterion(classes, queries, self.mask_sets(batch))
+
+    @torch.no_grad()
+    def answers(self, batch: Batch, vocabulary: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Probabilities (N, Q, 1 + C) and mask logits (N, Q, h, w) of the queries of all steps."""
+        pixels = self.mask_network.pixels(self.features(batch))
+        columns = [0, *self.classifier.columns(vocabulary)]
+        classes, masks = [], []
+        for step in range(len(self.prompts) + 1):
+            queries = self.queries(pixels, step)
+            delta = at_task(self.context.config.eclipse_delta, step)
+            p = manipulated(self.classes(queries.states[-1], step), self.own(step), delta)
+            classes.append(where_objects(p)[..., columns])
+            masks.append(queries.masks[-1])
+        return torch.cat(classes, 1), torch.cat(masks, 1)
+
+    def load_state(self, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
+        """Make room for the prompts of every task after the first, then read the weights."""
+        for _ in meta["columns_per_step"][2:]:
+            self._add_prompts()
+        super().load_state(tensors, meta)
+        if self.prompts:
+            self._freeze()
+
+
+@torch.no_grad()
+def _as_no_object(step: nn.Module, no_object: nn.Module) -> None:
+    """Start every column of a new classifier as "no object", as the authors do."""
+    for new, old in zip(step.parameters(), no_object.parameters(), strict=True):
+        new.copy_(old.expand_as(new))

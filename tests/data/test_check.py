@@ -1,0 +1,89 @@
+"""`check` finds every defect that was put into a benchmark, names it, and goes on."""
+
+from __future__ import annotations
+
+import pickle
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+from PIL import Image
+
+from kc.data.check import check
+from kc.data.manifest import load_manifest
+from kc.data.readers.base import LayoutError
+
+
+def test_a_sound_benchmark_has_no_problem(tiny_coco: SimpleNamespace) -> None:
+    seen: list[tuple[str, int, int]] = []
+    report = check(tiny_coco.manifest, None, tiny_coco.root, workers=2, progress=lambda *call: seen.append(call))
+    assert report.problems == []
+    assert report.n_read == {"train": 5, "test": 3}
+    assert seen == [("train", i, 5) for i in range(1, 6)] + [("test", i, 3) for i in range(1, 4)]
+
+
+def test_every_defect_of_a_split_is_named(tiny_index_png: SimpleNamespace) -> None:
+    labels, images = (tiny_index_png.folder / k / "train" for k in ("labels", "images"))
+    Image.fromarray(np.full((24, 32), 7, np.uint8)).save(labels / "frame_0.png")
+    Image.fromarray(np.zeros((24, 31), np.uint8)).save(labels / "frame_1.png")
+    (images / "frame_2.png").write_bytes((images / "frame_2.png").read_bytes()[:50])
+    Image.fromarray(np.full((24, 32), 9, np.uint8)).save(labels / "frame_3.png")
+    report = check(tiny_index_png.manifest, ["train"], tiny_index_png.root, workers=3)
+    assert report.n_read == {"train": 3}
+    assert len(report.problems) == 3
+    for problem, said in zip(report.problems, ("value 7 is no class", "the mask is 31x24", "corrupt"), strict=True):
+        assert problem.startswith("train: ")
+        assert said in problem
+    assert "train/frame_3: no pixel is labelled" in report.notes
+
+
+def test_a_layout_that_does_not_fit_is_listed_in_full_and_other_splits_go_on(tiny_folder: SimpleNamespace) -> None:
+    train = tiny_folder.folder / "train"
+    for name in ("violet", "ochre"):
+        (train / name).mkdir()
+    shutil.rmtree(train / "red")
+    report = check(tiny_folder.manifest, None, tiny_folder.root)
+    assert report.n_read == {"test": 6}
+    assert len(report.problems) == 3
+    assert "ochre: a folder of no class" in report.problems[0]
+    assert "red: no such folder; class 'red' expects it" in report.problems[1]
+    assert "violet: a folder of no class" in report.problems[2]
+
+
+def test_a_layout_error_shows_a_few_and_survives_another_process() -> None:
+    error = LayoutError([f"file {i}" for i in range(7)])
+    again = pickle.loads(pickle.dumps(error))
+    assert again.problems == error.problems == tuple(f"file {i}" for i in range(7))
+    assert str(again).splitlines()[-2:] == ["  file 4", "  ... and 2 more; `kc data check` lists them all"]
+
+
+def test_a_missing_data_folder_is_one_problem_a_split(tiny_folder: SimpleNamespace, tmp_path: Path) -> None:
+    report = check(tiny_folder.manifest, None, tmp_path / "nowhere")
+    assert len(report.problems) == 2
+    assert "no data in" in report.problems[0]
+    assert report.n_read == {}
+
+
+def test_equal_images_are_noted_within_and_between_splits(tiny_folder: SimpleNamespace) -> None:
+    red = tiny_folder.folder / "train" / "red"
+    shutil.copy(red / "0.png", red / "copy.png")
+    with Image.open(red / "1.png") as image:  # other bytes, equal pixels
+        image.save(tiny_folder.folder / "test" / "blue" / "leak.bmp")
+    report = check(tiny_folder.manifest, None, tiny_folder.root, workers=2)
+    assert report.problems == []
+    assert report.notes == [
+        "equal images: train/red/0.png and train/red/copy.png",
+        "the same image in two splits: train/red/1.png and test/blue/leak.bmp",
+    ]
+
+
+def test_classes_without_an_image_are_noted(tiny_index_png: SimpleNamespace) -> None:
+    report = check(tiny_index_png.manifest, ["val"], tiny_index_png.root)
+    assert report.notes == ["val: 1 classes without an image: road"]
+
+
+def test_the_real_benchmark_is_sound(shared_data: Path) -> None:
+    report = check(load_manifest("coco200-panoptic"), ["test"], shared_data, limit=20)
+    assert report.problems == []
+    assert report.n_read == {"test": 20}
