@@ -15,6 +15,7 @@ from kc.config import RunConfig
 from kc.dense_config import DenseConfig
 from kc.errors import KcError, MissingExtraError, RunError, UnknownNameError, nearest, unknown_name
 from kc.methods.config import MethodOptions
+from kc.report_config import TABLES, ReportConfig
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
@@ -231,7 +232,7 @@ def n_tasks(config: RunConfig) -> int | None:
 
 def parser(
     prog: str | None = None,
-    config: type[RunConfig] | type[DenseConfig] = RunConfig,
+    config: type[RunConfig] | type[DenseConfig] | type[ReportConfig] = RunConfig,
     description: str = "Compare fine-tuning with retrieval over a stream of tasks.",
 ) -> ArgumentParser:
     """A parser made from the typed fields and the docstrings of `config` and of what it inherits."""
@@ -246,6 +247,9 @@ def parser(
     shared = {field.name for field in dataclasses.fields(MethodOptions)} if issubclass(config, RunConfig) else set()
     of_methods = result.add_argument_group("knobs of the methods; each reads its own") if shared else result
     for field in dataclasses.fields(config):
+        if field.default is dataclasses.MISSING:  # what a command is about stands without a flag
+            result.add_argument(field.name, nargs="+", type=Path, help=help_of[field.name])
+            continue
         group = of_methods if field.name in shared else result
         # A switch is named to be set: `--anonymous`, not `--anonymous true`.
         kind: dict[str, Any] = {"action": "store_true"} if types[field.name] is bool else {"type": types[field.name]}
@@ -298,6 +302,8 @@ def values_of(p: ArgumentParser, arguments: Sequence[str]) -> dict[str, Any]:
 
 def _plain(value: Any) -> Any:
     """jsonargparse wraps paths of its own; everything else is plain already."""
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
     return Path(str(value)) if isinstance(value, Path) else value
 
 
@@ -383,6 +389,23 @@ def dense_main(arguments: Sequence[str], prog: str | None = None) -> int:
     return _guarded(job)
 
 
+def report_main(arguments: Sequence[str], prog: str | None = None) -> int:
+    """`kc report`. Returns the exit status, 2 on an error."""
+
+    def job() -> int:
+        p = parser(prog, ReportConfig, "Make the page of a run again, or compare several runs of one protocol.")
+        config = ReportConfig(**values_of(p, arguments))
+        if config.table is not None and config.table not in TABLES:
+            raise unknown_name("table", config.table, TABLES)
+        if config.max_examples < 0:
+            raise KcError(f"--max-examples {config.max_examples}: must not be below 0")
+        from kc.report_command import run_report
+
+        return run_report(config)
+
+    return _guarded(job)
+
+
 def check_dense(config: DenseConfig) -> None:
     """Refuse names that do not exist, before torch is loaded."""
     from kc.encoders.load import check_encoder_name
@@ -432,6 +455,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "run": "compare methods over a stream of tasks (the main job)",
         "sweep": "tune each method's own strength on a validation split, then compare",
         "dense": "measure and look into training-free dense CLIP",
+        "report": "make the page of a run again, or compare several runs",
         "data": "list, show, fetch, check, count and preview benchmarks",
     }
     if given and given[0] == "run":
@@ -440,6 +464,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return sweep_main(given[1:], prog="kc sweep")
     if given and given[0] == "dense":
         return dense_main(given[1:], prog="kc dense")
+    if given and given[0] == "report":
+        return report_main(given[1:], prog="kc report")
     if given and given[0] == "data":
         return data_main(given[1:])
     if given == ["--version"]:

@@ -1,4 +1,4 @@
-"""Line charts as inline SVG. Without a script they are plain pictures; the page's script adds hover, keys, pinning."""
+"""Charts as inline SVG. Without a script they are plain pictures; the page's script adds hover, keys, pinning."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from html import escape
 import numpy as np
 
 from kc.report import words
+from kc.report.axes import LogAxis
 from kc.report.figures import spread_apart
 from kc.report.records import FloatArray
 
@@ -43,12 +44,10 @@ def line_chart(series: Sequence[Series], label: str, top: float) -> str:
         return _LEFT + (wide / 2 if n == 1 else 8 + (wide - 16) * t / (n - 1))
 
     def y(points: float) -> float:
-        return _HEIGHT - _BOTTOM - (_HEIGHT - _TOP - _BOTTOM) * points / top
+        return _height(points, top)
 
     out = [f'<svg class="chart" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="group" aria-label="{escape(label)}">']
-    for tick in _ticks(top):
-        out.append(f'<line class="grid" x1="{_LEFT}" x2="{_LEFT + wide}" y1="{y(tick):.1f}" y2="{y(tick):.1f}"/>')
-        out.append(f'<text x="{_LEFT - 6}" y="{y(tick) + 4.5:.1f}" text-anchor="end">{tick:g}</text>')
+    out += _levels(top, wide)
     for t in range(0, n, max(1, math.ceil(n / 12))):
         out.append(f'<text x="{x(t):.1f}" y="{_HEIGHT - _BOTTOM + 18}" text-anchor="middle">{t + 1}</text>')
     out.append(f'<text x="{_LEFT + wide / 2:.1f}" y="{_HEIGHT - 4}" text-anchor="middle">tasks learned</text>')
@@ -58,6 +57,70 @@ def line_chart(series: Sequence[Series], label: str, top: float) -> str:
     for s in sorted(series, key=lambda s: not s.wide):
         out.append(_series(s, x, y, heights.get(s.about)))
     return "\n".join([*out, "</svg>"])
+
+
+@dataclass(frozen=True)
+class Point:
+    """One method: `score` in [0, 1] with its deviation `spread` (NaN: none) at the price `cost`; `tip` says both."""
+
+    name: str
+    css: str
+    cost: float
+    score: float
+    spread: float
+    tip: str
+
+
+def cost_chart(points: Sequence[Point], label: str, title: str, unit: str, top: float) -> str:
+    """An `<svg>` of scores times 100 from 0 to `top` against a cost ("s" or "B") on a logarithmic axis."""
+    axis = LogAxis.over([p.cost for p in points], unit)
+    wide = _WIDTH - _LEFT - 96
+
+    def x(share: float) -> float:
+        return _LEFT + 14 + (wide - 28) * share
+
+    def y(score: float) -> float:
+        return _height(score, top)
+
+    out = [f'<svg class="chart" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="group" aria-label="{escape(label)}">']
+    out += _levels(top, wide)
+    for share, text in axis.ticks:
+        out.append(f'<line class="grid" x1="{x(share):.1f}" x2="{x(share):.1f}" y1="{y(top)}" y2="{y(0)}"/>')
+        out.append(f'<text x="{x(share):.1f}" y="{_HEIGHT - _BOTTOM + 18}" text-anchor="middle">{text}</text>')
+    out.append(f'<text x="{_LEFT + wide / 2:.1f}" y="{_HEIGHT - 4}" text-anchor="middle">{escape(title)}</text>')
+    ordered = sorted(points, key=lambda p: y(100 * p.score))
+    names = dict(zip(ordered, spread_apart([y(100 * p.score) for p in ordered], 15), strict=True))
+    for p, at in ((p, names[p]) for p in points):
+        x0, y0 = x(axis.at(p.cost)), y(100 * p.score)
+        said = escape(p.tip)
+        out.append(
+            f'<g class="series dots {p.css}" tabindex="0" role="button" aria-pressed="false" aria-label="{said}">'
+        )
+        if not math.isnan(p.spread):
+            ends = y(100 * (p.score + p.spread)), y(100 * (p.score - p.spread))
+            out.append(f'<line class="lead" x1="{x0:.1f}" x2="{x0:.1f}" y1="{ends[0]:.1f}" y2="{ends[1]:.1f}"/>')
+        out.append(f'<circle cx="{x0:.1f}" cy="{y0:.1f}" r="6" data-tip="{said}"/>')
+        out.append(f'<text class="end" x="{x0 + 10:.1f}" y="{at + 4.5:.1f}">{escape(_short(p.name))}</text></g>')
+    return "\n".join([*out, "</svg>"])
+
+
+def _short(name: str) -> str:
+    """At most 11 characters; the middle is left out, because names of compared runs differ at the end."""
+    return name if len(name) <= 11 else f"{name[:5]}…{name[-5:]}"
+
+
+def _height(points: float, top: float) -> float:
+    return _HEIGHT - _BOTTOM - (_HEIGHT - _TOP - _BOTTOM) * points / top
+
+
+def _levels(top: float, wide: float) -> list[str]:
+    """Horizontal lines of the grid with their numbers."""
+    out = []
+    for tick in _ticks(top):
+        at = _height(tick, top)
+        out.append(f'<line class="grid" x1="{_LEFT}" x2="{_LEFT + wide}" y1="{at:.1f}" y2="{at:.1f}"/>')
+        out.append(f'<text x="{_LEFT - 6}" y="{at + 4.5:.1f}" text-anchor="end">{tick:g}</text>')
+    return out
 
 
 def _ticks(top: float) -> list[float]:
@@ -91,6 +154,5 @@ def _series(s: Series, x: Callable[[float], float], y: Callable[[float], float],
         t, value = _last(s)
         x0, y0 = x(t) + 5, y(100 * value)
         out.append(f'<line class="lead" x1="{x0:.1f}" y1="{y0:.1f}" x2="{x0 + 9:.1f}" y2="{end_at:.1f}"/>')
-        name = s.end if len(s.end) <= 11 else s.end[:10] + "…"
-        out.append(f'<text class="end" x="{x0 + 12:.1f}" y="{end_at + 4.5:.1f}">{escape(name)}</text>')
+        out.append(f'<text class="end" x="{x0 + 12:.1f}" y="{end_at + 4.5:.1f}">{escape(_short(s.end))}</text>')
     return "\n".join([*out, "</g>"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import matplotlib
@@ -14,8 +15,10 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import BoundaryNorm, ListedColormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from matplotlib.text import Text
 
 from kc.report import words
+from kc.report.axes import COSTS, LogAxis
 from kc.report.merge import MergedMethod, merge_seeds
 from kc.report.records import FloatArray, Results, write_atomic
 from kc.report.style import Look, ink_on, looks, score_color, task_color
@@ -25,9 +28,86 @@ _INK = "#333333"
 _GRID = "#e3e3e3"
 _PANEL = (3.5, 2.75)  # inches: two panels fill a page of text
 _NUMBERS_UP_TO = 12  # tasks; beyond, numbers in the cells of a heat map would overlap
+_NUMBERS_AN_INCH = 4.4  # the same in a figure for a paper
+_PAGE = 9.0  # inches of height that a figure may take, unless its panels would be lower than one inch
+_SMALLEST = 5.5  # points: below, print is not read
 
 
-def curves(results: Results, path: Path) -> None:
+@dataclass(frozen=True)
+class PaperSize:
+    """A figure as wide as the column of a paper: `width` in inches, curves and matrices in a row, share of the text
+    size on a screen.
+
+    Such a figure has no title, because in a paper the caption says what it shows.
+    """
+
+    name: str
+    width: float
+    columns: int
+    squares: int
+    text: float
+
+
+PAPER_SIZES = (PaperSize("one-column", 3.4, 1, 2, 0.8), PaperSize("two-columns", 7.0, 3, 3, 0.8))
+
+
+def paper(results: Results, folder: Path) -> list[Path]:
+    """Write every figure as PNG (300 dots an inch) and SVG in both `PAPER_SIZES`; returns the files.
+
+    Raises RunError when one cannot be written.
+    """
+    written = []
+    for name, draw in (("average", average), ("curves", curves), ("matrices", heatmap), ("cost", cost)):
+        for size in PAPER_SIZES:
+            for suffix in ("png", "svg"):
+                written.append(folder / f"{name}-{size.name}.{suffix}")
+                draw(results, written[-1], size)
+    return written
+
+
+def average(results: Results, path: Path, size: PaperSize) -> None:
+    """The score on all seen classes of every method over the stream, each named at the end of its line."""
+    merged = merge_seeds(results)
+    figure, (ax,) = _panels(1, size=size)
+    top = ceiling(merged)
+    _average(ax, merged, looks([m.name for m in merged]), top)
+    ax.set_title("", loc="left")
+    _dress(ax, len(results.tasks), top, room=0.32 if size.columns == 1 else 0.2)
+    ax.set_ylabel(f"{words.metric_title(merged[0].metric)} × 100", color=_INK, fontsize=9)
+    ax.set_xlabel("tasks learned", color=_INK, fontsize=9)
+    _write(figure, path, size)
+
+
+def cost(results: Results, path: Path, size: PaperSize) -> None:
+    """The average score of every method against its seconds of learning and against the bytes that it keeps."""
+    merged = merge_seeds(results)
+    look = looks([m.name for m in merged])
+    figure, axes = _panels(2, size=size)
+    for ax, (key, title, unit) in zip(axes, COSTS, strict=True):
+        axis = LogAxis.over([m.cost[key].mean for m in merged], unit)
+        known = [m for m in merged if not math.isnan(m.metrics["average"].mean)]
+        for m in known:
+            stat, one = m.metrics["average"], look[m.name]
+            spread = None if math.isnan(stat.deviation) else 100 * stat.deviation
+            ax.errorbar(
+                axis.at(m.cost[key].mean), 100 * stat.mean, spread, color=one.color, marker=one.marker, label=m.name,
+                linestyle="none", markersize=6, markeredgewidth=0, capsize=2,
+            )  # fmt: skip
+        ax.set(xlim=(-0.05, 1.05), ylim=(0, ceiling(merged)))
+        ax.set_xticks([at for at, _ in axis.ticks], labels=[text for _, text in axis.ticks])
+        _plain_axes(ax)
+        ax.set_xlabel(title, color=_INK, fontsize=9)
+        ax.set_ylabel(f"average {words.metric_title(merged[0].metric)} × 100", color=_INK, fontsize=9)
+    handles, labels = axes[0].get_legend_handles_labels()
+    if handles:
+        figure.legend(
+            handles, labels, loc="outside upper center", ncols=2 * size.columns, frameon=False, fontsize=8.5,
+            labelcolor=_INK,
+        )  # fmt: skip
+    _write(figure, path, size)
+
+
+def curves(results: Results, path: Path, size: PaperSize | None = None) -> None:
     """One panel a method (score on each task over the stream) and one with the score on seen classes of all methods.
 
     Lines start where their task is learned. With several seeds: means, and bands of one deviation. The suffix of
@@ -35,17 +115,20 @@ def curves(results: Results, path: Path) -> None:
     """
     merged = merge_seeds(results)
     look = looks([m.name for m in merged])
-    figure, axes = _panels(len(merged) + 1)
+    figure, axes = _panels(len(merged) + 1, size=size)
+    columns = _in_a_row(len(axes), size)
     top = ceiling(merged)
     for ax, m in zip(axes, merged, strict=False):
         _tasks(ax, m, look[m.name])
+        if size is not None:
+            ax.set_title("", loc="right")  # no room beside a long name; the caption says it
     _average(axes[len(merged)], merged, look, top)
     n = len(results.tasks)
     for index, ax in enumerate(axes):
         _dress(ax, n, top, room=0.32 if index == len(merged) else 0.0)
-        if index % _columns(len(axes)) == 0:
+        if index % columns == 0:
             ax.set_ylabel(f"{words.metric_title(merged[0].metric)} × 100", color=_INK, fontsize=9)
-        if index + _columns(len(axes)) >= len(axes):
+        if index + columns >= len(axes):
             ax.set_xlabel("tasks learned", color=_INK, fontsize=9)
     colors = ListedColormap([task_color(i, n) for i in range(n)])
     bar = figure.colorbar(
@@ -57,20 +140,24 @@ def curves(results: Results, path: Path) -> None:
     bar.minorticks_off()
     bar.ax.tick_params(labelsize=8, colors=_INK, length=0)
     bar.outline.set_visible(False)
-    figure.suptitle(headline(results), color=_INK, fontsize=10, x=0.01, ha="left")
-    _write(figure, path)
+    if size is None:
+        figure.suptitle(headline(results), color=_INK, fontsize=10, x=0.01, ha="left")
+    _write(figure, path, size)
 
 
-def heatmap(results: Results, path: Path) -> None:
+def heatmap(results: Results, path: Path, size: PaperSize | None = None) -> None:
     """The score matrix of every method, times 100: row = tasks learned, column = task scored; hatched = undefined.
 
     The suffix of `path` chooses the format. Raises RunError when the file cannot be written.
     """
     merged = merge_seeds(results)
-    figure, axes = _panels(len(merged), square=True)
+    figure, axes = _panels(len(merged), square=True, size=size)
     n = len(results.tasks)
+    numbers = n <= _NUMBERS_UP_TO
+    if size is not None:
+        numbers = n <= _NUMBERS_AN_INCH * size.width / _in_a_row(len(axes), size, square=True)
     for ax, m in zip(axes, merged, strict=True):
-        _cells(ax, m.matrix)
+        _cells(ax, m.matrix, numbers)
         ax.set_title(m.name, loc="left", fontsize=10, fontweight="bold", color=_INK)
         ax.set_xlabel("scored on task", color=_INK, fontsize=9)
         ax.set_ylabel("after task", color=_INK, fontsize=9)
@@ -84,8 +171,9 @@ def heatmap(results: Results, path: Path) -> None:
     bar.set_label(f"{words.metric_title(merged[0].metric)} × 100", color=_INK, fontsize=9)
     bar.ax.tick_params(labelsize=8, colors=_INK)
     bar.outline.set_visible(False)
-    figure.suptitle(headline(results), color=_INK, fontsize=10, x=0.01, ha="left")
-    _write(figure, path)
+    if size is None:
+        figure.suptitle(headline(results), color=_INK, fontsize=10, x=0.01, ha="left")
+    _write(figure, path, size)
 
 
 def _columns(n: int) -> int:
@@ -93,11 +181,20 @@ def _columns(n: int) -> int:
     return 2 if n in (2, 4) else 1 if n == 1 else 4 if n in (7, 8) else 3
 
 
-def _panels(n: int, *, square: bool = False) -> tuple[Figure, list[Axes]]:
-    columns = _columns(n)
+def _in_a_row(n: int, size: PaperSize | None, *, square: bool = False) -> int:
+    return _columns(n) if size is None else min(n, size.squares if square else size.columns)
+
+
+def _panels(n: int, *, square: bool = False, size: PaperSize | None = None) -> tuple[Figure, list[Axes]]:
+    columns = _in_a_row(n, size, square=square)
     rows = math.ceil(n / columns)
-    width, height = (3.3, 3.2) if square else _PANEL
-    figure = Figure(figsize=(columns * width + 0.8, rows * height + 0.35), layout="constrained", facecolor="white")
+    if size is None:
+        (width, height), more = (3.3, 3.2) if square else _PANEL, (0.8, 0.35)
+    else:
+        width, more = size.width / columns, (0.0, 0.2)
+        height = min(0.95 * width if square else min(max(0.55 * width, 1.85), 2.8), max(_PAGE / rows, 1.0))
+    figsize = (columns * width + more[0], rows * height + more[1])
+    figure = Figure(figsize=figsize, layout="constrained", facecolor="white")
     grid = figure.subplots(rows, columns, squeeze=False, sharey=not square)
     axes: list[Axes] = list(grid.flat)
     for ax in axes[n:]:
@@ -172,6 +269,10 @@ def _dress(ax: Axes, n: int, top: float, room: float) -> None:
     ax.set(xlim=(0.7, (n + 0.3) + room * n), ylim=(-0.02 * top, top))
     step = max(1, math.ceil(n / 10))
     ax.set_xticks(range(1, n + 1, step))
+    _plain_axes(ax)
+
+
+def _plain_axes(ax: Axes) -> None:
     ax.grid(True, color=_GRID, linewidth=0.7)
     ax.set_axisbelow(True)
     for side in ("top", "right"):
@@ -181,7 +282,7 @@ def _dress(ax: Axes, n: int, top: float, room: float) -> None:
     ax.tick_params(labelsize=8, colors=_INK, length=2, labelleft=True)
 
 
-def _cells(ax: Axes, matrix: FloatArray) -> None:
+def _cells(ax: Axes, matrix: FloatArray, numbers: bool) -> None:
     n = len(matrix)
     ax.set_facecolor("#eeeeee")
     colors = matplotlib.colormaps["cividis"]
@@ -192,7 +293,7 @@ def _cells(ax: Axes, matrix: FloatArray) -> None:
         ax.add_patch(
             Rectangle((i + 0.5, t + 0.5), 1, 1, facecolor="none", edgecolor="#bdbdbd", hatch="////", linewidth=0)
         )
-    if n <= _NUMBERS_UP_TO:
+    if numbers:
         for t, i in np.argwhere(~np.isnan(matrix)):
             ink = ink_on(score_color(matrix[t, i]))
             ax.text(i + 1, t + 1, f"{100 * matrix[t, i]:.0f}", ha="center", va="center", color=ink, fontsize=7)
@@ -200,9 +301,14 @@ def _cells(ax: Axes, matrix: FloatArray) -> None:
         spine.set_visible(False)
 
 
-def _write(figure: Figure, path: Path) -> None:
+def _write(figure: Figure, path: Path, size: PaperSize | None = None) -> None:
+    if size is not None:
+        for ax in figure.axes:
+            ax.tick_params(labelsize=max(8 * size.text, _SMALLEST))
+        for text in figure.findobj(Text):
+            text.set_fontsize(max(float(text.get_fontsize()) * size.text, _SMALLEST))
     buffer = io.BytesIO()
     # No date in the file: the same results give the same bytes.
     metadata = {"Date": None} if path.suffix == ".svg" else None
-    figure.savefig(buffer, format=path.suffix.lstrip(".") or "png", dpi=150, metadata=metadata)
+    figure.savefig(buffer, format=path.suffix.lstrip(".") or "png", dpi=300 if size else 150, metadata=metadata)
     write_atomic(path, buffer.getvalue())

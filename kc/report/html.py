@@ -12,7 +12,9 @@ from typing import Final
 from pydantic import JsonValue
 
 from kc.report import pictures, tables, words
-from kc.report.charts import Series, line_chart
+from kc.report.axes import COSTS
+from kc.report.charts import Point, Series, cost_chart, line_chart
+from kc.report.combine import Comparison
 from kc.report.examples import load_examples
 from kc.report.figures import ceiling
 from kc.report.merge import MergedMethod, Stat, merge_seeds
@@ -20,7 +22,10 @@ from kc.report.records import FloatArray, Results, write_atomic
 from kc.report.style import Look, ink_on, looks, score_color, task_color
 
 _TEMPLATE: Final = Path(__file__).with_name("report.html")
+_LONGEST_TITLE = 90  # characters
 _OPEN_UP_TO = 30  # rows of a table that is shown unfolded
+
+_ABSENT: Final = object()
 
 # METHODS 5. R[t, i] is the score on task i after learning task t, both from 1 to T.
 _FORMULAS: Final = (
@@ -44,12 +49,18 @@ def write_report(run_dir: Path, results: Results, path: Path, *, max_examples: i
 
     Raises DataError for an example that cannot be read, RunError when `path` cannot be written.
     """
+    write_page(Comparison(results, load_examples(run_dir / "examples")), path, max_examples=max_examples)
+
+
+def write_page(comparison: Comparison, path: Path, *, max_examples: int = 12) -> None:
+    """Write the page of one run or of several to `path`. Raises RunError when it cannot be written."""
+    results, examples = comparison.results, comparison.examples
     merged = merge_seeds(results)
     look = looks([m.name for m in merged])
-    examples = load_examples(run_dir / "examples")
     sections = [
         ("Comparison", "comparison", _comparison(results, merged)),
         ("Curves", "curves", _curves(results, merged, look)),
+        ("Score against cost", "cost", _against_cost(merged)),
         ("Score matrices", "matrices", _matrices(results, merged)),
         ("Classes: as learned and at the end", "classes", _per_class(results, merged)),
         ("Scores after the last task", "final", _final(merged)),
@@ -60,7 +71,8 @@ def write_report(run_dir: Path, results: Results, path: Path, *, max_examples: i
     sections = [section for section in sections if section[2]]
     nav = "".join(f'<a href="#{key}">{title.split(":")[0]}</a>' for title, key, _ in sections)
     body = [f"<header><h1>{escape(_versus(merged))}</h1>", f'<p class="soft">{escape(tables.headline(results))}</p>']
-    body += ["<ul class=summary>", *(f"<li>{escape(s)}</li>" for s in tables.sentences(results)), "</ul>"]
+    said = [*tables.sentences(results), *comparison.notes]
+    body += ["<ul class=summary>", *(f"<li>{escape(s)}</li>" for s in said), "</ul>"]
     body.append(f'<nav aria-label="Sections">{nav}</nav></header><main>')
     body += [f'<section id="{key}"><h2>{title}</h2>\n{content}</section>' for title, key, content in sections]
     body.append("</main>")
@@ -73,7 +85,9 @@ def write_report(run_dir: Path, results: Results, path: Path, *, max_examples: i
 
 
 def _versus(merged: Sequence[MergedMethod]) -> str:
-    return " · ".join(m.name for m in merged)
+    """The methods, or how many they are where their names would fill the screen."""
+    names = " · ".join(m.name for m in merged)
+    return names if len(names) <= _LONGEST_TITLE else f"{len(merged)} methods compared"
 
 
 def _colors(merged: Sequence[MergedMethod], look: dict[str, Look], n: int) -> str:
@@ -137,6 +151,27 @@ def _curves(results: Results, merged: Sequence[MergedMethod], look: dict[str, Lo
     key = "".join(f'<li><i class="t{i}"></i>{escape(words.task_title(i, results.tasks[i]))}</li>' for i in few)
     panels = "".join(f'<figure><div class="name">{escape(name)}</div>{svg}</figure>' for name, svg in figures)
     return f'{intro}<ul class="key">{key}</ul><div class="panels">{panels}</div>'
+
+
+def _against_cost(merged: Sequence[MergedMethod]) -> str:
+    known = [(i, m) for i, m in enumerate(merged) if not math.isnan(m.metrics["average"].mean)]
+    if not known:
+        return ""
+    metric, top = words.metric_title(merged[0].metric), ceiling(merged)
+    figures = []
+    for key, title, unit in COSTS:
+        points = []
+        for i, m in known:
+            score, price = m.metrics["average"], m.cost[key]
+            say = words.size if unit == "B" else words.seconds
+            tip = f"{m.name}: {words.points(score.mean, score.deviation)} for {say(price.mean, price.deviation)}"
+            points.append(Point(m.name, f"m{i}", price.mean, score.mean, score.deviation, tip))
+        figures.append(f"<figure>{cost_chart(points, f'average {metric} against {title}', title, unit, top)}</figure>")
+    bars = " Bars: one deviation over the seeds." if any(len(m.seeds) > 1 for m in merged) else ""
+    intro = (
+        f"<p>Average {escape(metric)} × 100 after the last task; better is up and left. Costs are logarithmic.{bars}"
+    )
+    return f'{intro}</p><div class="panels">{"".join(figures)}</div>'
 
 
 def _matrices(results: Results, merged: Sequence[MergedMethod]) -> str:
@@ -233,7 +268,8 @@ def _protocol(results: Results) -> str:
     parts = [_facts(facts), f'<h3>Tasks, in order, with their classes</h3><ol class="tasks">{tasks}</ol>']
     configs: dict[str, dict[str, JsonValue]] = {"Configuration of the run": results.config}
     for m in results.methods:
-        configs.setdefault(f"Configuration of {m.name}", m.config)
+        own = {key: value for key, value in m.config.items() if results.config.get(key, _ABSENT) != value}
+        configs.setdefault(f"Configuration of {m.name}, beside that", own)
     for title, config in configs.items():
         if flat := _flat(config):
             parts.append(f"<details><summary>{escape(title)}</summary>{_facts(flat)}</details>")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from rich import box
@@ -54,10 +54,12 @@ INTRANSIGENCE = Column("intransigence", "Intransigence", "intran-\nsigence", "lo
 
 @dataclass(frozen=True)
 class Cell:
-    """One value: its text, the number behind it (NaN undefined), whether it wins its column, its footnote (from 1)."""
+    """One value: its text, the numbers behind it (`value` NaN if undefined, `deviation` over the seeds NaN for one
+    seed), whether it wins its column, its footnote (from 1)."""
 
     text: str
     value: float
+    deviation: float = math.nan
     best: bool = False
     note: int | None = None
 
@@ -106,7 +108,7 @@ def grid(results: Results, columns: tuple[Column, ...] = COLUMNS) -> Grid:
         for row in table:
             # Compared as printed: of two values that read the same, neither is better.
             best = len(shown) > 1 and column.text(row[c].value, math.nan) == column.text(top, math.nan)
-            row[c] = Cell(row[c].text, row[c].value, best, row[c].note)
+            row[c] = replace(row[c], best=best)
     return Grid(headline(results), tuple(m.name for m in merged), columns, tuple(map(tuple, table)), notes)
 
 
@@ -117,7 +119,7 @@ def _cell(m: MergedMethod, column: Column, numbers: dict[tuple[str, str], int]) 
         note = numbers.get((column.title.lower(), m.undefined.get(name, "")))
     else:
         stat, note = m.cost[column.key], None
-    return Cell(column.text(stat.mean, stat.deviation), stat.mean, note=note)
+    return Cell(column.text(stat.mean, stat.deviation), stat.mean, stat.deviation, note=note)
 
 
 def headline(results: Results) -> str:

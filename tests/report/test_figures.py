@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -81,3 +82,24 @@ def test_the_room_needs_no_pyplot_and_no_torch() -> None:
         "assert not {'torch', 'matplotlib.pyplot', 'lightning', 'wandb'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_figures_for_a_paper_have_the_width_of_its_columns(make_results: Make, tmp_path: Path) -> None:
+    names = ("finetune", "knn (k 8)", *(f"mask2former-replay #{n}" for n in (1, 2, 3)))
+    results = make_results(3, methods=names, seeds=(0, 1))
+    for cost in results.methods[0].cost:
+        cost.stored_bytes = 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # matplotlib only warns where it cannot fit a figure into its size
+        files = figures.paper(results, tmp_path / "figures")
+    assert {f.name for f in files} == {f.name for f in (tmp_path / "figures").iterdir()}
+    assert len(files) == 16
+    for size in figures.PAPER_SIZES:
+        for name in ("average", "curves", "matrices", "cost"):
+            with Image.open(tmp_path / "figures" / f"{name}-{size.name}.png") as image:
+                assert image.width == round(300 * size.width)
+                assert image.height < 300 * 9.5  # a page
+            text = (tmp_path / "figures" / f"{name}-{size.name}.svg").read_text()
+            assert f'width="{72 * size.width:g}pt"' in text
+    cost_text = (tmp_path / "figures" / "cost-one-column.svg").read_text()
+    assert all(f"<!-- {words} -->" in cost_text for words in ("knn (k 8)", "seconds of learning", "0"))

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import html
+import io
 import json
+import math
 import re
 import shutil
 import subprocess
@@ -13,12 +16,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from kc.errors import RunError
 from kc.report import tables
-from kc.report.charts import Series, line_chart
+from kc.report.charts import Point, Series, cost_chart, line_chart
 from kc.report.examples import save_example, save_prediction
 from kc.report.html import write_report
+from kc.report.pictures import ERRORS, error_uri, errors
 from kc.report.records import Results
 from kc.types import VOID, ClassInfo
 
@@ -87,8 +92,8 @@ def test_the_page_is_whole_and_alone(make_results: Make, tmp_path: Path) -> None
     panoptic_examples(tmp_path, ["finetune", "knn"])
     text, page = written(tmp_path, results)
     assert not re.search(r"https?://|url\(|@import|<link|src=\"(?!data:)", text)
-    assert len(page.sources) == 3 * 4
-    assert page.tags.count("svg") == 5
+    assert len(page.sources) == 3 * (2 + 2 * 2)  # image and truth; answer and errors of two methods
+    assert page.tags.count("svg") == 5 + 2
     assert page.tags.count("h1") == 1
     assert {a.lstrip("#") for a in page.anchors} <= set(page.ids)
     assert len(page.ids) == len(set(page.ids))
@@ -146,6 +151,21 @@ def test_names_cannot_inject(make_results: Make, tmp_path: Path) -> None:
     assert html.escape(evil) in text
 
 
+def test_a_method_shows_only_the_settings_of_its_own(make_results: Make, tmp_path: Path) -> None:
+    results = make_results(2, methods=("finetune", "knn"))
+    results.config = {"epochs": 3, "lr": None}
+    results.methods[0].config = {"epochs": 3, "lr": None}
+    results.methods[1].config = {"epochs": 9, "lr": None, "k": 8}
+    _, page = written(tmp_path, results)
+    assert "Configuration of finetune" not in page.text
+    assert page.text.split("Configuration of knn, beside that")[1].startswith("epochs9k8\n")
+
+
+def test_many_long_names_are_counted_in_the_title(make_results: Make, tmp_path: Path) -> None:
+    text, _ = written(tmp_path, make_results(2, methods=tuple(f"a method with settings {i}" for i in range(5))))
+    assert "<h1>5 methods compared</h1>" in text
+
+
 def test_a_large_vocabulary_is_folded(make_results: Make, tmp_path: Path) -> None:
     results = make_results(40, methods=("knn",))
     text, page = written(tmp_path, results)
@@ -174,6 +194,61 @@ def test_chart_points_by_hand() -> None:
     assert 'aria-label="a &amp; b: 0.0 after task 2, 100.0 after task 3"' in svg
     heights = [float(v) for v in re.findall(r'cy="([\d.]+)"', svg)]
     assert heights == [230.0, 10.0]
+
+
+def test_cost_chart_by_hand() -> None:
+    points = [Point("a & b", "m0", 1.0, 1.0, math.nan, "a & b: 100.0 for 1 s"), Point("c", "m1", 100.0, 0.5, 0.1, "c")]
+    svg = cost_chart(points, "label", "seconds", "s", 100)
+    circles = re.findall(r'cx="([\d.]+)" cy="([\d.]+)" r="6" data-tip="([^"]*)"', svg)
+    assert circles == [("48.0", "10.0", "a &amp; b: 100.0 for 1 s"), ("350.0", "120.0", "c")]
+    assert [t for t in re.findall(r">([^<>]+)</text>", svg) if t.endswith(" s")] == ["1 s", "10 s", "100 s"]
+    assert svg.count('class="lead"') == 1  # a bar only where there is a deviation
+    assert 'y1="98.0" y2="142.0"' in svg
+
+
+def test_a_method_without_an_average_has_no_place_in_the_cost_chart(make_results: Make, tmp_path: Path) -> None:
+    results = make_results(2, methods=("finetune", "knn"))
+    results.methods[0].metrics.average = None
+    text, _ = written(tmp_path, results)
+    assert text.count('class="series dots m1"') == 2
+    assert 'class="series dots m0"' not in text
+    results.methods[1].metrics.average = None
+    assert "cost" not in written(tmp_path, results)[1].ids
+
+
+def test_kinds_of_errors_by_hand() -> None:
+    infos = [ClassInfo(0, "background", background=True), ClassInfo(1, "a"), ClassInfo(2, "b")]
+    truth = np.array([[0, 1, 1, 1, 0, VOID]])
+    said = np.array([[0, 1, 0, 2, 1, 1]])
+    assert errors(truth, said, infos).tolist() == [[0, 0, 1, 3, 2, 4]]
+    assert errors(truth, said, infos[1:]).tolist() == [[0, 0, 3, 3, 3, 4]]  # without a background all are confusions
+    assert errors(np.array([[1, 2]]), np.array([[VOID, 2]]), infos[1:]).tolist() == [[1, 0]]
+    instances = np.array([[[1, 1], [1, 2]]])
+    assert errors(instances, instances[..., ::-1] * 0 + [1, 7], infos).tolist() == [[0, 0]]
+
+
+def test_an_error_map_is_embedded_as_it_is() -> None:
+    kinds = np.array([[0, 1, 2], [3, 4, 0]], np.uint8)
+    with Image.open(io.BytesIO(base64.b64decode(error_uri(kinds).partition(",")[2]))) as image:
+        colors = np.array(image.convert("RGB")).reshape(-1, 3).tolist()
+    assert colors == [list(ERRORS[k][1]) for k in kinds.ravel()]
+
+
+def test_the_share_of_right_pixels_is_said(make_results: Make, tmp_path: Path) -> None:
+    truth = np.array([[0, 1, 1, VOID]])
+    save_example(
+        tmp_path / "examples", "a", np.zeros((1, 4, 3), np.uint8), truth, [ClassInfo(0, "o"), ClassInfo(1, "i")]
+    )
+    save_prediction(tmp_path / "examples", "a", "knn", np.array([[0, 1, 0, 1]]))
+    _, page = written(tmp_path, make_results(2, methods=("knn",)))
+    assert "knn, 66.7 % right" in page.text
+    assert all(name in page.text for name, _ in ERRORS)
+
+
+def test_names_that_differ_at_the_end_do_so_beside_their_lines() -> None:
+    nan = np.full(2, np.nan)
+    lines = [Series(f"mask2former #{i}", "m0", np.array([0.5, 0.5]), nan, end=f"mask2former #{i}") for i in (1, 2)]
+    assert re.findall(r'class="end"[^>]*>([^<]*)<', line_chart(lines, "label", 100)) == ["mask2…er #1", "mask2…er #2"]
 
 
 PROBE = """
@@ -205,6 +280,11 @@ addEventListener("load", () => {
   out.key = document.getElementById("tip").textContent;
   series[1].dispatchEvent(new KeyboardEvent("keydown", { key: "Enter", bubbles: true }));
   out.released = [...series].map(g => g.getAttribute("aria-pressed"));
+  const dot = document.querySelector("#cost g.dots");
+  dot.dispatchEvent(new MouseEvent("click", { bubbles: true }));
+  out.dot = dot.getAttribute("aria-pressed");
+  dot.dispatchEvent(new KeyboardEvent("keydown", { key: "ArrowRight", bubbles: true }));
+  out.price = document.getElementById("tip").textContent;
   out.overflow = document.documentElement.scrollWidth - innerWidth;
   out.images = [...document.images].every(i => i.complete && i.naturalWidth > 0);
   out.errors = window.problems;
@@ -215,26 +295,32 @@ addEventListener("load", () => {
 </script>"""
 
 
+def opened(page: Path, profile: Path) -> subprocess.CompletedProcess[str]:
+    """The page after its scripts ran, as `stdout`, and what the console said, in `stderr`; without a network."""
+    assert BROWSER is not None
+    command = [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--window-size=500,900", "--dump-dom"]
+    command += ["--host-resolver-rules=MAP * ~NOTFOUND", "--enable-logging=stderr", f"--user-data-dir={profile}"]
+    return subprocess.run([*command, page.as_uri()], capture_output=True, text=True, timeout=60, check=True)
+
+
 @pytest.mark.skipif(BROWSER is None, reason="no Chromium here")
 def test_sorting_curves_and_keys_in_a_browser(make_results: Make, tmp_path: Path) -> None:
     panoptic_examples(tmp_path, ["knn"])
     results = make_results(3, methods=("finetune", "joint", "knn"))
     write_report(tmp_path, results, tmp_path / "report.html")
-    text = (tmp_path / "report.html").read_text()
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
     watch = (
         "<script>window.problems = []; addEventListener('error', e => problems.push(e.message)); "
         "addEventListener('securitypolicyviolation', e => problems.push(e.violatedDirective));</script>"
     )
     text = text.replace("<style>", watch + "<style>", 1).replace("</body>", PROBE + "</body>")
     (tmp_path / "probe.html").write_text(text)
-    assert BROWSER is not None
-    command = [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--window-size=500,900", "--dump-dom"]
-    command += [f"--user-data-dir={tmp_path / 'profile'}", (tmp_path / "probe.html").as_uri()]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    done = opened(tmp_path / "probe.html", tmp_path / "profile")
     found = re.search(r'<pre id="out">(.*?)</pre>', done.stdout, flags=re.S)
     assert found, done.stdout[-500:] + done.stderr[-500:]
     out = json.loads(html.unescape(found[1]))
     assert out["errors"] == []
+    assert "CONSOLE" not in done.stderr
     by_average = sorted(results.methods, key=lambda m: -(m.metrics.average or 0))
     assert out["before"] == ["finetune", "joint", "knn"]
     assert out["average"] == [m.name for m in by_average]
@@ -250,5 +336,39 @@ def test_sorting_curves_and_keys_in_a_browser(make_results: Make, tmp_path: Path
     assert out["dim"] is True
     assert out["key"].startswith("knn, after task 2: ")
     assert out["released"] == ["false", "false", "false"]
+    assert out["dot"] == "true"
+    assert out["price"].startswith("finetune: ")
+    assert out["price"].endswith(" s")
     assert out["overflow"] <= 0
     assert out["images"] is True
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no Chromium here")
+def test_nothing_is_wider_than_a_phone(make_results: Make, tmp_path: Path) -> None:
+    panoptic_examples(tmp_path, ["finetune", "knn"])
+    names = ("finetune", "knn (fuse_lambda 0.7, fuse_threshold 1.01)")
+    results = make_results(10, methods=names, seeds=(0, 1))
+    results.config["a_rather_long_setting"] = "/a/long/path/" * 9
+    write_report(tmp_path, results, tmp_path / "report.html")
+    # A window has a least width, a frame has none. What the frame measures comes out as a message.
+    measure = (
+        "<script>addEventListener('load', () => { for (const d of document.querySelectorAll('details')) d.open = true;"
+        "parent.postMessage([innerWidth, document.documentElement.scrollWidth], '*'); });</script></body>"
+    )
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    (tmp_path / "inside.html").write_text(text.replace("</body>", measure), encoding="utf-8")
+    (tmp_path / "phone.html").write_text(
+        "<script>addEventListener('message', e => { document.body.dataset.widths = e.data.join(' '); });</script>"
+        '<body><iframe src="inside.html" style="border: 0" width="360" height="780"></iframe></body>'
+    )
+    found = re.search(r'data-widths="(\d+) (\d+)"', opened(tmp_path / "phone.html", tmp_path / "profile").stdout)
+    assert found
+    frame, content = map(int, found.groups())
+    assert frame == 360
+    assert content <= frame
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no Chromium here")
+def test_a_console_error_would_be_seen(tmp_path: Path) -> None:
+    (tmp_path / "wrong.html").write_text("<body><script>undefined.nothing</script></body>")
+    assert "CONSOLE" in opened(tmp_path / "wrong.html", tmp_path / "profile").stderr
