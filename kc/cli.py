@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+import keyword
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -14,6 +15,7 @@ from kc import __version__
 from kc.config import RunConfig
 from kc.dense_config import DenseConfig
 from kc.errors import KcError, MissingExtraError, RunError, UnknownNameError, nearest, unknown_name
+from kc.memory_config import POSITIONAL, MemoryConfig
 from kc.methods.config import MethodOptions
 
 if TYPE_CHECKING:
@@ -221,10 +223,12 @@ def n_tasks(config: RunConfig) -> int | None:
 
 def parser(
     prog: str | None = None,
-    config: type[RunConfig] | type[DenseConfig] = RunConfig,
+    config: type[RunConfig] | type[DenseConfig] | type[MemoryConfig] = RunConfig,
     description: str = "Compare fine-tuning with retrieval over a stream of tasks.",
+    positional: Sequence[str] = (),
 ) -> ArgumentParser:
-    """A parser made from the typed fields and the docstrings of `config` and of what it inherits."""
+    """A parser made from the typed fields and the docstrings of `config` and of what it inherits; `positional` names
+    the fields that are given by their place, those with a default last."""
     from docstring_parser import parse as parse_docstring
     from jsonargparse import ArgumentParser
 
@@ -236,6 +240,11 @@ def parser(
     shared = {field.name for field in dataclasses.fields(MethodOptions)} if config is RunConfig else set()
     of_methods = result.add_argument_group("knobs of the methods; each reads its own") if shared else result
     for field in dataclasses.fields(config):
+        if field.name in positional:
+            needed = field.default is dataclasses.MISSING
+            by_place: dict[str, Any] = {} if needed else {"nargs": "?", "default": field.default}
+            result.add_argument(field.name, type=types[field.name], help=help_of[field.name], **by_place)
+            continue
         group = of_methods if field.name in shared else result
         # A switch is named to be set: `--anonymous`, not `--anonymous true`.
         kind: dict[str, Any] = {"action": "store_true"} if types[field.name] is bool else {"type": types[field.name]}
@@ -244,8 +253,8 @@ def parser(
 
 
 def option(field: str) -> str:
-    """The flag of a config field: `data_root` -> `--data-root`."""
-    return "--" + field.replace("_", "-")
+    """The flag of a config field: `data_root` -> `--data-root`, `class_` -> `--class`."""
+    return "--" + field.removesuffix("_").replace("_", "-")
 
 
 def parse(arguments: Sequence[str], prog: str | None = None) -> RunConfig:
@@ -272,12 +281,29 @@ def values_of(p: ArgumentParser, arguments: Sequence[str]) -> dict[str, Any]:
                 hint = f"did you mean {' or '.join(close)}?" if close else "see --help"
                 raise UnknownNameError(f"unknown option {name}; {hint}")
         given.append(name + equals + value)
+    if any(not action.option_strings for action in p._actions):
+        given = by_place_first(p, given)
     try:
         values = p.parse_args(given).as_dict()
     except ArgumentError as error:
         raise KcError(" ".join(str(error).split())) from error
     values.pop("config", None)
-    return {name: _plain(value) for name, value in values.items()}
+    return {name + "_" * keyword.iskeyword(name): _plain(value) for name, value in values.items()}
+
+
+def by_place_first(p: ArgumentParser, arguments: Sequence[str]) -> list[str]:
+    """`arguments` with those that are given by their place in front: argparse gives up on `DIR --at 3 FILE`."""
+    takes_value = {name for a in p._actions if a.nargs != 0 for name in a.option_strings}
+    places, options = [], []
+    rest = iter(arguments)
+    for argument in rest:
+        if not argument.startswith("-"):
+            places.append(argument)
+            continue
+        options.append(argument)
+        if argument in takes_value:
+            options += [value for value in [next(rest, None)] if value is not None]
+    return places + options
 
 
 def _plain(value: Any) -> Any:
@@ -349,6 +375,19 @@ def dense_main(arguments: Sequence[str], prog: str | None = None) -> int:
     return _guarded(job)
 
 
+def memory_main(arguments: Sequence[str], prog: str | None = None) -> int:
+    """`kc memory`. Returns the exit status: 1 where erased rows are found (--strict: none to take), 2 on an error."""
+
+    def job() -> int:
+        p = parser(prog, MemoryConfig, "Look into a memory, move it, and take rows out of it.", POSITIONAL)
+        config = MemoryConfig(**values_of(p, arguments))
+        from kc.memory_command import run_memory
+
+        return run_memory(config)
+
+    return _guarded(job)
+
+
 def _guarded(job: Callable[[], int]) -> int:
     # Read when torch loads. Threads that spin while they wait make a busy machine 25 times slower (measured: two
     # threads beside one other process), and gain nothing measurable on an idle one.
@@ -368,12 +407,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     commands = {
         "run": "compare methods over a stream of tasks (the main job)",
+        "memory": "look into a memory, move it, and take rows out of it",
         "dense": "measure and look into training-free dense CLIP",
     }
     if given and given[0] == "run":
         return run_main(given[1:], prog="kc run")
     if given and given[0] == "dense":
         return dense_main(given[1:], prog="kc dense")
+    if given and given[0] == "memory":
+        return memory_main(given[1:], prog="kc memory")
     if given == ["--version"]:
         print(__version__)
         return 0

@@ -30,7 +30,8 @@ ARROWS = {
     "stream": BASE | {"methods", "metrics", "report.records"},
 }
 MAY_IMPORT_LIGHTNING = {"methods/finetune/module.py", "methods/retrieval/module.py", "data/datamodule.py"}
-TOP = {"cli", "config", "dense_command", "dense_config", "experiment", "tracking", "showcase", "__init__"}
+TOP = {"cli", "config", "dense_command", "dense_config", "experiment", "memory_command", "memory_config"}
+TOP |= {"tracking", "showcase", "__init__"}
 
 
 def modules() -> list[Path]:
