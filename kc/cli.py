@@ -15,6 +15,7 @@ from kc import __version__
 from kc.config import RunConfig
 from kc.dense_config import DenseConfig
 from kc.errors import KcError, MissingExtraError, RunError, UnknownNameError, nearest, unknown_name
+from kc.explain_config import ExplainConfig
 from kc.memory_config import POSITIONAL, MemoryConfig
 from kc.methods.config import MethodOptions
 
@@ -223,7 +224,7 @@ def n_tasks(config: RunConfig) -> int | None:
 
 def parser(
     prog: str | None = None,
-    config: type[RunConfig] | type[DenseConfig] | type[MemoryConfig] = RunConfig,
+    config: type[RunConfig] | type[DenseConfig] | type[MemoryConfig] | type[ExplainConfig] = RunConfig,
     description: str = "Compare fine-tuning with retrieval over a stream of tasks.",
     positional: Sequence[str] = (),
 ) -> ArgumentParser:
@@ -388,6 +389,19 @@ def memory_main(arguments: Sequence[str], prog: str | None = None) -> int:
     return _guarded(job)
 
 
+def explain_main(arguments: Sequence[str], prog: str | None = None) -> int:
+    """`kc explain`. Returns the exit status, 2 on an error."""
+
+    def job() -> int:
+        p = parser(prog, ExplainConfig, "Show which rows of a memory decided what an image is.", ("image",))
+        config = ExplainConfig(**values_of(p, arguments))
+        from kc.explain_command import run_explain
+
+        return run_explain(config)
+
+    return _guarded(job)
+
+
 def _guarded(job: Callable[[], int]) -> int:
     # Read when torch loads. Threads that spin while they wait make a busy machine 25 times slower (measured: two
     # threads beside one other process), and gain nothing measurable on an idle one.
@@ -408,6 +422,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = {
         "run": "compare methods over a stream of tasks (the main job)",
         "memory": "look into a memory, move it, and take rows out of it",
+        "explain": "show which rows of a memory decided what an image is",
         "dense": "measure and look into training-free dense CLIP",
     }
     if given and given[0] == "run":
@@ -416,6 +431,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return dense_main(given[1:], prog="kc dense")
     if given and given[0] == "memory":
         return memory_main(given[1:], prog="kc memory")
+    if given and given[0] == "explain":
+        return explain_main(given[1:], prog="kc explain")
     if given == ["--version"]:
         print(__version__)
         return 0

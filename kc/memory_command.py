@@ -25,13 +25,18 @@ SHOWN = 20
 """Rows of a table; what does not fit is counted."""
 
 FILTERS = ("ids", "class_", "source", "task", "sample")
-FILES = {"export": "to write to", "import": "to read"}
+FILES = {
+    "export": "FILE: say which .npz or .parquet file to write to",
+    "import": "FILE: say which .npz or .parquet file to read",
+}
+FILES |= {"search": "IMAGE: say which image"}
 TAKES = {
     "stats": {"at"},
     "verify": {"first", "absent"},
     "repair": {"dry_run"},
     "versions": set(),
     "diff": {"first", "second"},
+    "search": {"first", "at", "k", "encoder"},
     "export": {"first", "at", "dry_run"},
     "import": {"first", "dry_run"},
     "compact": {"drop_history", "dry_run"},
@@ -58,7 +63,7 @@ def run_memory(config: MemoryConfig, console: Console | None = None) -> int:
             said = f"{getattr(config, name)!r}" if name in ("first", "second") else "--" + name.strip("_")
             raise KcError(f"kc memory {config.action} does not take {said.replace('_', '-')}")
     if config.action in FILES and config.first is None:
-        raise KcError(f"kc memory {config.action} DIR FILE: say which .npz or .parquet file {FILES[config.action]}")
+        raise KcError(f"kc memory {config.action} DIR {FILES[config.action]}")
     return _ACTIONS[config.action](config, console)
 
 
@@ -75,16 +80,24 @@ def class_names(memory: Reader, benchmark: str | None = None) -> dict[int, str]:
     return {} if benchmark is None else {c.id: c.name for c in load_manifest(benchmark).info}
 
 
-def run_settings(memory: Path) -> dict[str, Any]:
-    """The settings of the run that keeps `memory` at RUN/methods/NAME/memory; empty where there is none."""
-    path = memory.absolute().parents[2] / "config.yaml" if len(memory.absolute().parents) > 2 else memory
-    if memory.absolute().parent.parent.name != "methods" or not path.is_file():
+def run_settings(memory: Path, run: Path | None = None) -> dict[str, Any]:
+    """The settings of `run`, or of the run that keeps `memory` at RUN/methods/NAME/memory; empty where there is none.
+
+    Raises KcError for a `run` without settings, and for settings that cannot be read.
+    """
+    place = memory.absolute()
+    if run is None and place.parent.parent.name == "methods" and (place.parents[2] / "config.yaml").is_file():
+        run = place.parents[2]
+    if run is None:
         return {}
+    path = run / "config.yaml"
     try:
         settings = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError) as error:
         raise KcError(f"{path}: cannot read the settings of the run ({error})") from error
-    return settings if isinstance(settings, dict) else {}
+    if not isinstance(settings, dict):
+        raise KcError(f"{path}: not the settings of a run")
+    return settings
 
 
 def listed(text: str) -> list[str]:
@@ -223,6 +236,23 @@ def _diff(config: MemoryConfig, console: Console) -> int:
         ids = change.relabelled[(pairs == (before, after)).all(axis=1)]
         table.add_row("relabelled", f"{len(ids):,}", f"{_name(before, names)} to {_name(after, names)}", _spans(ids))
     console.print(table)
+    return 0
+
+
+def _search(config: MemoryConfig, console: Console) -> int:
+    from kc.explain_command import neighbour_table, question, search  # torch: the other actions start without it
+
+    if config.k < 1:
+        raise KcError(f"--k {config.k}: must be at least 1")
+    memory = Memory.open(config.memory)
+    settings = {"benchmark": None, "encoder": None, **run_settings(config.memory), "image": config.first}
+    given = {"benchmark": config.benchmark, "encoder": config.encoder}
+    settings |= {name: value for name, value in given.items() if value is not None}
+    asked = question(memory, settings)[1]
+    found = search(memory, asked, config.k, None if config.at is None else task_index(memory, config.at))
+    if found.id.shape[1] < config.k:
+        console.print(f"k {config.k} is clamped to the {found.id.shape[1]} rows that there are", highlight=False)
+    console.print(neighbour_table(found, memory.rows_of(found.id[0]), class_names(memory, config.benchmark)))
     return 0
 
 
@@ -465,6 +495,7 @@ _ACTIONS: dict[str, Callable[[MemoryConfig, Console], int]] = {
     "repair": _repair,
     "versions": _versions,
     "diff": _diff,
+    "search": _search,
     "export": _export,
     "import": _import,
     "compact": _compact,
