@@ -18,6 +18,7 @@ from kc.errors import KcError, MissingExtraError, RunError, UnknownNameError, ne
 from kc.explain_config import ExplainConfig
 from kc.memory_config import POSITIONAL, MemoryConfig
 from kc.methods.config import MethodOptions
+from kc.votes_config import VotesConfig
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
@@ -224,7 +225,11 @@ def n_tasks(config: RunConfig) -> int | None:
 
 def parser(
     prog: str | None = None,
-    config: type[RunConfig] | type[DenseConfig] | type[MemoryConfig] | type[ExplainConfig] = RunConfig,
+    config: type[RunConfig]
+    | type[DenseConfig]
+    | type[MemoryConfig]
+    | type[ExplainConfig]
+    | type[VotesConfig] = RunConfig,
     description: str = "Compare fine-tuning with retrieval over a stream of tasks.",
     positional: Sequence[str] = (),
 ) -> ArgumentParser:
@@ -402,6 +407,19 @@ def explain_main(arguments: Sequence[str], prog: str | None = None) -> int:
     return _guarded(job)
 
 
+def votes_main(arguments: Sequence[str], prog: str | None = None) -> int:
+    """`kc votes`. Returns the exit status, 2 on an error."""
+
+    def job() -> int:
+        p = parser(prog, VotesConfig, "Accuracy of every vote against k; pruning; planted label noise.")
+        config = VotesConfig(**values_of(p, arguments))
+        from kc.votes_command import run_votes
+
+        return run_votes(config)
+
+    return _guarded(job)
+
+
 def _guarded(job: Callable[[], int]) -> int:
     # Read when torch loads. Threads that spin while they wait make a busy machine 25 times slower (measured: two
     # threads beside one other process), and gain nothing measurable on an idle one.
@@ -423,6 +441,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "run": "compare methods over a stream of tasks (the main job)",
         "memory": "look into a memory, move it, and take rows out of it",
         "explain": "show which rows of a memory decided what an image is",
+        "votes": "accuracy of every vote against k; pruning; planted label noise",
         "dense": "measure and look into training-free dense CLIP",
     }
     if given and given[0] == "run":
@@ -433,6 +452,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return memory_main(given[1:], prog="kc memory")
     if given and given[0] == "explain":
         return explain_main(given[1:], prog="kc explain")
+    if given and given[0] == "votes":
+        return votes_main(given[1:], prog="kc votes")
     if given == ["--version"]:
         print(__version__)
         return 0

@@ -31,7 +31,7 @@ ARROWS = {
 }
 MAY_IMPORT_LIGHTNING = {"methods/finetune/module.py", "methods/retrieval/module.py", "data/datamodule.py"}
 TOP = {"cli", "config", "dense_command", "dense_config", "experiment", "memory_command", "memory_config"}
-TOP |= {"explain_command", "explain_config", "tracking", "showcase", "__init__"}
+TOP |= {"explain_command", "explain_config", "tracking", "showcase", "votes_command", "votes_config", "__init__"}
 
 
 def modules() -> list[Path]:
