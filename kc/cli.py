@@ -225,11 +225,7 @@ def n_tasks(config: RunConfig) -> int | None:
 
 def parser(
     prog: str | None = None,
-    config: type[RunConfig]
-    | type[DenseConfig]
-    | type[MemoryConfig]
-    | type[ExplainConfig]
-    | type[VotesConfig] = RunConfig,
+    config: type[RunConfig | DenseConfig | MemoryConfig | ExplainConfig | VotesConfig] = RunConfig,
     description: str = "Compare fine-tuning with retrieval over a stream of tasks.",
     positional: Sequence[str] = (),
 ) -> ArgumentParser:
@@ -444,16 +440,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "votes": "accuracy of every vote against k; pruning; planted label noise",
         "dense": "measure and look into training-free dense CLIP",
     }
-    if given and given[0] == "run":
-        return run_main(given[1:], prog="kc run")
-    if given and given[0] == "dense":
-        return dense_main(given[1:], prog="kc dense")
-    if given and given[0] == "memory":
-        return memory_main(given[1:], prog="kc memory")
-    if given and given[0] == "explain":
-        return explain_main(given[1:], prog="kc explain")
-    if given and given[0] == "votes":
-        return votes_main(given[1:], prog="kc votes")
+    mains: dict[str, Callable[[Sequence[str], str], int]] = {
+        "run": run_main,
+        "memory": memory_main,
+        "explain": explain_main,
+        "votes": votes_main,
+        "dense": dense_main,
+    }
+    if given and given[0] in mains:
+        return mains[given[0]](given[1:], f"kc {given[0]}")
     if given == ["--version"]:
         print(__version__)
         return 0

@@ -26,7 +26,7 @@ from kc.memory.prune import NeighbourTable, disagreement, hard, leave_one_out, s
 from kc.memory.rows import Memory
 from kc.memory.study import accuracies, detection, planted, relabelled
 from kc.methods.regions import normalised
-from kc.report.records import write_atomic
+from kc.report.records import nan_to_null, write_atomic
 from kc.types import Float32Array, Int64Array, Neighbours, Rows, SplitName
 from kc.votes_config import VotesConfig
 
@@ -72,7 +72,7 @@ def run_votes(config: VotesConfig, console: Console | None = None) -> int:
     for encoder in encoders:
         found.append(of_encoder(config, data, encoder, [int(k) for k in ks], shares, console))
         settings = {k: None if v is None else str(v) for k, v in vars(config).items()}
-        content = plain({"version": __version__, "config": settings, "encoders": found})
+        content = nan_to_null({"version": __version__, "config": settings, "encoders": found})
         write_atomic(config.out / "votes.json", json.dumps(content, indent=1, allow_nan=False).encode())
     console.print(f"written: {config.out / 'votes.json'}", highlight=False, soft_wrap=True)
     return 0
@@ -202,21 +202,10 @@ def pruning(
     return found
 
 
-def show(
-    title: str, corner: str, columns: Sequence[str], rows: dict[str, list[float]], console: Console
-) -> None:  # fmt: skip
+def show(title: str, corner: str, columns: Sequence[str], rows: dict[str, list[float]], console: Console) -> None:
     """Shares of 1 as a table of per cent."""
     table = Table(corner, *columns)
     for name, values in rows.items():
         table.add_row(name, *("–" if math.isnan(v) else f"{100 * v:.1f}" for v in values))
     console.print(title, highlight=False, soft_wrap=True)
     console.print(table)
-
-
-def plain(value: Any) -> Any:
-    """NaN is null in JSON."""
-    if isinstance(value, dict):
-        return {k: plain(v) for k, v in value.items()}
-    if isinstance(value, list):
-        return [plain(v) for v in value]
-    return None if isinstance(value, float) and math.isnan(value) else value

@@ -38,11 +38,9 @@ def accuracies(
         return {kind: [float("nan")] * len(ks) for kind in kinds}
     classes = np.unique(np.concatenate([truth, neighbours.class_id.ravel()]))
     return {
-        kind: [
-            float((decide(nearest(neighbours, k), classes, kind, tau, alpha).numpy() == truth).mean()) for k in ks
-        ]
+        kind: [float((decide(nearest(neighbours, k), classes, kind, tau, alpha).numpy() == truth).mean()) for k in ks]
         for kind in kinds
-    }  # fmt: skip
+    }
 
 
 def planted(class_id: Int64Array, share: float, seed: int) -> tuple[Int64Array, BoolArray]:

@@ -57,7 +57,7 @@ def attribution(
     look = looks([name for name, _ in shown])
     bottom.barh(range(len(shown)), [100 * s for _, s in shown], color=[look[n].color for n, _ in shown])
     bottom.set_yticks(range(len(shown)), [name for name, _ in shown])
-    bottom.invert_yaxis()
+    bottom.set_ylim(max(len(shown), 4) - 0.5, -0.5)
     bottom.set_xlim(0, 100)
     bottom.set_xlabel("% of the votes", fontsize=8, color=_INK)
     bottom.set_title(caption, fontsize=9, loc="left", color=_INK)
@@ -76,8 +76,13 @@ def attribution(
 
 
 def _picture(ax: Axes, image: UInt8Array) -> None:
-    ax.imshow(image, interpolation="nearest" if max(image.shape[:2]) < 160 else "antialiased")
-    ax.set(xticks=[], yticks=[])
+    """An image in the middle of a grey square, so that all cells have one size."""
+    height, width = image.shape[:2]
+    side = max(height, width)
+    ax.set_facecolor("#eeeeee")
+    ax.imshow(image, interpolation="nearest" if side < 160 else "antialiased")
+    ax.set(xlim=(width / 2 - side / 2 - 0.5, width / 2 + side / 2 - 0.5))
+    ax.set(ylim=(height / 2 + side / 2 - 0.5, height / 2 - side / 2 - 0.5), xticks=[], yticks=[])
 
 
 def _voter(ax: Axes, voter: Voter, color: str) -> None:
