@@ -14,8 +14,11 @@ from kc import __version__
 from kc.config import RunConfig
 from kc.dense_config import DenseConfig
 from kc.errors import KcError, MissingExtraError, RunError, UnknownNameError, nearest, unknown_name
+from kc.explain_config import ExplainConfig
+from kc.memory_config import POSITIONAL, MemoryConfig
 from kc.methods.config import MethodOptions
 from kc.report_config import TABLES, ReportConfig
+from kc.votes_config import VotesConfig
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
@@ -232,8 +235,9 @@ def n_tasks(config: RunConfig) -> int | None:
 
 def parser(
     prog: str | None = None,
-    config: type[RunConfig] | type[DenseConfig] | type[ReportConfig] = RunConfig,
+    config: type[RunConfig | DenseConfig | ReportConfig | MemoryConfig | ExplainConfig | VotesConfig] = RunConfig,
     description: str = "Compare fine-tuning with retrieval over a stream of tasks.",
+    positional: Sequence[str] = (),
 ) -> ArgumentParser:
     """A parser made from the typed fields and the docstrings of `config` and of what it inherits."""
     from docstring_parser import parse as parse_docstring
@@ -247,6 +251,11 @@ def parser(
     shared = {field.name for field in dataclasses.fields(MethodOptions)} if issubclass(config, RunConfig) else set()
     of_methods = result.add_argument_group("knobs of the methods; each reads its own") if shared else result
     for field in dataclasses.fields(config):
+        if field.name in positional:
+            needed = field.default is dataclasses.MISSING
+            by_place: dict[str, Any] = {} if needed else {"nargs": "?", "default": field.default}
+            result.add_argument(field.name, type=types[field.name], help=help_of[field.name], **by_place)
+            continue
         if field.default is dataclasses.MISSING:  # what a command is about stands without a flag
             result.add_argument(field.name, nargs="+", type=Path, help=help_of[field.name])
             continue
@@ -423,13 +432,52 @@ def check_dense(config: DenseConfig) -> None:
         raise KcError(f"--model {config.model}: expected a CLIP, open_clip:MODEL@FILE")
 
 
-def data_main(arguments: Sequence[str]) -> int:
+def data_main(arguments: Sequence[str], prog: str | None = None) -> int:
     """`kc data`. Returns the exit status, 1 where `check` found a problem, 2 on an error."""
 
     def job() -> int:
         from kc.data_command import run_data
 
         return run_data(arguments)
+
+    return _guarded(job)
+
+
+def memory_main(arguments: Sequence[str], prog: str | None = None) -> int:
+    """`kc memory`. Returns the exit status: 1 where erased rows are found (--strict: none to take), 2 on an error."""
+
+    def job() -> int:
+        p = parser(prog, MemoryConfig, "Look into a memory, move it, and take rows out of it.", POSITIONAL)
+        config = MemoryConfig(**values_of(p, arguments))
+        from kc.memory_command import run_memory
+
+        return run_memory(config)
+
+    return _guarded(job)
+
+
+def explain_main(arguments: Sequence[str], prog: str | None = None) -> int:
+    """`kc explain`. Returns the exit status, 2 on an error."""
+
+    def job() -> int:
+        p = parser(prog, ExplainConfig, "Show which rows of a memory decided what an image is.", ("image",))
+        config = ExplainConfig(**values_of(p, arguments))
+        from kc.explain_command import run_explain
+
+        return run_explain(config)
+
+    return _guarded(job)
+
+
+def votes_main(arguments: Sequence[str], prog: str | None = None) -> int:
+    """`kc votes`. Returns the exit status, 2 on an error."""
+
+    def job() -> int:
+        p = parser(prog, VotesConfig, "Accuracy of every vote against k; pruning; planted label noise.")
+        config = VotesConfig(**values_of(p, arguments))
+        from kc.votes_command import run_votes
+
+        return run_votes(config)
 
     return _guarded(job)
 
@@ -454,20 +502,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = {
         "run": "compare methods over a stream of tasks (the main job)",
         "sweep": "tune each method's own strength on a validation split, then compare",
-        "dense": "measure and look into training-free dense CLIP",
         "report": "make the page of a run again, or compare several runs",
+        "memory": "look into a memory, move it, and take rows out of it",
+        "explain": "show which rows of a memory decided what an image is",
+        "votes": "accuracy of every vote against k; pruning; planted label noise",
         "data": "list, show, fetch, check, count and preview benchmarks",
+        "dense": "measure and look into training-free dense CLIP",
     }
-    if given and given[0] == "run":
-        return run_main(given[1:], prog="kc run")
-    if given and given[0] == "sweep":
-        return sweep_main(given[1:], prog="kc sweep")
-    if given and given[0] == "dense":
-        return dense_main(given[1:], prog="kc dense")
-    if given and given[0] == "report":
-        return report_main(given[1:], prog="kc report")
-    if given and given[0] == "data":
-        return data_main(given[1:])
+    mains: dict[str, Callable[[Sequence[str], str], int]] = {
+        "run": run_main,
+        "sweep": sweep_main,
+        "report": report_main,
+        "memory": memory_main,
+        "explain": explain_main,
+        "votes": votes_main,
+        "data": data_main,
+        "dense": dense_main,
+    }
+    if given and given[0] in mains:
+        return mains[given[0]](given[1:], f"kc {given[0]}")
     if given == ["--version"]:
         print(__version__)
         return 0

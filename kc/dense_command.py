@@ -45,7 +45,7 @@ from kc.openvocab.dense_clip.segmenter import Segmenter
 from kc.openvocab.dense_clip.study import Similarity, patch_labels, trace, value_similarity
 from kc.openvocab.dense_clip.tower import embed
 from kc.openvocab.dense_clip.windows import resized
-from kc.report.records import write_atomic
+from kc.report.records import nan_to_null, write_atomic
 from kc.types import VOID, Int64Array, Sample, SplitName
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -316,13 +316,4 @@ def _store(config: DenseConfig, found: Sequence[Measured]) -> None:
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:
-    write_atomic(path, json.dumps(_plain(content), indent=1, allow_nan=False).encode())
-
-
-def _plain(value: Any) -> Any:
-    """NaN is null in JSON."""
-    if isinstance(value, dict):
-        return {k: _plain(v) for k, v in value.items()}
-    if isinstance(value, list):
-        return [_plain(v) for v in value]
-    return None if isinstance(value, float) and math.isnan(value) else value
+    write_atomic(path, json.dumps(nan_to_null(content), indent=1, allow_nan=False).encode())

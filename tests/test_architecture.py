@@ -30,8 +30,9 @@ ARROWS = {
     "stream": BASE | {"methods", "metrics", "report.records"},
 }
 MAY_IMPORT_LIGHTNING = {"methods/finetune/module.py", "methods/retrieval/module.py", "data/datamodule.py"}
-COMMANDS = {"data_command", "dense_command", "dense_config", "report_command", "report_config",
-            "strengths", "sweep_command", "sweep_config", "sweep_record"}  # fmt: skip
+COMMANDS = {"data_command", "dense_command", "dense_config", "explain_command", "explain_config", "memory_command",
+            "memory_config", "report_command", "report_config", "strengths", "sweep_command", "sweep_config",
+            "sweep_record", "votes_command", "votes_config"}  # fmt: skip
 TOP = COMMANDS | {"cli", "config", "experiment", "tracking", "showcase", "__init__"}
 
 

@@ -204,13 +204,14 @@ class Reader:
         task: Ids | None = None,
         sample_id: Names | None = None,
         at: int | None = None,
+        retired: bool = False,
     ) -> Int64Array:
-        """Ids, ascending, of the visible rows that meet every criterion given."""
+        """Ids, ascending, of the visible rows that meet every criterion given; with `retired`, of all stored ones."""
         view = self._view(at)
         with self._reading():
             sources, samples = wanted(source, self._manifest.salt), wanted(sample_id, self._manifest.salt)
             match = view.match(class_id=class_id, source=sources, task=task, sample_id=samples)
-        return view.columns.ids[view.visible & match]
+        return view.columns.ids[match if retired else view.visible & match]
 
     def labels(self, at: int | None = None) -> Labels:
         """Id, class, task and weight of the visible rows, now or at the version of task `at`, ids ascending."""

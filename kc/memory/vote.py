@@ -91,6 +91,16 @@ def _votes(
     return torch.where(may_vote, value, 0.0), column, len(class_ids)
 
 
+def contributions(
+    neighbours: Neighbours, class_ids: ClassIds, kind: str = "softmax", tau: float = 0.07, alpha: float = 2.0
+) -> Tensor:
+    """What each neighbour adds to its class (Q, k) float64, at least 0; arguments and errors are those of `vote`.
+
+    The neighbours of a class sum to the score that `vote` gives it.
+    """
+    return _votes(neighbours, class_ids, kind, tau, alpha)[0]
+
+
 def vote(
     neighbours: Neighbours, class_ids: ClassIds, kind: str = "softmax", tau: float = 0.07, alpha: float = 2.0
 ) -> Tensor:

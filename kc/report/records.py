@@ -243,6 +243,15 @@ def _sorted(value: Any) -> Any:
     return [_sorted(item) for item in value] if isinstance(value, list) else value
 
 
+def nan_to_null(value: Any) -> Any:
+    """A value of dicts, lists and plain values as JSON can hold it: NaN is null."""
+    if isinstance(value, dict):
+        return {k: nan_to_null(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [nan_to_null(v) for v in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
 def write_atomic(path: Path, data: bytes) -> None:
     """Write a whole file or leave what was there: temporary name beside it, flush to disk, rename.
 

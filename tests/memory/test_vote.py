@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from kc.memory.vote import VOTES, decide, vote
+from kc.memory.vote import VOTES, contributions, decide, vote
 from kc.types import VOID, Neighbours
 
 
@@ -124,3 +124,22 @@ def test_wrong_classes() -> None:
         vote(table([[1]]), [1, 1])
     with pytest.raises(ValueError, match="empty"):
         vote(table([[1]]), [])
+
+
+@pytest.mark.parametrize("kind", list(VOTES))
+def test_contributions_sum_to_the_vote(kind: str) -> None:
+    generator = np.random.default_rng(3)
+    shape = (6, 9)
+    found = Neighbours(
+        np.arange(54).reshape(shape),
+        np.sort(generator.random(shape).astype(np.float32))[:, ::-1].copy(),
+        generator.integers(0, 4, shape),
+        generator.choice(np.array([0, 0.5, 1], np.float32), shape),
+        np.zeros(shape, np.int64),
+    )
+    each = contributions(found, [3, 0, 1], kind=kind)
+    total = vote(found, [3, 0, 1], kind=kind)
+    for column, class_id in enumerate([3, 0, 1]):
+        summed = torch.where(torch.from_numpy(found.class_id == class_id), each, 0.0).sum(1)
+        torch.testing.assert_close(summed, total[:, column])
+    assert each[torch.from_numpy((found.weight == 0) | (found.class_id == 2))].sum() == 0

@@ -43,6 +43,7 @@ class VisualMemory(RetrievalModule):
                 self._path,
                 dim=dim,
                 fingerprint=self._fingerprint(),
+                extra={"classes": {str(c.id): c.name for c in context.classes.values()}},
                 anonymous=context.config.anonymous,
                 write=True,
             )

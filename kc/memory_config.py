@@ -1,0 +1,54 @@
+"""What `kc memory` is asked to do: the typed signature behind its command line. Loads in milliseconds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class MemoryConfig:
+    """Look into a memory, move it, and take rows out of it. Tasks are counted from 1, as `kc run` prints them.
+
+    Args:
+        action: stats, verify, repair, versions, diff, search, export, import, compact, remove or erase.
+        memory: Folder of the memory; that of a run is RUN/methods/knn-s0/memory.
+        first: export, import, verify --absent: a .npz or .parquet file; diff: the first task; search: an image
+            file, or a sample of the benchmark.
+        second: diff: the second task; default: the present.
+        ids: Rows with these ids: 3,7,10-20.
+        class_: Rows of these classes: names or ids, separated by commas.
+        source: Rows of these sources, separated by commas.
+        task: Rows that these tasks added, separated by commas.
+        sample: Rows of these samples (images), separated by commas.
+        at: stats, search, export: the memory as it was after this task; default: the present.
+        absent: verify: prove that no file holds the rows with these ids; with an export made before, their bytes too.
+        benchmark: Benchmark whose names the classes have, where the memory and its run do not say.
+        k: search: how many rows.
+        encoder: search: encoder of the keys, where no run says it.
+        dry_run: Say what would change, and change nothing.
+        drop_history: compact: keep the present only.
+        strict: remove, erase: exit with 1 where no row meets the filters.
+    """
+
+    action: str
+    memory: Path
+    first: str | None = None
+    second: str | None = None
+    ids: str | None = None
+    class_: str | None = None
+    source: str | None = None
+    task: str | None = None
+    sample: str | None = None
+    at: int | None = None
+    absent: str | None = None
+    benchmark: str | None = None
+    k: int = 10
+    encoder: str | None = None
+    dry_run: bool = False
+    drop_history: bool = False
+    strict: bool = False
+
+
+POSITIONAL = ("action", "memory", "first", "second")
+"""Fields that are given by their place, the last two where the action takes them."""

@@ -1,0 +1,103 @@
+"""`kc explain` and `kc memory search` as a user types them, on the memory of a small run."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+from kc.cli import main
+from kc.data.transforms import image_to_tensor
+from kc.encoders.load import load_encoder
+from kc.memory.rows import Memory
+from kc.memory.vote import vote
+from kc.methods.regions import normalised
+
+
+def kc(capsys: pytest.CaptureFixture[str], *arguments: object, status: int = 0) -> str:
+    assert main([str(a) for a in arguments]) == status
+    said = capsys.readouterr()
+    return " ".join((said.err if status == 2 else said.out).split())
+
+
+def test_the_rows_that_voted(
+    tiny_folder: SimpleNamespace, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "160")
+    # At 16 x 16 pixels the plain colours of this benchmark have features of length 0.
+    tiny_folder.path.write_text(yaml.safe_dump(tiny_folder.content | {"input_size": [64, 64]}))
+    benchmark = ["--benchmark", tiny_folder.path, "--data-root", tiny_folder.root]
+    wanted = ["--methods", "knn", "--tasks", "3", "--k", "5", "--vote", "rank", "--wandb", "disabled"]
+    kc(capsys, "run", *benchmark, *wanted, "--out", tmp_path / "runs")
+    (run,) = (tmp_path / "runs").iterdir()
+    path = run / "methods" / "knn-s0" / "memory"
+    memory = Memory.open(path)
+    assert memory.extra == {"classes": {"0": "red", "1": "green leaf", "2": "blue"}}
+    assert "green leaf │ 1 │ 4 │ 2" in kc(capsys, "memory", "stats", path)
+
+    # A file: what the table says is what the memory and the vote say.
+    picture = tmp_path / "mine.png"
+    pixels = np.random.default_rng(5).integers(0, 256, (30, 25, 3)).astype(np.uint8)
+    Image.fromarray(pixels).save(picture)
+    out = tmp_path / "why.png"
+    said = kc(capsys, "explain", picture, "--run", run, "--out", out)
+    with torch.no_grad():
+        key = normalised(load_encoder("lite0").eval()(image_to_tensor(pixels, (64, 64))[None]).pooled)
+    found = memory.search(key, 5)
+    rows = memory.rows_of(found.id[0])
+    lines = re.findall(r"│ (\d+) │ (\d+) │ (\S[\w ]*?) │ (\d) │ (\S+) │ – │ ([\d.]+) │ 1 │ ([\d.]+) │", said)
+    assert [int(line[1]) for line in lines] == found.id[0].tolist()
+    assert [line[4] for line in lines] == list(rows.sample_id)
+    assert [int(line[3]) for line in lines] == (rows.task + 1).tolist()
+    each = np.array([1 / 2, 1 / 3, 1 / 4, 1 / 5, 1 / 6])
+    assert [float(line[6]) for line in lines] == (100 * each / each.sum()).round(1).tolist()
+    total = vote(found, [0, 1, 2], kind="rank")[0]
+    best = ("red", "green leaf", "blue")[int(total.argmax())]
+    assert f"rank vote of 5: {best} {100 * float(total.max() / total.sum()):.1f} %" in said
+    with Image.open(out) as image:
+        assert image.size[0] > 800
+
+    # A stored sample does not vote on itself, and is known with its class; an older version shows fewer classes.
+    said = kc(capsys, "explain", "train/red/1.png", "--memory", path, "--k", "99", "--at", "2", "--out", out)
+    assert "k 99 is clamped to the 7 rows" in said
+    assert "(true class: red)" in said
+    assert "its own row was left out" in said
+    assert "train/red/1.png" not in said
+    assert "blue" not in said
+
+    # A memory that was moved needs to be told; without the data there is no picture of a neighbour, but a table.
+    moved = tmp_path / "moved"
+    path.rename(moved)
+    assert "give --benchmark" in kc(capsys, "explain", picture, "--memory", moved, status=2)
+    told = ["--benchmark", tiny_folder.path, "--encoder", "lite0"]
+    said = kc(capsys, "explain", picture, "--memory", moved, *told, "--data-root", tmp_path / "no", "--out", out)
+    assert "some images cannot be shown" in said
+    assert "softmax vote of 12" in said
+    said = kc(capsys, "memory", "search", moved, picture, *told, "--k", "3")
+    assert f"│ 1 │ {found.id[0, 0]} │" in said
+    assert f"│ 3 │ {found.id[0, 2]} │" in said
+    assert "│ 4 │" not in said
+    for arguments, text in (
+        (["nothing.png", *told], "neither a file nor a sample of tiny-folder"),
+        ([picture, *told, "--vote", "ranks"], "Did you mean 'rank'"),
+        ([picture, *told, "--tau", "0"], "--tau 0.0: must be above 0"),
+        ([picture, *told, "--k", "0"], "--k 0: must be above 0"),
+        ([picture, "--benchmark", tiny_folder.path, "--encoder", "mlp:8x1"], "holds keys of encoder 'lite0"),
+    ):
+        assert text in kc(capsys, "explain", *arguments, "--memory", moved, status=2)
+
+
+def test_which_memory(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "--memory DIR or --run RUN" in kc(capsys, "explain", "x.png", status=2)
+    assert "holds 0 memories" in kc(capsys, "explain", "x.png", "--run", tmp_path, status=2)
+    assert "search DIR IMAGE: say which image" in kc(capsys, "memory", "search", tmp_path, status=2)
+    with Memory.create(tmp_path / "m", dim=2, fingerprint="lite0:1+superpixels+pooled") as memory:
+        memory.commit(0)
+    told = ["--memory", tmp_path / "m", "--benchmark", "digits", "--encoder", "lite0"]
+    assert "holds keys of regions" in kc(capsys, "explain", "x.png", *told, status=2)
