@@ -19,6 +19,7 @@ from kc import __version__
 from kc.data.cache import cache_dir
 from kc.data.content import content_key
 from kc.data.datamodule import IncrementalDataModule
+from kc.encoders.base import Encoder
 from kc.encoders.cache import FeatureCache
 from kc.encoders.load import check_encoder_name, load_encoder
 from kc.errors import KcError, unknown_name
@@ -60,17 +61,19 @@ def run_votes(config: VotesConfig, console: Console | None = None) -> int:
         if not getattr(config, name) > 0:
             raise KcError(f"--{name} {getattr(config, name)}: must be above 0")
     encoders = [part.strip() for part in config.encoder.split(",") if part.strip()]
-    for encoder in encoders:
-        check_encoder_name(encoder)
+    for name in encoders:
+        check_encoder_name(name)
     data = IncrementalDataModule(
         config.benchmark, tasks=1, data_root=config.data_root, limit_images=config.limit_images
     )
     if data.manifest.task_kind != "classification":
         raise KcError(f"{data.manifest.name} is {data.manifest.task_kind}; kc votes reads benchmarks of images")
     data.setup()
+    # All of them first: a name that cannot be loaded must not show after an hour of encoding with another.
+    loaded = {name: load_encoder(name) for name in encoders}
     found = []
-    for encoder in encoders:
-        found.append(of_encoder(config, data, encoder, [int(k) for k in ks], shares, console))
+    for name, encoder in loaded.items():
+        found.append(of_encoder(config, data, name, encoder, [int(k) for k in ks], shares, console))
         settings = {k: None if v is None else str(v) for k, v in vars(config).items()}
         content = nan_to_null({"version": __version__, "config": settings, "encoders": found})
         write_atomic(config.out / "votes.json", json.dumps(content, indent=1, allow_nan=False).encode())
@@ -105,12 +108,12 @@ def of_encoder(
     config: VotesConfig,
     data: IncrementalDataModule,
     name: str,
+    encoder: Encoder,
     ks: Sequence[int],
     shares: Sequence[float],
     console: Console,
 ) -> dict[str, Any]:
     """All tables of one encoder: printed, and as plain values."""
-    encoder = load_encoder(name)
     place = cache_dir() / "derived" / f"{data.manifest.name}-{content_key(data.manifest, data.data_root)}"
     features = FeatureCache(place / "features", encoder)
     train = encoded(data, "train", features, console)
