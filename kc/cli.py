@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+import keyword
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -267,8 +268,8 @@ def parser(
 
 
 def option(field: str) -> str:
-    """The flag of a config field: `data_root` -> `--data-root`."""
-    return "--" + field.replace("_", "-")
+    """The flag of a config field: `data_root` -> `--data-root`, `class_` -> `--class`."""
+    return "--" + field.removesuffix("_").replace("_", "-")
 
 
 def parse(arguments: Sequence[str], prog: str | None = None) -> RunConfig:
@@ -301,12 +302,29 @@ def values_of(p: ArgumentParser, arguments: Sequence[str]) -> dict[str, Any]:
                 hint = f"did you mean {' or '.join(close)}?" if close else "see --help"
                 raise UnknownNameError(f"unknown option {name}; {hint}")
         given.append(name + equals + value)
+    if any(not action.option_strings for action in p._actions):
+        given = by_place_first(p, given)
     try:
         values = p.parse_args(given).as_dict()
     except ArgumentError as error:
         raise KcError(" ".join(str(error).split())) from error
     values.pop("config", None)
-    return {name: _plain(value) for name, value in values.items()}
+    return {name + "_" * keyword.iskeyword(name): _plain(value) for name, value in values.items()}
+
+
+def by_place_first(p: ArgumentParser, arguments: Sequence[str]) -> list[str]:
+    """`arguments` with those that are given by their place in front: argparse gives up on `DIR --at 3 FILE`."""
+    takes_value = {name for a in p._actions if a.nargs != 0 for name in a.option_strings}
+    places, options = [], []
+    rest = iter(arguments)
+    for argument in rest:
+        if not argument.startswith("-"):
+            places.append(argument)
+            continue
+        options.append(argument)
+        if argument in takes_value:
+            options += [value for value in [next(rest, None)] if value is not None]
+    return places + options
 
 
 def _plain(value: Any) -> Any:

@@ -61,7 +61,7 @@ _LR = Strength("lr", HALF_DECADE)
 _EWC = Strength("ewc_lambda")
 OF_IMAGES = {
     **dict.fromkeys(("finetune", "joint", "linear-probe", "replay", "er", "icarl", "lora"), _LR),
-    **dict.fromkeys(("mask2former", "mask2former-joint", "mask2former-replay"), _LR),
+    **dict.fromkeys(("mask2former", "mask2former-joint", "mask2former-replay", "eclipse"), _LR),
     "ewc": _EWC,
     "ewc-online": _EWC,
     "si": Strength("si_lambda"),
