@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any, cast
@@ -49,6 +50,13 @@ PUBLISHED: dict[str, tuple[tuple[float, ...], list[int]]] = {
     "imagenet-r-20": (VIT, [10] * 20),
 }
 PUBLISHED |= {k.replace("ade-", "ade-panoptic-"): v for k, v in PUBLISHED.items() if k.startswith("ade-")}
+
+
+@pytest.fixture(autouse=True)
+def freed() -> Iterator[None]:
+    """Large networks refer to themselves: without this, those of all settings would stay in memory together."""
+    yield
+    gc.collect()
 
 
 def save(path: Path, array: np.ndarray) -> None:
