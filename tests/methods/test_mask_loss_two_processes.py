@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from pathlib import Path
 from unittest import mock
@@ -44,7 +45,9 @@ def learn(rank: int, folder: Path, port: int, focal: bool) -> None:
         gradient /= 2
     if rank == 0:
         save_file(found, folder / "gradients.safetensors")
+    dist.barrier()
     dist.destroy_process_group()
+    os._exit(0)  # threads of gloo that are still ending may abort an orderly exit
 
 
 @pytest.mark.parametrize("focal", [False, True])
