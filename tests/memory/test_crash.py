@@ -23,6 +23,6 @@ def test_twenty_kills(tmp_path: Path) -> None:
     kills = result["kills"]
     assert sum(kills.values()) > 20  # two lives a trial, but for those that came to their end in the first
     assert len(kills) >= 4  # which of them is chance: a busy machine moves the moments
-    assert kills.get("between two", 0) < sum(kills.values())  # or the test would prove nothing
+    assert kills.get("between two", 0) < sum(kills.values()) / 2  # or the test would prove little
     assert result["acknowledged"] > 100
     assert result["states_seen_by_readers"] > 0
