@@ -117,8 +117,6 @@ def compare(
     except KeyboardInterrupt:
         console.print(f"go on after the last finished task with: {again}", soft_wrap=True)
         raise
-    if process_rank():
-        return states
     results = build_results(
         states,
         benchmark=data.manifest.name,

@@ -240,20 +240,19 @@ def normalised(pooled: Tensor) -> Float32Array:
     return np.ascontiguousarray(F.normalize(pooled, dim=1).cpu().numpy().astype(np.float32))
 
 
-def with_keys(batch: Batch, encoder: RegionEncoder, purity: float | None = None) -> Batch:
-    """A batch with `keys`, the keys (N_i, D) of the regions of each image.
+def with_keys(batch: Batch, encoder: RegionEncoder, purity: float) -> Batch:
+    """A training batch with `keys`, the keys (N_i, D) of the regions of each image, and `key_labels`, their classes.
 
-    With `purity` also `key_labels`: their classes (N_i,) int64, VOID for regions that are not mostly one class.
+    Classes (N_i,) are int64, VOID for regions of which no class holds the share `purity`.
     """
     device = batch["image"].device
     regions = encoder(batch)
-    added: dict[str, list[Tensor]] = {"keys": [torch.from_numpy(r.keys).to(device) for r in regions]}
-    if purity is not None:
-        added["key_labels"] = [
-            torch.from_numpy(segment_labels(labels, r.segments, purity)).to(device)
-            for labels, r in zip(batch["labels_raw"], regions, strict=True)
-        ]
-    return {**batch, **added}
+    labels = [segment_labels(x, r.segments, purity) for x, r in zip(batch["labels_raw"], regions, strict=True)]
+    return {
+        **batch,
+        "keys": [torch.from_numpy(r.keys).to(device) for r in regions],
+        "key_labels": [torch.from_numpy(x).to(device) for x in labels],
+    }
 
 
 def best(scores: Tensor, vocabulary: Sequence[int]) -> Int64Array:

@@ -10,19 +10,34 @@ from pathlib import Path
 SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "memory_crash.py"
 
 
-def test_twenty_kills(tmp_path: Path) -> None:
-    """The benchmark with few rows. A kill asks nothing of the disk, so a folder in RAM, where there is one, will do."""
+def kills_of(tmp_path: Path, seed: int) -> dict[str, int]:
+    """Twenty trials of one seed, every promise of which must hold; returns how many kills came during what.
+
+    The benchmark with few rows. A kill asks nothing of the disk, so a folder in RAM, where there is one, will do.
+    """
     ram = Path("/dev/shm")
     folder = ram if ram.is_dir() else tmp_path
-    command = [sys.executable, str(SCRIPT), "--trials", "20", "--quick", "--json", str(tmp_path / "result.json")]
-    done = subprocess.run([*command, "--folder", str(folder)], capture_output=True, text=True, timeout=300)
+    command = [sys.executable, str(SCRIPT), "--trials", "20", "--quick", "--seed", str(seed)]
+    command += ["--json", str(tmp_path / "result.json"), "--folder", str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
     result = json.loads((tmp_path / "result.json").read_text())
     assert result["wrong"] == []
     assert result["trials"] == 20
-    kills = result["kills"]
+    kills: dict[str, int] = result["kills"]
     assert sum(kills.values()) > 20  # two lives a trial, but for those that came to their end in the first
-    assert len(kills) >= 4  # which of them is chance: a busy machine moves the moments
     assert kills.get("between two", 0) < sum(kills.values()) / 2  # or the test would prove little
     assert result["acknowledged"] > 100
     assert result["states_seen_by_readers"] > 0
+    return kills
+
+
+def test_twenty_kills(tmp_path: Path) -> None:
+    """Kills come during every kind of change that rewrites rows; a busy machine may need more than one seed for it."""
+    wanted = {"add", "erase", "compact"}
+    hit: set[str] = set()
+    for seed in range(4):
+        hit |= set(kills_of(tmp_path, seed))
+        if hit >= wanted:
+            break
+    assert hit >= wanted

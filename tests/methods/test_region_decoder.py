@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from kc.methods.base import Context
 from kc.methods.finetune.naive import Finetune
 from kc.methods.finetune.replay import Replay
-from kc.methods.regions import RegionEncoder, with_keys
+from kc.methods.regions import RegionEncoder
 from kc.proposals.base import from_partition
 from kc.proposals.cache import PartitionCache
 from kc.types import VOID, Segments, Task, UInt8Array
@@ -94,7 +94,8 @@ def test_answers_are_painted_and_stay_in_the_vocabulary(context: Context) -> Non
     method.start_task(TASKS[0])
     method.start_task(TASKS[1])
     asked = batch([[0, 0, 0, 0], [0, 0, 0, 0]], training=False)
-    keys = torch.cat(with_keys(asked, context.regions)["keys"]) if context.regions else torch.empty(0)
+    assert context.regions is not None
+    keys = torch.cat([torch.from_numpy(r.keys) for r in context.regions(asked)])
     logits = method.classifier(keys * keys.shape[1] ** 0.5)[:, [0, 2]]
     winners = np.array([0, 2])[logits.argmax(1).numpy()].reshape(2, 2, 2)
     answer = method.predict(asked, (0, 2))

@@ -211,13 +211,14 @@ class FinetuneModule(L.LightningModule):
     def predict(self, batch: Batch, vocabulary: Sequence[int]) -> Prediction:
         """Scores over `vocabulary`; its classes must have been learned."""
         vocab = tuple(vocabulary)
-        if self.regions is not None:
-            batch = with_keys(batch, self.regions)
-        logits = self.logits(self.features(batch))[:, self.classifier.columns(vocab)]
+        columns = self.classifier.columns(vocab)
         if self.regions is not None:
             regions = self.regions(batch)
-            parts = torch.split(logits, [len(r.keys) for r in regions])
+            keys = torch.cat([torch.from_numpy(r.keys) for r in regions]).to(self.device)
+            scores = self.logits(Features(keys, (), ()))[:, columns]
+            parts = torch.split(scores, [len(r.keys) for r in regions])
             return to_prediction(self.context, vocab, regions, [best(z, vocab) for z in parts])
+        logits = self.logits(self.features(batch))[:, columns]
         if self.context.kind == "classification":
             return Prediction(vocab, scores=logits)
         maps = [
