@@ -16,7 +16,7 @@ import yaml
 from rich.console import Console
 
 from kc import __version__
-from kc.cli import METHODS, NEEDS_BASE, NOT_STORED, Config, base_of, dense_options, n_tasks
+from kc.checks import base_of, dense_options, n_tasks
 from kc.config import RunConfig
 from kc.data.cache import cache_dir
 from kc.data.content import content_key
@@ -35,8 +35,10 @@ from kc.methods.regions import RegionEncoder
 from kc.methods.retrieval.module import RetrievalModule
 from kc.openvocab.base import OpenVocabulary
 from kc.openvocab.load import load_base
+from kc.parsing import NOT_STORED, Config
 from kc.proposals.cache import PartitionCache
 from kc.proposals.load import load_proposer
+from kc.registry import METHODS, NEEDS_BASE
 from kc.report.figures import curves
 from kc.report.html import write_report
 from kc.report.records import Results, metrics_csv, write_atomic
@@ -178,7 +180,7 @@ def open_data(
         config.benchmark,
         tasks=n_tasks(config),
         split=config.split,
-        setting=config.setting,  # type: ignore[arg-type]  # checked by kc.cli.check
+        setting=config.setting,  # type: ignore[arg-type]  # checked by kc.checks.check
         class_order=config.class_order,
         data_root=config.data_root,
         batch_size=config.batch_size,

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-# Read when torch loads: threads that spin while they wait slow a busy machine down (see kc.cli.run_main).
+# Read when torch loads: threads that spin while they wait slow a busy machine down (see kc.cli.execute).
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import numpy as np

@@ -6,8 +6,10 @@ import importlib.util
 
 import pytest
 
-from kc.cli import METHODS, PIXELS_ONLY, check, parse
+from kc.checks import check
 from kc.errors import KcError, MissingExtraError
+from kc.parsing import parse
+from kc.registry import METHODS, PIXELS_ONLY
 
 DIGITS = ["--benchmark", "digits"]
 

@@ -17,7 +17,7 @@ import torch
 import yaml
 from PIL import Image
 
-from kc.cli import check, parse
+from kc.checks import check
 from kc.config import RunConfig
 from kc.encoders.base import Encoder
 from kc.encoders.cache import FeatureCache
@@ -26,6 +26,7 @@ from kc.encoders.torchvision_model import TorchvisionResNet
 from kc.experiment import method_class, open_data
 from kc.methods.base import Context
 from kc.methods.config import MethodConfig, at_task
+from kc.parsing import parse
 
 FOLDER = Path(__file__).resolve().parents[1] / "experiments" / "configs"
 FILES = sorted(FOLDER.glob("*.yaml"))

@@ -201,7 +201,7 @@ def test_a_memory_of_another_encoder_is_refused(finished: Path) -> None:
 def test_zeroshot_needs_the_text_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     import importlib.util
 
-    from kc.cli import check
+    from kc.checks import check
     from kc.config import RunConfig
     from kc.errors import MissingExtraError
 
@@ -224,7 +224,7 @@ def test_recommended_settings_yield_to_flags() -> None:
 
 
 def test_a_run_may_be_resumed_from_another_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from kc.cli import parse
+    from kc.parsing import parse
 
     monkeypatch.chdir(tmp_path)
     config = parse(["--benchmark", "my/own.yaml", "--data-root", "data"])

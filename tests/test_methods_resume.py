@@ -11,13 +11,13 @@ import torch
 from rich.console import Console
 from torch import Tensor, nn
 
-from kc.cli import MASKS, METHODS, PIXELS_ONLY
 from kc.data.datamodule import IncrementalDataModule
 from kc.encoders.base import Encoder
 from kc.encoders.cache import FeatureCache
 from kc.experiment import method_class
 from kc.methods.base import Context, ContinualMethod
 from kc.methods.config import MethodConfig
+from kc.registry import MASKS, METHODS, PIXELS_ONLY
 from kc.stream.loop import MethodLoop, TrainerOptions, quiet_lightning
 from kc.stream.progress import RunProgress
 from kc.stream.resume import MethodState, load_checkpoint

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kc.cli import parse
 from kc.memory.names import hashed
 from kc.memory.rows import Memory
+from kc.parsing import parse
 from kc.types import Rows
 
 

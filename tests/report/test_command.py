@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from kc import report_command
 from kc.cli import main
+from kc.commands import report as report_command
+from kc.commands.report_config import TABLES
 from kc.report.records import Results
-from kc.report_config import TABLES
 
 Make = Callable[..., Results]
 

@@ -13,9 +13,10 @@ import yaml
 from PIL import Image
 from safetensors import safe_open
 
-from kc.cli import DenseConfig, main, parser, values_of
+from kc.cli import main
+from kc.commands.dense import _masks, variants
+from kc.commands.dense_config import DenseConfig
 from kc.data.readers.open import open_reader
-from kc.dense_command import _masks, variants
 from kc.encoders.open_clip_model import OpenClipEncoder
 from kc.metrics.confusion import ConfusionMatrix
 from kc.openvocab.base import names_of
@@ -23,6 +24,7 @@ from kc.openvocab.dense_clip.base import build
 from kc.openvocab.dense_clip.options import DenseOptions
 from kc.openvocab.dense_clip.published import BENCHMARKS, PUBLISHED, table_name
 from kc.openvocab.dense_clip.rows import ROWS
+from kc.parsing import parser, values_of
 from kc.types import VOID, Sample
 
 pytestmark = pytest.mark.usefixtures("small_protocol")

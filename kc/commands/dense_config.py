@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from kc.errors import KcError, unknown_name
+from kc.parsing import parser, values_of
+
+DENSE_TASKS = ("evaluate", "ablate", "similarity", "look")
 
 
 @dataclass
@@ -61,3 +67,30 @@ class DenseConfig:
     def listed(self, field: str) -> list[str]:
         """The comma-separated values of `rows` or `benchmarks`."""
         return [part.strip() for part in str(getattr(self, field)).split(",") if part.strip()]
+
+
+def check_dense(config: DenseConfig) -> None:
+    """Refuse names that do not exist, before torch is loaded."""
+    from kc.encoders.load import check_encoder_name
+    from kc.openvocab.dense_clip.rows import ROWS
+
+    for field, valid in (("task", DENSE_TASKS), ("precision", ("fp32", "bf16", "fp16"))):
+        if getattr(config, field) not in valid:
+            raise unknown_name(field, getattr(config, field), valid)
+    for row in config.listed("rows"):
+        if row not in ("all", *ROWS):
+            raise unknown_name("row", row, ["all", *ROWS])
+    for name in filter(None, (config.model, config.proxy)):
+        check_encoder_name(name)
+    if not config.model.startswith("open_clip:"):
+        raise KcError(f"--model {config.model}: expected a CLIP, open_clip:MODEL@FILE")
+
+
+def main(arguments: Sequence[str], prog: str) -> int:
+    """`kc dense`. Returns the exit status, 1 where --check-published has a figure that is not met."""
+    p = parser(prog, DenseConfig, "Measure and look into training-free dense CLIP, without a stream of tasks.")
+    config = DenseConfig(**values_of(p, arguments))
+    check_dense(config)
+    from kc.commands.dense import run_dense
+
+    return run_dense(config)

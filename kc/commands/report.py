@@ -6,13 +6,13 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from kc.commands.report_config import ReportConfig
 from kc.report.combine import combine, open_runs
 from kc.report.export import latex, table_csv
 from kc.report.figures import paper
 from kc.report.html import write_page
 from kc.report.records import Results
 from kc.report.tables import markdown
-from kc.report_config import ReportConfig
 
 TABLES: dict[str, Callable[[Results], str]] = {"latex": latex, "markdown": markdown, "csv": table_csv}
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from kc.errors import KcError, unknown_name
+from kc.parsing import parser, values_of
 
 TABLES = ("latex", "markdown", "csv")
 
@@ -26,3 +30,16 @@ class ReportConfig:
     table: str | None = None
     figures: Path | None = None
     max_examples: int = 12
+
+
+def main(arguments: Sequence[str], prog: str) -> int:
+    """`kc report`. Returns the exit status."""
+    p = parser(prog, ReportConfig, "Make the page of a run again, or compare several runs of one protocol.")
+    config = ReportConfig(**values_of(p, arguments))
+    if config.table is not None and config.table not in TABLES:
+        raise unknown_name("table", config.table, TABLES)
+    if config.max_examples < 0:
+        raise KcError(f"--max-examples {config.max_examples}: must not be below 0")
+    from kc.commands.report import run_report
+
+    return run_report(config)

@@ -6,10 +6,10 @@ import dataclasses
 
 import pytest
 
-from kc.cli import METHODS, PIXELS_ONLY
+from kc.commands.strengths import OF_IMAGES, Strength, default_grid
 from kc.config import RunConfig
 from kc.errors import KcError
-from kc.strengths import OF_IMAGES, Strength, default_grid
+from kc.registry import METHODS, PIXELS_ONLY
 
 
 @pytest.mark.parametrize(

@@ -18,11 +18,11 @@ from rich.progress import track
 from rich.table import Table
 
 from kc import __version__
+from kc.commands.dense_config import DenseConfig
 from kc.data.cache import cache_dir
 from kc.data.manifest import Manifest, load_manifest
 from kc.data.readers.base import Reader, read_image
 from kc.data.readers.open import open_reader
-from kc.dense_config import DenseConfig
 from kc.encoders.load import load_encoder
 from kc.encoders.open_clip_model import OpenClipEncoder
 from kc.errors import KcError

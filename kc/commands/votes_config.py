@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from kc.parsing import parser, values_of
 
 
 @dataclass(frozen=True)
@@ -37,3 +40,12 @@ class VotesConfig:
     limit_images: int | None = None
     seed: int = 0
     out: Path = Path("runs/votes")
+
+
+def main(arguments: Sequence[str], prog: str) -> int:
+    """`kc votes`. Returns the exit status."""
+    p = parser(prog, VotesConfig, "Accuracy of every vote against k; pruning; planted label noise.")
+    config = VotesConfig(**values_of(p, arguments))
+    from kc.commands.votes import run_votes
+
+    return run_votes(config)

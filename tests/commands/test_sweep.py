@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import yaml
 
-from kc import sweep_command
 from kc.cli import run_main, sweep_main
+from kc.commands import sweep as sweep_command
+from kc.commands.sweep_record import SweepRecord, Trial, Tuning
 from kc.experiment import make_loop
-from kc.sweep_record import SweepRecord, Trial, Tuning
 
 SHORT = ["--encoder", "mlp:32x1", "--train", "full", "--encoder-lr", "1", "--epochs", "2", "--batch-size", "2",
          "--exemplars", "6", "--accelerator", "cpu", "--wandb", "disabled"]  # fmt: skip

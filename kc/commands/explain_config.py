@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from kc.parsing import parser, values_of
 
 
 @dataclass(frozen=True)
@@ -37,3 +40,12 @@ class ExplainConfig:
     alpha: float | None = None
     at: int | None = None
     out: Path | None = None
+
+
+def main(arguments: Sequence[str], prog: str) -> int:
+    """`kc explain`. Returns the exit status."""
+    p = parser(prog, ExplainConfig, "Show which rows of a memory decided what an image is.", ("image",))
+    config = ExplainConfig(**values_of(p, arguments))
+    from kc.commands.explain import run_explain
+
+    return run_explain(config)

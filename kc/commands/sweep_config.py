@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args, get_type_hints
 
 import yaml
 
-from kc.cli import METHODS, check, check_numbers, option, parser, values_of
+from kc.checks import check, check_numbers
+from kc.commands.strengths import Value, default_grid
 from kc.config import RunConfig
 from kc.data.manifest import Manifest, load_manifest
 from kc.errors import KcError, unknown_name
 from kc.methods.config import MethodOptions
-from kc.strengths import Value, default_grid
+from kc.parsing import option, parse_as, parser, values_of
+from kc.registry import METHODS
 
 Plan = dict[str, tuple[str, list[Value]]]
 """Method -> its knob and the values to try, in order; methods without a strength are not in it."""
@@ -96,3 +98,14 @@ def read_strengths(path: Path) -> Plan:
             raise KcError(f"--strengths {path}: {name}: {knob} must not be below 0, not {values}")
         plan[name] = knob, read
     return plan
+
+
+def main(arguments: Sequence[str], prog: str | None = None) -> int:
+    """`kc sweep`. Returns the exit status."""
+    p = parser(prog, SweepConfig, "Tune each method's own strength with the same budget, then compare them.")
+    config = parse_as(SweepConfig, p, arguments)
+    plan = check_sweep(config)
+    from kc.commands.sweep import sweep
+
+    sweep(config, plan)
+    return 0

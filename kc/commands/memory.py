@@ -12,13 +12,13 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
+from kc.commands.memory_config import MemoryConfig
 from kc.data.manifest import load_manifest
 from kc.errors import KcError, UnknownNameError, unknown_name
 from kc.memory import exchange
 from kc.memory.absence import CANNOT_UNDO, Traces, prove_absent, traces, traces_in
 from kc.memory.reader import Reader
 from kc.memory.rows import Memory
-from kc.memory_config import MemoryConfig
 from kc.types import Int64Array
 
 SHOWN = 20
@@ -240,7 +240,7 @@ def _diff(config: MemoryConfig, console: Console) -> int:
 
 
 def _search(config: MemoryConfig, console: Console) -> int:
-    from kc.explain_command import neighbour_table, question, search  # torch: the other actions start without it
+    from kc.commands.explain import neighbour_table, question, search  # torch: the other actions start without it
 
     if config.k < 1:
         raise KcError(f"--k {config.k}: must be at least 1")

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from kc.parsing import parser, values_of
 
 
 @dataclass(frozen=True)
@@ -52,3 +55,12 @@ class MemoryConfig:
 
 POSITIONAL = ("action", "memory", "first", "second")
 """Fields that are given by their place, the last two where the action takes them."""
+
+
+def main(arguments: Sequence[str], prog: str) -> int:
+    """`kc memory`. Returns the exit status, 1 where erased rows are found (--strict: none to take)."""
+    p = parser(prog, MemoryConfig, "Look into a memory, move it, and take rows out of it.", POSITIONAL)
+    config = MemoryConfig(**values_of(p, arguments))
+    from kc.commands.memory import run_memory
+
+    return run_memory(config)

@@ -16,6 +16,7 @@ from rich.progress import track
 from rich.table import Table
 
 from kc import __version__
+from kc.commands.votes_config import VotesConfig
 from kc.data.cache import cache_dir
 from kc.data.content import content_key
 from kc.data.datamodule import IncrementalDataModule
@@ -29,7 +30,6 @@ from kc.memory.study import accuracies, detection, planted, relabelled
 from kc.methods.regions import normalised
 from kc.report.records import nan_to_null, write_atomic
 from kc.types import Float32Array, Int64Array, Neighbours, Rows, SplitName
-from kc.votes_config import VotesConfig
 
 NOISE_K = 10
 """Neighbours that are asked whether a label is wrong; a row is suspected where more than half of them disagree."""

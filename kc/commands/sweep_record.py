@@ -7,9 +7,9 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from kc.commands.strengths import Value
 from kc.errors import RunError
 from kc.report.records import explain, write_atomic
-from kc.strengths import Value
 
 NAME = "sweep.json"
 

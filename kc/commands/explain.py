@@ -11,6 +11,8 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from kc.commands.explain_config import ExplainConfig
+from kc.commands.memory import class_names, run_settings, task_index
 from kc.config import RunConfig
 from kc.data.manifest import Manifest, load_manifest
 from kc.data.readers.base import Reader, read_image
@@ -18,11 +20,9 @@ from kc.data.readers.open import open_reader
 from kc.data.transforms import image_to_tensor
 from kc.encoders.load import load_encoder
 from kc.errors import DataError, KcError, unknown_name
-from kc.explain_config import ExplainConfig
 from kc.memory.reader import RowTable
 from kc.memory.rows import Memory
 from kc.memory.vote import VOTES, contributions, decide, vote
-from kc.memory_command import class_names, run_settings, task_index
 from kc.methods.regions import normalised
 from kc.report.attribution import Voter, attribution
 from kc.types import Float32Array, Int64Array, Neighbours, Sample, UInt8Array

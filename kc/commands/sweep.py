@@ -10,6 +10,9 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from kc.commands.strengths import Value
+from kc.commands.sweep_config import Plan, SweepConfig
+from kc.commands.sweep_record import Final, Score, SweepRecord, Trial, Tuning, Validation
 from kc.data.datamodule import IncrementalDataModule
 from kc.data.holdout import held_out
 from kc.data.manifest import Manifest, load_manifest
@@ -33,9 +36,6 @@ from kc.stream.evaluate import METRIC
 from kc.stream.loop import quiet_lightning
 from kc.stream.progress import RunProgress
 from kc.stream.resume import MethodState, none_if_nan
-from kc.strengths import Value
-from kc.sweep_config import Plan, SweepConfig
-from kc.sweep_record import Final, Score, SweepRecord, Trial, Tuning, Validation
 
 
 def sweep(config: SweepConfig, plan: Plan, console: Console | None = None) -> Path:

@@ -1,0 +1,1 @@
+"""The commands of `kc`: NAME_config.py is the light signature and `main`, NAME.py does the work."""
