@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 from lightning.pytorch import LightningDataModule
@@ -116,6 +116,27 @@ class IncrementalDataModule(LightningDataModule):
                 "augment": augment,
             }
         )
+
+    @classmethod
+    def from_detectron2(
+        cls,
+        name: str,
+        *,
+        val: str | None = None,
+        test: str | None = None,
+        input_size: tuple[int, int] = (512, 512),
+        **options: Any,
+    ) -> IncrementalDataModule:
+        """A stream over data sets of detectron2's catalogs: `name` to train on, `val` and `test` to score on.
+
+        `input_size`: (H, W) that networks see. `options`: those of this class (tasks, setting, batch_size ...).
+        Raises as `kc.data.detectron2.manifest_of`.
+        """
+        from kc.data.detectron2 import manifest_of
+
+        parts: dict[SplitName, str | None] = {"train": name, "val": val, "test": test}
+        named: dict[SplitName, str] = {split: part for split, part in parts.items() if part is not None}
+        return cls(manifest_of(named, input_size), **options)
 
     @property
     def splits(self) -> tuple[SplitName, ...]:

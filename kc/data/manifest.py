@@ -46,6 +46,7 @@ _KINDS: dict[str, tuple[TaskKind, ...]] = {
     "coco_panoptic": ("panoptic", "semantic"),
     "digit-scenes": ("panoptic", "semantic"),
     "digits": ("classification",),
+    "detectron2": ("panoptic", "semantic"),
 }
 _NAMES_FOLDERS = ("folder", "csv", "cub", "labelme", "coco_panoptic")
 

@@ -166,6 +166,12 @@ class EmbeddedSource(Strict):
     seed: Annotated[int, Field(ge=0)] = 0
 
 
+class Detectron2Source(Strict):
+    """Data sets of detectron2's catalog, which name their files themselves."""
+
+    reader: Literal["detectron2"]
+
+
 class FolderSplit(SplitPart):
     """`path`: the folder that holds the class folders.
 
@@ -252,6 +258,13 @@ class CifarSplit(SplitPart):
     files: Annotated[tuple[RelativePath, ...], Field(min_length=1)]
 
 
+class Detectron2Split(SplitPart):
+    """`dataset`: its name in DatasetCatalog."""
+
+    reader: Literal["detectron2"]
+    dataset: Annotated[str, Field(min_length=1)]
+
+
 class EmbeddedSplit(SplitPart):
     """`count`: number of samples."""
 
@@ -269,6 +282,7 @@ READER_MODELS: dict[str, tuple[type[Strict], type[SplitPart]]] = {
     "labelme": (LabelMeSource, LabelMeSplit),
     "coco_panoptic": (CocoPanopticSource, CocoPanopticSplit),
     "embedded": (EmbeddedSource, EmbeddedSplit),
+    "detectron2": (Detectron2Source, Detectron2Split),
 }
 
 Source = Annotated[
@@ -279,10 +293,19 @@ Source = Annotated[
     | IndexPngSource
     | LabelMeSource
     | CocoPanopticSource
-    | EmbeddedSource,
+    | EmbeddedSource
+    | Detectron2Source,
     Field(discriminator="reader"),
 ]
 Split = Annotated[
-    FolderSplit | CsvSplit | CubSplit | CifarSplit | IndexPngSplit | LabelMeSplit | CocoPanopticSplit | EmbeddedSplit,
+    FolderSplit
+    | CsvSplit
+    | CubSplit
+    | CifarSplit
+    | IndexPngSplit
+    | LabelMeSplit
+    | CocoPanopticSplit
+    | EmbeddedSplit
+    | Detectron2Split,
     Field(discriminator="reader"),
 ]
