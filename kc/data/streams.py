@@ -100,7 +100,7 @@ class Stream:
     @property
     def question(self) -> Question:
         """Over which classes answers are scored."""
-        return self.kind if self.kind in ("task", "domain") else "seen"  # type: ignore[return-value]
+        return self.kind if self.kind in ("task", "domain") else "seen"
 
 
 def check_stream(stream: Stream, manifest: Manifest, setting: Setting) -> None:
