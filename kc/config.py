@@ -19,6 +19,14 @@ class RunConfig(MethodOptions):
         split: Named split of the benchmark, such as 6-1; wins over --tasks.
         setting: Which images and labels a task sees: overlapped, disjoint, sequential or partition.
         class_order: natural, shuffle:SEED, or a file with one class name a line.
+        stream: What changes from task to task: class, task (answers restricted to the task's classes), domain, online
+            (one pass), blurry, long-tailed, or names (vocabulary growth by names only): see docs/streams.md.
+        domains: Stream domain: one task each: clean or a corruption, with :STRENGTH (1 to 5) or at strength 3:
+            gaussian-noise, shot-noise, impulse-noise, gaussian-blur, defocus-blur, contrast, brightness, jpeg,
+            pixelate.
+        blurry_classes: Stream blurry: share of the classes that leak into later tasks.
+        leak: Stream blurry: share of the training images of such a class that come in a later task.
+        imbalance: Stream long-tailed: training images of the most frequent class divided by those of the rarest.
         methods: Methods to compare, separated by commas.
         encoder: Encoder: lite0, timm:MODEL[@FILE], torchvision:MODEL[@FILE], open_clip:MODEL[@FILE], or
             mlp:WIDTHxDEPTH, a multilayer perceptron on grey pixels that has learned nothing (use it with --train full).
@@ -60,6 +68,11 @@ class RunConfig(MethodOptions):
     split: str | None = None
     setting: str = "overlapped"
     class_order: str = "natural"
+    stream: str = "class"
+    domains: str = "clean,gaussian-noise,gaussian-blur,jpeg,contrast"
+    blurry_classes: float = 0.5
+    leak: float = 0.3
+    imbalance: float = 100.0
     methods: str = "finetune,replay,joint,knn"
     encoder: str = "lite0"
     base: str = "none"

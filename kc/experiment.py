@@ -16,7 +16,7 @@ import yaml
 from rich.console import Console
 
 from kc import __version__
-from kc.checks import base_of, dense_options, n_tasks
+from kc.checks import base_of, dense_options, n_tasks, stream_of
 from kc.config import RunConfig
 from kc.data.cache import cache_dir
 from kc.data.content import content_key
@@ -99,7 +99,8 @@ def compare(
     own = own or {}
     kind = data.manifest.task_kind
     console.print(
-        f"{data.manifest.name}: {len(data.classes)} classes in {len(data.tasks)} tasks, setting {data.setting}, "
+        f"{data.manifest.name}: {len(data.classes)} classes in {len(data.tasks)} tasks, "
+        f"stream {data.stream.kind}, setting {data.setting}, "
         f"{len(data.presence('train'))} training and {len(data.presence('test'))} test images"
     )
     console.print(f"run folder: {folder}", soft_wrap=True)
@@ -188,6 +189,7 @@ def open_data(
         seed=config.seeds[0] if seed is None else seed,
         limit_images=config.limit_images,
         readers=readers,
+        stream=stream_of(config),
     )
     data.setup()
     return data

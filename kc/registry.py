@@ -45,3 +45,10 @@ NEEDS_EXEMPLARS = {"replay", "er", "der++", "icarl", "mask2former-replay"}
 ANSWERS_LATE = {"icarl"}
 NEEDS_PACKAGE = {"lora": ("peft", "lora"), **dict.fromkeys(MASKS, ("transformers", "masks"))}
 """Method -> (package, extra that brings it)."""
+
+SECOND_PASS = {"joint", "mask2former-joint", "ewc", "ewc-online", "icarl", "plop"}
+"""Methods that look at training images again when a task has been learned, or in later tasks."""
+ONE_CLASS_ONE_TASK = {"fecam", "icarl", "ilt", "mib", "plop", "ssul", "eclipse", "comformer"}
+"""Methods in which a class belongs to one task: kept as that task left it, or background where it is not labelled."""
+BY_NAME = {"zeroshot", "knn", "tip-adapter"}
+"""Methods that, on a base model, answer for a class of which only the name is known."""

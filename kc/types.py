@@ -25,6 +25,8 @@ HIDDEN = 254
 TaskKind = Literal["classification", "semantic", "panoptic"]
 Setting = Literal["overlapped", "disjoint", "sequential", "partition"]
 SplitName = Literal["train", "val", "test"]
+Question = Literal["seen", "task", "domain"]
+"""What an evaluation asks: all classes seen at once, each task's own classes, or all classes in each domain."""
 
 UInt8Array = npt.NDArray[np.uint8]
 Int32Array = npt.NDArray[np.int32]
@@ -65,12 +67,17 @@ class Sample:
 
 @dataclass(frozen=True)
 class Task:
-    """One step of the stream. `index` is zero-based; `class_ids` are new here; `seen_ids` includes them."""
+    """One step of the stream. `index` is zero-based; `class_ids` are new here; `seen_ids` includes them.
+
+    In a domain-incremental stream every task has all classes. `returning_ids`: classes of earlier tasks of which a
+    blurry stream shows images, with their labels, once more.
+    """
 
     index: int
     class_ids: tuple[int, ...]
     seen_ids: tuple[int, ...]
     class_names: tuple[str, ...]
+    returning_ids: tuple[int, ...] = ()
 
     @property
     def old_ids(self) -> tuple[int, ...]:

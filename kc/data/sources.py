@@ -42,9 +42,21 @@ def _web_address(text: str) -> str:
     return text
 
 
+def store_address(text: str) -> str:
+    """An address that shards are written to or read from, as it is. Raises ValueError for any other."""
+    scheme = re.match(r"([a-z0-9]+)://[^/\s]+", _no_command(text))
+    if not scheme or scheme[1] not in STORES:
+        raise ValueError(f"{text!r} is not an address of shards; it starts with one of {', '.join(STORES)} and ://")
+    return text
+
+
+STORES = ("s3", "gs", "gcs", "az", "abfs", "hdfs", "https", "http", "memory")
+"""Where shards may lie beside the disk; "memory" is a store within one process."""
+
 RelativePath = Annotated[str, AfterValidator(_relative_path)]
 FileEnding = Annotated[str, AfterValidator(_file_ending)]
 WebAddress = Annotated[str, AfterValidator(_web_address)]
+StoreAddress = Annotated[str, AfterValidator(store_address)]
 Channel = Annotated[int, Field(ge=0, le=255)]
 Percent = Annotated[int, Field(ge=0, le=100)]
 Positive = Annotated[int, Field(ge=1)]
@@ -158,6 +170,14 @@ class CifarSource(Strict):
     label_bytes: Literal[1, 2] = 1
 
 
+class ShardsSource(Strict):
+    """Tar shards that `kc data shards` wrote: below `folder`, or at an `address` such as s3://bucket/camvid."""
+
+    reader: Literal["shards"]
+    folder: RelativePath = "."
+    address: StoreAddress | None = None
+
+
 class EmbeddedSource(Strict):
     """A set made from data that installed packages ship; needs no data folder."""
 
@@ -265,6 +285,14 @@ class Detectron2Split(SplitPart):
     dataset: Annotated[str, Field(min_length=1)]
 
 
+class ShardsSplit(SplitPart):
+    """`index`: the file that says where each sample lies."""
+
+    PATHS = ("index",)
+    reader: Literal["shards"]
+    index: RelativePath
+
+
 class EmbeddedSplit(SplitPart):
     """`count`: number of samples."""
 
@@ -281,6 +309,7 @@ READER_MODELS: dict[str, tuple[type[Strict], type[SplitPart]]] = {
     "index_png": (IndexPngSource, IndexPngSplit),
     "labelme": (LabelMeSource, LabelMeSplit),
     "coco_panoptic": (CocoPanopticSource, CocoPanopticSplit),
+    "shards": (ShardsSource, ShardsSplit),
     "embedded": (EmbeddedSource, EmbeddedSplit),
     "detectron2": (Detectron2Source, Detectron2Split),
 }
@@ -293,6 +322,7 @@ Source = Annotated[
     | IndexPngSource
     | LabelMeSource
     | CocoPanopticSource
+    | ShardsSource
     | EmbeddedSource
     | Detectron2Source,
     Field(discriminator="reader"),
@@ -305,6 +335,7 @@ Split = Annotated[
     | IndexPngSplit
     | LabelMeSplit
     | CocoPanopticSplit
+    | ShardsSplit
     | EmbeddedSplit
     | Detectron2Split,
     Field(discriminator="reader"),

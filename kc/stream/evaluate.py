@@ -47,6 +47,36 @@ def mean_defined(values: Iterable[float]) -> float:
     return float(np.mean(kept)) if kept else math.nan
 
 
+def over_domains(parts: Sequence[Scores]) -> Scores:
+    """The mean over domains of every score, domains in which it is not defined left out."""
+    named = {k for part in parts for k in part.final}
+    return Scores(
+        {c: mean_defined([p.per_class.get(c, math.nan) for p in parts]) for c in parts[0].per_class},
+        mean_defined([p.seen for p in parts]),
+        {k: mean_defined([p.final.get(k, math.nan) for p in parts]) for k in sorted(named)},
+    )
+
+
+def over_tasks(parts: Sequence[Scores], tasks: Sequence[Task]) -> Scores:
+    """Scores of several tasks, each asked for its own classes alone.
+
+    A class has the score of its task. `seen`: accuracy over all images, or the mean over all classes. The other named
+    scores are means over tasks.
+    """
+    per_class = {c: p.per_class.get(c, math.nan) for p, t in zip(parts, tasks, strict=True) for c in t.class_ids}
+    images = {c: n for p in parts for c, n in p.images.items()}
+    held = [c for c in per_class if images.get(c)]
+    final = over_domains(parts).final
+    if images:
+        n = sum(images[c] for c in held)
+        seen = sum(per_class[c] * images[c] for c in held) / n if n else math.nan
+        final |= {"accuracy": seen, "mean_class_accuracy": mean_defined(per_class.values())}
+    else:
+        seen = mean_defined(per_class.values())
+        final["pq" if "pq" in final else "miou"] = seen
+    return Scores(per_class, seen, final, images)
+
+
 @torch.no_grad()
 def evaluate(
     method: ContinualMethod,

@@ -20,7 +20,9 @@ from kc.data.readers.embedded import open_embedded
 from kc.data.readers.folder import open_folder
 from kc.data.readers.index_png import IndexPngReader
 from kc.data.readers.labelme import LabelMeReader
-from kc.data.sources import Detectron2Source, EmbeddedSource
+from kc.data.shards.reader import ShardReader
+from kc.data.shards.store import open_store
+from kc.data.sources import Detectron2Source, EmbeddedSource, ShardsSource
 from kc.errors import DataError
 from kc.types import SplitName
 
@@ -56,6 +58,9 @@ def open_reader(
         reader = open_embedded(manifest, split)
     elif isinstance(manifest.source, Detectron2Source):
         reader = Detectron2Reader.open(manifest, split)
+    elif isinstance(manifest.source, ShardsSource):
+        place = manifest.source.address or resolve_data_root(manifest, data_root)
+        reader = ShardReader.open(manifest, split, open_store(place))
     else:
         root = resolve_data_root(manifest, data_root)
         _verify_checksums(manifest, root)
@@ -78,6 +83,8 @@ def resolve_data_root(manifest: Manifest, data_root: Path | None = None) -> Path
     """
     if isinstance(manifest.source, EmbeddedSource | Detectron2Source):
         raise DataError(f"{manifest.name} is {manifest.source.reader}: it has no data folder")
+    if isinstance(manifest.source, ShardsSource) and manifest.source.address:
+        raise DataError(f"{manifest.name} lies at {manifest.source.address}: it has no data folder")
     source = f"Get the data from {manifest.homepage} and say" if manifest.homepage else "Say"
     how = f"{source} where it is with --data-root or KC_DATA. {manifest.obtain}"
     given = data_root if data_root is not None else os.environ.get("KC_DATA")

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kc.errors import RunError
+from kc.errors import EmptyMemoryError, RunError
 from kc.memory.distributed import process_rank
 from kc.memory.fuse import knn_clip
 from kc.memory.rows import Memory
@@ -36,6 +36,7 @@ class VisualMemory(RetrievalModule):
     def __init__(self, context: Context) -> None:
         super().__init__(context)
         self.open_vocabulary = context.base is not None
+        self._learned: set[int] = set()
         self._path = context.folder / "memory"
         if process_rank() == 0:
             dim = context.encoder.pooled_dim if context.regions is None else context.regions.dim
@@ -67,6 +68,7 @@ class VisualMemory(RetrievalModule):
     def start_task(self, task: Task) -> None:
         """Drop rows of this task or a later one: they are what an interrupted run left behind."""
         super().start_task(task)
+        self._learned = {*task.seen_ids}
         if self.memory is not None and process_rank() == 0:
             self.memory.rollback(task.index - 1)
 
@@ -80,7 +82,7 @@ class VisualMemory(RetrievalModule):
             self.staged.append(Rows(keys, labels, ids, np.zeros(len(ids), np.int64)))
             return
         keep = np.zeros(VOID + 1 + max(self.context.classes), dtype=bool)
-        keep[list(self.task.class_ids)] = True
+        keep[[*self.task.class_ids, *self.task.returning_ids]] = True
         if self.context.background_id is not None:
             keep[self.context.background_id] = True
         for row, regions in enumerate(self.context.regions(batch)):
@@ -98,7 +100,12 @@ class VisualMemory(RetrievalModule):
         if len(keys) == 0 or self.memory is None or len(self.memory) == 0:
             # kNN-CLIP's rule: without a memory the base answers alone; without a base there is no answer to give.
             return torch.zeros(len(keys), len(vocabulary)) if base is None else base
-        neighbours = self.memory.search(keys, config.k)
+        # Where an answer may not name every class, its k neighbours are rows of those that it may name.
+        hidden = self._learned - set(vocabulary)
+        try:
+            neighbours = self.memory.search(keys, config.k, classes=vocabulary if hidden else None)
+        except EmptyMemoryError:
+            return torch.zeros(len(keys), len(vocabulary)) if base is None else base
         votes = vote(neighbours, vocabulary, kind=config.vote, tau=config.tau, alpha=config.alpha)
         if base is None:
             # The tie rule of the votes, made visible to whoever takes the highest score.
