@@ -33,8 +33,9 @@ class RunConfig(MethodOptions):
         head_mode: Dense CLIP gclip: per_head or averaged; default: per_head.
         cs_layers: Dense CLIP: blocks whose strongest channel is suppressed: 6,7 ..., auto or none; default: the row's.
         pamr_steps: Dense CLIP: steps of pixel-adaptive mask refinement; 0 is none.
-        proposals: Where masks come from in segmentation: superpixels, felzenszwalb or oracle;
-            default: what the benchmark recommends, else superpixels.
+        proposals: Where masks come from in segmentation: superpixels, felzenszwalb, edges, oracle, or folders of
+            checkpoints of transformers: mask2former:PATH, sam:PATH, or grounded-sam:DINO_PATH,SAM_PATH, which looks
+            for the names of all classes; default: what the benchmark recommends, else superpixels.
         batch_size: Images a batch.
         keys: How a region becomes a key: pooled (from the image's feature map) or masked (crop, black out, encode);
             default: what the benchmark recommends, else pooled.
