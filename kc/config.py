@@ -20,7 +20,7 @@ class RunConfig(MethodOptions):
         setting: Which images and labels a task sees: overlapped, disjoint, sequential or partition.
         class_order: natural, shuffle:SEED, or a file with one class name a line.
         methods: Methods to compare, separated by commas.
-        encoder: Encoder: lite0, timm:MODEL[@FILE], torchvision:MODEL[@FILE], open_clip:MODEL[@FILE], or
+        encoder: Encoder: lite0, lite1, lite2, timm:MODEL[@FILE], torchvision:MODEL[@FILE], open_clip:MODEL[@FILE], or
             mlp:WIDTHxDEPTH, a multilayer perceptron on grey pixels that has learned nothing (use it with --train full).
         base: Open-vocabulary base model that retrieval is fused with and zeroshot asks: none, conse, or a training-free
             dense CLIP: clip, maskclip, sclip, clearclip, naclip, proxyclip or gclip, on the encoder's CLIP or, as
