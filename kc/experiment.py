@@ -37,7 +37,7 @@ from kc.openvocab.base import OpenVocabulary
 from kc.openvocab.load import load_base
 from kc.parsing import NOT_STORED, Config
 from kc.proposals.cache import PartitionCache
-from kc.proposals.load import load_proposer
+from kc.proposals.load import load_proposer, reads_names
 from kc.registry import METHODS, NEEDS_BASE
 from kc.report.figures import curves
 from kc.report.html import write_report
@@ -230,8 +230,9 @@ def prepare(config: RunConfig, data: IncrementalDataModule) -> Shared:
         assert config.keys is not None
         partitions: PartitionCache | None = None
         if config.proposals != "oracle":
-            partitions = PartitionCache(place / "proposals", load_proposer(config.proposals))
-        regions = RegionEncoder(encoder, features, partitions, config.keys)
+            named = {"names": [c.name for c in data.classes.values()]} if reads_names(config.proposals) else {}
+            partitions = PartitionCache(place / "proposals", load_proposer(config.proposals, **named))
+        regions = RegionEncoder(encoder, features, partitions, config.keys, folder=place / "keys")
     wanted, base = base_of(config), None
     if wanted != "none":
         options = dataclasses.replace(dense_options(config, data.manifest.name), cache=cache_dir() / "derived" / "text")

@@ -42,6 +42,7 @@ TAKES = {
     "compact": {"drop_history", "dry_run"},
     "remove": {*FILTERS, "dry_run", "strict"},
     "erase": {*FILTERS, "dry_run", "strict"},
+    "build": {"encoder", "data_root", "keys", "proposals", "purity", "images", "names", "fallback", "limit_images"},
 }
 """Action -> the options that it reads, beside the memory and --benchmark."""
 
@@ -397,6 +398,12 @@ def _compact(config: MemoryConfig, console: Console) -> int:
     return 0
 
 
+def _build(config: MemoryConfig, console: Console) -> int:
+    from kc.commands.memory_build import build  # torch: the other actions start without it
+
+    return build(config, console)
+
+
 def _segments(memory: Path) -> int:
     return sum(1 for _ in (memory / "segments").glob("*"))
 
@@ -501,4 +508,5 @@ _ACTIONS: dict[str, Callable[[MemoryConfig, Console], int]] = {
     "compact": _compact,
     "remove": _remove,
     "erase": _erase,
+    "build": _build,
 }

@@ -14,7 +14,7 @@ class MemoryConfig:
     """Look into a memory, move it, and take rows out of it. Tasks are counted from 1, as `kc run` prints them.
 
     Args:
-        action: stats, verify, repair, versions, diff, search, export, import, compact, remove or erase.
+        action: stats, verify, repair, versions, diff, search, export, import, compact, remove, erase or build.
         memory: Folder of the memory; that of a run is RUN/methods/knn-s0/memory.
         first: export, import, verify --absent: a .npz or .parquet file; diff: the first task; search: an image
             file, or a sample of the benchmark.
@@ -32,6 +32,16 @@ class MemoryConfig:
         dry_run: Say what would change, and change nothing.
         drop_history: compact: keep the present only.
         strict: remove, erase: exit with 1 where no row meets the filters.
+        data_root: build: folder that holds the data sets; default: the environment variable KC_DATA.
+        keys: build: pooled (from the image's feature map; the default) or masked (crop, black out, encode).
+        proposals: build: regions that become rows: oracle (the labelled segments; the default), any of kc run, or
+            grounded-sam:DINO_PATH,SAM_PATH, which finds names in --images.
+        purity: build: share of a region's pixels that must be labelled as one class for it to become a row.
+        images: build: folder of unlabelled images.
+        names: build: file with the names to look for in --images, one a line; default: those of --benchmark.
+        fallback: build: images for names that end without a row: folders of classes, or, with --proposals grounded-sam,
+            unlabelled ones.
+        limit_images: build: at most so many images of the benchmark.
     """
 
     action: str
@@ -51,6 +61,14 @@ class MemoryConfig:
     dry_run: bool = False
     drop_history: bool = False
     strict: bool = False
+    data_root: Path | None = None
+    keys: str | None = None
+    proposals: str | None = None
+    purity: float = 0.5
+    images: Path | None = None
+    names: Path | None = None
+    fallback: Path | None = None
+    limit_images: int | None = None
 
 
 POSITIONAL = ("action", "memory", "first", "second")

@@ -137,10 +137,6 @@ class CocoPanopticReader:
         table = np.array([values[i] for i in present.tolist()], dtype=np.int32)
         return table[inverse.reshape(segment_id.shape)], frozenset(crowd)
 
-    def image_file(self, index: int) -> Path:
-        """Where the image lies."""
-        return inside(self.root, self.items[index].image)
-
     def read(self, index: int) -> Sample:
         """Image, panoptic and semantic map at the original size."""
         item = self.items[index]

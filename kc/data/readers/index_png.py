@@ -126,10 +126,6 @@ class IndexPngReader:
             )
         return semantic
 
-    def image_file(self, index: int) -> Path:
-        """Where the image lies."""
-        return inside(self.root, self.items[index].image)
-
     def read(self, index: int) -> Sample:
         """Image and semantic map at the original size."""
         item = self.items[index]
