@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from torch import Tensor
@@ -48,6 +49,26 @@ class DenseVocabulary(OpenVocabulary, Protocol):
 
     def segment(self, image: UInt8Array, sample_id: str, names: Names, background: int | None) -> Int64Array:
         """Position in `names` (C) of the class of each pixel of `image` (H, W, 3) uint8 RGB, (H, W) int64."""
+
+
+@dataclass(frozen=True)
+class Opinions:
+    """What a base thinks of N regions or images over C names: probabilities (N, C) float32 of its trained head and of
+    its frozen CLIP, and which names the head was trained on, (C,) bool."""
+
+    in_vocabulary: Tensor
+    out_of_vocabulary: Tensor
+    seen: Tensor
+
+
+@runtime_checkable
+class TwoHeaded(DenseVocabulary, Protocol):
+    """A base with a trained head beside a frozen CLIP, whose opinions can be had apart."""
+
+    def region_opinions(
+        self, image: UInt8Array, sample_id: str, segments: Segments, names: Names, background: int | None
+    ) -> Opinions:
+        """What both think of N regions of `image` (H, W, 3) uint8 RGB over `names` (C)."""
 
 
 def names_of(classes: Iterable[ClassInfo]) -> list[tuple[str, ...]]:
