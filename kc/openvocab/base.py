@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
-from kc.types import ClassInfo, Features, Int64Array, Segments, UInt8Array
+from kc.types import ClassInfo, Features, Int32Array, Int64Array, Segments, UInt8Array
 
 Names = Sequence[Sequence[str]]
 """Per class its name and synonyms, at least one."""
@@ -63,12 +63,25 @@ class Opinions:
 
 @runtime_checkable
 class TwoHeaded(DenseVocabulary, Protocol):
-    """A base with a trained head beside a frozen CLIP, whose opinions can be had apart."""
+    """A dense base whose answer joins two opinions that can be asked for apart."""
 
     def region_opinions(
         self, image: UInt8Array, sample_id: str, segments: Segments, names: Names, background: int | None
     ) -> Opinions:
-        """What both think of N regions of `image` (H, W, 3) uint8 RGB over `names` (C)."""
+        """Both opinions of N regions of `image` (H, W, 3) uint8 RGB over `names` (C)."""
+
+
+@runtime_checkable
+class PanopticVocabulary(DenseVocabulary, Protocol):
+    """A dense base that tells instances apart by itself."""
+
+    def panoptic(
+        self, image: UInt8Array, sample_id: str, names: Names, class_ids: Sequence[int], thing_ids: Collection[int]
+    ) -> Int32Array:
+        """A panoptic map (H, W, 2) int32 of `image` (H, W, 3) uint8 RGB over `names` (C) with `class_ids` (C).
+
+        VOID where nothing is sure; classes in `thing_ids` have instances.
+        """
 
 
 def names_of(classes: Iterable[ClassInfo]) -> list[tuple[str, ...]]:

@@ -160,7 +160,7 @@ class FcClipBase:
         net = self.network
         inside = with_void(look.classes, text, counts, net.logit_scale, net.void.weight)
         outside = name_logits(look.clip, text, counts, net.clip.logit_scale)
-        return ensemble(inside, outside, seen_in(names, self.trained), self.options.alpha, self.options.beta)
+        return ensemble(inside, outside, self.trained_on(names), self.options.alpha, self.options.beta)
 
     @torch.no_grad()
     def semantic_scores(self, look: Look, names: Names) -> Tensor:
@@ -178,24 +178,29 @@ class FcClipBase:
         return best
 
     @torch.no_grad()
-    def panoptic(self, image: UInt8Array, sample_id: str, names: Names, things: Collection[int]) -> Int32Array:
-        """A panoptic map (H, W, 2) int32 of positions in `names` (C) and instance numbers, VOID where nothing is sure.
-
-        `things`: positions of the countable classes.
-        """
+    def panoptic(
+        self, image: UInt8Array, sample_id: str, names: Names, class_ids: Sequence[int], thing_ids: Collection[int]
+    ) -> Int32Array:
+        """A panoptic map (H, W, 2) int32 over `names` (C) with `class_ids` (C), VOID where nothing is sure."""
         look = self.look(image)
         p = self.query_scores(look, names)
         best, column = p.max(-1)
         sure = (column > 0) & (best > self.options.score)  # the others would only take memory at the full size
         masks = to_original(look.masks[sure], look.frame)
-        return panoptic_map(p[sure], masks, range(len(names)), things, self.options.score, self.options.overlap)
+        return panoptic_map(p[sure], masks, class_ids, thing_ids, self.options.score, self.options.overlap)
 
     @torch.no_grad()
-    def instances(self, image: UInt8Array, sample_id: str, names: Names, things: Collection[int]) -> Instances:
-        """The 100 best pairs of query and class of which the countable are kept; ids are positions in `names`."""
+    def instances(
+        self, image: UInt8Array, sample_id: str, names: Names, class_ids: Sequence[int], thing_ids: Collection[int]
+    ) -> Instances:
+        """Of the 100 best pairs of query and class those whose class is countable, at the image's own size."""
         look = self.look(image)
         masks = to_original(look.masks, look.frame)
-        return instances(self.query_scores(look, names), masks, range(len(names)), things)
+        return instances(self.query_scores(look, names), masks, class_ids, thing_ids)
+
+    def trained_on(self, names: Names) -> Tensor:
+        """Whether a name or synonym of each class is one that the head was trained on, (C,) bool."""
+        return seen_in(names, self.trained)
 
     # -- regions of anyone ---------------------------------------------------------------------------------------------
 
@@ -214,7 +219,7 @@ class FcClipBase:
         return Opinions(
             name_logits(inside, text, counts, net.logit_scale).softmax(-1).cpu(),
             name_logits(outside, text, counts, net.clip.logit_scale).softmax(-1).cpu(),
-            seen_in(names, self.trained),
+            self.trained_on(names),
         )
 
     def region_scores(

@@ -85,7 +85,7 @@ class FcClip(nn.Module):
         return self
 
     def forward(self, images: Tensor, all_stages: bool = False) -> Answer:
-        """The answer for normalised images (N, 3, H, W), H and W multiples of 32; of the last stage, or of every one."""
+        """The answer for normalised images (N, 3, H, W), H and W multiples of 32; of the last stage or of every one."""
         with torch.no_grad():
             maps, dense = levels(self.clip.visual, images)
         # Deformable attention is unstable in half precision, so the authors leave it out of mixed precision.

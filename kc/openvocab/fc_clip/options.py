@@ -61,7 +61,8 @@ class FcClipOptions:
             raise KcError(f"FC-CLIP's alpha and beta are shares in [0, 1], got {self.alpha} and {self.beta}")
         if not 32 <= self.short_side <= self.long_side:
             raise KcError(
-                f"FC-CLIP sees images of sides SHORT,LONG with 32 <= SHORT <= LONG, got {self.short_side},{self.long_side}"
+                f"FC-CLIP sees images of sides SHORT,LONG with 32 <= SHORT <= LONG, got "
+                f"{self.short_side},{self.long_side}"
             )
 
 

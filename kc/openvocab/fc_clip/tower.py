@@ -13,8 +13,8 @@ from torch.nn import functional as F
 from kc.errors import KcError, unknown_name
 
 
-def make_clip(name: str) -> Any:
-    """The open_clip model `name` with random weights. Raises KcError unless its image tower is a ConvNeXt."""
+def check_convnext(name: str) -> None:
+    """Raise KcError unless open_clip has a model `name` whose image tower is a ConvNeXt; builds nothing."""
     if name not in open_clip.list_models():
         raise unknown_name("open_clip model", name, open_clip.list_models())
     timm_name = str((open_clip.get_model_config(name) or {}).get("vision_cfg", {}).get("timm_model_name", ""))
@@ -23,6 +23,11 @@ def make_clip(name: str) -> Any:
             f"FC-CLIP reads the dense features of a ConvNeXt tower; open_clip's {name} has "
             f"{timm_name or 'another one'}: use a convnext model, such as convnext_large_d_320"
         )
+
+
+def make_clip(name: str) -> Any:
+    """The open_clip model `name` with random weights. Raises KcError as `check_convnext`."""
+    check_convnext(name)
     root = logging.getLogger()
     root.addFilter(_not_about_weights)
     try:
