@@ -162,7 +162,7 @@ def _step(
         images, targets = next(batches)
         moved = [(masks.to(config.device), labels.to(config.device)) for masks, labels in targets]
         value = loss(images.to(config.device), moved) / config.accumulate
-        total += float(value)
+        total += float(value.detach())
         value.backward()  # type: ignore[no-untyped-call]
     if not np.isfinite(total):
         raise DivergedError(f"the loss of FC-CLIP is {total} at step {step + 1}: lower --lr")
