@@ -64,7 +64,7 @@ def project(visual: Any, pooled: Tensor) -> Tensor:
     """
     flat = pooled.reshape(-1, pooled.shape[-1], 1, 1)
     embedded: Tensor = visual.head(visual.trunk.head(flat))
-    return embedded.view(*pooled.shape[:-1], -1)
+    return embedded.view(*pooled.shape[:-1], embedded.shape[-1])
 
 
 def mask_pool(features: Tensor, masks: Tensor) -> Tensor:
