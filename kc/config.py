@@ -32,7 +32,7 @@ class RunConfig(MethodOptions):
             mlp:WIDTHxDEPTH, a multilayer perceptron on grey pixels that has learned nothing (use it with --train full).
         base: Open-vocabulary base model that retrieval is fused with and zeroshot asks: none, conse, or a training-free
             dense CLIP: clip, maskclip, sclip, clearclip, naclip, proxyclip or gclip, on the encoder's CLIP or, as
-            ROW:MODEL@FILE, on one of its own.
+            ROW:MODEL@FILE, on one of its own; or fc-clip@FILE, made by kc fc-clip convert.
         protocol: Dense CLIP: how images are cut and scores decided: sclip, naclip, clearclip, proxyclip or whole-image;
             default: that of the row's paper.
         fuse_layers: Dense CLIP gclip: blocks whose attention is fused: 6,7 ... or auto; default: the paper's for
@@ -41,9 +41,12 @@ class RunConfig(MethodOptions):
         head_mode: Dense CLIP gclip: per_head or averaged; default: per_head.
         cs_layers: Dense CLIP: blocks whose strongest channel is suppressed: 6,7 ..., auto or none; default: the row's.
         pamr_steps: Dense CLIP: steps of pixel-adaptive mask refinement; 0 is none.
-        proposals: Where masks come from in segmentation: superpixels, felzenszwalb, edges, oracle, or folders of
-            checkpoints of transformers: mask2former:PATH, sam:PATH, or grounded-sam:DINO_PATH,SAM_PATH, which looks
-            for the names of all classes; default: what the benchmark recommends, else superpixels.
+        fc_clip_alpha: Base fc-clip: share of the frozen CLIP in the opinion on names it was trained on; default: 0.4.
+        fc_clip_beta: Base fc-clip: that share for other names; default: 0.8.
+        fc_clip_sides: Base fc-clip: SHORT,LONG side of the image it sees; default: 800,1333, on Cityscapes 1024,2560.
+        proposals: Where masks come from in segmentation: superpixels, felzenszwalb, edges, oracle, fc-clip (of the
+            base), or folders of checkpoints of transformers: mask2former:PATH, sam:PATH, or grounded-sam:DINO_PATH,SAM_PATH,
+            which looks for the names of all classes; default: what the benchmark recommends, else superpixels.
         batch_size: Images a batch.
         keys: How a region becomes a key: pooled (from the image's feature map) or masked (crop, black out, encode);
             default: what the benchmark recommends, else pooled.
@@ -83,6 +86,9 @@ class RunConfig(MethodOptions):
     head_mode: str | None = None
     cs_layers: str | None = None
     pamr_steps: int = 0
+    fc_clip_alpha: float | None = None
+    fc_clip_beta: float | None = None
+    fc_clip_sides: str | None = None
     proposals: str | None = None
     batch_size: int = 16
     keys: str | None = None

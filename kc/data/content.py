@@ -26,8 +26,8 @@ def content_key(manifest: Manifest, data_root: Path | None = None) -> str:
                 digest.update(f"{file} {os.stat(file).st_size} {os.stat(file).st_mtime_ns}\n".encode())
     elif isinstance(manifest.source, ShardsSource) and manifest.source.address:
         store = open_store(manifest.source.address)
-        for split in manifest.splits.values():
-            for index in split.paths():  # it holds the sizes and checksums of everything else
+        for part in manifest.splits.values():
+            for index in part.paths():  # it holds the sizes and checksums of everything else
                 digest.update(store.read_file(index))
     elif not isinstance(manifest.source, EmbeddedSource):
         root = resolve_data_root(manifest, data_root)
