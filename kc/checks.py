@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from kc.config import RunConfig
 from kc.errors import KcError, MissingExtraError, UnknownNameError, unknown_name
+from kc.methods.names import read_names
 from kc.parsing import option
 from kc.registry import (
     ANSWERS_LATE,
@@ -43,6 +44,8 @@ CHOICES = {
     "plop_entropy": ("paper", "official"),
     "plop_pod": ("paper", "official"),
     "vote": ("plurality", "distance", "softmax", "rank"),
+    "fusion": ("fixed", "calibrated"),
+    "retrieval": ("cosine", "vote"),
 }
 CHOICES_OR_RECOMMENDED = {"keys": ("pooled", "masked"), "decoder": ("fpn", "deeplabv3", "regions")}
 """Flags that the benchmark decides where they are not given."""
@@ -122,6 +125,11 @@ def check_numbers(config: RunConfig) -> None:
                   "plop_logits", "comformer_kd"):  # fmt: skip
         if getattr(config, field) < 0:
             raise KcError(f"{option(field)} {getattr(config, field)}: must not be below 0")
+    for field in ("fuse_lambda", "fuse_alpha", "fuse_beta", "fuse_gamma"):
+        if not 0 <= getattr(config, field) <= 1:
+            raise KcError(f"{option(field)} {getattr(config, field)}: must be between 0 and 1")
+    if not config.fuse_threshold >= 0:
+        raise KcError(f"--fuse-threshold {config.fuse_threshold}: must not be below 0")
     for field in ("ema", "momentum", "ssul_threshold"):
         if not 0 <= getattr(config, field) < 1:
             raise KcError(f"{option(field)} {getattr(config, field)}: must be at least 0 and below 1")
@@ -141,6 +149,15 @@ def check_methods(config: RunConfig, manifest: Manifest) -> None:
         raise KcError(f"--patience needs a validation split; {manifest.name} has only {', '.join(manifest.splits)}")
     if config.encoder.startswith("mlp:") and manifest.task_kind != "classification":
         raise KcError(f"encoder {config.encoder} classifies images; {manifest.name} is {manifest.task_kind}")
+    if config.fusion == "calibrated" and config.devices > 1:
+        raise KcError("--fusion calibrated keeps what the base said of each row in one process: leave --devices at 1")
+    hybrids = [name for name in config.method_names if name.startswith("hybrid")]
+    if hybrids and config.fusion == "calibrated":
+        raise KcError(f"{hybrids[0]}: its head was trained on the rows that --fusion calibrated asks: use fixed")
+    if hybrids and config.devices > 1:
+        raise KcError(f"{hybrids[0]} keeps its memory in one process: leave --devices at 1")
+    if config.names is not None:
+        read_names(config.names)
     decoder = config.decoder or manifest.recommended.decoder or "fpn"
     regions = manifest.task_kind != "classification" and decoder == "regions"
     if regions and config.train == "full":

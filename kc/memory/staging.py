@@ -69,7 +69,7 @@ class Staging:
                 new.append(i)
         if new:
             chunk = table.take(np.array(new))  # indexing copies: the caller may reuse its arrays
-            self._chunks.append(replace(chunk, vectors=_exactly_unit(chunk.vectors)))
+            self._chunks.append(replace(chunk, vectors=exactly_unit(chunk.vectors)))
         return len(new)
 
     def drop(
@@ -139,7 +139,7 @@ def as_table(rows: Rows, task: int, dim: int) -> Table:
     )
 
 
-def _exactly_unit(keys: Float32Array) -> Float32Array:
+def exactly_unit(keys: Float32Array) -> Float32Array:
     """Keys of unit length up to float32 rounding; those that already are keep every bit."""
     norm = np.sqrt(np.einsum("nd,nd->n", keys, keys, dtype=np.float64))
     off = np.abs(norm - 1) > UNIT_ROUNDING

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 USUAL_EWC_LAMBDA = {"images": 100.0, "maps": 500.0}
 """What `ewc_lambda` is where it is not given."""
@@ -63,6 +64,15 @@ class MethodOptions:
         fuse_lambda: Weight of the retrieval opinion where a base model is fused (kNN-CLIP's lambda; the value is ours).
         fuse_threshold: The base is left alone where its best probability reaches this (kNN-CLIP's T); above 1 always
             fuses.
+        fuse_alpha: Weight of what ret-clip retrieves, for names that the base was trained on (the paper's alpha).
+        fuse_beta: The same for other names (the paper's beta).
+        fuse_gamma: Share of the memory beside the base's frozen CLIP in ret-clip (the paper's gamma).
+        fusion: Weights of knn-clip, ret-clip and hybrid: fixed (as given) or calibrated (chosen after each task by
+            leaving stored samples out of their own search; no validation image is read).
+        retrieval: Opinion of the memory in knn-clip, ret-clip and hybrid: cosine (kNN-CLIP's formula) or vote (that of
+            --vote).
+        names: File with names that knn-clip and ret-clip are asked for beside the classes learned so far; line t adds
+            those of task t, separated by commas, synonyms by |.
         pixel_kd: Strength of the distillation of maps in lwf and ilt; 100 in both papers' comparisons.
         ilt_features: Strength of the distillation of features in ilt.
         mib_kd: Strength of the unbiased distillation in mib.
@@ -121,6 +131,12 @@ class MethodOptions:
     anonymous: bool = False
     fuse_lambda: float = 0.7
     fuse_threshold: float = 1.01
+    fuse_alpha: float = 0.4
+    fuse_beta: float = 0.7
+    fuse_gamma: float = 0.3
+    fusion: str = "fixed"
+    retrieval: str = "cosine"
+    names: Path | None = None
     pixel_kd: float = 100.0
     ilt_features: float = 100.0
     mib_kd: float = 10.0

@@ -84,6 +84,28 @@ class PanopticVocabulary(DenseVocabulary, Protocol):
         """
 
 
+@runtime_checkable
+class Recallable(FeatureVocabulary, Protocol):
+    """A base that can be asked again about what it saw once, under any names, from a few numbers kept of it."""
+
+    def codes_from(self, pooled: Tensor) -> Tensor:
+        """Codes (N, E) float16 of pooled features (N, D) of images."""
+
+    def codes_from_posterior(self, posterior: Tensor) -> Tensor:
+        """Codes (N, E) float16 of posteriors (N, K) over the base's own K classes."""
+
+    def scores_from_codes(self, codes: Tensor, names: Names) -> Tensor:
+        """Probabilities (N, C) float32 over `names` (C) of codes (N, E)."""
+
+
+@runtime_checkable
+class Trained(Protocol):
+    """A base that knows which names it was trained on."""
+
+    def trained_on(self, names: Names) -> Tensor:
+        """Whether a name or synonym of each class is that of a training class, (C,) bool."""
+
+
 def names_of(classes: Iterable[ClassInfo]) -> list[tuple[str, ...]]:
     """Per class its name and synonyms, in order, as `OpenVocabulary` wants them."""
     return [(info.name, *info.synonyms) for info in classes]

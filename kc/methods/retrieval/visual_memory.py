@@ -18,7 +18,7 @@ from kc.memory.fuse import knn_clip
 from kc.memory.rows import Memory
 from kc.memory.vote import decide, vote
 from kc.methods.base import Batch, Context
-from kc.methods.regions import best, normalised, posteriors, to_prediction
+from kc.methods.regions import Regions, best, normalised, posteriors, to_prediction
 from kc.methods.retrieval.module import RetrievalModule
 from kc.proposals.pooling import segment_labels
 from kc.types import VOID, Float32Array, Prediction, Rows, Task
@@ -74,8 +74,12 @@ class VisualMemory(RetrievalModule):
 
     def observe(self, batch: Batch) -> None:
         """Keys and classes of one batch: whole images, or proposals that are mostly one labelled class."""
+        self.stage(batch, None if self.context.regions is None else self.context.regions(batch))
+
+    def stage(self, batch: Batch, regions: Sequence[Regions] | None) -> None:
+        """Stage the rows of one batch, whose `regions` were made if it has any."""
         assert self.task is not None
-        if self.context.regions is None:
+        if regions is None:
             keys = normalised(self.context.encode(batch).pooled)
             labels = batch["label"].cpu().numpy().astype(np.int64)
             ids = tuple(batch["sample_id"])
@@ -85,12 +89,12 @@ class VisualMemory(RetrievalModule):
         keep[[*self.task.class_ids, *self.task.returning_ids]] = True
         if self.context.background_id is not None:
             keep[self.context.background_id] = True
-        for row, regions in enumerate(self.context.regions(batch)):
-            labels = segment_labels(batch["labels_raw"][row], regions.segments, self.context.config.purity)
+        for row, of_image in enumerate(regions):
+            labels = segment_labels(batch["labels_raw"][row], of_image.segments, self.context.config.purity)
             chosen = np.flatnonzero((labels != VOID) & keep[labels])
             if len(chosen):
                 sample_ids = (batch["sample_id"][row],) * len(chosen)
-                self.staged.append(Rows(regions.keys[chosen], labels[chosen], sample_ids, chosen.astype(np.int64)))
+                self.staged.append(Rows(of_image.keys[chosen], labels[chosen], sample_ids, chosen.astype(np.int64)))
 
     # -- answering --------------------------------------------------------------------------------------------------
 
