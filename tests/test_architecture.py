@@ -30,7 +30,19 @@ ARROWS = {
     "stream": BASE | {"methods", "metrics", "report.records"},
 }
 MAY_IMPORT_LIGHTNING = {"methods/finetune/module.py", "methods/retrieval/module.py", "data/datamodule.py"}
-TOP = {"cli", "checks", "commands", "config", "experiment", "parsing", "registry", "tracking", "showcase", "__init__"}
+TOP = {
+    "cli",
+    "checks",
+    "commands",
+    "config",
+    "experiment",
+    "parsing",
+    "registry",
+    "tracking",
+    "showcase",
+    "studies",
+    "__init__",
+}
 
 
 def modules() -> list[Path]:
