@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.stats import rankdata
 
-from kc.memory.vote import VOTES, decide
+from kc.memory.vote import TIP_BETA, VOTES, decide
 from kc.types import BoolArray, Float32Array, Int64Array, Neighbours
 
 
@@ -29,6 +29,7 @@ def accuracies(
     kinds: Sequence[str] = tuple(VOTES),
     tau: float = 0.07,
     alpha: float = 2.0,
+    beta: float = TIP_BETA,
 ) -> dict[str, list[float]]:
     """Share of queries (Q,) whose winning class is `truth`, of each vote at each k; NaN without a query.
 
@@ -38,7 +39,9 @@ def accuracies(
         return {kind: [float("nan")] * len(ks) for kind in kinds}
     classes = np.unique(np.concatenate([truth, neighbours.class_id.ravel()]))
     return {
-        kind: [float((decide(nearest(neighbours, k), classes, kind, tau, alpha).numpy() == truth).mean()) for k in ks]
+        kind: [
+            float((decide(nearest(neighbours, k), classes, kind, tau, alpha, beta).numpy() == truth).mean()) for k in ks
+        ]
         for kind in kinds
     }
 

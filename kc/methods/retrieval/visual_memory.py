@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -99,10 +100,11 @@ class VisualMemory(RetrievalModule):
             # kNN-CLIP's rule: without a memory the base answers alone; without a base there is no answer to give.
             return torch.zeros(len(keys), len(vocabulary)) if base is None else base
         neighbours = self.memory.search(keys, config.k)
-        votes = vote(neighbours, vocabulary, kind=config.vote, tau=config.tau, alpha=config.alpha)
+        rule: dict[str, Any] = {"kind": config.vote, "tau": config.tau, "alpha": config.alpha, "beta": config.tip_beta}
+        votes = vote(neighbours, vocabulary, **rule)
         if base is None:
             # The tie rule of the votes, made visible to whoever takes the highest score.
-            winner = decide(neighbours, vocabulary, kind=config.vote, tau=config.tau, alpha=config.alpha)
+            winner = decide(neighbours, vocabulary, **rule)
             return votes * (1 + TIE_BREAK * (torch.tensor(vocabulary)[None] == winner[:, None]))
         total = votes.sum(1, keepdim=True)
         shares = votes / total.clamp_min(torch.finfo(votes.dtype).tiny)
