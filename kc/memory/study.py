@@ -46,6 +46,32 @@ def accuracies(
     }
 
 
+def correct(
+    neighbours: Neighbours,
+    truth: Int64Array,
+    kind: str = "rank",
+    tau: float = 0.07,
+    alpha: float = 2.0,
+    beta: float = TIP_BETA,
+) -> BoolArray:
+    """(Q,) whether the winning class of each query is `truth` (Q,)."""
+    classes = np.unique(np.concatenate([truth, neighbours.class_id.ravel()]))
+    right: BoolArray = decide(neighbours, classes, kind, tau, alpha, beta).numpy() == truth
+    return right
+
+
+def gain(before: BoolArray, after: BoolArray, z: float = 1.96) -> tuple[float, float, float]:
+    """How much more often `after` (Q,) is right than `before` on the same queries: mean, and its interval.
+
+    The interval is mean -+ z standard errors of the paired differences (95 per cent at 1.96). NaN without a query.
+    """
+    if len(before) == 0:
+        return float("nan"), float("nan"), float("nan")
+    difference = after.astype(np.float64) - before
+    mean, spread = float(difference.mean()), z * float(difference.std() / np.sqrt(len(difference)))
+    return mean, mean - spread, mean + spread
+
+
 def planted(class_id: Int64Array, share: float, seed: int) -> tuple[Int64Array, BoolArray]:
     """Labels (N,) of which a `share`, rounded to whole rows, was replaced by another class at random; which ones.
 
