@@ -116,7 +116,7 @@ class Source:
         if known in self._keys:
             return self._keys[known]
         network, reader = self.encoder(encoder), self.reader(split)
-        features = self._features(network)
+        features = self.features(network)
         height, width = self.manifest.input_size
         parts: list[Keys] = []
         starts = range(0, len(reader), BATCH)
@@ -140,7 +140,8 @@ class Source:
         self._keys[known] = joined(parts)
         return self._keys[known]
 
-    def _features(self, network: Encoder) -> FeatureCache:
+    def features(self, network: Encoder) -> FeatureCache:
+        """The cache of features of this benchmark."""
         place = cache_dir() / "derived" / f"{self.manifest.name}-{content_key(self.manifest, self.data_root)}"
         return FeatureCache(place / "features", network, ram_bytes=64 * 2**20)
 
