@@ -14,10 +14,11 @@ class MemoryConfig:
     """Look into a memory, move it, and take rows out of it. Tasks are counted from 1, as `kc run` prints them.
 
     Args:
-        action: stats, verify, repair, versions, diff, search, export, import, compact, remove or erase.
+        action: stats, verify, repair, versions, diff, search, export, import, compact, remove, erase, add,
+            snapshot, reweight or migrate.
         memory: Folder of the memory; that of a run is RUN/methods/knn-s0/memory.
         first: export, import, verify --absent: a .npz or .parquet file; diff: the first task; search: an image
-            file, or a sample of the benchmark.
+            file, or a sample of the benchmark; add: a folder of images or of class folders; migrate: the new memory.
         second: diff: the second task; default: the present.
         ids: Rows with these ids: 3,7,10-20.
         class_: Rows of these classes: names or ids, separated by commas.
@@ -31,7 +32,12 @@ class MemoryConfig:
         encoder: search: encoder of the keys, where no run says it.
         dry_run: Say what would change, and change nothing.
         drop_history: compact: keep the present only.
-        strict: remove, erase: exit with 1 where no row meets the filters.
+        strict: remove, erase, reweight: exit with 1 where no row meets the filters.
+        weight: reweight: weight of the rows that are meant, at least 0; 0 hides a row from search.
+        prune: reweight: multiply weights by the factor of soft or hard pruning (arXiv 2408.08172).
+        to: migrate: encoder of the new memory.
+        fit: migrate: how rows whose image is gone are moved: ridge or orthogonal.
+        data_root: migrate: folder that holds the data sets; default: the environment variable KC_DATA.
     """
 
     action: str
@@ -51,6 +57,11 @@ class MemoryConfig:
     dry_run: bool = False
     drop_history: bool = False
     strict: bool = False
+    weight: float | None = None
+    prune: str | None = None
+    to: str | None = None
+    fit: str = "ridge"
+    data_root: Path | None = None
 
 
 POSITIONAL = ("action", "memory", "first", "second")

@@ -1,7 +1,7 @@
-"""Neighbours ordered again by a model that reads image and class names (arXiv 2408.08172, section 4.4, asks one for 50).
+"""Neighbours ordered again by a model that reads image and class names (arXiv 2408.08172 does so for 50 neighbours).
 
-The interface is one method: similarity of images to names. Any base of the project, OpenCLIP model or CLIP-like model of
-transformers has it; for a model outside, `prompts` writes what to ask.
+The interface is one method, the similarity of images to names: `conse`, any OpenCLIP model, any CLIP-like model of
+transformers. For a model outside, `prompts` writes what to ask.
 """
 
 from __future__ import annotations
@@ -62,7 +62,8 @@ class OpenClipReranker:
         """See `Reranker`."""
         texts = self.encoder.encode_text([PROMPT.format(name) for name in names])
         keys = [self.encoder.encode(_tensor(image)).pooled for image in images]
-        return F.normalize(torch.cat(keys), dim=1) @ texts.T
+        cosine: Tensor = F.normalize(torch.cat(keys), dim=1) @ texts.T
+        return cosine
 
 
 class TransformersReranker:
@@ -79,8 +80,9 @@ class TransformersReranker:
         if not (Path(path) / "config.json").is_file():
             raise MissingExtraError(f"transformers:{path}: no folder with a config.json; give a saved model")
         try:
+            processor: Any = AutoImageProcessor
             self.model: Any = AutoModel.from_pretrained(path, local_files_only=True).eval()
-            self.images: Any = AutoImageProcessor.from_pretrained(path, local_files_only=True)
+            self.images: Any = processor.from_pretrained(path, local_files_only=True)
             self.texts: Any = AutoTokenizer.from_pretrained(path, local_files_only=True)
         except (OSError, ValueError, KeyError) as error:
             raise MissingExtraError(f"transformers:{path} cannot be loaded ({error})") from error
