@@ -43,9 +43,9 @@ CHOICES = {
     "wandb": ("online", "offline", "disabled"),
     "plop_entropy": ("paper", "official"),
     "plop_pod": ("paper", "official"),
-    "vote": ("plurality", "distance", "softmax", "rank"),
     "fusion": ("fixed", "calibrated"),
     "retrieval": ("cosine", "vote"),
+    "vote": ("plurality", "distance", "softmax", "rank", "tip"),
 }
 CHOICES_OR_RECOMMENDED = {"keys": ("pooled", "masked"), "decoder": ("fpn", "deeplabv3", "regions")}
 """Flags that the benchmark decides where they are not given."""

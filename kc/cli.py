@@ -22,6 +22,7 @@ COMMANDS = {
     "memory": ("kc.commands.memory_config:main", "look into a memory, move it, and take rows out of it"),
     "explain": ("kc.commands.explain_config:main", "show which rows of a memory decided what an image is"),
     "votes": ("kc.commands.votes_config:main", "accuracy of every vote against k; pruning; planted label noise"),
+    "visual-memory": ("kc.studies.visual_memory.config:main", "studies of the visual memory: table, figure, JSON"),
     "data": ("kc.commands.data:run_data", "list, show, fetch, check, count and preview benchmarks"),
     "fc-clip": ("kc.commands.fc_clip_config:main", "convert the published weights of FC-CLIP; train one"),
     "dense": ("kc.commands.dense_config:main", "measure and look into training-free dense CLIP"),

@@ -46,7 +46,8 @@ class RunConfig(MethodOptions):
         fc_clip_sides: Base fc-clip: SHORT,LONG side of the image it sees; default: 800,1333, on Cityscapes 1024,2560.
         proposals: Where masks come from in segmentation: superpixels, felzenszwalb, edges, oracle, fc-clip (of the
             base), or folders of checkpoints of transformers: mask2former:PATH, sam:PATH, or
-            grounded-sam:DINO_PATH,SAM_PATH, which looks for the names of all classes; default: what the benchmark recommends, else superpixels.
+            grounded-sam:DINO_PATH,SAM_PATH, which looks for the names of all classes;
+            default: what the benchmark recommends, else superpixels.
         batch_size: Images a batch.
         keys: How a region becomes a key: pooled (from the image's feature map) or masked (crop, black out, encode);
             default: what the benchmark recommends, else pooled.

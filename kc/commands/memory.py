@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -29,7 +30,8 @@ FILES = {
     "export": "FILE: say which .npz or .parquet file to write to",
     "import": "FILE: say which .npz or .parquet file to read",
 }
-FILES |= {"search": "IMAGE: say which image"}
+FILES |= {"search": "IMAGE: say which image", "add": "FOLDER: say which folder of images"}
+FILES |= {"migrate": "NEW: say where the new memory is made"}
 TAKES = {
     "stats": {"at"},
     "verify": {"first", "absent"},
@@ -43,6 +45,10 @@ TAKES = {
     "remove": {*FILTERS, "dry_run", "strict"},
     "erase": {*FILTERS, "dry_run", "strict"},
     "build": {"encoder", "data_root", "keys", "proposals", "purity", "images", "names", "fallback", "limit_images"},
+    "add": {"first", "class_", "source", "task", "encoder", "dry_run"},
+    "snapshot": {"task", "dry_run"},
+    "reweight": {*FILTERS, "weight", "prune", "dry_run", "strict"},
+    "migrate": {"first", "to", "fit", "encoder", "data_root", "dry_run"},
 }
 """Action -> the options that it reads, beside the memory and --benchmark."""
 
@@ -496,6 +502,16 @@ def _spans(ids: Int64Array) -> str:
     return _first(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
 
 
+def _of(module: str, name: str) -> Callable[[MemoryConfig, Console], int]:
+    """An action of another module, which is loaded when it is asked for: most actions need no torch."""
+
+    def action(config: MemoryConfig, console: Console) -> int:
+        done: int = getattr(importlib.import_module(f"kc.commands.{module}"), name)(config, console)
+        return done
+
+    return action
+
+
 _ACTIONS: dict[str, Callable[[MemoryConfig, Console], int]] = {
     "stats": _stats,
     "verify": _verify,
@@ -509,4 +525,8 @@ _ACTIONS: dict[str, Callable[[MemoryConfig, Console], int]] = {
     "remove": _remove,
     "erase": _erase,
     "build": _build,
+    "add": _of("memory_edit", "add"),
+    "snapshot": _of("memory_edit", "snapshot"),
+    "reweight": _of("memory_edit", "reweight"),
+    "migrate": _of("memory_migrate", "migrate"),
 }

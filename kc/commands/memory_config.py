@@ -14,10 +14,11 @@ class MemoryConfig:
     """Look into a memory, move it, and take rows out of it. Tasks are counted from 1, as `kc run` prints them.
 
     Args:
-        action: stats, verify, repair, versions, diff, search, export, import, compact, remove, erase or build.
+        action: stats, verify, repair, versions, diff, search, export, import, compact, remove, erase, add,
+            snapshot, reweight, migrate or build.
         memory: Folder of the memory; that of a run is RUN/methods/knn-s0/memory.
         first: export, import, verify --absent: a .npz or .parquet file; diff: the first task; search: an image
-            file, or a sample of the benchmark.
+            file, or a sample of the benchmark; add: a folder of images or of class folders; migrate: the new memory.
         second: diff: the second task; default: the present.
         ids: Rows with these ids: 3,7,10-20.
         class_: Rows of these classes: names or ids, separated by commas.
@@ -31,8 +32,6 @@ class MemoryConfig:
         encoder: search: encoder of the keys, where no run says it.
         dry_run: Say what would change, and change nothing.
         drop_history: compact: keep the present only.
-        strict: remove, erase: exit with 1 where no row meets the filters.
-        data_root: build: folder that holds the data sets; default: the environment variable KC_DATA.
         keys: build: pooled (from the image's feature map; the default) or masked (crop, black out, encode).
         proposals: build: regions that become rows: oracle (the labelled segments; the default), any of kc run, or
             grounded-sam:DINO_PATH,SAM_PATH, which finds names in --images.
@@ -42,6 +41,12 @@ class MemoryConfig:
         fallback: build: images for names that end without a row: folders of classes, or, with --proposals grounded-sam,
             unlabelled ones.
         limit_images: build: at most so many images of the benchmark.
+        strict: remove, erase, reweight: exit with 1 where no row meets the filters.
+        weight: reweight: weight of the rows that are meant, at least 0; 0 hides a row from search.
+        prune: reweight: multiply weights by the factor of soft or hard pruning (arXiv 2408.08172).
+        to: migrate: encoder of the new memory.
+        fit: migrate: how rows whose image is gone are moved: ridge or orthogonal.
+        data_root: build, migrate: folder that holds the data sets; default: the environment variable KC_DATA.
     """
 
     action: str
@@ -69,6 +74,10 @@ class MemoryConfig:
     names: Path | None = None
     fallback: Path | None = None
     limit_images: int | None = None
+    weight: float | None = None
+    prune: str | None = None
+    to: str | None = None
+    fit: str = "ridge"
 
 
 POSITIONAL = ("action", "memory", "first", "second")

@@ -57,7 +57,7 @@ def run_votes(config: VotesConfig, console: Console | None = None) -> int:
     shares = [] if config.noise is None else numbers(config.noise, "noise", lambda value: 0 <= value <= 100)
     if config.queries not in ("test", "leave-one-out"):
         raise unknown_name("queries", config.queries, ["test", "leave-one-out"])
-    for name in ("tau", "alpha"):
+    for name in ("tau", "alpha", "beta"):
         if not getattr(config, name) > 0:
             raise KcError(f"--{name} {getattr(config, name)}: must be above 0")
     encoders = [part.strip() for part in config.encoder.split(",") if part.strip()]
@@ -139,7 +139,7 @@ def of_encoder(
             what = f"{name} on {data.manifest.name}, {len(memory):,} rows, {len(truth):,} queries ({config.queries})"
             result: dict[str, Any] = {"encoder": name, "fingerprint": encoder.fingerprint, "rows": len(memory)}
             result |= {"queries": len(truth), "k": list(ks)}
-            result["accuracy"] = accuracies(answers, truth, ks, tau=config.tau, alpha=config.alpha)
+            result["accuracy"] = accuracies(answers, truth, ks, tau=config.tau, alpha=config.alpha, beta=config.beta)
             show(f"{what}: accuracy, %", "vote", [f"k = {k}" for k in ks], result["accuracy"], console)
             if shares:
                 assert table is not None
@@ -170,7 +170,7 @@ def noise(
         against = disagreement(noisy, k)
         quality = detection(against, against > k / 2, wrong)
         asked = relabelled(answers, rows.id, labels)
-        scores = accuracies(asked, truth, ks, tau=config.tau, alpha=config.alpha)
+        scores = accuracies(asked, truth, ks, tau=config.tau, alpha=config.alpha, beta=config.beta)
         found.append({"share": share, **dataclasses.asdict(quality), "accuracy": scores})
     columns = [f"{share:g} %" for share in shares]
     finding = {name: [f[name] for f in found] for name in ("auroc", "precision", "recall")}
@@ -189,15 +189,19 @@ def pruning(
     factors: dict[str, Float32Array] = {"none": np.ones(len(table), np.float32), "soft": soft(table, k=min(10, k))}
     factors |= {f"hard, v < {v}": hard(table, v, k) for v in HARD}
     found = []
-    lines = Table("pruning", "rows kept", *(f"{kind}, k = {max(ks)}" for kind in ("plurality", "softmax", "rank")))
+    lines = Table(
+        "pruning", "rows kept", *(f"{kind}, k = {max(ks)}" for kind in ("plurality", "softmax", "rank", "tip"))
+    )
     for name, factor in factors.items():
         memory.reweight(table.id, table.weight * factor)
         kept = int((factor > 0).sum())
         if kept == 0:
             continue
-        scores = accuracies(memory.search(test.keys, max(ks)), test.label, ks, tau=config.tau, alpha=config.alpha)
+        scores = accuracies(
+            memory.search(test.keys, max(ks)), test.label, ks, tau=config.tau, alpha=config.alpha, beta=config.beta
+        )
         found.append({"name": name, "kept": kept, "accuracy": scores})
-        cells = (f"{100 * scores[kind][-1]:.1f}" for kind in ("plurality", "softmax", "rank"))
+        cells = (f"{100 * scores[kind][-1]:.1f}" for kind in ("plurality", "softmax", "rank", "tip"))
         lines.add_row(name, f"{kept:,}", *cells)
     memory.reweight(table.id, table.weight)
     console.print("accuracy on test images after pruning, %")

@@ -21,6 +21,7 @@ class VotesConfig:
         queries: test (the test images) or leave-one-out (each training image asks all others).
         tau: Temperature of the softmax vote.
         alpha: Offset of the rank vote.
+        beta: Sharpness of the Tip-Adapter vote, exp(-beta (1 - cosine)).
         noise: Also plant wrong labels in the memory, these per cent of them, and look for them: 0,10,20,30,40,50,60.
         prune: Also prune by leave-one-out votes: rows kept against accuracy on the test images.
         limit_images: At most so many images a split, for a quick look.
@@ -35,6 +36,7 @@ class VotesConfig:
     queries: str = "test"
     tau: float = 0.07
     alpha: float = 2.0
+    beta: float = 5.5
     noise: str | None = None
     prune: bool = False
     limit_images: int | None = None

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.stats import rankdata
 
-from kc.memory.vote import VOTES, decide
+from kc.memory.vote import TIP_BETA, VOTES, decide
 from kc.types import BoolArray, Float32Array, Int64Array, Neighbours
 
 
@@ -29,6 +29,7 @@ def accuracies(
     kinds: Sequence[str] = tuple(VOTES),
     tau: float = 0.07,
     alpha: float = 2.0,
+    beta: float = TIP_BETA,
 ) -> dict[str, list[float]]:
     """Share of queries (Q,) whose winning class is `truth`, of each vote at each k; NaN without a query.
 
@@ -38,9 +39,37 @@ def accuracies(
         return {kind: [float("nan")] * len(ks) for kind in kinds}
     classes = np.unique(np.concatenate([truth, neighbours.class_id.ravel()]))
     return {
-        kind: [float((decide(nearest(neighbours, k), classes, kind, tau, alpha).numpy() == truth).mean()) for k in ks]
+        kind: [
+            float((decide(nearest(neighbours, k), classes, kind, tau, alpha, beta).numpy() == truth).mean()) for k in ks
+        ]
         for kind in kinds
     }
+
+
+def correct(
+    neighbours: Neighbours,
+    truth: Int64Array,
+    kind: str = "rank",
+    tau: float = 0.07,
+    alpha: float = 2.0,
+    beta: float = TIP_BETA,
+) -> BoolArray:
+    """(Q,) whether the winning class of each query is `truth` (Q,)."""
+    classes = np.unique(np.concatenate([truth, neighbours.class_id.ravel()]))
+    right: BoolArray = decide(neighbours, classes, kind, tau, alpha, beta).numpy() == truth
+    return right
+
+
+def gain(before: BoolArray, after: BoolArray, z: float = 1.96) -> tuple[float, float, float]:
+    """How much more often `after` (Q,) is right than `before` on the same queries: mean, and its interval.
+
+    The interval is mean -+ z standard errors of the paired differences (95 per cent at 1.96). NaN without a query.
+    """
+    if len(before) == 0:
+        return float("nan"), float("nan"), float("nan")
+    difference = after.astype(np.float64) - before
+    mean, spread = float(difference.mean()), z * float(difference.std() / np.sqrt(len(difference)))
+    return mean, mean - spread, mean + spread
 
 
 def planted(class_id: Int64Array, share: float, seed: int) -> tuple[Int64Array, BoolArray]:

@@ -1,4 +1,5 @@
-"""Neighbours to class scores: the four votes of the visual memory (arXiv 2408.08172, METHODS 1.3), vectorised.
+"""Neighbours to class scores: the four votes of the visual memory (arXiv 2408.08172, METHODS 1.3) and the cache term
+of Tip-Adapter (arXiv 2111.03930, METHODS 1.4), vectorised.
 
 All computed in float64. Class id 0 is an ordinary class. A neighbour's stored weight multiplies its vote; a neighbour
 whose class is not asked for gives none, but keeps its rank.
@@ -8,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,33 +18,64 @@ from torch import Tensor
 from kc.types import VOID, Int64Array, Neighbours
 
 ClassIds = Sequence[int] | Int64Array | Tensor
-VoteWeights = Callable[[Tensor, Tensor, float, float], Tensor]
-"""(scores (Q, k) cosines, votes (Q, k) bool: who may vote, tau, alpha) -> (Q, k) weights before the stored ones."""
+VoteWeights = Callable[[Tensor, Tensor, "Knobs"], Tensor]
+"""(scores (Q, k) cosines, votes (Q, k) bool: who may vote, knobs) -> (Q, k) weights before the stored ones."""
+
+TIP_ALPHA = 1.17
+"""Weight of Tip-Adapter's cache beside zero-shot logits: the authors' start on ImageNet (their configs/imagenet.yaml).
+It scales every class alike, so that it decides nothing while the cache answers alone."""
+TIP_BETA = 5.5
+"""Sharpness of the Tip-Adapter vote. The authors start from 1, where the vote is the distance vote, and search up to 7
+on held-out images; here one fixed value between, not tuned."""
 
 _TIE = 1e-12
 """Sums within this share of the maximum are tied: float64 sums of the same terms in another order differ by less."""
 
 
-def _plurality(score: Tensor, votes: Tensor, tau: float, alpha: float) -> Tensor:
+@dataclass(frozen=True)
+class Knobs:
+    """What the votes read: `tau` softmax, `alpha` rank, `beta` tip; each finite and above 0."""
+
+    tau: float
+    alpha: float
+    beta: float
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if not (math.isfinite(value) and value > 0):
+                raise ValueError(f"{name} must be a number above 0, got {value}")
+
+
+def _plurality(score: Tensor, votes: Tensor, knobs: Knobs) -> Tensor:
     return torch.ones_like(score)
 
 
-def _distance(score: Tensor, votes: Tensor, tau: float, alpha: float) -> Tensor:
+def _distance(score: Tensor, votes: Tensor, knobs: Knobs) -> Tensor:
     return torch.exp(-(1.0 - score))
 
 
-def _softmax(score: Tensor, votes: Tensor, tau: float, alpha: float) -> Tensor:
+def _softmax(score: Tensor, votes: Tensor, knobs: Knobs) -> Tensor:
     # Relative to the best voter of each query, which changes no share and keeps exp from overflow and underflow.
     best = score.masked_fill(~votes, -math.inf).amax(dim=1, keepdim=True)
-    return torch.exp((score - torch.where(best.isfinite(), best, 0.0)).masked_fill(~votes, 0.0) / tau)
+    return torch.exp((score - torch.where(best.isfinite(), best, 0.0)).masked_fill(~votes, 0.0) / knobs.tau)
 
 
-def _rank(score: Tensor, votes: Tensor, tau: float, alpha: float) -> Tensor:
+def _rank(score: Tensor, votes: Tensor, knobs: Knobs) -> Tensor:
     rank = torch.arange(score.shape[1], dtype=score.dtype, device=score.device)
-    return (1.0 / (alpha + rank)).expand_as(score)
+    return (1.0 / (knobs.alpha + rank)).expand_as(score)
 
 
-VOTES: dict[str, VoteWeights] = {"plurality": _plurality, "distance": _distance, "softmax": _softmax, "rank": _rank}
+def _tip(score: Tensor, votes: Tensor, knobs: Knobs) -> Tensor:
+    return TIP_ALPHA * torch.exp(-knobs.beta * (1.0 - score))
+
+
+VOTES: dict[str, VoteWeights] = {
+    "plurality": _plurality,
+    "distance": _distance,
+    "softmax": _softmax,
+    "rank": _rank,
+    "tip": _tip,
+}
 
 
 def columns_of(class_id: Tensor, class_ids: ClassIds) -> tuple[Tensor, Tensor]:
@@ -74,56 +107,66 @@ def neighbour_tensors(neighbours: Neighbours) -> tuple[Tensor, Tensor, Tensor]:
     )
 
 
-def _votes(
-    neighbours: Neighbours, class_ids: ClassIds, kind: str, tau: float, alpha: float
-) -> tuple[Tensor, Tensor, int]:
+def _votes(neighbours: Neighbours, class_ids: ClassIds, kind: str, knobs: Knobs) -> tuple[Tensor, Tensor, int]:
     """Vote of each neighbour (Q, k) float64, its column (Q, k), and the number of columns."""
     if kind not in VOTES:
         raise ValueError(f"vote must be one of {', '.join(VOTES)}, got {kind!r}")
-    if not (math.isfinite(tau) and tau > 0):
-        raise ValueError(f"tau must be a number above 0, got {tau}")
-    if not (math.isfinite(alpha) and alpha > 0):
-        raise ValueError(f"alpha must be a number above 0, got {alpha}")
     score, class_id, weight = neighbour_tensors(neighbours)
     column, known = columns_of(class_id, class_ids)
     may_vote = known & (weight > 0)
-    value = VOTES[kind](score, may_vote, tau, alpha) * weight
+    value = VOTES[kind](score, may_vote, knobs) * weight
     return torch.where(may_vote, value, 0.0), column, len(class_ids)
 
 
 def contributions(
-    neighbours: Neighbours, class_ids: ClassIds, kind: str = "softmax", tau: float = 0.07, alpha: float = 2.0
+    neighbours: Neighbours,
+    class_ids: ClassIds,
+    kind: str = "softmax",
+    tau: float = 0.07,
+    alpha: float = 2.0,
+    beta: float = TIP_BETA,
 ) -> Tensor:
     """What each neighbour adds to its class (Q, k) float64, at least 0; arguments and errors are those of `vote`.
 
     The neighbours of a class sum to the score that `vote` gives it.
     """
-    return _votes(neighbours, class_ids, kind, tau, alpha)[0]
+    return _votes(neighbours, class_ids, kind, Knobs(tau, alpha, beta))[0]
 
 
 def vote(
-    neighbours: Neighbours, class_ids: ClassIds, kind: str = "softmax", tau: float = 0.07, alpha: float = 2.0
+    neighbours: Neighbours,
+    class_ids: ClassIds,
+    kind: str = "softmax",
+    tau: float = 0.07,
+    alpha: float = 2.0,
+    beta: float = TIP_BETA,
 ) -> Tensor:
     """Class scores (Q, C) float64, at least 0, of each query: the votes of its neighbours summed by class.
 
     neighbours: nearest first, arrays or tensors. class_ids: (C,) the classes of the columns; neighbours of others give
     no vote. kind: plurality 1, distance exp(-(1 - s)), softmax exp(s / tau) (here relative to the query's best voter,
-    which changes no share), rank 1 / (alpha + r) with r from 0 (arXiv 2408.08172, section 3). ValueError for an
-    unknown kind, tau or alpha not above 0, classes named twice.
+    which changes no share), rank 1 / (alpha + r) with r from 0 (arXiv 2408.08172, section 3), tip
+    1.17 exp(-beta (1 - s)), the cache term of Tip-Adapter (arXiv 2111.03930, equation 5) over these neighbours alone.
+    ValueError for an unknown kind, tau, alpha or beta not above 0, classes named twice.
     """
-    value, column, n_classes = _votes(neighbours, class_ids, kind, tau, alpha)
+    value, column, n_classes = _votes(neighbours, class_ids, kind, Knobs(tau, alpha, beta))
     total = torch.zeros(len(value), n_classes, dtype=torch.float64, device=value.device)
     return total.scatter_add_(1, column, value)
 
 
 def decide(
-    neighbours: Neighbours, class_ids: ClassIds, kind: str = "softmax", tau: float = 0.07, alpha: float = 2.0
+    neighbours: Neighbours,
+    class_ids: ClassIds,
+    kind: str = "softmax",
+    tau: float = 0.07,
+    alpha: float = 2.0,
+    beta: float = TIP_BETA,
 ) -> Tensor:
     """The winning class id (Q,) int64 of `vote`; a tie goes to the class that reached its total first in rank order.
 
     A query without any vote (no neighbour of a class asked for) gets VOID, which is no class.
     """
-    value, column, n_classes = _votes(neighbours, class_ids, kind, tau, alpha)
+    value, column, n_classes = _votes(neighbours, class_ids, kind, Knobs(tau, alpha, beta))
     total = torch.zeros(len(value), n_classes, dtype=torch.float64, device=value.device)
     total.scatter_add_(1, column, value)
     best = total.amax(dim=1, keepdim=True)

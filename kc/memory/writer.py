@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -180,6 +180,13 @@ class Writer(Reader):
         """Give visible rows new classes, at once and durably; versions committed before keep the old ones."""
         wanted = self._visible_ids(ids)
         self._change("relabels", wanted, check_classes(class_ids, len(wanted)))
+
+    def name_classes(self, names: Mapping[int, str]) -> None:
+        """Keep these names of classes beside the rows, in place of what was there, at once and durably."""
+        self._writer()
+        extra = {**self._manifest.extra, "classes": {str(id_): str(name) for id_, name in names.items()}}
+        with self._writing("change"):
+            self._publish(replace(self._manifest, number=self._manifest.number + 1, extra=extra))
 
     @property
     def _writes(self) -> bool:

@@ -56,7 +56,7 @@ class MethodOptions:
         tip_beta: Sharpness of the cache of tip-adapter.
         tip_shots: Images a class in the cache of tip-adapter.
         k: Neighbours that vote.
-        vote: Vote of the neighbours: plurality, distance, softmax or rank.
+        vote: Vote of the neighbours: plurality, distance, softmax, rank or tip (sharpness: tip_beta).
         tau: Temperature of the softmax vote.
         alpha: Offset of the rank vote.
         purity: Share of a region's pixels that must be labelled as one class for it to become a row.

@@ -21,7 +21,7 @@ def test_tables(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     wanted = ["--limit-images", 120, "--k", "4,1,200"]
     (found,) = votes(tmp_path, *wanted, "--noise", "0,20", "--prune")
     assert (found["rows"], found["queries"], found["k"]) == (120, 120, [1, 4, 200])
-    assert set(found["accuracy"]) == {"plurality", "distance", "softmax", "rank"}
+    assert set(found["accuracy"]) == {"plurality", "distance", "softmax", "rank", "tip"}
     assert len({values[0] for values in found["accuracy"].values()}) == 1  # one neighbour: no vote can differ
     assert found["accuracy"]["rank"][1] > 0.5
     clean, noisy = found["noise"]
@@ -52,6 +52,7 @@ def test_what_cannot_work(tiny_index_png: SimpleNamespace, capsys: pytest.Captur
         (["--noise", "120"], "--noise 120: 0 to 100"),
         (["--queries", "tests"], "Did you mean 'test'"),
         (["--alpha", "0"], "--alpha 0.0: must be above 0"),
+        (["--beta", "-1"], "--beta -1.0: must be above 0"),
         (["--encoder", "lite00"], "Did you mean 'lite0'"),
         (["--encoders", "lite0"], "did you mean --encoder"),
         (maps, "kc votes reads benchmarks of images"),

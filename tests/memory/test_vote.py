@@ -7,9 +7,13 @@ import math
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
-from kc.memory.vote import VOTES, contributions, decide, vote
+from kc.memory.vote import TIP_ALPHA, VOTES, contributions, decide, vote
+from kc.methods.retrieval.tip_adapter import cache_logits
 from kc.types import VOID, Neighbours
+
+BETA = 5.5
 
 
 def table(classes: list[list[int]], scores: object = None, weights: object = None) -> Neighbours:
@@ -25,6 +29,7 @@ def weight_of(kind: str, s: float, rank: int, tau: float, alpha: float) -> float
         "distance": math.exp(-(1 - s)),
         "softmax": math.exp(s / tau),
         "rank": 1 / (alpha + rank),
+        "tip": 1.17 * math.exp(-(BETA - BETA * s)),  # as the authors write it: (beta - beta * affinity)
     }[kind]
 
 
@@ -66,6 +71,22 @@ def test_by_hand() -> None:
     assert decide(n, [0, 4], "plurality").tolist() == [0]
     assert decide(n, [0, 4], "softmax").tolist() == [4]
     assert vote(n, [4], "rank").tolist() == [[0.5]]
+    tip = [1.17 * (math.exp(-1) + math.exp(-2)), 1.17]
+    assert vote(n, [0, 4], "tip", beta=2.0)[0].tolist() == pytest.approx(tip)
+    assert decide(n, [0, 4], "tip", beta=2.0).tolist() == [4]
+    assert decide(n, [0, 4], "tip", beta=0.5).tolist() == [0]  # flat: two far neighbours outweigh the near one
+
+
+def test_tip_is_the_cache_of_tip_adapter() -> None:
+    """Over all rows the vote is the method's cache term, and at beta 1 the distance vote but for its weight."""
+    generator = torch.Generator().manual_seed(0)
+    queries, keys = (F.normalize(torch.randn(n, 8, generator=generator, dtype=torch.float64), dim=1) for n in (5, 30))
+    labels = torch.randint(0, 4, (30,), generator=generator)
+    cosine, order = torch.sort(queries @ keys.T, dim=1, descending=True)
+    n = Neighbours(order.numpy(), cosine.numpy(), labels[order].numpy(), np.ones((5, 30)), np.zeros((5, 30), np.int64))
+    want = TIP_ALPHA * cache_logits(queries, keys, F.one_hot(labels, 4).double(), 3.0)
+    torch.testing.assert_close(vote(n, range(4), "tip", beta=3.0), want)
+    torch.testing.assert_close(vote(n, range(4), "tip", beta=1.0), TIP_ALPHA * vote(n, range(4), "distance"))
 
 
 def test_ties_go_to_the_class_that_reached_its_total_first() -> None:
@@ -111,7 +132,15 @@ def test_tensors_are_fine_too() -> None:
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"kind": "borda"}, {"tau": 0.0}, {"tau": -1.0}, {"tau": math.nan}, {"alpha": 0.0}, {"alpha": math.inf}],
+    [
+        {"kind": "borda"},
+        {"tau": 0.0},
+        {"tau": -1.0},
+        {"tau": math.nan},
+        {"alpha": 0.0},
+        {"alpha": math.inf},
+        {"beta": 0.0},
+    ],
 )
 def test_wrong_settings(wrong: dict[str, object]) -> None:
     for function in (vote, decide):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -110,10 +111,11 @@ class VisualMemory(RetrievalModule):
             neighbours = self.memory.search(keys, config.k, classes=vocabulary if hidden else None)
         except EmptyMemoryError:
             return torch.zeros(len(keys), len(vocabulary)) if base is None else base
-        votes = vote(neighbours, vocabulary, kind=config.vote, tau=config.tau, alpha=config.alpha)
+        rule: dict[str, Any] = {"kind": config.vote, "tau": config.tau, "alpha": config.alpha, "beta": config.tip_beta}
+        votes = vote(neighbours, vocabulary, **rule)
         if base is None:
             # The tie rule of the votes, made visible to whoever takes the highest score.
-            winner = decide(neighbours, vocabulary, kind=config.vote, tau=config.tau, alpha=config.alpha)
+            winner = decide(neighbours, vocabulary, **rule)
             return votes * (1 + TIE_BREAK * (torch.tensor(vocabulary)[None] == winner[:, None]))
         total = votes.sum(1, keepdim=True)
         shares = votes / total.clamp_min(torch.finfo(votes.dtype).tiny)

@@ -1,0 +1,11 @@
+"""Studies of the visual memory: `python experiments/visual_memory.py votes --benchmark caltech50`."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a checkout without installation too
+
+from kc.cli import execute
+
+if __name__ == "__main__":
+    sys.exit(execute("visual-memory"))

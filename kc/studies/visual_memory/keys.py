@@ -1,0 +1,218 @@
+"""Keys of a benchmark under one encoder: images, true segments, or every position of a feature map."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from rich.console import Console
+from rich.progress import track
+from torch import Tensor
+
+from kc.data.cache import cache_dir
+from kc.data.content import content_key
+from kc.data.manifest import Manifest, load_manifest
+from kc.data.readers.base import Reader
+from kc.data.readers.open import open_reader
+from kc.data.transforms import image_to_tensor
+from kc.encoders.base import Encoder, dense
+from kc.encoders.cache import FeatureCache
+from kc.encoders.load import load_encoder
+from kc.errors import DataError, KcError, unknown_name
+from kc.memory.rows import Memory
+from kc.methods.regions import normalised
+from kc.proposals.oracle import propose_from
+from kc.proposals.pooling import pool
+from kc.types import VOID, BoolArray, Float32Array, Int64Array, Neighbours, Rows, Sample, Segments, SplitName
+
+ROWS = ("images", "segments", "cells")
+BATCH = 16
+Change = Callable[[Tensor, str], Tensor]
+"""(image (3, H, W) in [0, 1], sample id) -> the image that is encoded."""
+
+
+@dataclass(frozen=True)
+class Keys:
+    """N rows: `key` (N, D) float32 of unit norm, `label` (N,) int64, `sample_id` (N) and `segment` (N,) int64."""
+
+    key: Float32Array
+    label: Int64Array
+    sample_id: tuple[str, ...]
+    segment: Int64Array
+
+    def __len__(self) -> int:
+        return len(self.label)
+
+    def take(self, chosen: Int64Array | BoolArray) -> Keys:
+        """The rows at positions (M,) int64, or where a mask (N,) is set."""
+        at = np.flatnonzero(chosen) if chosen.dtype == bool else chosen
+        return Keys(self.key[at], self.label[at], tuple(self.sample_id[i] for i in at), self.segment[at])
+
+    def rows(self) -> Rows:
+        """As rows of a memory."""
+        return Rows(self.key, self.label, self.sample_id, self.segment)
+
+
+class Source:
+    """A benchmark as keys: what is encoded once stays in the cache of features that `kc run` shares.
+
+    Raises KcError for `rows` that the benchmark cannot give, otherwise what the readers raise.
+    """
+
+    def __init__(
+        self,
+        benchmark: str,
+        data_root: Path | None = None,
+        rows: str | None = None,
+        limit_images: int | None = None,
+        dim: int = 64,
+        console: Console | None = None,
+    ) -> None:
+        self.manifest: Manifest = load_manifest(benchmark)
+        whole = self.manifest.task_kind == "classification"
+        if rows is not None and rows not in ROWS:
+            raise unknown_name("kind of rows", rows, ROWS)
+        self.kind = rows or ("images" if whole else "segments")
+        if whole != (self.kind == "images"):
+            raise KcError(f"--rows {self.kind}: {self.manifest.name} is {self.manifest.task_kind}")
+        self.data_root, self.limit, self.dim = data_root, limit_images, dim
+        self.console = console or Console()
+        self.names = {c.id: c.name for c in self.manifest.info}
+        self._readers: dict[str, Reader] = {}
+        self._encoders: dict[str, Encoder] = {}
+        self._keys: dict[tuple[str, str], Keys] = {}
+
+    def reader(self, split: SplitName) -> Reader:
+        """The images of a split."""
+        if split not in self._readers:
+            self._readers[split] = open_reader(self.manifest, split, self.data_root, self.limit)
+        return self._readers[split]
+
+    def encoder(self, name: str) -> Encoder:
+        """An encoder, loaded once."""
+        if name not in self._encoders:
+            self._encoders[name] = load_encoder(name)
+        return self._encoders[name]
+
+    def sample(self, sample_id: str) -> Sample:
+        """A sample of either split by its name."""
+        for split in ("train", "test"):
+            reader = self.reader(split)
+            if sample_id in reader.sample_ids:
+                return reader.read(reader.sample_ids.index(sample_id))
+        raise DataError(f"{sample_id}: no sample of {self.manifest.name}")
+
+    def keys(self, encoder: str, split: SplitName, change: Change | None = None, tag: str = "") -> Keys:
+        """Keys of every row of a split; `change` alters the images that are encoded, `tag` names that change."""
+        if (change is None) != (tag == ""):
+            raise ValueError("a change of the images needs a tag that names it in the cache, and only then")
+        known = (f"{encoder} {tag}", split)
+        if known in self._keys:
+            return self._keys[known]
+        network, reader = self.encoder(encoder), self.reader(split)
+        features = self.features(network)
+        height, width = self.manifest.input_size
+        parts: list[Keys] = []
+        starts = range(0, len(reader), BATCH)
+        for start in track(starts, f"{encoder}, {split} {tag}", console=self.console, transient=True):
+            # Images of a classification benchmark need no second look once their features are known.
+            ids = reader.sample_ids[start : start + BATCH]
+            names = [f"{s}|{tag}" if tag else s for s in ids]
+            samples = [reader.read(i) for i in range(start, start + len(ids))]
+            found = features.get(names, (height, width))
+            if found is None:
+                images = [image_to_tensor(s.image, (height, width)) for s in samples]
+                if change is not None:
+                    images = [change(x, s.id) for x, s in zip(images, samples, strict=True)]
+                found = features.encode(torch.stack(images), names)
+            if self.kind == "images":
+                labels = np.array([s.label for s in samples], np.int64)
+                parts.append(Keys(normalised(found.pooled), labels, tuple(ids), np.zeros(len(ids), np.int64)))
+                continue
+            maps = dense(found, network.strides[0]).cpu()
+            parts += [self._of_map(x, s) for x, s in zip(maps, samples, strict=True)]
+        self._keys[known] = joined(parts)
+        return self._keys[known]
+
+    def features(self, network: Encoder) -> FeatureCache:
+        """The cache of features of this benchmark."""
+        place = cache_dir() / "derived" / f"{self.manifest.name}-{content_key(self.manifest, self.data_root)}"
+        return FeatureCache(place / "features", network, ram_bytes=64 * 2**20)
+
+    def _of_map(self, features: Tensor, sample: Sample) -> Keys:
+        segments, labels = truth(sample)
+        if self.kind == "cells":
+            keys, labels = cells(features, sample, self.dim)
+        else:
+            keys = pool(features, segments)
+        some = np.linalg.norm(keys, axis=1) > 0
+        return Keys(keys[some], labels[some], (sample.id,) * int(some.sum()), np.flatnonzero(some).astype(np.int64))
+
+
+def truth(sample: Sample) -> tuple[Segments, Int64Array]:
+    """The true segments of a sample of a segmentation benchmark and their classes, crowds left out."""
+    target = sample.panoptic if sample.panoptic is not None else sample.semantic
+    assert target is not None
+    segments, labels = propose_from(target)
+    if not sample.crowd or sample.panoptic is None:
+        return segments, labels
+    assert segments.masks is not None
+    instance = sample.panoptic[..., 1]
+    keep = np.array([int(np.median(instance[m])) not in sample.crowd for m in segments.masks], bool)
+    return replace(segments, scores=segments.scores[keep], masks=segments.masks[keep]), labels[keep]
+
+
+def cells(features: Tensor, sample: Sample, dim: int) -> tuple[Float32Array, Int64Array]:
+    """Every position of a map (D, h, w) whose centre pixel is labelled: unit keys (N, dim), classes (N,)."""
+    assert sample.semantic is not None
+    depth, height, width = features.shape
+    rows = ((np.arange(height) + 0.5) * sample.semantic.shape[0] / height).astype(np.int64)
+    columns = ((np.arange(width) + 0.5) * sample.semantic.shape[1] / width).astype(np.int64)
+    labels = sample.semantic[rows[:, None], columns[None, :]].ravel().astype(np.int64)
+    flat = features.flatten(1).T
+    if dim < depth:
+        flat = flat @ gaussian(depth, dim, seed=0)
+    keys = F.normalize(flat, dim=1).numpy()
+    return np.ascontiguousarray(keys[labels != VOID]), labels[labels != VOID]
+
+
+def gaussian(depth: int, dim: int, seed: int) -> Tensor:
+    """(depth, dim) float32 of a random projection that keeps lengths in the mean."""
+    generator = torch.Generator().manual_seed(seed)
+    drawn: Tensor = torch.randn(depth, dim, generator=generator) / dim**0.5
+    return drawn
+
+
+def joined(parts: Sequence[Keys]) -> Keys:
+    """Several tables of rows as one. KcError if there is none."""
+    if not parts:
+        raise KcError("there is no image to encode")
+    return Keys(
+        np.concatenate([p.key for p in parts]),
+        np.concatenate([p.label for p in parts]),
+        tuple(name for p in parts for name in p.sample_id),
+        np.concatenate([p.segment for p in parts]),
+    )
+
+
+@contextlib.contextmanager
+def memory_of(keys: Keys) -> Iterator[Memory]:
+    """A memory of these rows that is gone afterwards; row i has id i."""
+    with tempfile.TemporaryDirectory() as folder:
+        memory = Memory.create(Path(folder) / "memory", dim=keys.key.shape[1], fingerprint="study")
+        with memory:
+            memory.add(keys.rows(), 0)
+            memory.commit(0)
+            yield memory
+
+
+def answers(train: Keys, queries: Float32Array, k: int) -> Neighbours:
+    """The k nearest rows of each query, exactly; k is clamped to the rows that there are."""
+    with memory_of(train) as memory:
+        return memory.search(queries, k)
