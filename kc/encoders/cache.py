@@ -180,3 +180,16 @@ def _read(path: Path) -> Entry | None:
     length = int.from_bytes(data[8:12], "little")
     shapes = tuple(tuple(shape) for shape in json.loads(data[12 : 12 + length]))
     return shapes, np.frombuffer(data, np.float16, offset=12 + length)
+
+
+class Unstored(FeatureCache):
+    """The same numbers for images that are looked at once and must leave nothing on disk."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        self.encoder = encoder
+
+    def encode(self, images: Tensor, keys: Sequence[str]) -> Features:
+        """Features of `images` (N, 3, H, W) float RGB in [0, 1], rounded as the cache rounds them."""
+        fresh = self.encoder.encode(images)
+        parts = [torch.from_numpy(_half(x).astype(np.float32)).to(images.device) for x in (fresh.pooled, *fresh.levels)]
+        return Features(parts[0], tuple(parts[1:]), fresh.strides)

@@ -181,6 +181,13 @@ class Writer(Reader):
         wanted = self._visible_ids(ids)
         self._change("relabels", wanted, check_classes(class_ids, len(wanted)))
 
+    def describe(self, extra: dict[str, Any]) -> None:
+        """Replace `extra`, the caller's JSON values (names of classes, settings), at once and durably, all or none."""
+        self._writer()
+        if extra != self._manifest.extra:
+            with self._writing("change"):
+                self._publish(replace(self._manifest, number=self._manifest.number + 1, extra=dict(extra)))
+
     @property
     def _writes(self) -> bool:
         return self._lock is not None and os.getpid() == self._pid

@@ -64,3 +64,14 @@ class PartitionCache:
             raise RunError(
                 f"cannot write proposals to {path.parent} ({error.strerror}); free space or set KC_CACHE"
             ) from error
+
+
+class UnstoredPartitions(PartitionCache):
+    """Regions of images that are looked at once and must leave nothing on disk."""
+
+    def __init__(self, proposer: Proposer) -> None:
+        self.proposer = proposer
+
+    def propose(self, image: UInt8Array, sample_id: str) -> Segments:
+        """Regions of `image` (H, W, 3) uint8 RGB."""
+        return self.proposer.propose(image)

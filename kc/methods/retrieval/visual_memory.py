@@ -18,13 +18,27 @@ from kc.memory.fuse import knn_clip
 from kc.memory.rows import Memory
 from kc.memory.vote import decide, vote
 from kc.methods.base import Batch, Context
+from kc.methods.config import MethodConfig
 from kc.methods.regions import best, normalised, posteriors, to_prediction
 from kc.methods.retrieval.module import RetrievalModule
 from kc.proposals.pooling import segment_labels
-from kc.types import VOID, Float32Array, Prediction, Rows, Task
+from kc.types import VOID, Float32Array, Neighbours, Prediction, Rows, Task
 
 TIE_BREAK = 1e-12
 """Relative lead that the class which reached a tied score first is given; votes are float64."""
+
+
+def voted(neighbours: Neighbours, vocabulary: tuple[int, ...], config: MethodConfig, base: Tensor | None) -> Tensor:
+    """Class scores (Q, C) of Q queries from their neighbours: votes as shares of 1, fused with base probabilities
+    (Q, C) if given. A query without a vote of any class in `vocabulary` has zeros, or the base's answer."""
+    votes = vote(neighbours, vocabulary, kind=config.vote, tau=config.tau, alpha=config.alpha)
+    if base is None:
+        # The tie rule of the votes, made visible to whoever takes the highest score.
+        winner = decide(neighbours, vocabulary, kind=config.vote, tau=config.tau, alpha=config.alpha)
+        return votes * (1 + TIE_BREAK * (torch.tensor(vocabulary)[None] == winner[:, None]))
+    total = votes.sum(1, keepdim=True)
+    shares = votes / total.clamp_min(torch.finfo(votes.dtype).tiny)
+    return knn_clip(base.to(shares), shares, total[:, 0] > 0, lam=config.fuse_lambda, threshold=config.fuse_threshold)
 
 
 class VisualMemory(RetrievalModule):
@@ -98,17 +112,7 @@ class VisualMemory(RetrievalModule):
         if len(keys) == 0 or self.memory is None or len(self.memory) == 0:
             # kNN-CLIP's rule: without a memory the base answers alone; without a base there is no answer to give.
             return torch.zeros(len(keys), len(vocabulary)) if base is None else base
-        neighbours = self.memory.search(keys, config.k)
-        votes = vote(neighbours, vocabulary, kind=config.vote, tau=config.tau, alpha=config.alpha)
-        if base is None:
-            # The tie rule of the votes, made visible to whoever takes the highest score.
-            winner = decide(neighbours, vocabulary, kind=config.vote, tau=config.tau, alpha=config.alpha)
-            return votes * (1 + TIE_BREAK * (torch.tensor(vocabulary)[None] == winner[:, None]))
-        total = votes.sum(1, keepdim=True)
-        shares = votes / total.clamp_min(torch.finfo(votes.dtype).tiny)
-        return knn_clip(
-            base.to(shares), shares, total[:, 0] > 0, lam=config.fuse_lambda, threshold=config.fuse_threshold
-        )
+        return voted(self.memory.search(keys, config.k), vocabulary, config, base)
 
     @torch.no_grad()
     def predict(self, batch: Batch, vocabulary: Sequence[int]) -> Prediction:
