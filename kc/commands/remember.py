@@ -29,10 +29,9 @@ def run_remember(config: RememberConfig, console: Console | None = None) -> int:
     clean_name(config.name)
     examples = read_examples(config.folder)
     new = not (config.memory / NAME).exists()
-    given = [name for name in DEFAULTS if getattr(config, name) is not None]
-    if given and not new:
-        raise KcError(f"--{given[0]}: {config.memory} exists, and its keys are made as they were")
     tools = create(config.memory, _new_settings(config)) if new else open_tools(config.memory, config.run)
+    if not new:
+        _check_same(config, tools.settings)
     with RunProgress(console) as progress, progress.bar("encoding", len(examples), "images") as bar:
 
         def each() -> Iterator[Shown]:
@@ -54,6 +53,16 @@ def _sentence(taught: Taught) -> str:
     if taught.whole:
         text += f"; {taught.whole} masks were smaller than any region and count as one region each"
     return text
+
+
+def _check_same(config: RememberConfig, settings: Settings) -> None:
+    """KcError for a flag that would make other keys than those of the memory; the flags that made it may stand."""
+    run, whole = settings.config, settings.kind == "classification"
+    is_: dict[str, object] = {"encoder": run.encoder, "proposals": "none" if whole else run.proposals, "keys": run.keys}
+    is_ |= {"size": settings.input_size[0]}
+    for name in DEFAULTS:
+        if getattr(config, name) not in (None, is_[name]):
+            raise KcError(f"--{name} {getattr(config, name)}: the keys of {config.memory} are made with {is_[name]}")
 
 
 def _new_settings(config: RememberConfig) -> Settings:

@@ -98,7 +98,7 @@ class MemoryPredictor:
         if view not in self.views:
             raise KcError("there is no base model to show alone: give --base conse, or another base")
         classes = self.asked(names)
-        vocab = tuple(classes)
+        vocab = tuple(classes) or (VOID,)  # asked for nothing it answers nothing, and its regions can still be taught
         context = replace(self.tools.context, classes=classes)
         batch = self.tools.batch(image)
         regions: Regions | None = None
@@ -111,12 +111,11 @@ class MemoryPredictor:
         else:
             (regions,) = context.regions(batch)
             keys = regions.keys
-            if context.base is not None and view != "memory":
+            if context.base is not None and view != "memory" and classes:
                 (base,) = posteriors(context, batch, [regions], vocab)
         votes: Votes | None = None
         if view == "base":
-            assert base is not None
-            scores = base
+            scores = torch.zeros(len(keys), len(vocab)) if base is None else base
         else:
             scores, votes = self._vote(keys, vocab, None if view == "memory" else base)
         shares = _shares(scores)

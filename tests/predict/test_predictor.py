@@ -195,4 +195,4 @@ def test_shares_are_weighted_by_pixels(tmp_path: Path) -> None:
     segments = Segments((2, 2), np.ones(2, np.float32), partition=np.array([[0, 0], [0, 1]], np.int32))
     assert mean_score(segments, np.array([0.2, 1.0], np.float32), np.ones((2, 2), bool)) == pytest.approx(0.4)
     assert np.isnan(mean_score(segments, np.array([0.2, 1.0], np.float32), np.zeros((2, 2), bool)))
-    assert rle(np.array([[True, False], [True, True]])) == {"size": [2, 2], "counts": "0211"}
+    assert rle(np.array([[True, False], [True, True]])) == {"size": [2, 2], "counts": "021O"}
