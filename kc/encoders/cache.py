@@ -213,3 +213,16 @@ def _read(path: Path) -> Entry | None:
         return None
     shapes, start = unpacked(body)
     return shapes, np.frombuffer(body, np.float16, offset=start)
+
+
+class Unstored(FeatureCache):
+    """The same numbers for images that are looked at once and must leave nothing on disk."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        self.encoder = encoder
+
+    def encode(self, images: Tensor, keys: Sequence[str]) -> Features:
+        """Features of `images` (N, 3, H, W) float RGB in [0, 1], rounded as the cache rounds them."""
+        fresh = self.encoder.encode(images)
+        parts = [torch.from_numpy(_half(x).astype(np.float32)).to(images.device) for x in (fresh.pooled, *fresh.levels)]
+        return Features(parts[0], tuple(parts[1:]), fresh.strides)

@@ -183,10 +183,14 @@ class Writer(Reader):
 
     def name_classes(self, names: Mapping[int, str]) -> None:
         """Keep these names of classes beside the rows, in place of what was there, at once and durably."""
+        self.describe({**self._manifest.extra, "classes": {str(id_): str(name) for id_, name in names.items()}})
+
+    def describe(self, extra: dict[str, Any]) -> None:
+        """Replace `extra`, the caller's JSON values (names of classes, settings), at once and durably, all or none."""
         self._writer()
-        extra = {**self._manifest.extra, "classes": {str(id_): str(name) for id_, name in names.items()}}
-        with self._writing("change"):
-            self._publish(replace(self._manifest, number=self._manifest.number + 1, extra=extra))
+        if extra != self._manifest.extra:
+            with self._writing("change"):
+                self._publish(replace(self._manifest, number=self._manifest.number + 1, extra=dict(extra)))
 
     @property
     def _writes(self) -> bool:

@@ -105,3 +105,14 @@ def _masks(path: Path, size: tuple[int, int]) -> Segments | None:
         return None
     rles = [{"size": content["size"], "counts": text.encode("ascii")} for text in content["counts"]]
     return Segments(size, np.array(content["scores"], dtype=np.float32), masks=decode(rles, size))
+
+
+class UnstoredPartitions(PartitionCache):
+    """Regions of images that are looked at once and must leave nothing on disk."""
+
+    def __init__(self, proposer: Proposer) -> None:
+        self.proposer = proposer
+
+    def propose(self, image: UInt8Array, sample_id: str) -> Segments:
+        """Regions of `image` (H, W, 3) uint8 RGB."""
+        return self.proposer.propose(image)

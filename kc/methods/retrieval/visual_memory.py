@@ -19,13 +19,28 @@ from kc.memory.fuse import knn_clip
 from kc.memory.rows import Memory
 from kc.memory.vote import decide, vote
 from kc.methods.base import Batch, Context
+from kc.methods.config import MethodConfig
 from kc.methods.regions import Regions, best, normalised, posteriors, to_prediction
 from kc.methods.retrieval.module import RetrievalModule
 from kc.proposals.pooling import segment_labels
-from kc.types import VOID, Float32Array, Prediction, Rows, Task
+from kc.types import VOID, Float32Array, Neighbours, Prediction, Rows, Task
 
 TIE_BREAK = 1e-12
 """Relative lead that the class which reached a tied score first is given; votes are float64."""
+
+
+def voted(neighbours: Neighbours, vocabulary: tuple[int, ...], config: MethodConfig, base: Tensor | None) -> Tensor:
+    """Class scores (Q, C) of Q queries from their neighbours: votes as shares of 1, fused with base probabilities
+    (Q, C) if given. A query without a vote of any class in `vocabulary` has zeros, or the base's answer."""
+    rule: dict[str, Any] = {"kind": config.vote, "tau": config.tau, "alpha": config.alpha, "beta": config.tip_beta}
+    votes = vote(neighbours, vocabulary, **rule)
+    if base is None:
+        # The tie rule of the votes, made visible to whoever takes the highest score.
+        winner = decide(neighbours, vocabulary, **rule)
+        return votes * (1 + TIE_BREAK * (torch.tensor(vocabulary)[None] == winner[:, None]))
+    total = votes.sum(1, keepdim=True)
+    shares = votes / total.clamp_min(torch.finfo(votes.dtype).tiny)
+    return knn_clip(base.to(shares), shares, total[:, 0] > 0, lam=config.fuse_lambda, threshold=config.fuse_threshold)
 
 
 class VisualMemory(RetrievalModule):
@@ -111,17 +126,7 @@ class VisualMemory(RetrievalModule):
             neighbours = self.memory.search(keys, config.k, classes=vocabulary if hidden else None)
         except EmptyMemoryError:
             return torch.zeros(len(keys), len(vocabulary)) if base is None else base
-        rule: dict[str, Any] = {"kind": config.vote, "tau": config.tau, "alpha": config.alpha, "beta": config.tip_beta}
-        votes = vote(neighbours, vocabulary, **rule)
-        if base is None:
-            # The tie rule of the votes, made visible to whoever takes the highest score.
-            winner = decide(neighbours, vocabulary, **rule)
-            return votes * (1 + TIE_BREAK * (torch.tensor(vocabulary)[None] == winner[:, None]))
-        total = votes.sum(1, keepdim=True)
-        shares = votes / total.clamp_min(torch.finfo(votes.dtype).tiny)
-        return knn_clip(
-            base.to(shares), shares, total[:, 0] > 0, lam=config.fuse_lambda, threshold=config.fuse_threshold
-        )
+        return voted(neighbours, vocabulary, config, base)
 
     @torch.no_grad()
     def predict(self, batch: Batch, vocabulary: Sequence[int]) -> Prediction:
