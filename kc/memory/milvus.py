@@ -12,7 +12,7 @@ What it cannot promise:
   erased a part: repeat it.
 - Exact search by every index. FLAT is exact up to 16,384 rows of one scene (all that Milvus returns); any other is as
   good as its parameters. What Milvus returns is scored again in float64 from the stored keys.
-- Every kill survived in a folder of milvus-lite: of 55 one was not clean (docs/memory-store.md). It is for tests.
+- Every kill survived in a folder of milvus-lite: what was found is mended (docs/memory-store.md), but it is for tests.
 - Checksums: what is damaged in Milvus's storage is for Milvus to find, so there is no `verify` and no `repair`.
 
 A new class or weight stores the row again, key included, until `compact(history=False)`. `diff` and `derived` (files
