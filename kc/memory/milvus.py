@@ -38,6 +38,7 @@ from kc.memory.milvus_store import URI, Store
 from kc.memory.milvus_writer import MilvusWriter
 from kc.memory.names import new_salt
 from kc.memory.reader import Reader, same_encoder
+from kc.memory.rules import check_kind
 
 
 class MilvusMemory(MilvusWriter):
@@ -117,11 +118,11 @@ class MilvusMemory(MilvusWriter):
         if write and not _made(root):
             return cls.create(root, dim=dim, fingerprint=fingerprint, extra=extra, anonymous=anonymous)
         memory = cls.open(root, fingerprint=fingerprint, write=write)
-        if (memory.dim, memory.anonymous) != (dim, anonymous):
+        try:
+            check_kind(root, (memory.dim, memory.anonymous), dim, anonymous)
+        except BaseException:
             memory.close()
-            if memory.dim != dim:
-                raise ValueError(f"{root} holds keys of {memory.dim} values, asked for {dim}")
-            raise ValueError(f"{root} was made with anonymous={memory.anonymous}, which cannot be changed later")
+            raise
         return memory
 
     def close(self) -> None:

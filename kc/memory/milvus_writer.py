@@ -30,6 +30,7 @@ from kc.memory.milvus_rows import (
 )
 from kc.memory.milvus_store import Store
 from kc.memory.reader import same_encoder
+from kc.memory.rules import check_task, check_writer, is_older
 from kc.memory.staging import Staging, as_table
 from kc.memory.table import NameColumn, Table
 from kc.memory.view import Ids, Names
@@ -48,10 +49,7 @@ class MilvusWriter(MilvusReader):
 
     def _writer(self) -> None:
         """RunError unless this memory was opened for writing, by this process."""
-        if not self._write:
-            raise RunError(f"{self.path} is open for reading (or closed): open it with write=True")
-        if os.getpid() != self._pid:
-            raise RunError(f"{self.path}: only the process that opened it writes (a forked one may read)")
+        check_writer(self.path, self._write, self._pid)
 
     def add(self, rows: Rows, task: int, fingerprint: str | None = None) -> int:
         """Stage rows in RAM; they are searched from the next `commit` on. Returns how many were new.
@@ -62,8 +60,7 @@ class MilvusWriter(MilvusReader):
         """
         self._writer()
         same_encoder(self.path, self.fingerprint, fingerprint)
-        if task < 0:
-            raise ValueError(f"task must be at least 0, got {task}")
+        check_task(task)
         table = as_table(rows, task, self.dim)
         return self._stage([table], exchange.Header(len(rows), self.dim, self.fingerprint), "these rows")
 
@@ -132,16 +129,9 @@ class MilvusWriter(MilvusReader):
         marker = self._marker
         newest = marker.versions[-1][0] if marker.versions else -1
         n_new = len(self._staging)
-        if task < newest:
-            if n_new:
-                raise ValueError(
-                    f"task {newest} is already committed, so rows of task {task} would change what it saw: "
-                    f"call rollback({task - 1}) first"
-                )
+        if is_older(task, newest, n_new):
             marker.seq(task)
             return 0
-        if task < 0:
-            raise ValueError(f"task must be at least 0, got {task}")
         if task == newest and not n_new and marker.versions[-1][1] == marker.head:
             return 0
         with self._changing() as number:

@@ -16,6 +16,7 @@ from kc.memory.manifest import MemoryManifest, VersionInfo
 from kc.memory.names import new_salt
 from kc.memory.plan import SearchOptions
 from kc.memory.reader import Reader, same_encoder
+from kc.memory.rules import check_kind
 from kc.memory.writer import Writer
 
 
@@ -109,11 +110,11 @@ class Memory(Writer):
         if write and not (root / manifests.NAME).exists():
             return cls.create(root, dim=dim, fingerprint=fingerprint, extra=extra, anonymous=anonymous)
         memory = cls.open(root, fingerprint=fingerprint, write=write)
-        if (memory.dim, memory.anonymous) != (dim, anonymous):
+        try:
+            check_kind(root, (memory.dim, memory.anonymous), dim, anonymous)
+        except BaseException:
             memory.close()
-            if memory.dim != dim:
-                raise ValueError(f"{root} holds keys of {memory.dim} values, asked for {dim}")
-            raise ValueError(f"{root} was made with anonymous={memory.anonymous}, which cannot be changed later")
+            raise
         return memory
 
     def close(self) -> None:
