@@ -98,7 +98,7 @@ def check_numbers(config: RunConfig) -> None:
         if min(values) <= 0 or (field == "epochs" and any(v % 1 for v in values)):
             raise KcError(f"{option(field)} {getattr(config, field)}: every value must be above 0, epochs whole")
     positive = ("batch_size", "exemplars", "k", "devices", "tau", "encoder_lr", "lora_rank", "ranpac_dim", "tip_shots",
-                "lwf_temperature", "si_damping", "accumulate", "eclipse_prompts")  # fmt: skip
+                "lwf_temperature", "si_damping", "accumulate", "eclipse_focal", "eclipse_prompts")  # fmt: skip
     for field in positive:
         if getattr(config, field) <= 0:
             raise KcError(f"{option(field)} {getattr(config, field)}: must be above 0")

@@ -81,6 +81,8 @@ class MethodOptions:
         plop_pod: What local POD pools: paper (features as they are) or official (squared, as the authors' code does).
         ssul_threshold: Probability from which ssul believes the old model.
         comformer_kd: Strength of the distillation of queries in comformer.
+        eclipse_focal: Factor of eclipse's focal loss, a mean over the columns of the head; 50 in the authors' code, for
+            100 classes. With few classes it drowns the losses of masks: take half the number of columns.
         eclipse_prompts: Queries that eclipse adds in each task after the first.
         eclipse_delta: Logit manipulation of eclipse: share of what other tasks' classifiers see that counts as "no
             object" (several separated by commas as for --epochs); below 0: share of the task's own "no object".
@@ -141,6 +143,7 @@ class MethodOptions:
     plop_pod: str = "paper"
     ssul_threshold: float = 0.7
     comformer_kd: float = 10.0
+    eclipse_focal: float = 50.0
     eclipse_prompts: int = 10
     eclipse_delta: float | str = "0.4,0.5"
 
