@@ -37,6 +37,7 @@ CHOICES = {
     "optimizer": ("adamw", "adam", "sgd"),
     "schedule": ("cosine", "poly", "constant"),
     "precision": ("32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-true"),
+    "ewc_fisher": ("samples", "running"),
     "fisher": ("empirical", "sampled"),
     "lora_scope": ("grow", "task"),
     "lwf_columns": ("old", "all"),
@@ -115,7 +116,7 @@ def check_numbers(config: RunConfig) -> None:
         if min(values) <= 0 or (field == "epochs" and any(v % 1 for v in values)):
             raise KcError(f"{option(field)} {getattr(config, field)}: every value must be above 0, epochs whole")
     positive = ("batch_size", "exemplars", "k", "devices", "tau", "encoder_lr", "lora_rank", "ranpac_dim", "tip_shots",
-                "lwf_temperature", "si_damping", "accumulate", "eclipse_prompts")  # fmt: skip
+                "lwf_temperature", "si_damping", "accumulate", "eclipse_focal", "eclipse_prompts")  # fmt: skip
     for field in positive:
         if getattr(config, field) <= 0:
             raise KcError(f"{option(field)} {getattr(config, field)}: must be above 0")
@@ -133,6 +134,10 @@ def check_numbers(config: RunConfig) -> None:
     for field in ("ema", "momentum", "ssul_threshold"):
         if not 0 <= getattr(config, field) < 1:
             raise KcError(f"{option(field)} {getattr(config, field)}: must be at least 0 and below 1")
+    for field in ("mask_score", "mask_overlap"):
+        value = getattr(config, field)
+        if value is not None and not 0 <= value <= 1:
+            raise KcError(f"{option(field)} {value}: must be between 0 and 1")
     try:
         deltas = [float(part) for part in str(config.eclipse_delta).split(",")]
     except ValueError as error:

@@ -21,6 +21,8 @@ from kc.types import Features
 # Indices of timm's feature stages with stride 8, 16 and 32.
 STAGES = (2, 3, 4)
 AnyLite = TypeVar("AnyLite", bound="Lite0")
+PYRAMID = (1, *STAGES)
+"""With stride 4, of 24 channels."""
 
 
 class Lite0(Encoder):
@@ -50,11 +52,29 @@ class Lite0(Encoder):
 
         `images` (N, 3, H, W) float RGB in [0, 1]. Everything comes from one pass.
         """
+        levels = self._stages(images, STAGES)
+        return Features(self.dense_head(levels[-1]).mean(dim=(2, 3)), tuple(levels), self.strides)
+
+    def _stages(self, images: Tensor, indices: tuple[int, ...]) -> list[Tensor]:
         check_images(images)
         scale, shift = self.preprocessing
         x = (images * scale + shift).contiguous(memory_format=torch.channels_last)
-        levels = self.network.forward_intermediates(x, indices=STAGES, intermediates_only=True)
-        return Features(self.dense_head(levels[-1]).mean(dim=(2, 3)), tuple(levels), self.strides)
+        levels: list[Tensor] = self.network.forward_intermediates(x, indices=indices, intermediates_only=True)
+        return levels
+
+    @property
+    def pyramid_channels(self) -> tuple[int, ...]:
+        """24 at stride 4, then those of the levels."""
+        return (24, *self.channels)
+
+    @property
+    def pyramid_strides(self) -> tuple[int, ...]:
+        """4, 8, 16, 32."""
+        return (4, *self.strides)
+
+    def pyramid(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Levels at strides 4, 8, 16 and 32 of `images` as for `forward`."""
+        return tuple(self._stages(images, PYRAMID))
 
     def dense_head(self, level: Tensor) -> Tensor:
         """The head convolution at every position: stride-32 level (N, C, h, w) -> (N, 1280, h, w), in [0, 6].

@@ -12,6 +12,7 @@ import torch
 
 from kc.methods.base import ContinualMethod
 from kc.metrics.confusion import ConfusionMatrix, grouped_iou
+from kc.metrics.instances import InstancePrecision
 from kc.metrics.panoptic import PanopticQuality
 from kc.types import Int64Array, Prediction, Task, TaskKind
 
@@ -90,7 +91,8 @@ def evaluate(
     """Run a method over a test loader and score its answers over `vocabulary`.
 
     Classification: accuracy a class, and over all images. Semantic: IoU from one confusion matrix. Panoptic: PQ by
-    panopticapi's rules, and mIoU beside it. Ground truth outside the vocabulary is ignored. `groups` of class ids get
+    panopticapi's rules, mIoU beside it, and mask AP of things as COCO defines it, NaN for methods that do not score
+    instances. Ground truth outside the vocabulary is ignored. `groups` of class ids get
     their own mIoU, `miou_<group>`, and base and novel classes their harmonic mean.
     """
     vocab = tuple(vocabulary)
@@ -98,8 +100,13 @@ def evaluate(
         return _classification(method, loader, vocab, device)
     matrix = ConfusionMatrix(vocab)
     quality = PanopticQuality(vocab, [c for c in thing_ids if c in set(vocab)])
+    precision: InstancePrecision | None = None
     for batch in loader:
         prediction = method.predict(to_device(batch, device), vocab)
+        if prediction.instances:
+            precision = precision or InstancePrecision(quality.thing_ids)
+            for truth, instances, crowd in zip(batch["panoptic"], prediction.instances, batch["crowd"], strict=True):
+                precision.update(np.asarray(truth), instances, crowd)
         for target, answer in zip(batch["semantic"], prediction.semantic, strict=True):
             matrix.update(np.asarray(target), answer)
         if kind == "panoptic":
@@ -114,7 +121,9 @@ def evaluate(
         return Scores(ious, final["miou"], final)
     panoptic = quality.compute()
     per_class = dict(panoptic.pop("per_class"))
-    return Scores(per_class, panoptic["pq"], {**panoptic, **final})
+    ap = precision.compute() if precision else dict.fromkeys(("ap", "ap_50", "ap_75"), math.nan)
+    ap.pop("per_class", None)
+    return Scores(per_class, panoptic["pq"], {**panoptic, **ap, **final})
 
 
 def _classification(

@@ -46,6 +46,10 @@ def test_shapes_and_strides_at_an_odd_size(lite0: Lite0) -> None:
     assert features.pooled.shape == (2, lite0.pooled_dim) == (2, 1280)
     assert [tuple(level.shape) for level in features.levels] == [(2, 40, 13, 17), (2, 112, 7, 9), (2, 320, 4, 5)]
     assert tuple(level.shape[1] for level in features.levels) == lite0.channels
+    with torch.no_grad():
+        pyramid = lite0.pyramid(torch.rand(2, 3, 100, 135))
+    assert [tuple(level.shape[1:]) for level in pyramid[:2]] == [(24, 25, 34), (40, 13, 17)]
+    assert (lite0.pyramid_strides, lite0.pyramid_channels) == ((4, 8, 16, 32), (24, 40, 112, 320))
 
 
 def test_batch_equals_one_by_one_to_the_bit(lite0: Lite0) -> None:

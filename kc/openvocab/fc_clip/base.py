@@ -25,8 +25,8 @@ from kc.openvocab.fc_clip.network import Answer, FcClip
 from kc.openvocab.fc_clip.options import FcClipOptions, weights_of
 from kc.openvocab.fc_clip.scores import clean, ensemble, mixed, name_logits, seen_in, with_void
 from kc.openvocab.fc_clip.tower import project
-from kc.openvocab.mask_inference import Instances, instances, panoptic_map
-from kc.types import Int32Array, Int64Array, Segments, UInt8Array
+from kc.openvocab.mask_inference import instances, panoptic_map
+from kc.types import Instances, Int32Array, Int64Array, Segments, UInt8Array
 
 if TYPE_CHECKING:
     from kc.openvocab.fc_clip.proposer import FcClipProposer
