@@ -12,6 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 from rich.console import Console
 
@@ -229,7 +230,9 @@ def prepare(config: RunConfig, data: IncrementalDataModule) -> Shared:
     if wanted != "none":
         texts, name = cache_dir() / "derived" / "text", data.manifest.name
         options = dataclasses.replace(dense_options(config, name), cache=texts)
-        base = load_base(wanted, encoder, options, dataclasses.replace(fc_clip_options(config, name), cache=texts))
+        device = "cuda" if config.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available() else "cpu"
+        fc_clip = dataclasses.replace(fc_clip_options(config, name), cache=texts, device=device)
+        base = load_base(wanted, encoder, options, fc_clip)
     regions: RegionEncoder | None = None
     if data.manifest.task_kind != "classification":
         assert config.proposals is not None

@@ -72,6 +72,7 @@ class FcClipBase:
         self.network = network.eval()
         self.options = options or FcClipOptions()
         self.encoder = OpenClipEncoder(network.config.clip, network.clip)
+        network.to(self.options.device)  # the encoder above has looked at its tower on the CPU
         self.bank = TextBank(self.encoder, TEMPLATES, self.options.cache)
         self.trained = frozenset(clean(synonym) for synonyms in network.names for synonym in synonyms)
         self._looks: Kept[Look] = Kept(KEPT_ANSWERS, lambda look: look.nbytes)

@@ -45,7 +45,7 @@ class FcClipOptions:
 
     `alpha`, `beta`: share of the frozen CLIP in the opinion on names the head was trained on, and on others (paper, eq.
     6). `short_side`, `long_side`: pixels of the image that it sees. `score`, `overlap`: what a query must pass to be a
-    panoptic segment. `cache`: folder for text embeddings.
+    panoptic segment. `cache`: folder for text embeddings. `device`: where the network runs.
     """
 
     alpha: float = 0.4
@@ -55,6 +55,7 @@ class FcClipOptions:
     score: float = 0.0
     overlap: float = 0.8
     cache: Path | None = None
+    device: str = "cpu"
 
     def __post_init__(self) -> None:
         if not (0 <= self.alpha <= 1 and 0 <= self.beta <= 1):
