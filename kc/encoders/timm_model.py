@@ -8,6 +8,7 @@ from typing import Any
 
 import timm
 import torch
+import torch.nn.functional as F
 from timm.models import load_state_dict as read_weights
 from torch import Tensor
 
@@ -24,10 +25,12 @@ class TimmEncoder(Encoder):
 
     Levels are the stages at strides 8, 16 and 32 of a hierarchical network, or the normalised last block of a plain
     transformer (one level at its patch stride). Input is (rgb - mean) / std of the model's own configuration. Plain
-    transformers take any size: position embeddings are interpolated, sizes padded to whole patches.
+    transformers take any size: position embeddings are interpolated, sizes padded to whole patches; their class and
+    register tokens are in no level. `size` (H, W): of a network that takes no other; every image is resized to it
+    (bilinear, antialiased), and strides are in pixels of that size.
     """
 
-    def __init__(self, model: str, network: Any) -> None:
+    def __init__(self, model: str, network: Any, size: tuple[int, int] | None = None) -> None:
         super().__init__()
         self.network: Any = network
         self.name = f"timm:{model}"
@@ -46,7 +49,8 @@ class TimmEncoder(Encoder):
         self.channels = tuple(every[i] for i in self._indices)
         self.pooled_dim = int(network.head_hidden_size)
         config = network.pretrained_cfg
-        self.preprocessing = (*config["mean"], *config["std"])
+        self.size = size
+        self.preprocessing = (*config["mean"], *config["std"], *(size or ()))
 
     def forward(self, images: Tensor) -> Features:
         """Pooled (N, D), what the model's classifier would read, and the levels; images (N, 3, H, W) in [0, 1]."""
@@ -56,7 +60,9 @@ class TimmEncoder(Encoder):
 
     def _stages(self, images: Tensor, indices: list[int]) -> tuple[Tensor, list[Tensor]]:
         check_images(images)
-        mean, std = images.new_tensor(self.preprocessing).view(2, 1, 3, 1, 1)
+        if self.size is not None and images.shape[-2:] != self.size:
+            images = F.interpolate(images, size=self.size, mode="bilinear", antialias=True, align_corners=False)
+        mean, std = images.new_tensor(self.preprocessing[:6]).view(2, 1, 3, 1, 1)
         final, levels = self.network.forward_intermediates(
             (images - mean) / std, indices=indices, norm=self._plain, output_fmt="NCHW"
         )
@@ -109,7 +115,19 @@ def load_timm(model: str, path: str | None = None) -> TimmEncoder:
         raise MissingExtraError(
             f"cannot have the weights of timm:{model} ({error}). Give a local file: timm:{model}@PATH"
         ) from error
-    return TimmEncoder(model, network).eval()
+    return TimmEncoder(model, network, own_size(network)).eval()
+
+
+def own_size(network: Any) -> tuple[int, int] | None:
+    """The input (H, W) of a network that takes no other; None for convolutions and for transformers that interpolate.
+
+    timm's own word for it, `fixed_input_size`, is about the network as it is made without `dynamic_img_size`.
+    """
+    config = network.pretrained_cfg
+    if not config.get("fixed_input_size") or getattr(network, "dynamic_img_size", False):
+        return None
+    _, height, width = config["input_size"]
+    return int(height), int(width)
 
 
 def _fill(network: Any, path: str) -> None:

@@ -18,7 +18,7 @@ WEIGHTS = (
     "pytorch_model.bin.index.json",
 )
 PROCESSORS = ("preprocessor_config.json", "processor_config.json")
-INSTALL = "pip install 'kc-continual[masks]'"
+INSTALL = "pip install 'kc-continual[proposals]'"
 
 
 def check_folder(path: str, kinds: Sequence[str], option: str) -> Path:

@@ -16,6 +16,7 @@ from kc.errors import MissingExtraError, UnknownNameError
 TEXT = {"context_length": 16, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1}
 TOWERS = {
     "kc-tiny-vit": {"image_size": 32, "layers": 2, "width": 32, "head_width": 16, "patch_size": 8},
+    "kc-tiny-convnext": {"image_size": 64, "timm_model_name": "test_convnext", "timm_pool": "", "timm_proj": "linear"},
     "kc-tiny-resnet": {"image_size": 64, "layers": [1, 1, 1, 1], "width": 16, "patch_size": None},
 }
 
@@ -36,7 +37,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.mark.parametrize(
-    ("name", "level", "stride"), [("kc-tiny-vit", (2, 32, 4, 4), 8), ("kc-tiny-resnet", (2, 512, 2, 2), 32)]
+    ("name", "level", "stride"),
+    [
+        ("kc-tiny-vit", (2, 32, 4, 4), 8),
+        ("kc-tiny-resnet", (2, 512, 2, 2), 32),
+        ("kc-tiny-convnext", (2, 64, 2, 2), 32),
+    ],
 )
 def test_towers(folder: Path, name: str, level: tuple[int, ...], stride: int) -> None:
     encoder = load_encoder(f"open_clip:{name}@{folder / name}.pt")

@@ -1,6 +1,7 @@
 """timm encoders with small random weights in a local file."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import timm
@@ -9,7 +10,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from kc.encoders.load import load_encoder
-from kc.encoders.timm_model import TimmEncoder
+from kc.encoders.timm_model import TimmEncoder, own_size
 from kc.errors import MissingExtraError, UnknownNameError
 
 
@@ -109,3 +110,73 @@ def test_model_without_published_weights_is_never_random() -> None:
 def test_unknown_models(name: str, message: str) -> None:
     with pytest.raises(UnknownNameError, match=message):
         load_encoder(f"timm:{name}")
+
+
+DYNAMIC = {"dynamic_img_size": True, "dynamic_img_pad": True}
+
+
+def small_transformer(name: str, **options: object) -> Any:
+    torch.manual_seed(0)
+    return timm.create_model(name, num_classes=0, depth=2, embed_dim=32, num_heads=2, **DYNAMIC, **options).eval()
+
+
+@pytest.mark.parametrize(
+    ("name", "prefix", "patch"),
+    [
+        ("vit_small_patch14_dinov2", 1, 14),
+        ("vit_small_patch14_reg4_dinov2", 5, 14),
+        ("vit_small_patch16_dinov3", 5, 16),
+    ],
+)
+def test_levels_are_the_patch_tokens_without_class_and_registers(name: str, prefix: int, patch: int) -> None:
+    """At a size that is not the network's own, so that positions are interpolated or, in DINOv3, rotated."""
+    network = small_transformer(name)
+    encoder = TimmEncoder(name, network)
+    assert network.num_prefix_tokens == prefix
+    assert encoder.strides == (patch,)
+    images = torch.rand(1, 3, 3 * patch, 5 * patch)
+    features = encoder.encode(images)
+    mean, std = torch.tensor(encoder.preprocessing).view(2, 3, 1, 1)
+    with torch.no_grad():
+        tokens = network.forward_features((images - mean) / std)
+    assert tokens.shape == (1, prefix + 15, 32)
+    wanted = tokens[0, prefix:].T.reshape(32, 3, 5)
+    torch.testing.assert_close(features.levels[0][0], wanted)
+
+
+def test_position_embeddings_are_interpolated_to_the_grid() -> None:
+    """With nothing but positions left, a slope over the rows of its own grid is the same slope over another grid."""
+    network = small_transformer("vit_small_patch14_reg4_dinov2")
+    network.norm = torch.nn.Identity()
+    with torch.no_grad():
+        for part in (
+            network.patch_embed.proj,
+            *(scale for block in network.blocks for scale in (block.ls1, block.ls2)),
+        ):
+            for parameter in part.parameters():
+                parameter.zero_()
+        network.pos_embed[0] = torch.linspace(-1, 1, 37).repeat_interleave(37)[:, None]
+    level = TimmEncoder("vit", network).encode(torch.rand(1, 3, 9 * 14, 5 * 14)).levels[0][0, 0]
+    assert level.shape == (9, 5)
+    torch.testing.assert_close(level, level[:, :1].expand(9, 5))
+    # Cell centres of nine rows on the slope of 37, which runs from -1 to 1 between its outermost centres.
+    wanted = ((torch.arange(9) + 0.5) / 9 * 37 - 0.5) / 18 - 1
+    torch.testing.assert_close(level[1:-1, 0], wanted[1:-1], atol=0.02, rtol=0)
+
+
+@pytest.mark.parametrize("name", ["test_vit", "swin_tiny_patch4_window7_224"])
+def test_only_networks_of_one_size_resize(name: str) -> None:
+    options: dict[str, object] = {"depths": (1, 1, 1, 1), "embed_dim": 12, "num_heads": (1, 2, 3, 4)}
+    network = timm.create_model(name, num_classes=0, **(DYNAMIC if name == "test_vit" else options)).eval()
+    encoder = TimmEncoder(name, network, own_size(network))
+    images = torch.rand(1, 3, 90, 130)
+    features = encoder.encode(images)
+    if name == "test_vit":
+        assert encoder.size is None
+        assert features.levels[0].shape[-2:] == (6, 9)
+        return
+    assert encoder.size == (224, 224)
+    assert [tuple(x.shape[-2:]) for x in features.levels] == [(28, 28), (14, 14), (7, 7)]
+    resized = torch.nn.functional.interpolate(images, size=(224, 224), mode="bilinear", antialias=True)
+    torch.testing.assert_close(features.pooled, encoder.encode(resized).pooled)
+    assert encoder.preprocessing[-2:] == (224, 224)

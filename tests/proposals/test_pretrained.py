@@ -240,7 +240,7 @@ def test_checks_load_neither_torch_nor_transformers(sam_folder: Path) -> None:
 
 def test_missing_transformers_is_named(monkeypatch: pytest.MonkeyPatch, sam_folder: Path) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(MissingExtraError, match=r"needs transformers: pip install 'kc-continual\[masks\]'"):
+    with pytest.raises(MissingExtraError, match=r"needs transformers: pip install 'kc-continual\[proposals\]'"):
         check_proposals(f"sam:{sam_folder}")
 
 
