@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from kc.commands.explain_config import ExplainConfig
-from kc.commands.memory import class_names, run_settings, task_index
+from kc.commands.memory_selection import class_names, run_settings, task_index
 from kc.config import RunConfig
 from kc.data.manifest import Manifest, load_manifest
 from kc.data.readers.base import Reader, read_image

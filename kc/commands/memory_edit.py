@@ -10,8 +10,9 @@ import torch
 from rich.console import Console
 from rich.progress import track
 
-from kc.commands.memory import _by_class, class_ids, class_names, run_settings, selected
+from kc.commands.memory import _by_class
 from kc.commands.memory_config import MemoryConfig
+from kc.commands.memory_selection import class_ids, class_names, run_settings, selected
 from kc.data.manifest import load_manifest
 from kc.data.readers.base import list_files, read_image
 from kc.data.transforms import image_to_tensor

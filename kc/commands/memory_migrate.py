@@ -12,9 +12,9 @@ from rich.progress import track
 from rich.table import Table
 
 from kc.commands.explain import Sources
-from kc.commands.memory import class_names, run_settings
 from kc.commands.memory_config import MemoryConfig
 from kc.commands.memory_edit import Eye, eye_of
+from kc.commands.memory_selection import class_names, run_settings
 from kc.data.manifest import Manifest, load_manifest
 from kc.data.readers.open import open_reader
 from kc.data.transforms import image_to_tensor
