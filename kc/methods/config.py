@@ -92,7 +92,7 @@ class MethodOptions:
         ssul_threshold: Probability from which ssul believes the old model.
         comformer_kd: Strength of the distillation of queries in comformer.
         eclipse_focal: Factor of eclipse's focal loss, a mean over the columns of the head; 50 in the authors' code, for
-            100 classes. With few classes it drowns the losses of masks: take half the number of columns.
+            100 classes and more. Half the number of columns gives each column of a small head the weight it has there.
         eclipse_prompts: Queries that eclipse adds in each task after the first.
         eclipse_delta: Logit manipulation of eclipse: share of what other tasks' classifiers see that counts as "no
             object" (several separated by commas as for --epochs); below 0: share of the task's own "no object".
