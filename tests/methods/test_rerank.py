@@ -42,7 +42,7 @@ def test_by_hand() -> None:
     assert got.id.tolist() == [[1, 0, 2, 3, 4], [7, 8, 5, 6, 9]]
     assert got.score[0].tolist() == found.score[0][[1, 0, 2, 3, 4]].tolist()
     assert decide(found, [0, 4], "rank").tolist() == [4, 0]
-    assert decide(got, [0, 4], "rank").tolist() == [4, 4]
+    assert decide(got, [0, 4], "rank").tolist() == [0, 4]
     assert rerank(found, similarity, [0, 4], top=99).class_id[0].tolist() == [0, 0, 4, 4, 9]
     with pytest.raises(ValueError, match="top must be"):
         rerank(found, similarity, [0, 4], 0)
