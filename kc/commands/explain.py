@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from kc.commands.explain_config import ExplainConfig
+from kc.commands.explain_regions import SAME, RegionEye, chosen_region, label_of, mask_of, stored_mask
 from kc.commands.memory_selection import class_names, run_settings, task_index
 from kc.config import RunConfig
 from kc.data.manifest import Manifest, load_manifest
@@ -24,8 +25,8 @@ from kc.memory.reader import RowTable
 from kc.memory.rows import Memory
 from kc.memory.vote import VOTES, contributions, decide, vote
 from kc.methods.regions import normalised
-from kc.report.attribution import Voter, attribution
-from kc.types import Float32Array, Int64Array, Neighbours, Sample, UInt8Array
+from kc.report.attribution import Voter, attribution, region_crop
+from kc.types import BoolArray, Float32Array, Int64Array, Neighbours, Sample, UInt8Array
 
 PICTURED = 12
 """Neighbours in the picture; all are in the table."""
@@ -39,6 +40,9 @@ class Question:
     key: Float32Array
     label: int | None
     own: Int64Array
+    mask: BoolArray | None = None
+    eye: RegionEye | None = None
+    """The pixels (H, W) that are asked about and what makes regions, in a memory of regions."""
 
 
 @dataclass(frozen=True)
@@ -103,21 +107,22 @@ def run_explain(config: ExplainConfig, console: Console | None = None) -> int:
         soft_wrap=True,
     )
     if len(asked.own):
-        console.print("the image itself is stored; its own row was left out", highlight=False)
+        console.print("what is asked about is stored; its own row was left out", highlight=False)
     if sources.missing:
         console.print(f"some images cannot be shown: {sources.missing}", highlight=False, soft_wrap=True)
     voters = []
     for i in range(min(n_found, PICTURED)):
         sample = sources.sample(rows.sample_id[i])
+        picture = None if sample is None else pictured(asked, sample, memory, int(rows.id[i]))
         name, task = names.get(int(found.class_id[0, i]), str(found.class_id[0, i])), int(rows.task[i]) + 1
-        picture = None if sample is None else sample.image
         share = float(cast[i] / cast.sum())
         voters.append(Voter(picture, rows.sample_id[i], name, task, float(found.score[0, i]), share))
     shares = [(str(names.get(c, c)), of[c]) for c in ranked]
     out = config.out or Path(f"explain-{Path(config.image).stem}.png")
     title = f"{config.image}: {names.get(winner, winner)}" + (f" (true class: {truth})" if truth else "")
     rest = n_found - len(voters)
-    attribution(asked.image, title, voters, shares, f"{settings['vote']} vote of {n_found} rows", rest, out)
+    shown = asked.image if asked.mask is None else region_crop(asked.image, asked.mask)
+    attribution(shown, title, voters, shares, f"{settings['vote']} vote of {n_found} rows", rest, out)
     console.print(f"written: {out}", highlight=False, soft_wrap=True)
     return 0
 
@@ -144,8 +149,9 @@ def question(memory: Memory, settings: dict[str, Any]) -> tuple[Sources, Questio
     for name in ("benchmark", "encoder"):
         if settings.get(name) is None:
             raise KcError(f"{memory.path} lies in no run that says its {name}: give --{name}")
-    if "+" in memory.fingerprint:
-        raise KcError(f"{memory.path} holds keys of regions; only memories of whole images are explained")
+    point = settings.get("point")
+    if point is not None and "+" not in memory.fingerprint:
+        raise KcError(f"--point {point}: {memory.path} holds keys of whole images")
     manifest = load_manifest(settings["benchmark"])
     root = settings.get("data_root")
     sources = Sources.open(manifest, None if root is None else Path(root))
@@ -156,13 +162,28 @@ def question(memory: Memory, settings: dict[str, Any]) -> tuple[Sources, Questio
         raise KcError(f"{settings['image']}: neither a file nor a sample of {manifest.name}{example}")
     image = read_image(path.parent, path.name) if sample is None else sample.image
     encoder = load_encoder(settings["encoder"])
+    own = np.zeros(0, np.int64) if sample is None else memory.ids(sample_id=sample.id)
+    if "+" in memory.fingerprint:
+        eye = RegionEye.of(memory, manifest, encoder, settings)
+        regions = eye(image, sample)
+        number = chosen_region(regions.segments, point)
+        mask, key = mask_of(regions.segments, number), regions.keys[number : number + 1]
+        # Of the image's rows only that of this very region is its own; the others vote.
+        near = memory.keys(own) @ key[0] if len(own) else np.zeros(0)
+        own = own[[near.argmax()]] if len(own) and near.max() >= SAME else own[:0]
+        return sources, Question(image, key, label_of(sample, mask), own, mask, eye)
     height, width = manifest.input_size
     with torch.no_grad():
         key = normalised(encoder.eval()(image_to_tensor(image, (height, width))[None]).pooled)
     if memory.fingerprint != encoder.fingerprint:
         memory.search(key, 1, fingerprint=encoder.fingerprint)  # says which two do not fit
-    own = np.zeros(0, np.int64) if sample is None else memory.ids(sample_id=sample.id)
     return sources, Question(image, key, None if sample is None else sample.label, own)
+
+
+def pictured(asked: Question, sample: Sample, memory: Memory, row: int) -> UInt8Array:
+    """The image of a row that voted; of a row of regions, its region."""
+    mask = None if asked.eye is None else stored_mask(asked.eye, sample, memory, row)
+    return sample.image if mask is None else region_crop(sample.image, mask)
 
 
 def search(memory: Memory, asked: Question, k: int, at: int | None) -> Neighbours:

@@ -15,13 +15,14 @@ class ExplainConfig:
 
     Args:
         image: Image file, or a sample of the benchmark such as test/7; a sample that is stored does not vote on itself.
+        point: In a memory of regions, the region at this pixel, ROW,COLUMN; default: the largest.
         memory: Folder of the memory; default: that of --run.
         run: Run folder; default: the one that holds the memory.
         benchmark: Benchmark whose classes, input size and images are meant.
         data_root: Folder that holds the data sets; default: the environment variable KC_DATA.
         encoder: Encoder of the keys.
         k: Neighbours that vote.
-        vote: plurality, distance, softmax or rank.
+        vote: plurality, distance, softmax, rank or tip.
         tau: Temperature of the softmax vote.
         alpha: Offset of the rank vote.
         at: The memory as it was after this task, counted from 1; default: the present.
@@ -29,6 +30,7 @@ class ExplainConfig:
     """
 
     image: str
+    point: str | None = None
     memory: Path | None = None
     run: Path | None = None
     benchmark: str | None = None

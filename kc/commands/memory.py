@@ -32,7 +32,7 @@ TAKES = {
     "repair": {"dry_run"},
     "versions": set(),
     "diff": {"first", "second"},
-    "search": {"first", "at", "k", "encoder"},
+    "search": {"first", "at", "k", "encoder", "point"},
     "export": {"first", "at", "dry_run"},
     "import": {"first", "dry_run"},
     "compact": {"drop_history", "dry_run"},
@@ -146,7 +146,7 @@ def _search(config: MemoryConfig, console: Console) -> int:
         raise KcError(f"--k {config.k}: must be at least 1")
     memory = Memory.open(config.memory)
     settings = {"benchmark": None, "encoder": None, **run_settings(config.memory), "image": config.first}
-    given = {"benchmark": config.benchmark, "encoder": config.encoder}
+    given = {"benchmark": config.benchmark, "encoder": config.encoder, "point": config.point}
     settings |= {name: value for name, value in given.items() if value is not None}
     asked = question(memory, settings)[1]
     found = search(memory, asked, config.k, None if config.at is None else task_index(memory, config.at))

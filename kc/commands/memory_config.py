@@ -29,6 +29,7 @@ class MemoryConfig:
         absent: verify: prove that no file holds the rows with these ids; with an export made before, their bytes too.
         benchmark: Benchmark whose names the classes have, where the memory and its run do not say.
         k: search: how many rows.
+        point: search: in a memory of regions, the region at this pixel, ROW,COLUMN; default: the largest.
         encoder: search: encoder of the keys, where no run says it.
         dry_run: Say what would change, and change nothing.
         drop_history: compact: keep the present only.
@@ -62,6 +63,7 @@ class MemoryConfig:
     absent: str | None = None
     benchmark: str | None = None
     k: int = 10
+    point: str | None = None
     encoder: str | None = None
     dry_run: bool = False
     drop_history: bool = False

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from kc.report.figures import _INK, _write
 from kc.report.style import looks
-from kc.types import UInt8Array
+from kc.types import BoolArray, UInt8Array
 
 _COLUMNS = 4
 _BARS = 6
@@ -73,6 +73,20 @@ def attribution(
     right.suptitle("rows that voted, nearest first" + (f" (and {n_more} more)" if n_more else ""), fontsize=9)
     figure.suptitle(title, fontsize=10, x=0.01, ha="left", color=_INK)
     _write(figure, path)
+
+
+def region_crop(image: UInt8Array, mask: BoolArray, margin: float = 0.15, fade: float = 0.75) -> UInt8Array:
+    """The part of `image` (H, W, 3) uint8 around `mask` (H, W), with what is outside the mask faded to white.
+
+    margin: border around the mask's box, as a share of its longer side. An empty mask gives the faded image.
+    """
+    faded = np.where(mask[..., None], image, image + (255.0 - image) * fade).astype(np.uint8)
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    if len(rows) == 0:
+        return faded
+    border = round(margin * max(rows[-1] - rows[0], columns[-1] - columns[0])) + 1
+    top, left = max(0, rows[0] - border), max(0, columns[0] - border)
+    return faded[top : rows[-1] + border + 1, left : columns[-1] + border + 1]
 
 
 def _picture(ax: Axes, image: UInt8Array) -> None:

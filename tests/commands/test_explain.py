@@ -97,7 +97,32 @@ def test_which_memory(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert "--memory DIR or --run RUN" in kc(capsys, "explain", "x.png", status=2)
     assert "holds 0 memories" in kc(capsys, "explain", "x.png", "--run", tmp_path, status=2)
     assert "search DIR IMAGE: say which image" in kc(capsys, "memory", "search", tmp_path, status=2)
-    with Memory.create(tmp_path / "m", dim=2, fingerprint="lite0:1+superpixels+pooled") as memory:
+    with Memory.create(tmp_path / "m", dim=2, fingerprint="lite0:1") as memory:
         memory.commit(0)
     told = ["--memory", tmp_path / "m", "--benchmark", "digits", "--encoder", "lite0"]
-    assert "holds keys of regions" in kc(capsys, "explain", "x.png", *told, status=2)
+    assert "holds keys of whole images" in kc(capsys, "explain", "x.png", *told, "--point", "1,2", status=2)
+
+
+@pytest.mark.parametrize("proposals", ["oracle", "superpixels"])
+def test_a_region_of_an_image(
+    tiny_index_png: SimpleNamespace, tmp_path: Path, capsys: pytest.CaptureFixture[str], proposals: str
+) -> None:
+    benchmark = ["--benchmark", tiny_index_png.path, "--data-root", tiny_index_png.root]
+    wanted = ["--methods", "knn", "--tasks", "2", "--k", "3", "--proposals", proposals, "--wandb", "disabled"]
+    kc(capsys, "run", *benchmark, *wanted, "--out", tmp_path / "runs")
+    (run,) = (tmp_path / "runs").iterdir()
+    out = tmp_path / "why.png"
+    said = kc(capsys, "explain", "test/frame_0", "--run", run, "--out", out, "--point", "2,3")
+    assert "(true class: sky)" in said  # the top of every image is sky
+    with Image.open(out) as image:
+        assert image.size[0] > 800
+    said = kc(capsys, "explain", "train/frame_0", "--run", run, "--out", out)
+    assert "what is asked about is stored; its own row was left out" in said
+    (path,) = run.glob("methods/*/memory")
+    assert "│ 1 │" in kc(capsys, "memory", "search", path, "test/frame_1", "--point", "20,2", "--k", "2")
+    for arguments, text in (
+        (["--point", "24,0"], "the image has 24 rows and 32 columns"),
+        (["--point", "a"], "expected ROW,COLUMN"),
+        (["--encoder", "mlp:8x1"], "these settings make"),
+    ):
+        assert text in kc(capsys, "explain", "test/frame_0", "--run", run, *arguments, status=2)

@@ -7,7 +7,7 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 
-from kc.report.attribution import Voter, attribution
+from kc.report.attribution import Voter, attribution, region_crop
 
 
 def test_everything_is_written_on_it(tmp_path: Path) -> None:
@@ -29,3 +29,14 @@ def test_everything_is_written_on_it(tmp_path: Path) -> None:
     assert ">c3<" in text
     assert ">c4<" not in text  # the seventh class is among the others
     assert path.read_bytes() == first
+
+
+def test_region_crop_by_hand() -> None:
+    image = np.full((20, 30, 3), 100, np.uint8)
+    mask = np.zeros((20, 30), bool)
+    mask[5:9, 10:20] = True
+    got = region_crop(image, mask, margin=0.1, fade=0.5)
+    assert got.shape == (4 + 2 * 2, 10 + 2 * 2, 3)  # 0.1 of 9 rounds to 1, and 1 beside
+    assert (got[2:-2, 2:-2] == 100).all()
+    assert (got[0] == 177).all()
+    assert region_crop(image, np.zeros_like(mask)).shape == image.shape

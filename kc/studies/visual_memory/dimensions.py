@@ -12,6 +12,7 @@ from kc.memory.compress import Compressed, binary, chained, int8, pca, random_pr
 from kc.memory.study import correct, gain, nearest
 from kc.report.style import looks
 from kc.studies.record import Row, column, dress, panels
+from kc.studies.visual_memory.axes import log_axes
 from kc.studies.visual_memory.command import Asked
 from kc.studies.visual_memory.keys import answers
 from kc.types import BoolArray
@@ -36,7 +37,7 @@ def run(asked: Asked) -> Figure:
                 column(mine, "bytes"), accuracy, yerr=np.maximum(0, column(mine, "high") - column(mine, "change")),
                 color=style.color, marker=style.marker, markersize=5, capsize=2, linewidth=1, label=kind,
             )  # fmt: skip
-        ax.set_xscale("log")
+        log_axes(ax)
         ax.legend(fontsize=8, frameon=False)
         dress(ax, f"{asked.source.manifest.name}, {name}, rank vote, k = {asked.k}", "bytes a row", "accuracy, %")
     return figure

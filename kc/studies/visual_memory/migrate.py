@@ -11,6 +11,7 @@ from kc.memory.spaces import MAPS, fit
 from kc.memory.study import accuracies
 from kc.report.style import looks
 from kc.studies.record import Row, column, dress, panels
+from kc.studies.visual_memory.axes import log_axes
 from kc.studies.visual_memory.command import Asked
 from kc.studies.visual_memory.keys import Keys, answers, joined
 from kc.types import BoolArray
@@ -66,7 +67,7 @@ def run(asked: Asked) -> Figure:
             [100 * s for s in SHARES], [accuracy[shares == s].mean() for s in SHARES], color=style.color,
             marker=style.marker, markersize=4, dashes=style.dash or (), label=labels.get(memory, f"{memory} map"),
         )  # fmt: skip
-    ax.set_xscale("log")
+    log_axes(ax)
     ax.legend(fontsize=8, frameon=False)
     dress(
         ax, f"{asked.source.manifest.name}: {first} to {second}, rank vote, k = {asked.k}",

@@ -13,6 +13,7 @@ from kc.memory.prune import NeighbourTable, hard, leave_one_out, soft
 from kc.memory.study import correct, gain
 from kc.report.style import looks
 from kc.studies.record import column, dress, panels
+from kc.studies.visual_memory.axes import log_axes
 from kc.studies.visual_memory.command import Asked
 from kc.studies.visual_memory.keys import Keys, memory_of
 from kc.types import BoolArray, Float32Array
@@ -115,7 +116,7 @@ def drawn(asked: Asked) -> Figure:
         style = look[family]
         label = "random, mean of seeds" if family == "random" else family
         ax.plot(sizes, mean, color=style.color, marker=style.marker, markersize=5, dashes=style.dash or (), label=label)
-    ax.set_xscale("log")
+    log_axes(ax)
     ax.legend(fontsize=8, frameon=False)
     dress(
         ax, f"{asked.source.manifest.name}, {asked.encoders[0]}, rank vote, k = {asked.k}", "rows kept", "accuracy, %"

@@ -14,6 +14,7 @@ from kc.methods.retrieval.rerank import check_reranker_name, load_reranker, prom
 from kc.report.records import write_atomic
 from kc.report.style import looks
 from kc.studies.record import Row, column, dress, panels
+from kc.studies.visual_memory.axes import log_axes
 from kc.studies.visual_memory.command import Asked
 from kc.studies.visual_memory.keys import answers
 from kc.types import Neighbours
@@ -68,7 +69,7 @@ def run(asked: Asked) -> Figure:
             column(rows, "k"), column(rows, "accuracy"), color=style.color, marker=style.marker, markersize=4,
             dashes=style.dash or (), label={"memory": "memory's order", "model": "model's order"}.get(order, order),
         )  # fmt: skip
-    ax.set_xscale("log")
+    log_axes(ax)
     ax.legend(fontsize=8, frameon=False)
     dress(ax, f"{source.manifest.name}: top {top} ordered by {asked.config.model}", "neighbours k", "accuracy, %")
     return figure

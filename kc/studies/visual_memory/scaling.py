@@ -11,6 +11,7 @@ from kc.memory.study import correct, nearest
 from kc.memory.vote import VOTES
 from kc.report.style import looks
 from kc.studies.record import Row, column, dress, panels
+from kc.studies.visual_memory.axes import log_axes
 from kc.studies.visual_memory.command import Asked
 from kc.studies.visual_memory.keys import Keys, memory_of
 from kc.studies.visual_memory.law import Law, axis, fit_law
@@ -114,7 +115,6 @@ def drawn(asked: Asked, laws: dict[str, Law | None]) -> Figure:
         left, f"{asked.source.manifest.name}, {asked.source.kind}, rank vote, k = {asked.k}",
         "rows (axis: log10 log10)", "log10 of the error in %",
     )  # fmt: skip
-    right.set_xscale("log")
-    right.set_yscale("log")
+    log_axes(right, y=True)
     dress(right, "what the error costs in memory", "memory, MiB", "error, %")
     return figure

@@ -10,6 +10,7 @@ from kc.memory.study import accuracies
 from kc.memory.vote import VOTES
 from kc.report.style import looks
 from kc.studies.record import column, dress, panels
+from kc.studies.visual_memory.axes import log_axes
 from kc.studies.visual_memory.command import Asked
 from kc.studies.visual_memory.keys import answers
 
@@ -43,7 +44,7 @@ def run(asked: Asked) -> Figure:
                 column(rows, "k"), column(rows, kind), color=style.color, marker=style.marker, markersize=4,
                 dashes=style.dash or (), label=kind,
             )  # fmt: skip
-        ax.set_xscale("log")
+        log_axes(ax)
         dress(ax, f"{name}, {rows[0]['rows']:,} rows", "neighbours k", "accuracy, %")
     axes[0].legend(fontsize=8, frameon=False)
     return figure

@@ -1,0 +1,200 @@
+"""Every study of the visual memory as a user types it, on tiny data; and the pure parts by hand."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from scipy.stats import linregress
+
+from kc.cli import main
+from kc.memory.study import gain
+from kc.studies.visual_memory.compositionality import next_class, residual
+from kc.studies.visual_memory.corrupt import STRENGTHS, corrupted
+from kc.studies.visual_memory.keys import Source
+from kc.studies.visual_memory.law import axis, fit_law
+from kc.types import Neighbours
+
+SMALL = ["--limit-images", 60, "--k", "5,1", "--seeds", "0,1"]
+
+
+def study(out: Path, name: str, *arguments: object) -> list[dict[str, Any]]:
+    assert main(["visual-memory", name, *map(str, arguments), "--out", str(out)]) == 0
+    (folder,) = out.glob(f"*/{name}")
+    for suffix in ("csv", "json", "png", "svg"):
+        assert (folder / f"{name}.{suffix}").stat().st_size > 0
+    rows = json.loads((folder / f"{name}.json").read_text())["rows"]
+    with open(folder / f"{name}.csv", newline="") as file:
+        assert len(list(csv.DictReader(file))) == len(rows)
+    return rows
+
+
+def test_votes_and_noise(tmp_path: Path) -> None:
+    rows = study(tmp_path, "votes", *SMALL)
+    assert [r["k"] for r in rows] == [1, 5]
+    assert rows[0]["plurality"] == rows[0]["rank"] == rows[0]["tip"]
+    assert rows[1]["rank"] > 30
+    (folder,) = tmp_path.glob("*/votes")
+    before = (folder / "rows.jsonl").read_bytes()
+    assert study(tmp_path, "votes", *SMALL) == rows  # nothing is computed twice
+    assert (folder / "rows.jsonl").read_bytes() == before
+    noise = study(tmp_path, "noise", *SMALL)
+    assert [r["noise"] for r in noise] == [s for s in range(0, 61, 10) for _ in range(2)]
+    assert noise[0]["auroc"] is None
+    assert noise[0]["rank"] == rows[1]["rank"]
+    assert np.mean([r["rank"] for r in noise[-2:]]) < noise[0]["rank"]
+
+
+def test_pruning(tmp_path: Path) -> None:
+    rows = study(tmp_path, "pruning", *SMALL)
+    of = {(r["pruning"], r["vote"], r["k"]): r for r in rows}
+    none = of["none", "rank", 5]
+    assert (none["kept"], none["change"], none["low"], none["high"]) == (60, 0, 0, 0)
+    soft = of["soft", "rank", 5]
+    assert soft["kept"] == 60
+    assert soft["low"] <= soft["change"] <= soft["high"]
+    assert soft["accuracy"] == pytest.approx(none["accuracy"] + soft["change"])
+    assert of["k-centre, 0.5", "rank", 5]["kept"] == of["random 0, 0.5", "rank", 5]["kept"] == 30
+    kept = [of[f"hard, v < {v}", "rank", 5]["kept"] for v in (8, 4, 2, 1)]
+    assert kept == sorted(kept, reverse=True)
+
+
+def test_scaling_and_dimensions(tmp_path: Path) -> None:
+    rows = study(tmp_path, "scaling", "--limit-images", 400, "--k", 5, "--seeds", 0)
+    measured = [r for r in rows if "seed" in r]
+    assert [r["rows"] for r in measured] == [100, 316, 400]
+    law = rows[-1]
+    assert law["slope low"] < law["slope"] < law["slope high"]
+    assert law["encoder parameters"] > 3e6
+    rows = study(tmp_path, "dimensions", *SMALL)
+    of = {(r["keys"], r["dim"]): r for r in rows}
+    assert of["full", 1280]["bytes"] == 5120
+    assert of["int8", 1280]["bytes"] == 1280
+    assert of["binary", 1280]["bytes"] == 160
+    assert of["random projection", 64]["bytes"] == 256
+    assert ("PCA", 64) not in of  # more directions than rows
+    assert abs(of["int8", 1280]["change"]) < 10
+
+
+def test_unknowns_and_migration(tmp_path: Path) -> None:
+    rows = study(tmp_path, "unknowns", "--limit-images", 200, "--k", 5, "--seeds", 0)
+    nearest = next(r for r in rows if r["score"] == "nearest")
+    assert nearest["hidden classes"] == 2
+    assert nearest["known"] + nearest["unknown"] == 200
+    assert 0.5 < nearest["auroc"] < 1
+    assert nearest["risk at 50 %"] <= nearest["risk at 100 %"]
+    rows = study(tmp_path, "migrate", "--limit-images", 80, "--k", 5, "--seeds", 0, "--encoder", "lite0,mlp:64x1")
+    of = {(r["share"], r["memory"]): r["accuracy"] for r in rows}
+    assert len({of[s, "old"] for s in (0.02, 0.5)}) == 1
+    assert of[0.5, "ridge"] > 20
+
+
+def test_corruptions_and_reranking(
+    tiny_folder: SimpleNamespace, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tiny_folder.path.write_text(yaml.safe_dump(tiny_folder.content | {"input_size": [64, 64]}))
+    told = ["--benchmark", tiny_folder.path, "--data-root", tiny_folder.root, "--k", "3,1"]
+    rows = study(tmp_path, "corruptions", *told)
+    assert len(rows) == 4 * (1 + 5 * 3)
+    of = {(r["corruption"], r["strength"], r["memory"]): r for r in rows}
+    assert of["blur", 5, "added"]["rows"] == 24
+    assert of["blur", 5, "swapped"]["rows"] == 12
+    rows = study(tmp_path, "rerank", *told, "--published", '{"a paper": 88.5}')
+    assert "published: a paper: 88.5" in capsys.readouterr().out
+    assert {r["order"] for r in rows} == {"memory", "model", "only the model", "possible"}
+    (lines,) = tmp_path.glob("*/rerank/prompts.jsonl")
+    assert len(lines.read_text().splitlines()) == 6
+
+
+def test_segments(tiny_coco: SimpleNamespace, tiny_index_png: SimpleNamespace, tmp_path: Path) -> None:
+    told = ["--benchmark", tiny_coco.path, "--data-root", tiny_coco.root, "--k", "3,1"]
+    rows = study(tmp_path, "compositionality", *told)
+    assert {(r["query"], r["way"]) for r in rows} == {
+        (q, w) for q in ("union", "image") for w in ("next", "subtract", "project")
+    }
+    assert all(r["scenes"] == 0 or 0 <= r["chance"] <= 100 for r in rows)
+    source = Source(str(tiny_coco.path), tiny_coco.root)
+    keys = source.keys("lite0", "train")
+    # Sky, grass and two animals an image, but for the crowd of image 1.
+    assert len(keys) == 5 * 4 - 1
+    assert np.allclose(np.linalg.norm(keys.key, axis=1), 1, atol=1e-5)
+    cells = Source(str(tiny_index_png.path), tiny_index_png.root, rows="cells", dim=16).keys("lite0", "test")
+    assert cells.key.shape[1] == 16
+    assert set(cells.label) <= {0, 1, 2, 3}
+    rows = study(tmp_path, "deletion", *told, "--size", 3000, "--dim", 16)
+    assert all(r["equal"] for r in rows)
+    assert rows[-1]["kind"] == "simulated"
+    assert rows[-1]["removed"] == 101
+
+
+def test_what_cannot_work(tiny_index_png: SimpleNamespace, capsys: pytest.CaptureFixture[str]) -> None:
+    maps = ["--benchmark", str(tiny_index_png.path), "--data-root", str(tiny_index_png.root)]
+    for arguments, said in (
+        (["vote"], "Did you mean 'votes'"),
+        (["votes", "--k", "0"], "whole numbers of at least 1"),
+        (["votes", "--tau", "0"], "--tau 0.0: must be above 0"),
+        (["votes", "--alpha", "-1"], "--alpha -1.0: must be above 0"),
+        (["votes", "--encoder", "lite00"], "Did you mean 'lite0'"),
+        (["votes", "--rows", "segments"], "digits is classification"),
+        (["votes", "--rows", "pixels"], "Valid: cells, images, segments"),
+        (["migrate"], "migrate needs 2"),
+        (["scaling", "--wanted", "0"], "between 0 and 100"),
+        (["compositionality"], "composed scenes need segments"),
+        (["rerank", *maps], "rerank reads whole images"),
+        (["rerank", "--model", "clip"], "open_clip:MODEL"),
+    ):
+        assert main(["visual-memory", *arguments, "--out", "/nonexistent-but-unused"]) == 2, arguments
+        assert said in " ".join(capsys.readouterr().err.split()), arguments
+
+
+def test_the_law_is_scipys_line() -> None:
+    rows = np.array([100, 1e3, 1e4, 1e5])
+    error = 10 ** (2 - 1.5 * axis(rows) + 0.01 * np.array([1, -1, 0.5, -0.5]))
+    law, want = fit_law(rows, error), linregress(axis(rows), np.log10(error))
+    assert law is not None
+    assert (law.slope, law.intercept, law.r2) == pytest.approx((want.slope, want.intercept, want.rvalue**2))
+    assert (law.slope_high - law.slope) / want.stderr == pytest.approx(4.302653)  # Student, 2 degrees, 97.5 %
+    low, high = law.band(rows)
+    assert (low < law.error(rows)).all()
+    assert (law.error(rows) < high).all()
+    assert law.rows(float(law.error(12345.0))) == pytest.approx(12345.0)
+    assert fit_law(rows[:2], error[:2]) is None
+    rising = fit_law(rows, error[::-1].copy())
+    assert rising is not None
+    assert np.isnan(rising.rows(1.0))
+
+
+def test_gain_by_hand() -> None:
+    before, after = np.array([1, 1, 0, 0], bool), np.array([1, 1, 1, 0], bool)
+    mean, low, high = gain(before, after, z=2)
+    spread = 2 * np.std([0, 0, 1, 0]) / 2
+    assert (mean, low, high) == pytest.approx((0.25, 0.25 - spread, 0.25 + spread))
+
+
+def test_residuals_by_hand() -> None:
+    q, n = np.array([[0.6, 0.8]], np.float32), np.array([[1, 0]], np.float32)
+    assert np.allclose(residual(q, n, "project"), [[0, 0.8]])
+    assert np.allclose(residual(q, n, "subtract"), [[-0.4, 0.8]])
+    found = Neighbours(*(np.array([[3, 3, 5, 1], [2, 2, 2, 2]]) for _ in range(5)))
+    assert next_class(found).tolist() == [5, 2]
+
+
+def test_corruptions_by_hand() -> None:
+    image = torch.rand(3, 32, 32, generator=torch.Generator().manual_seed(0))
+    for kind in STRENGTHS:
+        off = [float((corrupted(image, kind, s, "a") - image).abs().mean()) for s in (1, 3, 5)]
+        assert 0 < off[0] < off[1] < off[2], kind
+        assert torch.equal(corrupted(image, kind, 2, "a"), corrupted(image, kind, 2, "a"))
+    low = corrupted(image, "contrast", 5, "a")
+    mean = image.mean((1, 2), keepdim=True)
+    torch.testing.assert_close(low, ((image - mean) * 0.05 + mean).clamp(0, 1))
+    assert not torch.equal(corrupted(image, "noise", 2, "a"), corrupted(image, "noise", 2, "b"))
+    with pytest.raises(ValueError, match="strengths 1 to 5"):
+        corrupted(image, "fog", 1, "a")
