@@ -93,7 +93,7 @@ def test_the_page_is_whole_and_alone(make_results: Make, tmp_path: Path) -> None
     text, page = written(tmp_path, results)
     assert not re.search(r"https?://|url\(|@import|<link|src=\"(?!data:)", text)
     assert len(page.sources) == 3 * (2 + 2 * 2)  # image and truth; answer and errors of two methods
-    assert page.tags.count("svg") == 5 + 2
+    assert page.tags.count("svg") == 5 + 2 + 2
     assert page.tags.count("h1") == 1
     assert {a.lstrip("#") for a in page.anchors} <= set(page.ids)
     assert len(page.ids) == len(set(page.ids))
