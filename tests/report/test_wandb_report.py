@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from wandb_workspaces.reports.v2 import interface
 
 from kc.cli import main
 from kc.errors import KcError
@@ -17,7 +18,12 @@ from kc.report.wandb_report import build, send
 Make = Callable[..., Results]
 
 
-def test_the_report_has_a_run_set_a_folder_and_a_panel_a_curve(make_results: Make, tmp_path: Path) -> None:
+def test_the_report_has_a_run_set_a_folder_and_a_panel_a_curve(
+    make_results: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The model that is sent asks the server for the project's number, and for nothing else.
+    monkeypatch.setattr(interface, "_get_api", lambda: None)
+    monkeypatch.setattr(interface, "execute_graphql", lambda *_: {"project": {"internalId": "7"}})
     results = make_results(3, methods=("finetune", "knn"))
     runs = [Run("first", tmp_path / "20260101 a, ü", results), Run("second", tmp_path / "b", results)]
     report = build(runs, results, "me", "continual")
@@ -39,9 +45,8 @@ def test_the_report_has_a_run_set_a_folder_and_a_panel_a_curve(make_results: Mak
         "final/forgetting",
     ]
     assert all(p["config"]["xAxis"] == "task" for p in panels[:4])
-    text = str(spec)
-    assert "digit-scenes: fine-tune or remember?" in text
-    assert "| knn |" in text
+    assert report.title == "digit-scenes: fine-tune or remember?"
+    assert "| knn |" in str(spec)
 
 
 def test_what_cannot_be_sent_is_one_error(
