@@ -48,6 +48,8 @@ CHOICES = {
     "retrieval": ("cosine", "vote"),
     "vote": ("plurality", "distance", "softmax", "rank", "tip"),
 }
+LOGGERS = ("csv", "tensorboard")
+"""Loggers beside W&B, which has a flag of its own."""
 CHOICES_OR_RECOMMENDED = {"keys": ("pooled", "masked"), "decoder": ("fpn", "deeplabv3", "regions")}
 """Flags that the benchmark decides where they are not given."""
 
@@ -72,6 +74,11 @@ def check(config: RunConfig) -> None:
     for field, valid in CHOICES.items():
         if getattr(config, field) not in valid:
             raise unknown_name(field, getattr(config, field), valid)
+    for name in config.loggers:
+        if name not in LOGGERS:
+            raise unknown_name("logger", name, LOGGERS)
+    if "tensorboard" in config.loggers and importlib.util.find_spec("tensorboard") is None:
+        raise MissingExtraError("--logger tensorboard needs tensorboard: pip install 'kc-continual[tensorboard]'")
     check_encoder_name(config.encoder)
     if not is_fc_clip(config.base) and config.base.partition(":")[0] not in ("none", *BASES):
         raise unknown_name("base", config.base, ["none", *BASES])

@@ -63,6 +63,7 @@ class RunConfig(MethodOptions):
         num_workers: Processes that load data; the numbers do not depend on it.
         limit_images: At most so many images a split, for a quick look.
         wandb: Weights & Biases: online, offline or disabled.
+        logger: Further loggers of scores and costs a task, separated by commas: csv, tensorboard.
         wandb_project: Project of the W&B runs.
         wandb_entity: User or team of the W&B runs.
     """
@@ -102,6 +103,7 @@ class RunConfig(MethodOptions):
     num_workers: int = 0
     limit_images: int | None = None
     wandb: str = "offline"
+    logger: str = ""
     wandb_project: str = "kc"
     wandb_entity: str | None = None
 
@@ -109,6 +111,11 @@ class RunConfig(MethodOptions):
     def method_names(self) -> list[str]:
         """The methods, in order, as given."""
         return [m.strip() for m in self.methods.split(",") if m.strip()]
+
+    @property
+    def loggers(self) -> list[str]:
+        """The loggers beside W&B, in order, as given."""
+        return [m.strip() for m in self.logger.split(",") if m.strip()]
 
     @property
     def seeds(self) -> list[int]:

@@ -28,7 +28,12 @@ def run_report(config: ReportConfig) -> int:
     console = sys.stdout if config.table is None else sys.stderr
     if config.figures is not None:
         print(f"figures: {len(paper(comparison.results, config.figures))} in {config.figures}", file=console)
-    if path is None and (config.table is not None or config.figures is not None):
+    if config.wandb is not None:
+        from kc.report.wandb_report import build, send
+
+        entity, _, project = config.wandb.partition("/")
+        print(f"W&B report: {send(build(runs, comparison.results, entity, project))}", file=console)
+    if path is None and (config.table or config.figures or config.wandb) is not None:
         return 0
     if path is None:
         path = runs[0].folder / "report.html" if len(runs) == 1 else Path("comparison.html")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,9 +20,10 @@ class ReportConfig:
     Args:
         runs: Folders of finished runs. Methods stand side by side; seeds of equal settings become mean and deviation.
         out: Page to write; default: report.html in the folder of the run, or comparison.html here for several runs.
-            With --table or --figures a page is written only where this is given.
+            With --table, --figures or --wandb a page is written only where this is given.
         table: Print the comparison as latex, markdown or csv.
         figures: Folder for figures as PNG and SVG, each as wide as one column and as two columns of a paper.
+        wandb: ENTITY/PROJECT in which to make a W&B report of the curves of these runs (they must be synced there).
         max_examples: At most so many images with the answers of the methods on the page.
     """
 
@@ -29,6 +31,7 @@ class ReportConfig:
     out: Path | None = None
     table: str | None = None
     figures: Path | None = None
+    wandb: str | None = None
     max_examples: int = 12
 
 
@@ -38,6 +41,8 @@ def main(arguments: Sequence[str], prog: str) -> int:
     config = ReportConfig(**values_of(p, arguments))
     if config.table is not None and config.table not in TABLES:
         raise unknown_name("table", config.table, TABLES)
+    if config.wandb is not None and not re.fullmatch(r"[^/\s]+/[^/\s]+", config.wandb):
+        raise KcError(f"--wandb {config.wandb}: expected ENTITY/PROJECT")
     if config.max_examples < 0:
         raise KcError(f"--max-examples {config.max_examples}: must not be below 0")
     from kc.commands.report import run_report

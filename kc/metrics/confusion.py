@@ -176,3 +176,25 @@ class ConfusionMatrix:
             **self.accuracies(),
             **{f"miou_{name}": value for name, value in grouped.items()},
         }
+
+
+def old_and_new(matrix: Int64Array, new: Sequence[int]) -> dict[str, float]:
+    """What becomes of old and of new classes, as shares of their pixels (or images) in [0, 1]; NaN without any.
+
+    `matrix` (C, C + 1): rows the truth, columns the answers, the last one for no class; `new`: positions of the new
+    classes, all others are old. For each group G: `G_right`, `G_as_old` and `G_as_new` (another class, which is old or
+    new), `G_as_none`; the four add up to 1.
+    """
+    n = len(matrix)
+    is_new = np.zeros(n, dtype=bool)
+    is_new[list(new)] = True
+    found: dict[str, float] = {}
+    for group, rows in (("old", ~is_new), ("new", is_new)):
+        total = int(matrix[rows].sum())
+        right = int(np.diagonal(matrix)[rows].sum())
+        counts = {"right": right}
+        for answer, columns in (("old", ~is_new), ("new", is_new)):
+            counts[f"as_{answer}"] = int(matrix[rows][:, :n][:, columns].sum()) - (right if answer == group else 0)
+        counts["as_none"] = int(matrix[rows][:, n].sum())
+        found |= {f"{group}_{key}": count / total if total else math.nan for key, count in counts.items()}
+    return found

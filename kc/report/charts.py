@@ -34,8 +34,44 @@ class Series:
     wide: bool = False
 
 
-def line_chart(series: Sequence[Series], label: str, top: float) -> str:
-    """An `<svg>` of scores times 100 from 0 to `top` points over the tasks learned (1..T)."""
+@dataclass(frozen=True)
+class Scale:
+    """The upright axis from `low` to `high` with its marks (value, text); `say` writes a value with its deviation."""
+
+    low: float
+    high: float
+    marks: tuple[tuple[float, str], ...]
+    say: Callable[[float, float], str] = words.points
+
+    @classmethod
+    def of_points(cls, low: float, top: float) -> Scale:
+        """Scores in [0, 1], shown times 100, from `low` to `top` points."""
+        first = math.floor(low / 10) * 10 if low < 0 else 0
+        marks = tuple((v / 100, f"{v:g}".replace("-", "−")) for v in (*range(first, 0, 10), *_ticks(top)))
+        return cls(first / 100, top / 100, marks)
+
+    @classmethod
+    def of_bytes(cls, most: float) -> tuple[Scale, str]:
+        """Bytes from 0, and the binary unit of its marks."""
+        size, unit = next((s for s in ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB")) if most >= s[0]), (1, "B"))
+        step = 10 ** math.floor(math.log10(max(most / size, 1)))
+        step = next((step * f for f in (0.2, 0.5, 1, 2) if most / size / (step * f) <= 6), step * 2)
+        n = math.ceil(most / size / step) or 1
+        marks = tuple((i * step * size, f"{i * step:g}") for i in range(n + 1))
+        return cls(0.0, n * step * size, marks, words.size), unit
+
+    def at(self, value: float) -> float:
+        """Height of a value in the picture."""
+        return _height(value - self.low, self.high - self.low)
+
+    def levels(self, wide: float) -> list[str]:
+        """Horizontal lines of the grid with their texts."""
+        return [line for value, text in self.marks for line in _level(self.at(value), text, wide)]
+
+
+def line_chart(series: Sequence[Series], label: str, top: float, scale: Scale | None = None) -> str:
+    """An `<svg>` of scores times 100 from 0 to `top` points, or on another `scale`, over the tasks learned (1..T)."""
+    scale = scale or Scale.of_points(0, top)
     n = len(series[0].values)
     right = 96 if any(s.end for s in series) else 12
     wide = _WIDTH - _LEFT - right
@@ -43,19 +79,16 @@ def line_chart(series: Sequence[Series], label: str, top: float) -> str:
     def x(t: float) -> float:
         return _LEFT + (wide / 2 if n == 1 else 8 + (wide - 16) * t / (n - 1))
 
-    def y(points: float) -> float:
-        return _height(points, top)
-
     out = [f'<svg class="chart" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="group" aria-label="{escape(label)}">']
-    out += _levels(top, wide)
+    out += scale.levels(wide)
     for t in range(0, n, max(1, math.ceil(n / 12))):
         out.append(f'<text x="{x(t):.1f}" y="{_HEIGHT - _BOTTOM + 18}" text-anchor="middle">{t + 1}</text>')
     out.append(f'<text x="{_LEFT + wide / 2:.1f}" y="{_HEIGHT - 4}" text-anchor="middle">tasks learned</text>')
-    named = {s.about: y(100 * _last(s)[1]) for s in series if s.end}
+    named = {s.about: scale.at(_last(s)[1]) for s in series if s.end}
     names = sorted(named, key=lambda name: named[name])
     heights = dict(zip(names, spread_apart([named[name] for name in names], 16), strict=True))
     for s in sorted(series, key=lambda s: not s.wide):
-        out.append(_series(s, x, y, heights.get(s.about)))
+        out.append(_series(s, x, scale, heights.get(s.about)))
     return "\n".join([*out, "</svg>"])
 
 
@@ -83,7 +116,7 @@ def cost_chart(points: Sequence[Point], label: str, title: str, unit: str, top: 
         return _height(score, top)
 
     out = [f'<svg class="chart" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="group" aria-label="{escape(label)}">']
-    out += _levels(top, wide)
+    out += Scale.of_points(0, top).levels(wide)
     for share, text in axis.ticks:
         out.append(f'<line class="grid" x1="{x(share):.1f}" x2="{x(share):.1f}" y1="{y(top)}" y2="{y(0)}"/>')
         out.append(f'<text x="{x(share):.1f}" y="{_HEIGHT - _BOTTOM + 18}" text-anchor="middle">{text}</text>')
@@ -113,14 +146,11 @@ def _height(points: float, top: float) -> float:
     return _HEIGHT - _BOTTOM - (_HEIGHT - _TOP - _BOTTOM) * points / top
 
 
-def _levels(top: float, wide: float) -> list[str]:
-    """Horizontal lines of the grid with their numbers."""
-    out = []
-    for tick in _ticks(top):
-        at = _height(tick, top)
-        out.append(f'<line class="grid" x1="{_LEFT}" x2="{_LEFT + wide}" y1="{at:.1f}" y2="{at:.1f}"/>')
-        out.append(f'<text x="{_LEFT - 6}" y="{at + 4.5:.1f}" text-anchor="end">{tick:g}</text>')
-    return out
+def _level(at: float, text: str, wide: float) -> tuple[str, str]:
+    return (
+        f'<line class="grid" x1="{_LEFT}" x2="{_LEFT + wide}" y1="{at:.1f}" y2="{at:.1f}"/>',
+        f'<text x="{_LEFT - 6}" y="{at + 4.5:.1f}" text-anchor="end">{text}</text>',
+    )
 
 
 def _ticks(top: float) -> list[float]:
@@ -134,25 +164,25 @@ def _last(s: Series) -> tuple[int, float]:
     return (int(known[-1]), float(s.values[known[-1]])) if known.size else (0, 0.0)
 
 
-def _series(s: Series, x: Callable[[float], float], y: Callable[[float], float], end_at: float | None) -> str:
+def _series(s: Series, x: Callable[[float], float], scale: Scale, end_at: float | None) -> str:
     known = [int(t) for t in np.flatnonzero(~np.isnan(s.values))]
-    points = " ".join(f"{x(t):.1f},{y(100 * s.values[t]):.1f}" for t in known)
-    said = ", ".join(f"{words.points(s.values[t])} after task {t + 1}" for t in known) or "undefined"
+    points = " ".join(f"{x(t):.1f},{scale.at(s.values[t]):.1f}" for t in known)
+    said = ", ".join(f"{scale.say(s.values[t], math.nan)} after task {t + 1}" for t in known) or "undefined"
     css = f"series {s.css}{' wide' if s.wide else ''}"
     out = [f'<g class="{css}" tabindex="0" role="button" aria-pressed="false" aria-label="{escape(s.about)}: {said}">']
     banded = [t for t in known if not math.isnan(s.spread[t])]
     if len(banded) > 1:
-        upper = [f"{x(t):.1f},{y(100 * (s.values[t] + s.spread[t])):.1f}" for t in banded]
-        lower = [f"{x(t):.1f},{y(100 * (s.values[t] - s.spread[t])):.1f}" for t in reversed(banded)]
+        upper = [f"{x(t):.1f},{scale.at(s.values[t] + s.spread[t]):.1f}" for t in banded]
+        lower = [f"{x(t):.1f},{scale.at(s.values[t] - s.spread[t]):.1f}" for t in reversed(banded)]
         out.append(f'<polygon points="{" ".join(upper + lower)}"/>')
     dash = f' stroke-dasharray="{" ".join(f"{2 * d:g}" for d in s.dash)}"' if s.dash else ""
     out.append(f'<polyline points="{points}"{dash}/>')
     for t in known:
-        tip = f"{s.about}, after task {t + 1}: {words.points(s.values[t], s.spread[t])}"
-        out.append(f'<circle cx="{x(t):.1f}" cy="{y(100 * s.values[t]):.1f}" r="3" data-tip="{escape(tip)}"/>')
+        tip = f"{s.about}, after task {t + 1}: {scale.say(s.values[t], s.spread[t])}"
+        out.append(f'<circle cx="{x(t):.1f}" cy="{scale.at(s.values[t]):.1f}" r="3" data-tip="{escape(tip)}"/>')
     if s.end and end_at is not None and known:
         t, value = _last(s)
-        x0, y0 = x(t) + 5, y(100 * value)
+        x0, y0 = x(t) + 5, scale.at(value)
         out.append(f'<line class="lead" x1="{x0:.1f}" y1="{y0:.1f}" x2="{x0 + 9:.1f}" y2="{end_at:.1f}"/>')
         out.append(f'<text class="end" x="{x0 + 12:.1f}" y="{end_at + 4.5:.1f}">{escape(_short(s.end))}</text>')
     return "\n".join([*out, "</g>"])

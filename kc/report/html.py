@@ -9,11 +9,12 @@ from pathlib import Path
 from string import Template
 from typing import Final
 
+import numpy as np
 from pydantic import JsonValue
 
 from kc.report import pictures, tables, words
 from kc.report.axes import COSTS
-from kc.report.charts import Point, Series, cost_chart, line_chart
+from kc.report.charts import Point, Scale, Series, cost_chart, line_chart
 from kc.report.combine import Comparison
 from kc.report.examples import load_examples
 from kc.report.figures import ceiling
@@ -60,9 +61,11 @@ def write_page(comparison: Comparison, path: Path, *, max_examples: int = 12) ->
     sections = [
         ("Comparison", "comparison", _comparison(results, merged)),
         ("Curves", "curves", _curves(results, merged, look)),
+        ("Forgetting and what is kept", "growth", _growth(merged, look)),
         ("Score against cost", "cost", _against_cost(merged)),
         ("Score matrices", "matrices", _matrices(results, merged)),
         ("Classes: as learned and at the end", "classes", _per_class(results, merged)),
+        ("Old and new classes", "confusion", _confusion(results, merged)),
         ("Scores after the last task", "final", _final(merged)),
         ("Examples", "examples", pictures.gallery(examples, [m.name for m in merged], max_examples)),
         ("Protocol", "protocol", _protocol(results)),
@@ -151,6 +154,50 @@ def _curves(results: Results, merged: Sequence[MergedMethod], look: dict[str, Lo
     key = "".join(f'<li><i class="t{i}"></i>{escape(words.task_title(i, results.tasks[i]))}</li>' for i in few)
     panels = "".join(f'<figure><div class="name">{escape(name)}</div>{svg}</figure>' for name, svg in figures)
     return f'{intro}<ul class="key">{key}</ul><div class="panels">{panels}</div>'
+
+
+def _growth(merged: Sequence[MergedMethod], look: dict[str, Look]) -> str:
+    figures = []
+    if any(not np.isnan(m.forgotten).all() for m in merged):
+        lines = [
+            Series(m.name, f"m{i}", m.forgotten, m.forgotten_deviation, look[m.name].dash, m.name)
+            for i, m in enumerate(merged)
+        ]
+        values = 100 * np.concatenate([m.forgotten for m in merged])
+        top = max(10.0, 10 * math.ceil(np.nanmax(values) / 10))
+        scale = Scale.of_points(float(np.nanmin(values)), top)
+        figures.append(("Forgetting, mean of the tasks before", line_chart(lines, "forgetting by method", top, scale)))
+    lines = [
+        Series(m.name, f"m{i}", m.stored, m.stored_deviation, look[m.name].dash, m.name) for i, m in enumerate(merged)
+    ]
+    scale, unit = Scale.of_bytes(max(float(np.nanmax(m.stored)) for m in merged))
+    figures.append((f"Stored, {unit}", line_chart(lines, "stored bytes by method", 0, scale)))
+    panels = "".join(f'<figure><div class="name">{escape(name)}</div>{svg}</figure>' for name, svg in figures)
+    intro = "Forgetting × 100: how far a task has fallen from its best score so far; below 0 it rose."
+    return f'<p>{intro} Stored: what the method keeps after each task.</p><div class="panels">{panels}</div>'
+
+
+def _confusion(results: Results, merged: Sequence[MergedMethod]) -> str:
+    known = [(i, m) for i, m in enumerate(merged) if m.confusion]
+    if not known:
+        return ""
+    answers = (("right", "right"), ("as_old", "as another old class"), ("as_new", "as another new class"),
+               ("as_none", "as none of them"))  # fmt: skip
+    head = "".join(f'<th scope="col">{text}</th>' for text in ("Method", "Of", *(text for _, text in answers)))
+    rows = []
+    for i, m in known:
+        for group in ("old", "new"):
+            stats = [m.confusion.get(f"{group}_{key}", Stat(math.nan, math.nan, 0)) for key, _ in answers]
+            cells = "".join(f"<td>{words.points(s.mean, s.deviation)}</td>" for s in stats)
+            name = f'<th scope="row"><i class="dot m{i}"></i>{escape(m.name)}</th>'
+            rows.append(f"<tr>{name}<td>{group} classes</td>{cells}</tr>")
+    table = f'<table class="pin"><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table>'
+    what = "images" if results.task_kind == "classification" else "pixels"
+    intro = (
+        f"What the {what} of old classes (all tasks before the last) and of new ones (the last task) were taken for "
+        "after the last task, in per cent of each group."
+    )
+    return f'<p class="soft">{intro}</p>{_scroll("Old and new classes", table)}'
 
 
 def _against_cost(merged: Sequence[MergedMethod]) -> str:

@@ -26,8 +26,9 @@ class MergedMethod:
     the other seeds would compare unlike things.
 
     `matrix`, `matrix_deviation` (T, T), `seen`, `seen_deviation` (T,), `per_class` name -> (T,), all in [0, 1].
-    `cost`: seconds are summed over tasks, peak bytes and trained parameters are the largest of any task,
-    stored bytes are those after the last task.
+    `confusion`: shares as in `MethodResult`. `forgotten` (T,): mean forgetting after each task, NaN after the first.
+    `stored` (T,): bytes kept after each task. `cost`: seconds are summed over tasks, peak bytes and trained
+    parameters are the largest of any task, stored bytes are those after the last task.
     """
 
     name: str
@@ -41,6 +42,11 @@ class MergedMethod:
     seen_deviation: FloatArray
     per_class: Mapping[str, FloatArray]
     final: Mapping[str, Stat]
+    confusion: Mapping[str, Stat]
+    forgotten: FloatArray
+    forgotten_deviation: FloatArray
+    stored: FloatArray
+    stored_deviation: FloatArray
     cost: Mapping[str, Stat]
 
 
@@ -66,6 +72,16 @@ def total_cost(method: MethodResult) -> dict[str, float]:
     }
 
 
+def forgetting_curve(matrix: FloatArray) -> FloatArray:
+    """Mean over the tasks i < t of max over earlier rows of R[l, i] - R[t, i], (T,); NaN for t = 0 or a gap in i..t."""
+    curve = np.full(len(matrix), np.nan)
+    for t in range(1, len(matrix)):
+        lost = [np.fmax.reduce(matrix[:t, i]) - matrix[t, i] for i in range(t) if not np.isnan(matrix[i:t, i]).any()]
+        if len(lost) == t:
+            curve[t] = np.mean(lost)
+    return curve
+
+
 def merge_seeds(results: Results) -> list[MergedMethod]:
     """Mean and deviation over seeds of every method, in the order the methods first appear."""
     groups: dict[str, list[MethodResult]] = {}
@@ -87,6 +103,10 @@ def _merge(group: list[MethodResult]) -> MergedMethod:
     seen, seen_deviation = _mean_deviation(np.stack([as_array(m.seen) for m in group]))
     costs = [total_cost(m) for m in group]
     classes = [name for name in group[0].per_class if all(name in m.per_class for m in group)]
+    forgotten, forgotten_deviation = _mean_deviation(np.stack([forgetting_curve(m.array()) for m in group]))
+    bytes_kept = np.array([[c.stored_bytes for c in m.cost] for m in group], dtype=np.float64)
+    stored, stored_deviation = _mean_deviation(bytes_kept)
+    shares = [name for name in group[0].confusion if all(name in m.confusion for m in group)]
     final = [name for name in group[0].final if all(name in m.final for m in group)]
     return MergedMethod(
         name=group[0].name,
@@ -100,5 +120,10 @@ def _merge(group: list[MethodResult]) -> MergedMethod:
         seen_deviation=seen_deviation,
         per_class={c: np.stack([as_array(m.per_class[c]) for m in group]).mean(axis=0) for c in classes},
         final={name: _stats([m.final[name] for m in group]) for name in final},
+        confusion={name: _stats([m.confusion[name] for m in group]) for name in shares},
+        forgotten=forgotten,
+        forgotten_deviation=forgotten_deviation,
+        stored=stored,
+        stored_deviation=stored_deviation,
         cost={name: _stats(np.array([c[name] for c in costs], dtype=np.float64)) for name in COST_NAMES},
     )

@@ -121,7 +121,9 @@ class MethodResult(_Record):
     """One method with one seed over the whole stream of T tasks.
 
     `matrix` (T, T); `seen` (T,) score on all classes seen after each task; `per_class` class name -> (T,);
-    `final` named scores after the last task on all classes; `undefined` metric -> why it is None.
+    `final` named scores after the last task on all classes; `confusion` then, of the pixels (or images) of old and new
+    classes, the shares that are right, or taken for another old or new class or for none; `undefined` metric -> why it
+    is None.
     """
 
     name: Name
@@ -133,6 +135,7 @@ class MethodResult(_Record):
     undefined: dict[MetricName, Str] = {}
     seen: Scores
     final: dict[Name, Score] = {}
+    confusion: dict[Name, Score] = {}
     per_class: dict[Name, Scores] = {}
     cost: list[Cost]
 
@@ -193,7 +196,7 @@ class Results(_Record):
         for key in ("versions", "fingerprints", "config"):
             data[key] = _sorted(data[key])
         for method in data["methods"]:
-            for key in ("config", "undefined", "final"):
+            for key in ("config", "undefined", "final", "confusion"):
                 method[key] = _sorted(method[key])
             method["per_class"] = dict(sorted(method["per_class"].items(), key=lambda item: order[item[0]]))
         text = json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False)

@@ -7,7 +7,9 @@ wandb is imported inside the functions that need its media types, so building sc
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -20,7 +22,9 @@ from kc.types import VOID
 if TYPE_CHECKING:
     import wandb
 
-_SECTIONS = ("score", "forgetting", "cost", "final")
+_SECTIONS = ("score", "forgetting", "cost", "final", "confusion")
+MEMORY_BYTES = 256 * 2**20
+"""Largest memory whose files become a W&B artifact."""
 _MASK_VALUES = 256  # W&B stores a mask as 8 bits
 
 
@@ -76,7 +80,29 @@ def final_payload(result: MethodResult, *, prefix: str = "") -> dict[str, float]
     """The continual metrics and final scores of one method, to log with the last task; undefined ones left out."""
     values = {name: getattr(result.metrics, name) for name in METRIC_NAMES} | result.final
     known = {f"{prefix}final/{k}": float(v) for k, v in values.items() if v is not None}
+    known |= {f"{prefix}confusion/{k}": float(v) for k, v in result.confusion.items() if v is not None}
     return {"task": len(result.matrix), **known}
+
+
+def artifacts(result: MethodResult, folder: Path) -> list[wandb.Artifact]:
+    """The record of one method and seed, and its memory where `folder` keeps one.
+
+    A memory above MEMORY_BYTES is named with its size and not copied: rows that are erased later stay in every copy.
+    """
+    import wandb
+
+    name = f"{re.sub(r'[^A-Za-z0-9_.-]', '-', result.name)}-s{result.seed}"
+    record = wandb.Artifact(f"results-{name}", type="results", metadata={"seed": result.seed, "method": result.name})
+    with record.new_file("result.json", encoding="utf-8") as file:
+        file.write(result.model_dump_json(indent=1))
+    place = folder / "memory"
+    if not place.is_dir():
+        return [record]
+    size = sum(p.stat().st_size for p in place.rglob("*") if p.is_file())
+    memory = wandb.Artifact(f"memory-{name}", type="memory", metadata={"bytes": size, "path": "methods/*/memory"})
+    if size <= MEMORY_BYTES:
+        memory.add_dir(str(place))
+    return [record, memory]
 
 
 def matrix_table(result: MethodResult) -> wandb.Table:

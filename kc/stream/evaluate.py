@@ -32,6 +32,8 @@ class Scores:
     final: dict[str, float] = field(default_factory=dict)
     images: dict[int, int] = field(default_factory=dict)
     """Classification: test images of each class."""
+    confusion: Int64Array | None = None
+    """(C, C + 1) over the vocabulary: truth in rows, answers in columns, the last one for no class."""
 
     def of_task(self, task: Task) -> float:
         """Score on one task: accuracy over its test images, or the mean over its classes in the ground truth."""
@@ -118,12 +120,12 @@ def evaluate(
     final |= {f"miou_{name}": value for name, value in grouped.items()}
     final |= matrix.accuracies()
     if kind == "semantic":
-        return Scores(ious, final["miou"], final)
+        return Scores(ious, final["miou"], final, confusion=matrix.matrix)
     panoptic = quality.compute()
     per_class = dict(panoptic.pop("per_class"))
     ap = precision.compute() if precision else dict.fromkeys(("ap", "ap_50", "ap_75"), math.nan)
     ap.pop("per_class", None)
-    return Scores(per_class, panoptic["pq"], {**panoptic, **ap, **final})
+    return Scores(per_class, panoptic["pq"], {**panoptic, **ap, **final}, confusion=matrix.matrix)
 
 
 def _classification(
@@ -133,16 +135,19 @@ def _classification(
     device: torch.device | None,
 ) -> Scores:
     hits: dict[int, list[bool]] = {c: [] for c in vocab}
+    confusion = np.zeros((len(vocab), len(vocab) + 1), np.int64)
+    column = {c: i for i, c in enumerate(vocab)}
     for batch in loader:
         found = answers(method.predict(to_device(batch, device), vocab))
         for label, answer in zip(batch["label"].tolist(), found.tolist(), strict=True):
             if label in hits:
                 hits[label].append(answer == label)
+                confusion[column[label], column.get(answer, len(vocab))] += 1
     per_class = {c: float(np.mean(h)) if h else math.nan for c, h in hits.items()}
     every = [x for h in hits.values() for x in h]
     accuracy = float(np.mean(every)) if every else math.nan
     final = {"accuracy": accuracy, "mean_class_accuracy": mean_defined(per_class.values())}
-    return Scores(per_class, accuracy, final, {c: len(h) for c, h in hits.items()})
+    return Scores(per_class, accuracy, final, {c: len(h) for c, h in hits.items()}, confusion)
 
 
 def answers(prediction: Prediction) -> Int64Array:

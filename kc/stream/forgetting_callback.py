@@ -11,6 +11,7 @@ import torch
 
 from kc.methods.base import ContinualMethod
 from kc.methods.distributed import process_rank
+from kc.metrics.confusion import old_and_new
 from kc.stream.cost import CostMeter
 from kc.stream.evaluate import Scores, evaluate, over_domains, over_tasks
 from kc.stream.resume import MethodState, none_if_nan
@@ -148,6 +149,7 @@ class ForgettingCallback(L.Callback):
         self.state.seen.append(none_if_nan(scores.seen))
         self.state.per_class.append({classes[c].name: none_if_nan(v) for c, v in scores.per_class.items()})
         self.state.final = {k: none_if_nan(v) for k, v in scores.final.items()}
+        self.state.confusion = self._confusion(scores)
         self.state.cost.append(
             {
                 "seconds": self.cost.seconds,
@@ -157,3 +159,11 @@ class ForgettingCallback(L.Callback):
             }
         )
         self.publish(self.state, t)
+
+    def _confusion(self, scores: Scores) -> dict[str, float | None]:
+        """What becomes of the classes of earlier tasks and of this one; empty where there is no earlier one."""
+        task = self.evaluator.stream.tasks[self.task]
+        if scores.confusion is None or not task.old_ids:
+            return {}
+        new = [i for i, c in enumerate(task.seen_ids) if c in set(task.class_ids)]
+        return {k: none_if_nan(v) for k, v in old_and_new(scores.confusion, new).items()}

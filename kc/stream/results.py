@@ -70,6 +70,7 @@ def method_result(
         undefined=undefined,
         seen=list(state.seen),
         final=dict(state.final),
+        confusion=dict(state.confusion),
         per_class={n: [after.get(n) for after in state.per_class] for n in names},
         cost=[Cost.model_validate(c) for c in state.cost],
     )

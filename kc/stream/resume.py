@@ -31,6 +31,8 @@ class MethodState:
     cost: list[dict[str, float]] = field(default_factory=list)
     baseline: list[float | None] = field(default_factory=list)
     """Scores on each task before anything is learned; empty where the method cannot answer then."""
+    confusion: dict[str, float | None] = field(default_factory=dict)
+    """Of old and new classes after the last task done, see `kc.metrics.confusion.old_and_new`."""
 
     @property
     def tasks_done(self) -> int:

@@ -19,6 +19,7 @@ from kc.metrics.confusion import (
     iou,
     mean_class_accuracy,
     mean_iou,
+    old_and_new,
     pixel_accuracy,
     recall,
 )
@@ -152,3 +153,17 @@ def test_unusable_class_ids(ids: list[int]) -> None:
 def test_maps_of_different_size() -> None:
     with pytest.raises(ValueError, match="same shape"):
         confusion(np.zeros((2, 3), int), np.zeros((3, 2), int), [0])
+
+
+def test_old_and_new_by_hand() -> None:
+    """Classes a, b (old) and c (new); the last column is no class."""
+    matrix = np.array([[6, 1, 2, 1], [0, 5, 5, 0], [4, 0, 3, 1]])
+    found = old_and_new(matrix, [2])
+    assert found == pytest.approx(
+        {
+            "old_right": 11 / 20, "old_as_old": 1 / 20, "old_as_new": 7 / 20, "old_as_none": 1 / 20,
+            "new_right": 3 / 8, "new_as_old": 4 / 8, "new_as_new": 0, "new_as_none": 1 / 8,
+        }
+    )  # fmt: skip
+    assert math.isnan(old_and_new(matrix, [])["new_right"])
+    assert old_and_new(matrix, [1, 2])["new_as_new"] == pytest.approx(5 / 18)

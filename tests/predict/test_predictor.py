@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -9,8 +10,10 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from PIL import Image
 
 from kc.cli import main
+from kc.commands.predict import write
 from kc.data.readers.open import open_reader
 from kc.errors import KcError, RunError, UnknownNameError
 from kc.memory.rows import Memory
@@ -148,6 +151,11 @@ def test_a_memory_of_regions_says_who_voted(tiny_scenes: SimpleNamespace, tmp_pa
     assert base.votes is None
     assert VOID not in np.unique(base.semantic)
     assert list(base.names.values()) == names
+    write([base, alone, both.predict(sample.image, names)], "three.png", tmp_path)
+    views = json.loads((tmp_path / "three.png.json").read_text(encoding="utf-8"))["answers"]
+    assert [v["view"] for v in views] == ["base", "memory", "answer"]
+    with Image.open(tmp_path / "three.png.png") as sheet:
+        assert sheet.width > 3 * 256
     with pytest.raises(UnknownNameError, match="for others give --base conse"):
         predictor.predict(sample.image, names)
     with pytest.raises(KcError, match="give --base conse"):

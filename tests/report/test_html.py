@@ -93,7 +93,7 @@ def test_the_page_is_whole_and_alone(make_results: Make, tmp_path: Path) -> None
     text, page = written(tmp_path, results)
     assert not re.search(r"https?://|url\(|@import|<link|src=\"(?!data:)", text)
     assert len(page.sources) == 3 * (2 + 2 * 2)  # image and truth; answer and errors of two methods
-    assert page.tags.count("svg") == 5 + 2
+    assert page.tags.count("svg") == 5 + 2 + 2
     assert page.tags.count("h1") == 1
     assert {a.lstrip("#") for a in page.anchors} <= set(page.ids)
     assert len(page.ids) == len(set(page.ids))
@@ -372,3 +372,19 @@ def test_nothing_is_wider_than_a_phone(make_results: Make, tmp_path: Path) -> No
 def test_a_console_error_would_be_seen(tmp_path: Path) -> None:
     (tmp_path / "wrong.html").write_text("<body><script>undefined.nothing</script></body>")
     assert "CONSOLE" in opened(tmp_path / "wrong.html", tmp_path / "profile").stderr
+
+
+def test_a_run_on_ten_thousand_images_makes_a_page_that_can_be_sent(make_results: Make, tmp_path: Path) -> None:
+    """As many classes, tasks and examples as such a run has: pictures of noise, which nothing compresses."""
+    results = make_results(50, methods=("finetune", "replay", "joint", "knn", "ewc", "lwf"), seeds=(0, 1, 2))
+    results.config["limit_images"] = 10_000
+    rng = np.random.default_rng(0)
+    infos = [ClassInfo(i, f"class, {i} ü") for i in range(150)]
+    for k in range(40):
+        truth = rng.integers(0, 150, (480, 640)).astype(np.int64)
+        name = f"test/{k}"
+        save_example(tmp_path / "examples", name, rng.integers(0, 256, (480, 640, 3), dtype=np.uint8), truth, infos)
+        for method in ("finetune", "replay", "joint", "knn", "ewc", "lwf"):
+            save_prediction(tmp_path / "examples", name, method, np.roll(truth, 1))
+    write_report(tmp_path, results, tmp_path / "report.html")
+    assert (tmp_path / "report.html").stat().st_size < 20e6
