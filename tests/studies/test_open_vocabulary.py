@@ -142,7 +142,7 @@ def test_other_domain_translates_names(config: StudyConfig, tmp_path: Path) -> N
     rows = record["rows"]
     assert {row["asked"] for row in rows} == {"tiny-coco", "tiny-index"}
     assert all(row["shared_classes"] == 1 for row in rows)  # "sky"
-    assert [row["new_rows"] for row in rows if row.get("memory", "").startswith("memory of")][0] == 0
+    assert next(row["new_rows"] for row in rows if row["memory"].startswith("memory of")) == 0
     first, second = (
         SimpleNamespace(classes={c.id: c for c in classes})
         for classes in (
