@@ -38,8 +38,8 @@ def _counts(masks: BoolArray, rows: Int64Array, columns: Int64Array) -> Float32A
     masks are large, because whole rows are added, and as bytes where no sum passes 255."""
     highest = int(np.diff([*rows, masks.shape[1]]).max(initial=0))
     bands = _sums(masks.view(np.uint8) if highest < 256 else masks.astype(np.float32), rows, 1)
-    cells: Float32Array = _sums(bands.astype(np.float32), columns, 2).reshape(len(masks), -1)
-    return cells
+    cells: Float32Array = _sums(bands.astype(np.float32), columns, 2)
+    return cells.reshape(len(masks), len(rows) * len(columns))
 
 
 def _sums(values: npt.NDArray[Any], starts: Int64Array, axis: int) -> npt.NDArray[Any]:
