@@ -2,29 +2,59 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from scipy.sparse import csr_array
 from torch import Tensor
 
 from kc.proposals.base import pixels_of
-from kc.types import VOID, Float32Array, Int64Array, Segments
+from kc.types import VOID, BoolArray, Float32Array, Int64Array, Segments
 
 
-def coverage(segments: Segments, grid: tuple[int, int]) -> csr_array:
-    """How many pixels of each region fall into each cell of a feature map: (N, h * w) sparse float32.
+def coverage(segments: Segments, grid: tuple[int, int]) -> csr_array | Float32Array:
+    """How many pixels of each region fall into each cell of a feature map: (N, h * w) float32, sparse or dense.
 
     A pixel (y, x) belongs to cell (floor(y h / H), floor(x w / W)), so a region smaller than a cell still has one.
     """
     height, width = segments.size
     rows = np.arange(height) * grid[0] // height
     columns = np.arange(width) * grid[1] // width
+    if segments.masks is not None and grid[0] <= height and grid[1] <= width:
+        starts = (np.searchsorted(cells, np.arange(n)) for cells, n in zip((rows, columns), grid, strict=True))
+        return _counts(segments.masks, *starts)
     cell = (rows[:, None] * grid[1] + columns[None, :]).ravel()
     region, pixel = pixels_of(segments)
     shape = (len(segments), grid[0] * grid[1])
     # Entries of one (region, cell) pair add up.
     return csr_array((np.ones(len(region), np.float32), (region, cell[pixel])), shape=shape)
+
+
+def _counts(masks: BoolArray, rows: Int64Array, columns: Int64Array) -> Float32Array:
+    """The same of masks (N, H, W) by the first row and column of each cell: many times faster than pixel by pixel where
+    masks are large, because whole rows are added, and as bytes where no sum passes 255."""
+    highest = int(np.diff([*rows, masks.shape[1]]).max(initial=0))
+    bands = _sums(masks.view(np.uint8) if highest < 256 else masks.astype(np.float32), rows, 1)
+    cells: Float32Array = _sums(bands.astype(np.float32), columns, 2)
+    return cells.reshape(len(masks), len(rows) * len(columns))
+
+
+def _sums(values: npt.NDArray[Any], starts: Int64Array, axis: int) -> npt.NDArray[Any]:
+    """Sums of the stretches of an axis that begin at `starts`."""
+    step, rest = divmod(values.shape[axis], len(starts))
+    if rest or not (np.diff(starts) == step).all():
+        return np.add.reduceat(values, starts, axis=axis, dtype=values.dtype)
+    cells = values.reshape(*values.shape[:axis], len(starts), step, *values.shape[axis + 1 :])
+    if axis + 1 < values.ndim:
+        return np.asarray(cells.sum(axis=axis + 1, dtype=values.dtype))
+    # A sum over a few neighbours each is slow; the same few sums over all of them at once are not.
+    total = cells[..., 0].copy()
+    for i in range(1, step):
+        total += cells[..., i]
+    return total
 
 
 def pool(dense: Tensor, segments: Segments) -> Float32Array:
@@ -34,7 +64,8 @@ def pool(dense: Tensor, segments: Segments) -> Float32Array:
     """
     weights = coverage(segments, (dense.shape[1], dense.shape[2]))
     # The L2 norm below removes any scale, so that the sum over the region serves as its mean.
-    sums = weights @ dense.detach().cpu().float().flatten(1).T.contiguous().numpy()
+    maps = dense.detach().cpu().float().flatten(1).numpy().T
+    sums = weights @ (maps if isinstance(weights, np.ndarray) else np.ascontiguousarray(maps))
     keys: Float32Array = F.normalize(torch.from_numpy(np.asarray(sums, dtype=np.float32)), dim=1).numpy()
     return keys
 

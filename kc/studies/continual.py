@@ -49,6 +49,7 @@ def _run(config: StudyConfig, record: Study, console: Console) -> Any:
     run = RunConfig(
         benchmark=config.benchmark, data_root=config.data_root, tasks=config.tasks, epochs=config.epochs,
         methods=config.methods, encoder=config.encoder, base=config.base, proposals=config.proposals,
+        exemplars=max(100, len(load_manifest(config.benchmark).classes)),
         decoder="regions", fusion="fixed", k=config.k, limit_images=config.limit_images, seed=config.seed,
         out=record.folder / "run", wandb="disabled", accelerator="cpu",
     )  # fmt: skip
@@ -89,7 +90,7 @@ def _draw(record: Study, kind: str) -> None:
     rows = record.rows
     names = [row["method"] for row in rows]
     look = looks(names)
-    figure, axes = panels(len(COLUMNS), columns=2, width=4.2)
+    figure, axes = panels(len(COLUMNS), columns=2, width=4.8, height=0.28 * len(rows) + 1.2)
     metric = {"classification": "accuracy", "semantic": "mIoU", "panoptic": "PQ"}[kind]
     for ax, column in zip(axes, COLUMNS, strict=True):
         values = [math.nan if row[column] is None else 100 * row[column] for row in rows]

@@ -145,3 +145,21 @@ def test_zero_shot_on_caltech50(shared_data: Path, lite0: Lite0) -> None:
     torch.testing.assert_close(scores.sum(1), torch.ones(len(labels)))
     accuracy = (scores.argmax(1) == torch.tensor(labels)).float().mean().item()
     assert accuracy >= 0.40, accuracy
+
+
+def test_codes_say_what_the_posterior_said(lite0: Lite0) -> None:
+    base = Conse(lite0, Table(), prompts=("{}",), top=3)
+    given = torch.cat([posterior(c0=0.6, c1=0.3, c7=0.1), posterior(c1=3e-6, c0=1e-6)])
+    codes = base.codes_from_posterior(given)
+    assert codes.dtype == torch.float16
+    assert codes.shape == (2, 6)
+    names = [("east",), ("north",), ("north east",)]
+    torch.testing.assert_close(
+        base.scores_from_codes(codes, names), base.scores_from_posterior(given, names), atol=2e-3, rtol=0
+    )
+
+
+def test_names_of_training_classes(lite0: Lite0) -> None:
+    base = Conse(lite0, Table(), prompts=("{}",))
+    asked = [("Tabby", "x"), ("thing", "tabby_cat"), ("a tabby",), ("goldfish",)]
+    assert base.trained_on(asked).tolist() == [True, True, False, True]

@@ -98,3 +98,18 @@ def test_class_zero_is_a_class_and_ids_above_void_work() -> None:
 def test_a_label_map_of_another_size_is_refused(partition: Segments) -> None:
     with pytest.raises(ValueError, match=r"\(31, 23\)"):
         segment_labels(np.zeros((31, 23), np.int64), partition)
+
+
+@pytest.mark.parametrize("grid", [(4, 5), (3, 7), (12, 10), (1, 1), (13, 5), (4, 11)])
+def test_masks_cover_cells_as_their_pixels_do(grid: tuple[int, int]) -> None:
+    """Cells of equal and of unequal size, and more cells than pixels; also masks higher than a byte can count."""
+    rng = np.random.default_rng(0)
+    for size in ((12, 10), (600, 10)):
+        masks = rng.random((3, *size)) < 0.6
+        segments = Segments(size, np.ones(3, np.float32), masks=masks)
+        expected = np.zeros((3, *grid))
+        for n, y, x in zip(*np.nonzero(masks), strict=True):
+            expected[n, y * grid[0] // size[0], x * grid[1] // size[1]] += 1
+        found = coverage(segments, grid)
+        dense = found if isinstance(found, np.ndarray) else found.toarray()
+        assert (dense.reshape(3, *grid) == expected).all()

@@ -1,0 +1,145 @@
+"""Where the time of one image goes beside the networks: 100 proposals of 640 x 480 against 100,000 rows.
+
+    OMP_NUM_THREADS=2 python -m benchmarks.segment                 # 100,000 rows of 472 values, 133 names
+    OMP_NUM_THREADS=2 python -m benchmarks.segment --quick         # small, seconds
+    OMP_NUM_THREADS=2 python -m benchmarks.segment --json FILE
+
+The networks (encoder, base, proposer) are left out: their outputs are made up here, with the shapes of the default
+encoder and 100 masks that overlap. Shown is the shortest of several calls of each stage, and of all together.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from benchmarks.machine import describe, least
+from benchmarks.synthetic import Synthetic
+from kc.memory.fuse import among, beside_unknown, knn_clip, retrieval_logits
+from kc.memory.plan import IndexKind, SearchOptions
+from kc.memory.rows import Memory
+from kc.proposals.merge import paint, semantic_to_panoptic
+from kc.proposals.pooling import pool
+from kc.types import BoolArray, Segments
+
+GOAL_MS = 50.0
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage: milliseconds, and the share of all stages."""
+
+    name: str
+    milliseconds: float
+    share: float
+
+
+def masks(n: int, size: tuple[int, int], seed: int = 0) -> BoolArray:
+    """`n` ellipses (N, H, W) that overlap, of a twentieth to a third of the image's sides."""
+    rng = np.random.default_rng(seed)
+    height, width = size
+    y, x = np.mgrid[:height, :width]
+    cy, cx = rng.uniform(0, height, n), rng.uniform(0, width, n)
+    ry, rx = rng.uniform(height / 20, height / 3, n), rng.uniform(width / 20, width / 3, n)
+    found = [((y - a) / c) ** 2 + ((x - b) / d) ** 2 < 1 for a, b, c, d in zip(cy, cx, ry, rx, strict=True)]
+    result: BoolArray = np.stack(found)
+    return result
+
+
+def stages(data: Synthetic, memory: Memory, proposals: int, names: int, k: int) -> dict[str, Callable[[], object]]:
+    """Every stage as a call, in order; each reads what the one before it gives."""
+    rng = np.random.default_rng(1)
+    size = (480, 640)
+    segments = Segments(size, rng.random(proposals).astype(np.float32), masks=masks(proposals, size))
+    features = torch.from_numpy(rng.random((data.dim, size[0] // 8, size[1] // 8), dtype=np.float32))
+    own = torch.from_numpy(rng.dirichlet(np.ones(names), proposals))
+    ids = tuple(range(names))
+    # Keys of noise have no neighbours worth the name: the search is asked for keys like those stored.
+    keys = data.queries(proposals)
+    known = torch.ones(names, dtype=torch.bool)
+    neighbours = memory.search(keys, k)
+    p_ret, has = retrieval_logits(neighbours, ids)
+    scores = beside_unknown(knn_clip(among(own, known), p_ret, has, 0.7, 1.01), own, known)
+    labels = scores.argmax(1).numpy()
+    semantic = paint(segments, labels)
+    return {
+        "pool keys": lambda: pool(features, segments),
+        "search": lambda: memory.search(keys, k),
+        "retrieval logits": lambda: retrieval_logits(neighbours, ids),
+        "fuse": lambda: beside_unknown(knn_clip(among(own, known), p_ret, has, 0.7, 1.01), own, known),
+        "paint": lambda: paint(segments, labels),
+        "instances": lambda: semantic_to_panoptic(semantic, range(names // 2)),
+    }
+
+
+def measure(
+    rows: int, dim: int, proposals: int, names: int, k: int, times: int, folder: Path, index: IndexKind
+) -> list[Stage]:
+    """Every stage, the slowest last call never counted; the last entry is all of them in one go."""
+    data = Synthetic(rows=rows, dim=dim, classes=names)
+    with Memory.create(folder / "memory", dim=dim, fingerprint="synthetic") as memory:
+        for chunk in data.as_rows():
+            memory.add(chunk, 0)
+        memory.commit(0)
+        if index != "exact":  # by itself the memory searches so few rows exactly
+            memory.configure(SearchOptions(index=index, exact_rows=16))
+        calls = stages(data, memory, proposals, names, k)
+        for call in calls.values():
+            call()
+        taken = {name: 1000 * least(call, times) for name, call in calls.items()}
+        whole = 1000 * least(lambda: [call() for call in calls.values()], times)
+    total = sum(taken.values())
+    return [*(Stage(name, ms, ms / total) for name, ms in taken.items()), Stage("all", whole, 1.0)]
+
+
+def main() -> None:
+    """Run, print, write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, default=100_000)
+    parser.add_argument("--dim", type=int, default=472, help="the default encoder's")
+    parser.add_argument("--proposals", type=int, default=100)
+    parser.add_argument("--names", type=int, default=133)
+    parser.add_argument("--k", type=int, default=16)
+    parser.add_argument("--index", choices=("exact", "hnsw", "ivf-sq8", "ivf-pq"), default="exact")
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--json", type=Path)
+    args = parser.parse_args()
+    rows, dim, times = (2_000, 64, 3) if args.quick else (args.rows, args.dim, 15)
+    folder = Path(tempfile.mkdtemp(prefix="kc-segment-"))
+    try:
+        machine = describe(folder, args.quick)
+        found = measure(rows, dim, args.proposals, args.names, args.k, times, folder, args.index)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    print("  ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in machine.items()))
+    print(f"one image of 640 x 480, {args.proposals} proposals, {rows:,} rows of {dim} values, {args.names} names")
+    print(f"search: {args.index}")
+    for stage in found:
+        print(f"{stage.name:<18}{stage.milliseconds:>9.2f} ms{100 * stage.share:>7.1f} %")
+    met = found[-1].milliseconds <= GOAL_MS
+    print(
+        f"goal: all under {GOAL_MS:g} ms: {'met' if met else 'NOT MET'}"
+        + (" (quick: not the goal's size)" if args.quick else "")
+    )
+    if args.json:
+        content = {
+            "machine": machine,
+            "rows": rows,
+            "dim": dim,
+            "index": args.index,
+            "stages": [asdict(s) for s in found],
+            "met": met,
+        }
+        args.json.write_text(json.dumps(content, indent=1))
+
+
+if __name__ == "__main__":
+    main()

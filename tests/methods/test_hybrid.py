@@ -1,0 +1,79 @@
+"""The head and the memory of one stream together: the fusion by its formula, in images, regions and pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from kc.checks import check
+from kc.config import RunConfig
+from kc.errors import KcError
+from kc.memory.fuse import knn_clip, retrieval_logits
+from kc.methods.base import Context
+from kc.methods.hybrid.hybrid import Hybrid, HybridReplay, region_means
+from kc.methods.retrieval.asking import one_opinion
+from kc.types import Segments, Task
+
+TASKS = [Task(0, (0, 1), (0, 1), ("0", "1")), Task(1, (2,), (0, 1, 2), ("2",))]
+
+
+@pytest.mark.parametrize("kind", [Hybrid, HybridReplay])
+def test_a_head_and_a_memory_answer_together(
+    kind: type[Any], toy_context: Callable[..., Context], learn: Callable[..., None],
+    images: Callable[..., dict[str, Any]], tmp_path: Path,
+) -> None:  # fmt: skip
+    context = toy_context(k=3, fuse_lambda=0.25)
+    method = kind(context)
+    learn(method, TASKS[0], [images([0, 1, 0, 1])], epochs=2)
+    learn(method, TASKS[1], [images([2, 2], seed=1)], epochs=2)
+    assert len(method.reader.memory) == 6
+    asked = images([0, 1, 2], seed=2)
+    head = method.posterior(asked, None, (0, 1, 2))
+    assert head.sum(1) == pytest.approx(torch.ones(3))
+    keys = torch.nn.functional.normalize(context.encode(asked).pooled, dim=1).numpy()
+    p, has = retrieval_logits(method.reader.memory.search(keys, 3), (0, 1, 2))
+    got = method.predict(asked, (0, 1, 2)).scores
+    assert torch.allclose(got, knn_clip(head.double(), p, has, 0.25, 1.01), atol=1e-6)
+    assert not any(name.startswith("_reader") for name in method.state()[0])
+    weights, meta = method.state()
+    method.close()
+    again = kind(context)
+    again.load_state(weights, meta)
+    assert torch.allclose(again.predict(asked, (0, 1, 2)).scores, got)
+    assert again.stored_bytes() > sum(p.numel() * 4 for p in again.trained().values())
+    again.close()
+
+
+def test_means_over_regions_by_hand() -> None:
+    maps = torch.tensor([[[0.0, 1.0]], [[1.0, 0.0]]])  # two classes over two cells side by side
+    masks = np.array([[[1, 1, 0, 0]], [[0, 1, 1, 1]], [[0, 0, 0, 0]]], bool)
+    found = region_means(maps, Segments((1, 4), np.ones(3, np.float32), masks=masks))
+    assert found.tolist() == [[0, 1], pytest.approx([2 / 3, 1 / 3]), [0, 0]]
+    partition = Segments((1, 4), np.ones(2, np.float32), partition=np.array([[0, 1, 1, 1]], np.int32))
+    assert region_means(maps, partition).tolist() == [[0, 1], pytest.approx([2 / 3, 1 / 3])]
+
+
+def test_what_cannot_work_is_refused(tmp_path: Path) -> None:
+    def config(**more: Any) -> RunConfig:
+        return RunConfig(benchmark="digits", methods="hybrid", **more)
+
+    check(config())
+    with pytest.raises(KcError, match="its head was trained on the rows"):
+        check(config(fusion="calibrated"))
+    with pytest.raises(KcError, match="keeps its memory in one process"):
+        check(config(devices=2))
+    with pytest.raises(KcError, match="--fuse-lambda 1.5: must be between 0 and 1"):
+        check(config(fuse_lambda=1.5))
+    with pytest.raises(KcError, match="--fuse-threshold nan"):
+        check(config(fuse_threshold=float("nan")))
+    with pytest.raises(KcError, match=r"unknown fusion 'tuned'"):
+        check(config(fusion="tuned"))
+    with pytest.raises(KcError, match="one process: leave --devices at 1"):
+        check(RunConfig(benchmark="digits", methods="knn", fusion="calibrated", devices=2))
+    with pytest.raises(KcError, match="cannot be read"):
+        check(config(names=tmp_path / "none.txt"))

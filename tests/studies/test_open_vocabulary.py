@@ -1,0 +1,224 @@
+"""Every study on tiny data in the real formats: rows that say what they should, files that can be read, and a resume
+that computes nothing again."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from kc.errors import KcError, UnknownNameError
+from kc.studies import transfer
+from kc.studies.config import STUDIES, StudyConfig, main
+from kc.studies.distance import kernel, mmd2, permutation_test
+from kc.studies.other_domain import FOREIGN_ID, translation
+from kc.studies.record import Study
+from kc.studies.run import run_study
+from kc.studies.scenes import Regions, remembered
+from kc.studies.simulate import around, filled_up, spreads
+from kc.types import ClassInfo
+
+
+@pytest.fixture
+def config(tiny_coco: SimpleNamespace, tiny_index_png: SimpleNamespace, tmp_path: Path) -> StudyConfig:
+    return StudyConfig(
+        "growth", benchmark=str(tiny_coco.path), other=str(tiny_index_png.path), data_root=tiny_coco.root,
+        other_proposals="oracle", k=3, tasks=2, epochs=1, methods="knn-clip,finetune,hybrid", names="5,9",
+        rows="12,40", out=tmp_path / "out",
+    )  # fmt: skip
+
+
+def run(config: StudyConfig, name: str) -> tuple[Study, dict[str, Any]]:
+    study = run_study(dataclasses.replace(config, name=name), Console(quiet=True))
+    for suffix in ("csv", "json", "png", "svg"):
+        assert (study.folder / f"{name}.{suffix}").stat().st_size > 0
+    return study, json.loads((study.folder / f"{name}.json").read_text())
+
+
+def test_growth_and_its_resume(config: StudyConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    study, record = run(config, "growth")
+    rows = record["rows"]
+    sizes = sorted({row["images"] for row in rows})
+    assert sizes == [0, 1, 2, 4, 5]
+    assert [row["answer"] for row in rows if row["images"] == 0] == ["base alone"]
+    base = [row["pq"] for row in rows if row["answer"] == "base alone"]
+    assert base == base[:1] * len(sizes)  # the base does not read the memory
+    last = {row["answer"]: row for row in rows if row["images"] == 5}
+    assert last["memory alone"]["accuracy"] > last["base alone"]["accuracy"]
+    assert 1 <= last["fused, calibrated"]["k"] <= 32
+    before = (study.folder / "rows.jsonl").read_bytes()
+    monkeypatch.setattr("kc.studies.scenes.Bench.score", lambda *_: pytest.fail("computed again"))
+    again, _ = run(config, "growth")
+    assert (again.folder / "rows.jsonl").read_bytes() == before
+
+
+def test_sweep_finds_its_own_best(config: StudyConfig) -> None:
+    _, record = run(config, "sweep")
+    fixed = [row for row in record["rows"] if row["setting"] == "fixed"]
+    (best,) = (row for row in record["rows"] if row["setting"] == "best of the sweep")
+    assert len(fixed) == 4 * 3 * 10
+    assert best["pq"] == max(row["pq"] for row in fixed)
+
+
+def test_ann_compares_with_the_exact_answer(config: StudyConfig) -> None:
+    _, record = run(config, "ann")
+    rows = record["rows"]
+    exact = [row for row in rows if row["index"] == "exact"]
+    assert [row["recall"] for row in exact] == [1.0, 1.0]
+    assert {row["index"] for row in rows} == {"exact", "hnsw", "ivf-sq8", "ivf-pq"}
+    assert all(row["simulated"] == max(0, row["rows"] - 12) for row in rows)
+
+
+def test_domain_shift_and_spaces(config: StudyConfig) -> None:
+    _, record = run(config, "domain-shift")
+    assert [row["answer"] for row in record["rows"]] == [
+        "base on the whole image", "base on the full crop", "base on the masked crop",
+        "retrieval: full crops ask full ones", "retrieval: masked crops ask full ones",
+        "retrieval: masked crops ask masked ones", "retrieval: pooled from the map",
+    ]  # fmt: skip
+    _, record = run(config, "spaces")
+    shifted = {row["compared"]: row for row in record["rows"]}
+    assert shifted["masked against full"]["mmd2"] > shifted["retrieved against full"]["mmd2"]
+
+
+def test_coverage_says_what_is_simulated(config: StudyConfig) -> None:
+    _, record = run(config, "coverage")
+    base, *rows = record["rows"]
+    assert base["covered"] == "base alone"
+    assert [(row["covered"], row["rows"]) for row in rows] == [
+        (c, n) for c in ("50 %", "75 %", "100 %") for n in (12, 40)
+    ]
+    assert [row["classes"] for row in rows] == [2, 2, 4, 4, 5, 5]
+    assert all(0 <= row["simulated"] <= row["rows"] for row in rows)
+    assert rows[-1]["simulated"] > 0
+
+
+def test_transfer_scores_all_weights_on_both(config: StudyConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    some = [s for s in transfer.sweep_grid() if s.k == 3 and s.lam in (0.1, 0.9)]
+    monkeypatch.setattr(transfer, "sweep_grid", lambda: iter(some))
+    _, record = run(config, "transfer")
+    results = [row for row in record["rows"] if row["what"] == "result"]
+    assert len(results) == 2 * 5
+    for target, metric in (("tiny-coco", "pq"), ("tiny-index", "miou")):
+        swept = [r[metric] for r in record["rows"] if r["what"] == "sweep" and r["target"] == target]
+        (best,) = (r for r in results if r["target"] == target and r["origin"] == f"best on {target}")
+        assert best[metric] == max(swept)
+
+
+def test_continual_keeps_the_row_of_each_method(config: StudyConfig) -> None:
+    study, record = run(config, "continual")
+    rows = {row["method"]: row for row in record["rows"]}
+    assert list(rows) == ["knn-clip", "finetune", "hybrid"]
+    assert rows["finetune"]["never_trained"] is None
+    assert 0 <= rows["knn-clip"]["never_trained"] <= 1
+    assert rows["hybrid"]["stored_bytes"] > rows["finetune"]["stored_bytes"]
+    (results,) = study.folder.glob("run/*/results.json")
+    matrix = json.loads(results.read_text())["methods"][1]["matrix"]
+    assert rows["finetune"]["old"] == pytest.approx(matrix[1][0])
+    assert rows["finetune"]["new"] == pytest.approx(matrix[1][1])
+
+
+def test_vocabulary_grows_by_simulated_rows(config: StudyConfig) -> None:
+    _, record = run(config, "vocabulary")
+    few, many = record["rows"]
+    assert (few["names"], many["names"]) == (5, 9)
+    assert (few["simulated"], many["simulated"]) == (0, 40)
+    assert many["bytes"] > few["bytes"]
+    assert few["answered_with_another_name"] == 0
+    with pytest.raises(KcError, match="there are 1"):
+        run(dataclasses.replace(config, names="20000", out=config.out / "more"), "vocabulary")
+
+
+def test_other_domain_translates_names(config: StudyConfig, tmp_path: Path) -> None:
+    _, record = run(config, "other-domain")
+    rows = record["rows"]
+    assert {row["asked"] for row in rows} == {"tiny-coco", "tiny-index"}
+    assert all(row["shared_classes"] == 1 for row in rows)  # "sky"
+    assert next(row["new_rows"] for row in rows if row["memory"].startswith("memory of")) == 0
+    first, second = (
+        SimpleNamespace(classes={c.id: c for c in classes})
+        for classes in (
+            [ClassInfo(1, "sky"), ClassInfo(2, "sofa", ("couch",)), ClassInfo(3, "cat")],
+            [ClassInfo(7, "couch"), ClassInfo(8, "Sky"), ClassInfo(9, "dome", ("sky",))],
+        )
+    )
+    assert translation(first, second) == {1: 8, 2: 7, 3: FOREIGN_ID + 3}  # type: ignore[arg-type]
+
+
+def test_mistakes_are_named(config: StudyConfig) -> None:
+    with pytest.raises(UnknownNameError, match=r"unknown study 'grow'.*growth"):
+        main(["grow"])
+    with pytest.raises(KcError, match="take another benchmark"):
+        run(dataclasses.replace(config, other=config.benchmark), "transfer")
+    with pytest.raises(KcError, match="expected whole numbers"):
+        run(dataclasses.replace(config, rows="many"), "coverage")
+
+
+def test_the_script_says_what_there_is() -> None:
+    script = Path(__file__).parents[2] / "experiments" / "open_vocabulary.py"
+    done = subprocess.run([sys.executable, str(script), "sweeep"], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "Did you mean 'sweep'" in done.stderr
+    assert len(STUDIES) == 10
+
+
+# -- what they compute with ------------------------------------------------------------------------------------------
+
+
+def test_mmd_by_its_definition() -> None:
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(5, 3)), rng.normal(size=(4, 3)) + 1
+    k, gamma = kernel(x, y, 0.5)
+    assert gamma == 0.5
+
+    def g(a: np.ndarray, b: np.ndarray) -> float:
+        return float(np.exp(-0.5 * ((a - b) ** 2).sum()))
+
+    xx = sum(g(x[i], x[j]) for i in range(5) for j in range(5) if i != j) / 20
+    yy = sum(g(y[i], y[j]) for i in range(4) for j in range(4) if i != j) / 12
+    xy = sum(g(a, b) for a in x for b in y) / 20
+    assert mmd2(k, 5) == pytest.approx(xx + yy - 2 * xy, abs=1e-12)
+    with pytest.raises(ValueError, match="two points"):
+        mmd2(k, 8)
+
+
+def test_permutations_tell_a_shift_from_none() -> None:
+    rng = np.random.default_rng(1)
+    x, y = rng.normal(size=(40, 2)), rng.normal(size=(30, 2))
+    k, _ = kernel(x, y + 2)
+    value, p = permutation_test(k, 40, 200, 0)
+    assert value == pytest.approx(mmd2(k, 40))
+    assert p == pytest.approx(1 / 201)
+    assert permutation_test(kernel(x, y)[0], 40, 200, 0)[1] > 0.05
+
+
+def test_simulated_rows_are_as_far_as_asked() -> None:
+    rng = np.random.default_rng(0)
+    keys = rng.normal(size=(50, 8)).astype(np.float32)
+    keys /= np.linalg.norm(keys, axis=1, keepdims=True)
+    near = around(keys, 0.8, 3)
+    assert (near * keys).sum(1) == pytest.approx(np.full(50, 0.8), abs=1e-5)
+    assert np.linalg.norm(near, axis=1) == pytest.approx(np.ones(50), abs=1e-5)
+    regions = Regions(keys, keys[:, :2], np.arange(50) % 5, np.arange(50))
+    filled, simulated = filled_up(regions, 70, 0)
+    assert simulated == 20
+    assert len(set(filled.image.tolist())) == 70
+    own = {key.tobytes(): c for key, c in zip(keys, regions.label, strict=True)}
+    assert sum(key.tobytes() in own and own[key.tobytes()] == c for key, c in zip(filled.keys, filled.label)) == 50  # noqa: B905
+    few, none = filled_up(regions, 10, 0)
+    assert (len(few.label), none) == (10, 0)
+    inner, outer = spreads(regions)
+    cosine = keys @ keys.T - 3 * np.eye(50, dtype=np.float32)
+    same = regions.label[:, None] == regions.label
+    assert inner == pytest.approx(np.median(np.where(same, cosine, -2).max(1)))
+    assert outer == pytest.approx(min(inner, np.median(np.where(same, -2, cosine).max(1))))
+    with remembered(regions) as memory:
+        assert len(memory) == 50
