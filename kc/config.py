@@ -16,9 +16,13 @@ class RunConfig(MethodOptions):
         benchmark: Name of a benchmark, or path of a manifest (YAML).
         data_root: Folder that holds the data sets; default: the environment variable KC_DATA.
         tasks: Number of tasks the classes are divided into; default: 10, or what --split says.
-        split: Named split of the benchmark, such as 6-1; wins over --tasks.
+        split: Named split of the benchmark, such as 6-1, or a published table of class ids (FILE.yaml:NAME, such as
+            splits/voc-plop.yaml:15-5s_b); wins over --tasks.
         setting: Which images and labels a task sees: overlapped, disjoint, sequential or partition.
-        class_order: natural, shuffle:SEED, or a file with one class name a line.
+        class_order: natural, shuffle:SEED, or a file: one class name or id a line, .npy of class ids, FILE.yaml:NAME.
+        image_lists: Folder of train-0.npy, train-1.npy ... (MiB, PLOP), or a table .npy (CoMFormer, ECLIPSE): the
+            training images of each task, instead of those of the setting.
+        skip_bad: List images that cannot be read, and go on without them.
         stream: What changes from task to task: class, task (answers restricted to the task's classes), domain, online
             (one pass), blurry, long-tailed, or names (vocabulary growth by names only): see docs/streams.md.
         domains: Stream domain: one task each: clean or a corruption, with :STRENGTH (1 to 5) or at strength 3:
@@ -74,6 +78,8 @@ class RunConfig(MethodOptions):
     split: str | None = None
     setting: str = "overlapped"
     class_order: str = "natural"
+    image_lists: Path | None = None
+    skip_bad: bool = False
     stream: str = "class"
     domains: str = "clean,gaussian-noise,gaussian-blur,jpeg,contrast"
     blurry_classes: float = 0.5

@@ -8,6 +8,7 @@ import os
 import platform
 from collections.abc import Callable, Mapping
 from datetime import datetime
+from hashlib import sha256
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from kc.config import RunConfig
 from kc.data.cache import cache_dir
 from kc.data.content import content_key
 from kc.data.datamodule import IncrementalDataModule
+from kc.data.lists import fingerprint
 from kc.data.manifest import Manifest, Recommended, load_manifest
 from kc.data.readers.base import Reader
 from kc.encoders.base import Encoder
@@ -106,6 +108,9 @@ def compare(
         f"{len(data.presence('train'))} training and {len(data.presence('test'))} test images"
     )
     console.print(f"run folder: {folder}", soft_wrap=True)
+    if skipped := [problem for problems in data.skipped.values() for problem in problems]:
+        write_atomic(folder / "skipped.txt", "".join(f"{problem}\n" for problem in skipped).encode())
+        console.print(f"skipped {len(skipped)} images that cannot be read: {folder / 'skipped.txt'}", soft_wrap=True)
     states: list[MethodState] = []
     fingerprints: dict[str, str] = {}
     try:
@@ -192,6 +197,8 @@ def open_data(
         limit_images=config.limit_images,
         readers=readers,
         stream=stream_of(config),
+        image_lists=config.image_lists,
+        skip_bad=config.skip_bad,
     )
     data.setup()
     return data
@@ -258,6 +265,10 @@ def proposer_of(name: str, base: OpenVocabulary | None, classes: Mapping[int, Cl
 def check_fingerprints(folder: Path, shared: Shared) -> dict[str, str]:
     """What produced the numbers; a resumed run must find the same. Raises RunError naming what differs."""
     now = {"benchmark": shared.data.manifest.fingerprint, "encoder": shared.encoder.fingerprint}
+    if shared.data.image_lists is not None:
+        now["image lists"] = fingerprint(shared.data.image_lists)
+    if skipped := [problem for problems in shared.data.skipped.values() for problem in problems]:
+        now["skipped images"] = f"{len(skipped)}: {sha256(repr(skipped).encode()).hexdigest()[:16]}"
     if shared.regions is not None:
         now["proposals"] = shared.regions.source
     if shared.base is not None:

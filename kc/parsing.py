@@ -29,8 +29,8 @@ NOT_STORED = (
     "wandb_entity",
 )
 """Flags that may be given together with --resume: they do not change the numbers."""
-PATHS = ("data_root", "names", "strengths")
-"""Flags that name a folder or file to read (a sweep has the last)."""
+PATHS = ("data_root", "names", "strengths", "image_lists")
+"""Flags that name a folder or file to read (a sweep alone has `strengths`)."""
 
 
 def parser(

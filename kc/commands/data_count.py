@@ -58,7 +58,12 @@ def run_stats(given: argparse.Namespace) -> int:
             limit=given.limit_images,
             workers=given.num_workers,
             progress=lambda done, total: advance(f"{manifest.name} {given.part}", done, total),
+            skip_bad=given.skip_bad,
         )
+    for problem in stats.skipped:
+        print(f"skipped: {problem}")
+    if stats.skipped:
+        print(f"skipped {len(stats.skipped)} images that cannot be read")
     _print_stats(manifest, stats, tasks)
     if given.out is not None:
         write(given.out, (json.dumps(as_json(stats, manifest, tasks), indent=1, ensure_ascii=False) + "\n").encode())
@@ -104,5 +109,9 @@ def _print_stats(manifest: Manifest, stats: Stats, tasks: Sequence[Task]) -> Non
         in_steps = [number(len(stats.steps[s][t].sample_ids)) for s in stats.steps] if len(settings) > 1 else []
         of_tasks.add_row(str(t), names, *numbers(counts), *in_steps)
     console.print(of_tasks)
+    for t, step in enumerate(stats.steps["overlapped"]):
+        if step.read is not None:
+            both = f"by index {number(step.read.by_index)}, by filter {number(step.read.by_filter)}"
+            console.print(f"task {t} reads {number(step.read.bytes)} bytes of the shards ({both})", highlight=False)
     if len(settings) > 1:
         console.print("Under a setting: how many images that step trains on.", highlight=False)

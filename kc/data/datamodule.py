@@ -17,6 +17,7 @@ import numpy as np
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader
 
+from kc.data.bad_files import open_good
 from kc.data.dataset import (
     Item,
     LabelledImages,
@@ -29,9 +30,9 @@ from kc.data.dataset import (
     seed_worker,
 )
 from kc.data.domains import DomainReader
+from kc.data.lists import find, load_image_lists
 from kc.data.manifest import Manifest, load_manifest
 from kc.data.readers.base import Reader
-from kc.data.readers.open import open_reader
 from kc.data.sample_cache import MemoryBudget, SampleCache
 from kc.data.split import SETTINGS, build_tasks, images_with, leaked, long_tailed, samples_of_task, visible_ids
 from kc.data.streams import Stream, StreamKind, check_stream
@@ -75,6 +76,8 @@ class IncrementalDataModule(LightningDataModule):
         cache_samples: bool = True,
         readers: Mapping[SplitName, Reader] | None = None,
         stream: Stream | StreamKind = "class",
+        image_lists: str | Path | None = None,
+        skip_bad: bool = False,
     ) -> None:
         super().__init__()
         if setting not in SETTINGS:
@@ -90,6 +93,18 @@ class IncrementalDataModule(LightningDataModule):
                 raise DataError(f"{name} must be at least {least}, not {value}.")
         self.manifest = load_manifest(manifest) if isinstance(manifest, str | Path) else manifest
         check_stream(stream, self.manifest, setting)
+        if image_lists is not None:
+            if skip_bad:
+                raise SplitError("image lists count all training images: they do not go with --skip-bad")
+            if stream.kind in ("domain", "long-tailed") or limit_images is not None:
+                raise SplitError(
+                    "image lists say the images of each task: they do not go with --limit-images, nor with a domain or "
+                    "long-tailed stream"
+                )
+            find(str(image_lists))
+        self.image_lists = image_lists
+        self.skip_bad = skip_bad
+        self.skipped: dict[SplitName, tuple[str, ...]] = {}
         self.stream = stream
         self.tasks: tuple[Task, ...] = build_tasks(self.manifest, tasks, split, class_order, stream, seed)
         self.classes: dict[int, ClassInfo] = {c.id: c for c in self.manifest.info}
@@ -121,6 +136,7 @@ class IncrementalDataModule(LightningDataModule):
                 "limit_images": limit_images,
                 "augment": augment,
                 "stream": stream.kind,
+                "image_lists": None if image_lists is None else str(image_lists),
             }
         )
 
@@ -259,7 +275,10 @@ class IncrementalDataModule(LightningDataModule):
         if split not in self.splits:
             raise unknown_name(f"split of {self.manifest.name}", split, self.splits)
         if split not in self._samples:
-            reader = open_reader(self.manifest, split, self.data_root, self.limit_images)
+            reader, bad = open_good(
+                self.manifest, split, self.data_root, self.limit_images, skip=self.skip_bad, workers=None
+            )
+            self.skipped[split] = bad
             self._samples[split] = self._streamed(split, reader)
         return self._samples[split]
 
@@ -294,10 +313,14 @@ class IncrementalDataModule(LightningDataModule):
                 self._train_indices[task] = self._of_domains("train", task, task)
                 return self._train_indices[task]
             wanted = [k.index for k in self.tasks] if self.stream.kind == "blurry" else [task]
-            rows = [
-                samples_of_task(table, self.class_ids, self.tasks, t, self.setting, self.background_id, self.seed)
-                for t in wanted
-            ]
+            if self.image_lists is not None:
+                listed = load_image_lists(self.image_lists, len(self.tasks), self._cache("train").reader.sample_ids)
+                rows = [listed[t] for t in wanted]
+            else:
+                rows = [
+                    samples_of_task(table, self.class_ids, self.tasks, t, self.setting, self.background_id, self.seed)
+                    for t in wanted
+                ]
             if self.stream.kind == "blurry":
                 rows = list(leaked(rows, table, self.class_ids, self.tasks, self.stream.leak, self.seed))
             self._train_indices |= dict(zip(wanted, rows, strict=True))

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import Dataset, Sampler, default_collate
 
 from kc.data.sample_cache import SampleCache
 from kc.data.split import hide, hide_panoptic
@@ -23,6 +23,7 @@ from kc.types import HIDDEN, VOID, Int32Array, Int64Array, Sample, TaskKind
 
 Item = dict[str, Any]
 Batch = dict[str, Any]
+_PIECE = 1024
 EpochIndex = tuple[int, int]
 """(epoch, position): the epoch travels with the index, so persistent workers augment by the right one."""
 
@@ -178,9 +179,9 @@ def _batch(items: list[Item], stacked: Iterable[str]) -> Batch:
     for key in batch.keys() & set(stacked):
         values = batch[key]
         if isinstance(values[0], Tensor):
-            batch[key] = torch.stack(values)
+            batch[key] = default_collate(values)  # in a worker it stacks where the main process can read it
         elif isinstance(values[0], np.ndarray):
-            batch[key] = torch.from_numpy(np.stack(values))
+            batch[key] = default_collate([torch.from_numpy(np.ascontiguousarray(v)) for v in values])
         else:
             batch[key] = torch.tensor(values, dtype=torch.int64)
     return batch
@@ -218,7 +219,8 @@ class SeededSampler(Sampler[EpochIndex]):
             order = torch.randperm(self.n, generator=generator_of(self.seed, self.task, self.epoch))
         epoch = self.epoch
         order = order.repeat(2)[self.part : len(self) * self.parts : self.parts] if self.parts > 1 else order
-        return ((epoch, position) for position in order.tolist())
+        # A piece at a time: a million positions do not become a million Python objects before the first batch.
+        return ((epoch, position) for i in range(0, len(order), _PIECE) for position in order[i : i + _PIECE].tolist())
 
 
 def generator_of(*numbers: int) -> torch.Generator:

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, TypeVar, get_args
 import numpy as np
 import numpy.typing as npt
 
+from kc.data.lists import is_table, load_table, read_array
 from kc.data.streams import Stream
 from kc.errors import SplitError, nearest, unknown_name
 from kc.types import VOID, BoolArray, ClassInfo, Int32Array, Int64Array, Setting, Task
@@ -49,8 +50,8 @@ def build_tasks(
     `n_tasks` divides the classes evenly, the remainder to the first tasks; the background class is not counted and
     joins task 0. `split` names one of the manifest's `task_splits`, whose first count includes the background; with
     both, they must agree. With neither, one task holds every class. `class_order` is "natural", "shuffle:SEED" or a
-    file with one class name (or id) a line; the background always comes first. In a domain-incremental `stream` its
-    domains are the tasks; `seed` draws the classes that leak in a blurry one.
+    file; the background always comes first. `kc.data.lists` says which files `class_order` and `split` may be. In a
+    domain-incremental `stream` its domains are the tasks; `seed` draws the classes that leak in a blurry one.
 
     Raises `UnknownNameError` for a split the manifest does not have, `SplitError` for what cannot be divided.
     """
@@ -63,9 +64,18 @@ def build_tasks(
         return tuple(Task(t, ids, ids, names) for t in range(len(stream.domain_list())))
     n_background = sum(c.background for c in order)
     if split is not None:
-        if split not in manifest.task_splits:
+        if is_table(split):
+            table = load_table(split, manifest.info)
+            if table.counts is None:
+                raise SplitError(f"{split} says an order and no steps: give it as --class-order")
+            if str(class_order) != "natural":
+                raise SplitError(f"{split} says the class order too: leave --class-order out")
+            order, counts = _by_ids(manifest.info, table.order), list(table.counts)
+            counts[0] += len(order) - sum(counts)  # a table may leave the background out
+        elif split not in manifest.task_splits:
             raise unknown_name(f"split of {manifest.name}", split, manifest.task_splits)
-        counts = [int(n) for n in manifest.task_splits[split]]
+        else:
+            counts = [int(n) for n in manifest.task_splits[split]]
         if n_tasks is not None and n_tasks != len(counts):
             raise SplitError(
                 f"split {split!r} of {manifest.name} has {len(counts)} tasks, but {n_tasks} tasks were asked for: "
@@ -176,10 +186,25 @@ def ordered_classes(classes: Sequence[ClassInfo], class_order: str | Path) -> tu
         if not seed.isdecimal():
             raise SplitError(f"class order {text!r}: the seed after 'shuffle:' must be a whole number, not {seed!r}.")
         return (*background, *(rest[i] for i in np.random.default_rng(int(seed)).permutation(len(rest))))
+    if is_table(text):
+        return _by_ids(classes, load_table(text, classes).order)
     path = Path(class_order)
     if not path.is_file():
         raise SplitError(f"class order {text!r} is neither 'natural', nor 'shuffle:SEED', nor a file that exists.")
+    if path.suffix == ".npy":
+        ids = read_array(path).ravel().tolist()
+        known = {c.id for c in classes}
+        if not {c.id for c in rest} <= set(ids) <= known or len(set(ids)) < len(ids):
+            raise SplitError(f"class order {path} must hold every class id once; these are {sorted(ids)[:20]}.")
+        return _by_ids(classes, ids)
     return (*background, *_order_of_file(path, background, rest))
+
+
+def _by_ids(classes: Sequence[ClassInfo], ids: Iterable[int]) -> tuple[ClassInfo, ...]:
+    """The classes in the order of `ids`, background first."""
+    by_id = {c.id: c for c in classes}
+    background = [c for c in classes if c.background]
+    return (*background, *(by_id[i] for i in ids if not by_id[i].background))
 
 
 def _order_of_file(path: Path, background: list[ClassInfo], rest: list[ClassInfo]) -> list[ClassInfo]:

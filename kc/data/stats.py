@@ -9,10 +9,12 @@ from typing import Any
 
 import numpy as np
 
+from kc.data.bad_files import open_good
 from kc.data.manifest import Manifest
 from kc.data.parallel import in_order
 from kc.data.readers.base import Reader
-from kc.data.readers.open import open_reader
+from kc.data.shards.plan import TaskBytes, task_bytes
+from kc.data.shards.reader import ShardReader
 from kc.data.split import SETTINGS, images_with, samples_of_task
 from kc.errors import SplitError
 from kc.types import VOID, Int64Array, Setting, SplitName, Task
@@ -31,16 +33,21 @@ class Counts:
 
 @dataclass(frozen=True)
 class Step:
-    """The training images of one task under one setting: `sample_ids`, or why there is none in `problem`."""
+    """The training images of one task under one setting: `sample_ids`, or why there is none in `problem`.
+
+    `read`: bytes that a pass over them reads from shards; None where the benchmark does not lie in shards.
+    """
 
     sample_ids: tuple[str, ...]
     problem: str | None = None
+    read: TaskBytes | None = None
 
 
 @dataclass(frozen=True)
 class Stats:
     """`void_pixels`: None in classification. `classes`: in manifest order. `tasks`: as given; a task's `images` hold
-    at least one of its classes, the background not counted. `steps`: setting -> one entry a task.
+    at least one of its classes, the background not counted. `steps`: setting -> one entry a task. `skipped`: what is
+    wrong with each image that could not be read.
     """
 
     split: SplitName
@@ -50,6 +57,7 @@ class Stats:
     classes: tuple[Counts, ...]
     tasks: tuple[Counts, ...]
     steps: dict[Setting, tuple[Step, ...]]
+    skipped: tuple[str, ...] = ()
 
 
 def count(
@@ -62,12 +70,13 @@ def count(
     limit: int | None = None,
     workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
+    skip_bad: bool = False,
 ) -> Stats:
     """Count one split. `seed` matters for the setting `partition`. Raises DataError for a sample that cannot be read.
 
     Settings choose training images; for another split the table says what they would choose there.
     """
-    reader = open_reader(manifest, split, data_root, limit)
+    reader, bad = open_good(manifest, split, data_root, limit, skip=skip_bad, workers=workers)
     ids, table = manifest.class_ids(), reader.class_table
     background = manifest.background_id
     n_images: Int64Array = table.sum(axis=0, dtype=np.int64)
@@ -94,7 +103,7 @@ def count(
         of_pixels = None if pixels is None else int(pixels[columns].sum())
         counted.append(Counts(int(held.sum()), of_pixels, sum(of_things) if of_things else None))
     steps = {s: tuple(_step(manifest, reader, tasks, t, s, seed) for t in range(len(tasks))) for s in SETTINGS}
-    return Stats(split, len(reader), n_pixels, void, classes, tuple(counted), steps)
+    return Stats(split, len(reader), n_pixels, void, classes, tuple(counted), steps, bad)
 
 
 def as_json(stats: Stats, manifest: Manifest, tasks: Sequence[Task]) -> dict[str, Any]:
@@ -106,10 +115,7 @@ def as_json(stats: Stats, manifest: Manifest, tasks: Sequence[Task]) -> dict[str
         {"task": task.index, "class_ids": list(task.class_ids), "class_names": list(task.class_names), **vars(counts)}
         for task, counts in zip(tasks, stats.tasks, strict=True)
     ]
-    steps = {
-        setting: [{"sample_ids": list(step.sample_ids), "problem": step.problem} for step in of_setting]
-        for setting, of_setting in stats.steps.items()
-    }
+    steps = {setting: [_step_as_json(step) for step in of_setting] for setting, of_setting in stats.steps.items()}
     return {
         "schema": 1,
         "benchmark": manifest.name,
@@ -121,7 +127,13 @@ def as_json(stats: Stats, manifest: Manifest, tasks: Sequence[Task]) -> dict[str
         "classes": named,
         "tasks": by_task,
         "steps": steps,
+        "skipped": list(stats.skipped),
     }
+
+
+def _step_as_json(step: Step) -> dict[str, Any]:
+    read = None if step.read is None else {**vars(step.read), "chosen": step.read.chosen}
+    return {"sample_ids": list(step.sample_ids), "problem": step.problem, "bytes": read}
 
 
 def _count_pixels(
@@ -161,4 +173,9 @@ def _step(manifest: Manifest, reader: Reader, tasks: Sequence[Task], t: int, set
     except SplitError as error:
         return Step((), str(error))
     ids = reader.sample_ids
-    return Step(tuple(ids[row] for row in rows))
+    read = None
+    if isinstance(reader, ShardReader):
+        kept = rows if reader.rows is None else reader.rows[rows]
+        wanted = set(tasks[t].class_ids) - {manifest.background_id}
+        read = task_bytes(reader.index, kept, wanted, reader.store.block)
+    return Step(tuple(ids[row] for row in rows), read=read)

@@ -34,7 +34,7 @@ def resize_labels(labels: npt.NDArray[Any], size: tuple[int, int]) -> npt.NDArra
     if labels.shape[:2] == tuple(size):
         return labels
     rows, columns = nearest_indices(labels.shape[0], size[0]), nearest_indices(labels.shape[1], size[1])
-    return labels[rows[:, None], columns[None, :]]
+    return labels.take(rows, axis=0).take(columns, axis=1)
 
 
 def flips(seed: int, epoch: int, index: int) -> bool:

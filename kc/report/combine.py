@@ -13,8 +13,8 @@ from kc.errors import RunError
 from kc.report.examples import Example, load_examples
 from kc.report.records import MethodResult, Results
 
-_PROTOCOL = ("benchmark", "tasks", "split", "setting", "class_order", "limit_images", "stream", "domains",
-             "blurry_classes", "leak", "imbalance")  # fmt: skip
+_PROTOCOL = ("benchmark", "tasks", "split", "setting", "class_order", "limit_images", "image_lists", "stream",
+             "domains", "blurry_classes", "leak", "imbalance")  # fmt: skip
 """Settings that are compared by what they lead to: the content of the benchmark, the classes of each task."""
 _OF_STREAM = {"domain": ("domains",), "blurry": ("blurry_classes", "leak"), "long-tailed": ("imbalance",)}
 _ELSEWHERE = ("seed", "methods", "data_root")
@@ -126,6 +126,7 @@ def _protocol(results: Results) -> dict[str, str]:
         "content of the benchmark": results.fingerprints.get("benchmark", "not recorded")[:12],
         "kind": results.task_kind,
         "setting": results.setting,
+        "image lists": results.fingerprints.get("image lists", "those of the setting")[:12],
         "stream": stream,
         **{k: str(results.config.get(k)) for k in _OF_STREAM.get(stream, ())},
         "limit_images": str(results.config.get("limit_images")),
@@ -138,7 +139,7 @@ def _protocol(results: Results) -> dict[str, str]:
 def _settings(run: Run, method: MethodResult) -> dict[str, str]:
     """What a method of one protocol was told, as text, and what it was built on."""
     told = {k: str(v) for k, v in method.config.items() if k not in (*_PROTOCOL, *_ELSEWHERE)}
-    return told | {k: v for k, v in run.results.fingerprints.items() if k != "benchmark"}
+    return told | {k: v for k, v in run.results.fingerprints.items() if k not in ("benchmark", "image lists")}
 
 
 def _titles(runs: Sequence[Run]) -> dict[tuple[int, str], str]:

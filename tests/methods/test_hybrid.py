@@ -16,7 +16,6 @@ from kc.errors import KcError
 from kc.memory.fuse import knn_clip, retrieval_logits
 from kc.methods.base import Context
 from kc.methods.hybrid.hybrid import Hybrid, HybridReplay, region_means
-from kc.methods.retrieval.asking import one_opinion
 from kc.types import Segments, Task
 
 TASKS = [Task(0, (0, 1), (0, 1), ("0", "1")), Task(1, (2,), (0, 1, 2), ("2",))]

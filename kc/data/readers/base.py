@@ -136,8 +136,8 @@ def decode_image(file: Path | BinaryIO, name: str) -> UInt8Array:
         with Image.open(file) as image:
             if image.mode in _DEEP_MODES:
                 raise DataError(f"{name}: image mode {image.mode!r} is deeper than 8 bits; convert it to 8-bit RGB")
-            upright = ImageOps.exif_transpose(image)
-            return np.array(upright.convert("RGB"))
+            ImageOps.exif_transpose(image, in_place=True)
+            return np.array(image if image.mode == "RGB" else image.convert("RGB"))
     except FileNotFoundError as error:
         raise DataError(f"{name}: the image is missing") from error
     except _BROKEN as error:

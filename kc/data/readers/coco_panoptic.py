@@ -111,31 +111,44 @@ class CocoPanopticReader:
             DataError: a segment of the PNG is not in the JSON, or one of the JSON has no pixel.
         """
         item = self.items[index]
-        rgb = read_mask(self.root, item.mask, channels=3).astype(np.int64)
-        segment_id = rgb[..., 0] + 256 * rgb[..., 1] + 65536 * rgb[..., 2]
-        present, inverse = np.unique(segment_id, return_inverse=True)
-        known = {segment.id for segment in item.segments}
-        extra, absent = sorted(set(present.tolist()) - known - {0}), sorted(known - set(present.tolist()))
-        if extra:
-            raise DataError(
-                f"{self.root / item.mask}: segment {extra[0]} is not in the annotation file; "
-                f"allowed: 0 (unlabelled), {', '.join(map(str, sorted(known)))}"
-            )
-        if absent:
-            raise DataError(f"{self.root / item.mask}: segment {absent[0]} of the annotation file has no pixel")
-        values = {0: (VOID, 0)}
+        rgb = read_mask(self.root, item.mask, channels=3)
+        padded = np.zeros((*rgb.shape[:2], 4), dtype=np.uint8)
+        padded[..., :3] = rgb
+        segment_id = padded.view("<u4")[..., 0]
+        # Segment id -> its place in `rows`, 0 for ids that there are not. Of the table's 32 MiB only the pages of the
+        # image's own segments are ever touched, which is ten times faster than sorting the pixels.
+        place = np.zeros(1 << 24, dtype=np.uint16)
+        rows = np.full((len(item.segments) + 2, 2), (VOID, 0), dtype=np.int32)
+        place[0] = 1
         crowd: set[int] = set()
-        things, n_things = set(self.manifest.thing_ids), 0
-        for segment in item.segments:
+        n_things = 0
+        for number, segment in enumerate(item.segments, start=2):
+            place[segment.id] = number
             instance = 0
-            if segment.class_id in things:
+            if segment.class_id in self._things:
                 n_things += 1
                 instance = n_things
                 if segment.crowd:
                     crowd.add(instance)
-            values[segment.id] = (segment.class_id, instance)
-        table = np.array([values[i] for i in present.tolist()], dtype=np.int32)
-        return table[inverse.reshape(segment_id.shape)], frozenset(crowd)
+            rows[number] = segment.class_id, instance
+        numbers = place.take(segment_id)
+        count = np.bincount(numbers.ravel(), minlength=len(rows))
+        if count[0]:
+            allowed = sorted(segment.id for segment in item.segments)
+            raise DataError(
+                f"{self.root / item.mask}: segment {segment_id[numbers == 0].min()} is not in the annotation file; "
+                f"allowed: 0 (unlabelled), {', '.join(map(str, allowed))}"
+            )
+        absent = sorted(s.id for number, s in enumerate(item.segments, start=2) if not count[number])
+        if absent:
+            raise DataError(f"{self.root / item.mask}: segment {absent[0]} of the annotation file has no pixel")
+        # Both numbers of a pixel in one step, as eight bytes.
+        pairs = rows.view(np.int64)[:, 0].take(numbers)
+        return pairs.view(np.int32).reshape(*numbers.shape, 2), frozenset(crowd)
+
+    @cached_property
+    def _things(self) -> frozenset[int]:
+        return frozenset(self.manifest.thing_ids)
 
     def read(self, index: int) -> Sample:
         """Image, panoptic and semantic map at the original size."""

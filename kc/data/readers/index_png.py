@@ -112,19 +112,27 @@ class IndexPngReader:
         """
         file = self.items[index].mask
         values = read_mask(self.root, file, channels=1)
-        meaning = {value: c.id for c in self.manifest.classes for value in (c.id, *c.values)}
-        meaning |= dict.fromkeys(self.manifest.ignored, VOID)
-        known = max(meaning) + 1
-        table = np.full(known + 1, -1, dtype=np.int64)  # its last entry stands for every value beyond
-        table[list(meaning)] = list(meaning.values())
-        semantic: Int64Array = table[np.where((values < 0) | (values > known), known, values)]
+        meaning = self._meaning
+        if values.dtype != np.uint8:  # a byte needs no check: the table has an entry for each
+            values = np.where((values < 0) | (values >= len(meaning)), len(meaning) - 1, values)
+        semantic: Int64Array = meaning.take(values)
         if semantic.min(initial=0) < 0:
-            wrong = ", ".join(str(v) for v in np.unique(values[semantic < 0])[:8])
-            allowed = ", ".join(str(v) for v in sorted(meaning))
+            original = read_mask(self.root, file, channels=1)
+            wrong = ", ".join(str(v) for v in np.unique(original[semantic < 0])[:8])
+            allowed = ", ".join(str(v) for v in np.flatnonzero(meaning >= 0))
             raise DataError(
                 f"{self.root / file}: value {wrong} is no class of {self.manifest.name}; allowed: {allowed}"
             )
         return semantic
+
+    @cached_property
+    def _meaning(self) -> Int64Array:
+        """Value in a mask -> class id or VOID; -1 for none, also in the last entry, which stands for all beyond."""
+        meaning = {value: c.id for c in self.manifest.classes for value in (c.id, *c.values)}
+        meaning |= dict.fromkeys(self.manifest.ignored, VOID)
+        table = np.full(max(255, *meaning) + 2, -1, dtype=np.int64)
+        table[list(meaning)] = list(meaning.values())
+        return table
 
     def read(self, index: int) -> Sample:
         """Image and semantic map at the original size."""

@@ -98,16 +98,20 @@ class ShardReader:
         if len(content) != int(self.index.size[row]) or zlib.crc32(content) != int(self.index.crc[row]):
             raise DataError(f"{where}: its bytes are not those that were written; the shard is damaged or truncated")
         sample = from_fields(members(content, where), where)
-        known = set(self.manifest.class_ids()) | {VOID}
-        if sample.semantic is None:
-            held = {-1 if sample.label is None else sample.label}
-        elif sample.panoptic is None:
-            held = set(np.flatnonzero(np.bincount(sample.semantic.ravel())).tolist())
-        else:
-            held = set()  # the classes of a panoptic map stand in the index, which was compared when it was opened
-        if held - known or (sample.semantic is None) != (self.manifest.task_kind == "classification"):
-            raise DataError(f"{where}: class {sorted(held - known)[:5]} is no class of {self.manifest.name}")
+        if (sample.semantic is None) != (self.manifest.task_kind == "classification"):
+            raise DataError(f"{where}: its labels are not those of a {self.manifest.task_kind} benchmark")
+        labels = np.asarray([sample.label]) if sample.semantic is None else sample.semantic
+        known = self._known
+        if int(labels.min(initial=0)) < 0 or int(labels.max(initial=0)) >= len(known) or not known.take(labels).all():
+            raise DataError(f"{where}: a label is no class of {self.manifest.name}")
         return sample
+
+    @cached_property
+    def _known(self) -> BoolArray:
+        """Whether a number is a class id or VOID."""
+        table = np.zeros(max(VOID, *self.manifest.class_ids()) + 1, dtype=np.bool_)
+        table[[VOID, *self.manifest.class_ids()]] = True
+        return table
 
     def row(self, index: int) -> int:
         """The row of the index that stands for a sample."""
