@@ -147,7 +147,8 @@ def forget(path: Path, name: str) -> Forgotten:
         memory.erase(doomed)
         # The rows first: a name that is listed without rows can be forgotten again, rows without a name cannot.
         memory.describe(memory.extra | {CLASSES: {str(i): n for i, n in table.items() if i not in ids}})
-        proof = prove_absent(path, Traces(gone.ids, gone.keys, tuple(sorted({*gone.names, name}))))
+        keys = gone.keys if len(doomed) else np.zeros((0, memory.dim), np.float32)
+        proof = prove_absent(path, Traces(gone.ids, keys, tuple(sorted({*gone.names, name}))))
         return Forgotten(name, len(doomed), len(memory), proof)
 
 

@@ -101,7 +101,9 @@ def test_what_lies_outside_may_have_a_name(folders: tuple[Path, Path, Path], tmp
     assert left > 0.8
     assert right < 0.2
     assert names_in(Memory.open(tmp_path / "m")) == {0: "fine", 1: "rest"}
-    assert main(["remember", str(second), "--name", "fine", *told]) == 2  # keys of a memory are what they are
+    assert main(["remember", str(second), "--name", "fine", *told]) == 0  # the flags that made it may stand
+    other = [*told[:-1], "pooled"]
+    assert main(["remember", str(second), "--name", "fine", *other]) == 2  # its keys are what they are
 
 
 def test_whole_images_without_regions(folders: tuple[Path, Path, Path], tmp_path: Path) -> None:
