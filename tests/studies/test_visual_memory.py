@@ -36,12 +36,14 @@ def study(out: Path, name: str, *arguments: object) -> list[dict[str, Any]]:
     return rows
 
 
-def test_votes_and_noise(tmp_path: Path) -> None:
+def test_votes_and_noise(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    study(tmp_path / "many", "votes", "--limit-images", 60, "--k", 99)
+    assert capsys.readouterr().out.count("k 99 is clamped to the 60 rows") == 1
     rows = study(tmp_path, "votes", *SMALL)
     assert [r["k"] for r in rows] == [1, 5]
     assert rows[0]["plurality"] == rows[0]["rank"] == rows[0]["tip"]
     assert rows[1]["rank"] > 30
-    (folder,) = tmp_path.glob("*/votes")
+    folder = tmp_path / "digits" / "votes"
     before = (folder / "rows.jsonl").read_bytes()
     assert study(tmp_path, "votes", *SMALL) == rows  # nothing is computed twice
     assert (folder / "rows.jsonl").read_bytes() == before
