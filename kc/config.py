@@ -19,12 +19,20 @@ class RunConfig(MethodOptions):
         split: Named split of the benchmark, such as 6-1; wins over --tasks.
         setting: Which images and labels a task sees: overlapped, disjoint, sequential or partition.
         class_order: natural, shuffle:SEED, or a file with one class name a line.
+        stream: What changes from task to task: class, task (answers restricted to the task's classes), domain, online
+            (one pass), blurry, long-tailed, or names (vocabulary growth by names only): see docs/streams.md.
+        domains: Stream domain: one task each: clean or a corruption, with :STRENGTH (1 to 5) or at strength 3:
+            gaussian-noise, shot-noise, impulse-noise, gaussian-blur, defocus-blur, contrast, brightness, jpeg,
+            pixelate.
+        blurry_classes: Stream blurry: share of the classes that leak into later tasks.
+        leak: Stream blurry: share of the training images of such a class that come in a later task.
+        imbalance: Stream long-tailed: training images of the most frequent class divided by those of the rarest.
         methods: Methods to compare, separated by commas.
-        encoder: Encoder: lite0, timm:MODEL[@FILE], torchvision:MODEL[@FILE], open_clip:MODEL[@FILE], or
+        encoder: Encoder: lite0, lite1, lite2, timm:MODEL[@FILE], torchvision:MODEL[@FILE], open_clip:MODEL[@FILE], or
             mlp:WIDTHxDEPTH, a multilayer perceptron on grey pixels that has learned nothing (use it with --train full).
         base: Open-vocabulary base model that retrieval is fused with and zeroshot asks: none, conse, or a training-free
             dense CLIP: clip, maskclip, sclip, clearclip, naclip, proxyclip or gclip, on the encoder's CLIP or, as
-            ROW:MODEL@FILE, on one of its own.
+            ROW:MODEL@FILE, on one of its own; or fc-clip@FILE, made by kc fc-clip convert.
         protocol: Dense CLIP: how images are cut and scores decided: sclip, naclip, clearclip, proxyclip or whole-image;
             default: that of the row's paper.
         fuse_layers: Dense CLIP gclip: blocks whose attention is fused: 6,7 ... or auto; default: the paper's for
@@ -33,7 +41,12 @@ class RunConfig(MethodOptions):
         head_mode: Dense CLIP gclip: per_head or averaged; default: per_head.
         cs_layers: Dense CLIP: blocks whose strongest channel is suppressed: 6,7 ..., auto or none; default: the row's.
         pamr_steps: Dense CLIP: steps of pixel-adaptive mask refinement; 0 is none.
-        proposals: Where masks come from in segmentation: superpixels, felzenszwalb or oracle;
+        fc_clip_alpha: Base fc-clip: share of the frozen CLIP in the opinion on names it was trained on; default: 0.4.
+        fc_clip_beta: Base fc-clip: that share for other names; default: 0.8.
+        fc_clip_sides: Base fc-clip: SHORT,LONG side of the image it sees; default: 800,1333, on Cityscapes 1024,2560.
+        proposals: Where masks come from in segmentation: superpixels, felzenszwalb, edges, oracle, fc-clip (of the
+            base), or folders of checkpoints of transformers: mask2former:PATH, sam:PATH, or
+            grounded-sam:DINO_PATH,SAM_PATH, which looks for the names of all classes;
             default: what the benchmark recommends, else superpixels.
         batch_size: Images a batch.
         keys: How a region becomes a key: pooled (from the image's feature map) or masked (crop, black out, encode);
@@ -60,6 +73,11 @@ class RunConfig(MethodOptions):
     split: str | None = None
     setting: str = "overlapped"
     class_order: str = "natural"
+    stream: str = "class"
+    domains: str = "clean,gaussian-noise,gaussian-blur,jpeg,contrast"
+    blurry_classes: float = 0.5
+    leak: float = 0.3
+    imbalance: float = 100.0
     methods: str = "finetune,replay,joint,knn"
     encoder: str = "lite0"
     base: str = "none"
@@ -69,6 +87,9 @@ class RunConfig(MethodOptions):
     head_mode: str | None = None
     cs_layers: str | None = None
     pamr_steps: int = 0
+    fc_clip_alpha: float | None = None
+    fc_clip_beta: float | None = None
+    fc_clip_sides: str | None = None
     proposals: str | None = None
     batch_size: int = 16
     keys: str | None = None

@@ -12,11 +12,12 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 from rich.console import Console
 
 from kc import __version__
-from kc.checks import base_of, dense_options, n_tasks
+from kc.checks import base_of, dense_options, fc_clip_options, n_tasks, stream_of
 from kc.config import RunConfig
 from kc.data.cache import cache_dir
 from kc.data.content import content_key
@@ -26,7 +27,7 @@ from kc.data.readers.base import Reader
 from kc.encoders.base import Encoder
 from kc.encoders.cache import FeatureCache
 from kc.encoders.load import load_encoder
-from kc.errors import RunError
+from kc.errors import KcError, RunError
 from kc.methods.base import Context, ContinualMethod
 from kc.methods.config import MethodConfig
 from kc.methods.distributed import process_rank
@@ -36,8 +37,9 @@ from kc.methods.retrieval.module import RetrievalModule
 from kc.openvocab.base import OpenVocabulary
 from kc.openvocab.load import load_base
 from kc.parsing import NOT_STORED, Config
+from kc.proposals.base import Proposer
 from kc.proposals.cache import PartitionCache
-from kc.proposals.load import load_proposer
+from kc.proposals.load import load_proposer, reads_names
 from kc.registry import METHODS, NEEDS_BASE
 from kc.report.figures import curves
 from kc.report.html import write_report
@@ -49,7 +51,7 @@ from kc.stream.progress import RunProgress
 from kc.stream.results import build_results, method_result
 from kc.stream.resume import MethodState
 from kc.tracking import Tracker
-from kc.types import SplitName
+from kc.types import ClassInfo, SplitName
 
 FOLDER_OF_HELPERS = "KC_RUN_FOLDER"
 """Environment variable by which the processes of one run agree on its folder."""
@@ -99,7 +101,8 @@ def compare(
     own = own or {}
     kind = data.manifest.task_kind
     console.print(
-        f"{data.manifest.name}: {len(data.classes)} classes in {len(data.tasks)} tasks, setting {data.setting}, "
+        f"{data.manifest.name}: {len(data.classes)} classes in {len(data.tasks)} tasks, "
+        f"stream {data.stream.kind}, setting {data.setting}, "
         f"{len(data.presence('train'))} training and {len(data.presence('test'))} test images"
     )
     console.print(f"run folder: {folder}", soft_wrap=True)
@@ -188,6 +191,7 @@ def open_data(
         seed=config.seeds[0] if seed is None else seed,
         limit_images=config.limit_images,
         readers=readers,
+        stream=stream_of(config),
     )
     data.setup()
     return data
@@ -222,19 +226,33 @@ def prepare(config: RunConfig, data: IncrementalDataModule) -> Shared:
     encoder = load_encoder(config.encoder)
     place = cache_dir() / "derived" / f"{data.manifest.name}-{content_key(data.manifest, data.data_root)}"
     features = FeatureCache(place / "features", encoder)
+    wanted, base = base_of(config), None
+    if wanted != "none":
+        texts, name = cache_dir() / "derived" / "text", data.manifest.name
+        options = dataclasses.replace(dense_options(config, name), cache=texts)
+        device = "cuda" if config.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available() else "cpu"
+        fc_clip = dataclasses.replace(fc_clip_options(config, name), cache=texts, device=device)
+        base = load_base(wanted, encoder, options, fc_clip)
     regions: RegionEncoder | None = None
     if data.manifest.task_kind != "classification":
         assert config.proposals is not None
         assert config.keys is not None
         partitions: PartitionCache | None = None
         if config.proposals != "oracle":
-            partitions = PartitionCache(place / "proposals", load_proposer(config.proposals))
-        regions = RegionEncoder(encoder, features, partitions, config.keys)
-    wanted, base = base_of(config), None
-    if wanted != "none":
-        options = dataclasses.replace(dense_options(config, data.manifest.name), cache=cache_dir() / "derived" / "text")
-        base = load_base(wanted, encoder, options)
+            partitions = PartitionCache(place / "proposals", proposer_of(config.proposals, base, data.classes))
+        regions = RegionEncoder(encoder, features, partitions, config.keys, folder=place / "keys")
     return Shared(data, encoder, features, regions, base)
+
+
+def proposer_of(name: str, base: OpenVocabulary | None, classes: Mapping[int, ClassInfo]) -> Proposer:
+    """The proposer `name`; `fc-clip` is that of the run's base. Raises KcError where that is another base."""
+    if name != "fc-clip":
+        return load_proposer(name, **({"names": [c.name for c in classes.values()]} if reads_names(name) else {}))
+    from kc.openvocab.fc_clip.base import FcClipBase
+
+    if not isinstance(base, FcClipBase):
+        raise KcError("--proposals fc-clip are the masks of the run's base: add --base fc-clip@FILE")
+    return base.proposer()
 
 
 def check_fingerprints(folder: Path, shared: Shared) -> dict[str, str]:

@@ -19,8 +19,8 @@ Config = TypeVar("Config", bound=RunConfig)
 
 NOT_STORED = ("resume", "out", "accelerator", "devices", "num_workers", "wandb", "wandb_project", "wandb_entity")
 """Flags that may be given together with --resume: they do not change the numbers."""
-PATHS = ("data_root", "strengths")
-"""Flags that name a folder or file to read (a sweep has the second)."""
+PATHS = ("data_root", "names", "strengths")
+"""Flags that name a folder or file to read (a sweep has the last)."""
 
 
 def parser(

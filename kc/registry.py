@@ -30,6 +30,10 @@ METHODS: dict[str, str] = {
     "ranpac": "kc.methods.retrieval.ranpac:RanPac",
     "fecam": "kc.methods.retrieval.fecam:FeCam",
     "tip-adapter": "kc.methods.retrieval.tip_adapter:TipAdapter",
+    "knn-clip": "kc.methods.retrieval.knn_clip:KnnClip",
+    "ret-clip": "kc.methods.retrieval.ret_clip:RetClip",
+    "hybrid": "kc.methods.hybrid.hybrid:Hybrid",
+    "hybrid-replay": "kc.methods.hybrid.hybrid:HybridReplay",
     "zeroshot": "kc.methods.retrieval.zeroshot:ZeroShot",
 }
 """Every method by its name on the command line: `module:class`."""
@@ -40,8 +44,15 @@ PIXELS_ONLY = {"ilt", "mib", "plop", "ssul"} | MASKS
 NEEDS_BACKGROUND = {"mib", "plop", "ssul"}
 """Methods that read old classes into pixels labelled "none of the classes"."""
 TRAINS_ENCODER = {"lora"}
-NEEDS_BASE = {"zeroshot"}
-NEEDS_EXEMPLARS = {"replay", "er", "der++", "icarl", "mask2former-replay"}
+NEEDS_BASE = {"zeroshot", "knn-clip", "ret-clip"}
+NEEDS_EXEMPLARS = {"replay", "er", "der++", "icarl", "mask2former-replay", "hybrid-replay"}
 ANSWERS_LATE = {"icarl"}
 NEEDS_PACKAGE = {"lora": ("peft", "lora"), **dict.fromkeys(MASKS, ("transformers", "masks"))}
 """Method -> (package, extra that brings it)."""
+
+SECOND_PASS = {"joint", "mask2former-joint", "ewc", "ewc-online", "icarl", "plop"}
+"""Methods that look at training images again when a task has been learned, or in later tasks."""
+ONE_CLASS_ONE_TASK = {"fecam", "icarl", "ilt", "mib", "plop", "ssul", "eclipse", "comformer"}
+"""Methods in which a class belongs to one task: kept as that task left it, or background where it is not labelled."""
+BY_NAME = {"zeroshot", "knn", "tip-adapter"}
+"""Methods that, on a base model, answer for a class of which only the name is known."""

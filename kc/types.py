@@ -25,6 +25,8 @@ HIDDEN = 254
 TaskKind = Literal["classification", "semantic", "panoptic"]
 Setting = Literal["overlapped", "disjoint", "sequential", "partition"]
 SplitName = Literal["train", "val", "test"]
+Question = Literal["seen", "task", "domain"]
+"""What an evaluation asks: all classes seen at once, each task's own classes, or all classes in each domain."""
 
 UInt8Array = npt.NDArray[np.uint8]
 Int32Array = npt.NDArray[np.int32]
@@ -65,12 +67,17 @@ class Sample:
 
 @dataclass(frozen=True)
 class Task:
-    """One step of the stream. `index` is zero-based; `class_ids` are new here; `seen_ids` includes them."""
+    """One step of the stream. `index` is zero-based; `class_ids` are new here; `seen_ids` includes them.
+
+    In a domain-incremental stream every task has all classes. `returning_ids`: classes of earlier tasks of which a
+    blurry stream shows images, with their labels, once more.
+    """
 
     index: int
     class_ids: tuple[int, ...]
     seen_ids: tuple[int, ...]
     class_names: tuple[str, ...]
+    returning_ids: tuple[int, ...] = ()
 
     @property
     def old_ids(self) -> tuple[int, ...]:
@@ -145,14 +152,28 @@ class Neighbours:
 
 
 @dataclass(frozen=True)
+class Instances:
+    """Scored instances of one image, best first; masks may overlap.
+
+    `masks` (n, H, W) bool at the image's original size, `class_ids` (n,) int64, `scores` (n,) float32 in [0, 1].
+    """
+
+    masks: BoolArray
+    class_ids: Int64Array
+    scores: Float32Array
+
+
+@dataclass(frozen=True)
 class Prediction:
     """A method's answer for one batch over `vocabulary` (class ids, in the order of the score columns).
 
     Classification: `scores` (B, C) float, higher is better. Semantic: `semantic`, one (H, W) int64 map of class ids
-    an image at its original size. Panoptic: `panoptic`, one (H, W, 2) int32 map an image, and `semantic` beside it.
+    an image at its original size. Panoptic: `panoptic`, one (H, W, 2) int32 map an image, and `semantic` beside it;
+    `instances` beside them, one entry an image, from methods that score instances.
     """
 
     vocabulary: tuple[int, ...]
     scores: Tensor | None = None
     semantic: list[Int64Array] = field(default_factory=list)
     panoptic: list[Int32Array] = field(default_factory=list)
+    instances: list[Instances] = field(default_factory=list)

@@ -28,6 +28,11 @@ ARROWS = {
     "openvocab": BASE | {"encoders", "proposals"},
     "methods": BASE | {"encoders", "proposals", "memory", "openvocab"},
     "stream": BASE | {"methods", "metrics", "report.records"},
+    # One image at a time: what a run wires together is opened again from its folder.
+    "predict": BASE
+    | {"config", "checks", "parsing", "registry", "experiment"}
+    | {"data", "encoders", "proposals", "memory", "openvocab", "methods", "stream", "report.overlay"},
+    "serve": BASE | {"predict", "memory", "report.overlay"},
 }
 MAY_IMPORT_LIGHTNING = {"methods/finetune/module.py", "methods/retrieval/module.py", "data/datamodule.py"}
 TOP = {

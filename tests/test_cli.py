@@ -34,6 +34,8 @@ DIGITS = ["--benchmark", "digits"]
         ([*DIGITS, "--devices", "3"], "--batch-size 16 is shared by --devices 3"),
         ([*DIGITS, "--accumulate", "0"], "--accumulate 0: must be above 0"),
         (["--eclipse-delta=-0.4,1.5"], "--eclipse-delta -0.4,1.5: every value must be between -1 and 1"),
+        (["--mask-score", "1.5"], "--mask-score 1.5: must be between 0 and 1"),
+        ([*DIGITS, "--ewc-fisher", "runing"], "Did you mean 'running'"),
         (["--eclipse-delta", "0.4,x"], "--eclipse-delta 0.4,x: expected a number or several"),
         (["--methods", "lora", "--decoder", "regions"], "lora changes the encoder"),
     ],

@@ -44,6 +44,7 @@ TAKES = {
     "compact": {"drop_history", "dry_run"},
     "remove": {*FILTERS, "dry_run", "strict"},
     "erase": {*FILTERS, "dry_run", "strict"},
+    "build": {"encoder", "data_root", "keys", "proposals", "purity", "images", "names", "fallback", "limit_images"},
     "add": {"first", "class_", "source", "task", "encoder", "dry_run"},
     "snapshot": {"task", "dry_run"},
     "reweight": {*FILTERS, "weight", "prune", "dry_run", "strict"},
@@ -403,6 +404,12 @@ def _compact(config: MemoryConfig, console: Console) -> int:
     return 0
 
 
+def _build(config: MemoryConfig, console: Console) -> int:
+    from kc.commands.memory_build import build  # torch: the other actions start without it
+
+    return build(config, console)
+
+
 def _segments(memory: Path) -> int:
     return sum(1 for _ in (memory / "segments").glob("*"))
 
@@ -517,6 +524,7 @@ _ACTIONS: dict[str, Callable[[MemoryConfig, Console], int]] = {
     "compact": _compact,
     "remove": _remove,
     "erase": _erase,
+    "build": _build,
     "add": _of("memory_edit", "add"),
     "snapshot": _of("memory_edit", "snapshot"),
     "reweight": _of("memory_edit", "reweight"),

@@ -15,7 +15,7 @@ class MemoryConfig:
 
     Args:
         action: stats, verify, repair, versions, diff, search, export, import, compact, remove, erase, add,
-            snapshot, reweight or migrate.
+            snapshot, reweight, migrate or build.
         memory: Folder of the memory; that of a run is RUN/methods/knn-s0/memory.
         first: export, import, verify --absent: a .npz or .parquet file; diff: the first task; search: an image
             file, or a sample of the benchmark; add: a folder of images or of class folders; migrate: the new memory.
@@ -33,12 +33,21 @@ class MemoryConfig:
         encoder: search: encoder of the keys, where no run says it.
         dry_run: Say what would change, and change nothing.
         drop_history: compact: keep the present only.
+        keys: build: pooled (from the image's feature map; the default) or masked (crop, black out, encode).
+        proposals: build: regions that become rows: oracle (the labelled segments; the default), any of kc run, or
+            grounded-sam:DINO_PATH,SAM_PATH, which finds names in --images.
+        purity: build: share of a region's pixels that must be labelled as one class for it to become a row.
+        images: build: folder of unlabelled images.
+        names: build: file with the names to look for in --images, one a line; default: those of --benchmark.
+        fallback: build: images for names that end without a row: folders of classes, or, with --proposals grounded-sam,
+            unlabelled ones.
+        limit_images: build: at most so many images of the benchmark.
         strict: remove, erase, reweight: exit with 1 where no row meets the filters.
         weight: reweight: weight of the rows that are meant, at least 0; 0 hides a row from search.
         prune: reweight: multiply weights by the factor of soft or hard pruning (arXiv 2408.08172).
         to: migrate: encoder of the new memory.
         fit: migrate: how rows whose image is gone are moved: ridge or orthogonal.
-        data_root: migrate: folder that holds the data sets; default: the environment variable KC_DATA.
+        data_root: build, migrate: folder that holds the data sets; default: the environment variable KC_DATA.
     """
 
     action: str
@@ -59,11 +68,18 @@ class MemoryConfig:
     dry_run: bool = False
     drop_history: bool = False
     strict: bool = False
+    data_root: Path | None = None
+    keys: str | None = None
+    proposals: str | None = None
+    purity: float = 0.5
+    images: Path | None = None
+    names: Path | None = None
+    fallback: Path | None = None
+    limit_images: int | None = None
     weight: float | None = None
     prune: str | None = None
     to: str | None = None
     fit: str = "ridge"
-    data_root: Path | None = None
 
 
 POSITIONAL = ("action", "memory", "first", "second")

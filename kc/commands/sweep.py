@@ -106,7 +106,7 @@ def tuning_data(config: SweepConfig, manifest: Manifest) -> tuple[IncrementalDat
         val, kept = train.select(rows.tolist()), sorted(set(range(len(train))) - set(rows.tolist()))
         train = train.select(kept)
         validation = Validation(
-            source="held out of train", share=config.holdout, n_images=len(val), sample_ids=val.sample_ids
+            source="held out of train", share=config.holdout, n_images=len(val), sample_ids=list(val.sample_ids)
         )
     data = open_data(config, readers={"train": train, "val": val})
     for task in data.tasks:

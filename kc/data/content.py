@@ -7,8 +7,10 @@ import os
 from pathlib import Path
 
 from kc.data.manifest import Manifest
+from kc.data.readers.detectron2_dicts import Detectron2Reader
 from kc.data.readers.open import resolve_data_root
-from kc.data.sources import EmbeddedSource
+from kc.data.shards.store import open_store
+from kc.data.sources import Detectron2Source, EmbeddedSource, ShardsSource
 
 
 def content_key(manifest: Manifest, data_root: Path | None = None) -> str:
@@ -18,7 +20,16 @@ def content_key(manifest: Manifest, data_root: Path | None = None) -> str:
     benchmarks are composed from the manifest alone. Raises DataError where the data is missing.
     """
     digest = hashlib.sha256(manifest.fingerprint.encode())
-    if not isinstance(manifest.source, EmbeddedSource):
+    if isinstance(manifest.source, Detectron2Source):
+        for split in manifest.splits:
+            for file in Detectron2Reader.open(manifest, split).files():
+                digest.update(f"{file} {os.stat(file).st_size} {os.stat(file).st_mtime_ns}\n".encode())
+    elif isinstance(manifest.source, ShardsSource) and manifest.source.address:
+        store = open_store(manifest.source.address)
+        for part in manifest.splits.values():
+            for index in part.paths():  # it holds the sizes and checksums of everything else
+                digest.update(store.read_file(index))
+    elif not isinstance(manifest.source, EmbeddedSource):
         root = resolve_data_root(manifest, data_root)
         for folder, subfolders, files in os.walk(root):
             subfolders.sort()

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 from lightning.pytorch import LightningDataModule
@@ -28,13 +28,15 @@ from kc.data.dataset import (
     hidden_label,
     seed_worker,
 )
+from kc.data.domains import DomainReader
 from kc.data.manifest import Manifest, load_manifest
 from kc.data.readers.base import Reader
 from kc.data.readers.open import open_reader
 from kc.data.sample_cache import MemoryBudget, SampleCache
-from kc.data.split import SETTINGS, build_tasks, images_with, samples_of_task, visible_ids
+from kc.data.split import SETTINGS, build_tasks, images_with, leaked, long_tailed, samples_of_task, visible_ids
+from kc.data.streams import Stream, StreamKind, check_stream
 from kc.errors import DataError, SplitError, unknown_name
-from kc.types import VOID, BoolArray, ClassInfo, Int64Array, Setting, SplitName, Task
+from kc.types import VOID, BoolArray, ClassInfo, Int64Array, Question, Setting, SplitName, Task
 
 Scope = Literal["task", "seen", "all"]
 SCOPES: tuple[Scope, ...] = get_args(Scope)
@@ -72,10 +74,12 @@ class IncrementalDataModule(LightningDataModule):
         augment: bool = False,
         cache_samples: bool = True,
         readers: Mapping[SplitName, Reader] | None = None,
+        stream: Stream | StreamKind = "class",
     ) -> None:
         super().__init__()
         if setting not in SETTINGS:
             raise unknown_name("setting", setting, SETTINGS)
+        stream = stream if isinstance(stream, Stream) else Stream(stream)
         for name, value, least in (
             ("batch_size", batch_size, 1),
             ("num_workers", num_workers, 0),
@@ -85,7 +89,9 @@ class IncrementalDataModule(LightningDataModule):
             if value < least:
                 raise DataError(f"{name} must be at least {least}, not {value}.")
         self.manifest = load_manifest(manifest) if isinstance(manifest, str | Path) else manifest
-        self.tasks: tuple[Task, ...] = build_tasks(self.manifest, tasks, split, class_order)
+        check_stream(stream, self.manifest, setting)
+        self.stream = stream
+        self.tasks: tuple[Task, ...] = build_tasks(self.manifest, tasks, split, class_order, stream, seed)
         self.classes: dict[int, ClassInfo] = {c.id: c for c in self.manifest.info}
         self.class_ids: tuple[int, ...] = tuple(self.classes)
         self.background_id = next((c.id for c in self.manifest.info if c.background), None)
@@ -100,7 +106,7 @@ class IncrementalDataModule(LightningDataModule):
         self._budget = MemoryBudget(CACHE_BYTES if cache_samples else 0)
         self._samples: dict[SplitName, SampleCache] = {}
         if readers is not None:
-            self._samples = {name: SampleCache(reader, self._budget) for name, reader in readers.items()}
+            self._samples = {name: self._streamed(name, reader) for name, reader in readers.items()}
         self._injected = readers is not None
         self._train_indices: dict[int, Int64Array] = {}
         self.save_hyperparameters(
@@ -114,8 +120,35 @@ class IncrementalDataModule(LightningDataModule):
                 "seed": seed,
                 "limit_images": limit_images,
                 "augment": augment,
+                "stream": stream.kind,
             }
         )
+
+    @classmethod
+    def from_detectron2(
+        cls,
+        name: str,
+        *,
+        val: str | None = None,
+        test: str | None = None,
+        input_size: tuple[int, int] = (512, 512),
+        **options: Any,
+    ) -> IncrementalDataModule:
+        """A stream over data sets of detectron2's catalogs: `name` to train on, `val` and `test` to score on.
+
+        `input_size`: (H, W) that networks see. `options`: those of this class (tasks, setting, batch_size ...).
+        Raises as `kc.data.detectron2.manifest_of`.
+        """
+        from kc.data.detectron2 import manifest_of
+
+        parts: dict[SplitName, str | None] = {"train": name, "val": val, "test": test}
+        named: dict[SplitName, str] = {split: part for split, part in parts.items() if part is not None}
+        return cls(manifest_of(named, input_size), **options)
+
+    @property
+    def question(self) -> Question:
+        """Over which classes answers are scored: see `kc.data.streams`."""
+        return self.stream.question
 
     @property
     def splits(self) -> tuple[SplitName, ...]:
@@ -227,8 +260,16 @@ class IncrementalDataModule(LightningDataModule):
             raise unknown_name(f"split of {self.manifest.name}", split, self.splits)
         if split not in self._samples:
             reader = open_reader(self.manifest, split, self.data_root, self.limit_images)
-            self._samples[split] = SampleCache(reader, self._budget)
+            self._samples[split] = self._streamed(split, reader)
         return self._samples[split]
+
+    def _streamed(self, split: SplitName, reader: Reader) -> SampleCache:
+        """The samples of a split as the kind of stream shows them."""
+        if self.stream.kind == "domain":
+            reader = DomainReader(reader, self.stream.domain_list())
+        elif self.stream.kind == "long-tailed" and split == "train":
+            reader = reader.select(long_tailed(reader.class_table, self.stream.imbalance, self.seed).tolist())
+        return SampleCache(reader, self._budget)
 
     def _checked(self, task: int) -> int:
         if not 0 <= task < len(self.tasks):
@@ -245,12 +286,27 @@ class IncrementalDataModule(LightningDataModule):
         return at
 
     def _indices_of_task(self, task: int) -> Int64Array:
+        if self.stream.kind == "names" and task > 0:
+            return np.empty(0, dtype=np.int64)
         if task not in self._train_indices:
             table = self.presence("train")
-            self._train_indices[task] = samples_of_task(
-                table, self.class_ids, self.tasks, task, self.setting, self.background_id, self.seed
-            )
+            if self.stream.kind == "domain":
+                self._train_indices[task] = self._of_domains("train", task, task)
+                return self._train_indices[task]
+            wanted = [k.index for k in self.tasks] if self.stream.kind == "blurry" else [task]
+            rows = [
+                samples_of_task(table, self.class_ids, self.tasks, t, self.setting, self.background_id, self.seed)
+                for t in wanted
+            ]
+            if self.stream.kind == "blurry":
+                rows = list(leaked(rows, table, self.class_ids, self.tasks, self.stream.leak, self.seed))
+            self._train_indices |= dict(zip(wanted, rows, strict=True))
         return self._train_indices[task]
+
+    def _of_domains(self, split: SplitName, first: int, last: int) -> Int64Array:
+        reader = self._cache(split).reader
+        assert isinstance(reader, DomainReader)
+        return np.flatnonzero((reader.domain >= first) & (reader.domain <= last)).astype(np.int64)
 
     def _select(self, split: SplitName, task: int, scope: Scope) -> Int64Array:
         if scope not in SCOPES:
@@ -262,6 +318,8 @@ class IncrementalDataModule(LightningDataModule):
             first = task if scope == "task" else 0
             parts = [self._indices_of_task(t) for t in range(first, task + 1)]
             return np.unique(np.concatenate(parts))
+        if self.stream.kind == "domain":
+            return self._of_domains(split, task if scope == "task" else 0, task)
         wanted = self.tasks[task].class_ids if scope == "task" else self.tasks[task].seen_ids
         chosen = images_with(table, self.class_ids, set(wanted) - {self.background_id})
         return np.flatnonzero(chosen).astype(np.int64)

@@ -44,8 +44,10 @@ _KINDS: dict[str, tuple[TaskKind, ...]] = {
     "index_png": ("semantic",),
     "labelme": ("panoptic", "semantic"),
     "coco_panoptic": ("panoptic", "semantic"),
+    "shards": ("classification", "semantic", "panoptic"),
     "digit-scenes": ("panoptic", "semantic"),
     "digits": ("classification",),
+    "detectron2": ("panoptic", "semantic"),
 }
 _NAMES_FOLDERS = ("folder", "csv", "cub", "labelme", "coco_panoptic")
 

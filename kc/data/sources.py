@@ -42,9 +42,21 @@ def _web_address(text: str) -> str:
     return text
 
 
+def store_address(text: str) -> str:
+    """An address that shards are written to or read from, as it is. Raises ValueError for any other."""
+    scheme = re.match(r"([a-z0-9]+)://[^/\s]+", _no_command(text))
+    if not scheme or scheme[1] not in STORES:
+        raise ValueError(f"{text!r} is not an address of shards; it starts with one of {', '.join(STORES)} and ://")
+    return text
+
+
+STORES = ("s3", "gs", "gcs", "az", "abfs", "hdfs", "https", "http", "memory")
+"""Where shards may lie beside the disk; "memory" is a store within one process."""
+
 RelativePath = Annotated[str, AfterValidator(_relative_path)]
 FileEnding = Annotated[str, AfterValidator(_file_ending)]
 WebAddress = Annotated[str, AfterValidator(_web_address)]
+StoreAddress = Annotated[str, AfterValidator(store_address)]
 Channel = Annotated[int, Field(ge=0, le=255)]
 Percent = Annotated[int, Field(ge=0, le=100)]
 Positive = Annotated[int, Field(ge=1)]
@@ -158,12 +170,26 @@ class CifarSource(Strict):
     label_bytes: Literal[1, 2] = 1
 
 
+class ShardsSource(Strict):
+    """Tar shards that `kc data shards` wrote: below `folder`, or at an `address` such as s3://bucket/camvid."""
+
+    reader: Literal["shards"]
+    folder: RelativePath = "."
+    address: StoreAddress | None = None
+
+
 class EmbeddedSource(Strict):
     """A set made from data that installed packages ship; needs no data folder."""
 
     reader: Literal["embedded"]
     collection: Literal["digit-scenes", "digits"]
     seed: Annotated[int, Field(ge=0)] = 0
+
+
+class Detectron2Source(Strict):
+    """Data sets of detectron2's catalog, which name their files themselves."""
+
+    reader: Literal["detectron2"]
 
 
 class FolderSplit(SplitPart):
@@ -252,6 +278,21 @@ class CifarSplit(SplitPart):
     files: Annotated[tuple[RelativePath, ...], Field(min_length=1)]
 
 
+class Detectron2Split(SplitPart):
+    """`dataset`: its name in DatasetCatalog."""
+
+    reader: Literal["detectron2"]
+    dataset: Annotated[str, Field(min_length=1)]
+
+
+class ShardsSplit(SplitPart):
+    """`index`: the file that says where each sample lies."""
+
+    PATHS = ("index",)
+    reader: Literal["shards"]
+    index: RelativePath
+
+
 class EmbeddedSplit(SplitPart):
     """`count`: number of samples."""
 
@@ -268,7 +309,9 @@ READER_MODELS: dict[str, tuple[type[Strict], type[SplitPart]]] = {
     "index_png": (IndexPngSource, IndexPngSplit),
     "labelme": (LabelMeSource, LabelMeSplit),
     "coco_panoptic": (CocoPanopticSource, CocoPanopticSplit),
+    "shards": (ShardsSource, ShardsSplit),
     "embedded": (EmbeddedSource, EmbeddedSplit),
+    "detectron2": (Detectron2Source, Detectron2Split),
 }
 
 Source = Annotated[
@@ -279,10 +322,21 @@ Source = Annotated[
     | IndexPngSource
     | LabelMeSource
     | CocoPanopticSource
-    | EmbeddedSource,
+    | ShardsSource
+    | EmbeddedSource
+    | Detectron2Source,
     Field(discriminator="reader"),
 ]
 Split = Annotated[
-    FolderSplit | CsvSplit | CubSplit | CifarSplit | IndexPngSplit | LabelMeSplit | CocoPanopticSplit | EmbeddedSplit,
+    FolderSplit
+    | CsvSplit
+    | CubSplit
+    | CifarSplit
+    | IndexPngSplit
+    | LabelMeSplit
+    | CocoPanopticSplit
+    | ShardsSplit
+    | EmbeddedSplit
+    | Detectron2Split,
     Field(discriminator="reader"),
 ]

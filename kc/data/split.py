@@ -11,17 +11,20 @@ Michieli and Zanuttigh 2019; `partition` after Maracani et al. 2021):
 | partition  | each image belongs to one of the steps of its classes   | step t, background           |
 
 The background class belongs to task 0 by name, is labelled in every task, and never selects an image.
+`kc.data.streams` lists the kinds of stream that these tasks can come in.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar, get_args
 
 import numpy as np
 import numpy.typing as npt
 
+from kc.data.streams import Stream
 from kc.errors import SplitError, nearest, unknown_name
 from kc.types import VOID, BoolArray, ClassInfo, Int32Array, Int64Array, Setting, Task
 
@@ -34,18 +37,30 @@ _Int = TypeVar("_Int", bound=np.integer)
 
 
 def build_tasks(
-    manifest: Manifest, n_tasks: int | None = None, split: str | None = None, class_order: str | Path = "natural"
+    manifest: Manifest,
+    n_tasks: int | None = None,
+    split: str | None = None,
+    class_order: str | Path = "natural",
+    stream: Stream | None = None,
+    seed: int = 0,
 ) -> tuple[Task, ...]:
     """The stream of tasks of a benchmark.
 
     `n_tasks` divides the classes evenly, the remainder to the first tasks; the background class is not counted and
     joins task 0. `split` names one of the manifest's `task_splits`, whose first count includes the background; with
     both, they must agree. With neither, one task holds every class. `class_order` is "natural", "shuffle:SEED" or a
-    file with one class name (or id) a line; the background always comes first.
+    file with one class name (or id) a line; the background always comes first. In a domain-incremental `stream` its
+    domains are the tasks; `seed` draws the classes that leak in a blurry one.
 
     Raises `UnknownNameError` for a split the manifest does not have, `SplitError` for what cannot be divided.
     """
     order = ordered_classes(manifest.info, class_order)
+    stream = Stream() if stream is None else stream
+    if stream.kind == "domain":
+        if n_tasks is not None or split is not None:
+            raise SplitError("a domain-incremental stream has one task a domain: give --domains, no --tasks or --split")
+        ids, names = tuple(c.id for c in order), tuple(c.name for c in order)
+        return tuple(Task(t, ids, ids, names) for t in range(len(stream.domain_list())))
     n_background = sum(c.background for c in order)
     if split is not None:
         if split not in manifest.task_splits:
@@ -73,7 +88,68 @@ def build_tasks(
         tasks.append(
             Task(index, tuple(c.id for c in new), tuple(c.id for c in order[:start]), tuple(c.name for c in new))
         )
-    return tuple(tasks)
+    return with_leaks(tasks, manifest.background_id, stream, seed) if stream.kind == "blurry" else tuple(tasks)
+
+
+def with_leaks(tasks: Sequence[Task], background_id: int | None, stream: Stream, seed: int) -> tuple[Task, ...]:
+    """Tasks that say which classes of earlier ones return. Raises `SplitError` for a stream of one task."""
+    if len(tasks) < 2:
+        raise SplitError("a blurry stream needs at least 2 tasks: a class leaks into later ones.")
+    candidates = [c for task in tasks[:-1] for c in task.class_ids if c != background_id]
+    n_leaky = max(1, round(stream.blurry_classes * len(candidates)))
+    drawn = np.random.default_rng([seed, 1]).permutation(len(candidates))[:n_leaky]
+    leaky = {candidates[i] for i in drawn}
+    return tuple(replace(t, returning_ids=tuple(c for c in t.old_ids if c in leaky)) for t in tasks)
+
+
+def leaked(
+    rows: Sequence[Int64Array],
+    class_table: BoolArray,
+    class_ids: Sequence[int],
+    tasks: Sequence[Task],
+    leak: float,
+    seed: int,
+) -> tuple[Int64Array, ...]:
+    """The training images of every task of a blurry stream, from those (`rows`) of the stream that is not blurred.
+
+    Of the images of a task that hold a leaky class of it, each comes with probability `leak` in one of the later tasks
+    instead (Bang et al. 2021, "Rainbow Memory", and Koh et al. 2022, i-Blurry, leak into earlier tasks too; here a
+    class never comes before its task, so that the vocabulary of a task is known).
+
+    Raises `SplitError` where a task keeps no image.
+    """
+    rng = np.random.default_rng([seed, 2])
+    result: list[list[Int64Array]] = [[] for _ in tasks]
+    last = len(tasks) - 1
+    for t, own in enumerate(rows):
+        leaky = set(tasks[t].class_ids) & set(tasks[last].returning_ids) if t < last else set()
+        goes = images_with(class_table[own], class_ids, leaky) & (rng.random(len(own)) < leak)
+        where = np.where(goes, rng.integers(min(t + 1, last), last + 1, size=len(own)), t)
+        if not (where == t).any():
+            raise SplitError(f"task {t} keeps no training image: all of its images leak; use a smaller --leak.")
+        for later in range(t, last + 1):
+            result[later].append(own[where == later])
+    return tuple(np.unique(np.concatenate(parts)) for parts in result)
+
+
+def long_tailed(class_table: BoolArray, imbalance: float, seed: int) -> Int64Array:
+    """The images, sorted rows, that a long-tailed stream keeps of a training split of single-label images.
+
+    The class of rank r of C keeps the share imbalance ^ (-r / (C - 1)) of its images, at least one (Cui et al. 2019,
+    "Class-Balanced Loss"); ranks are a seeded shuffle, so that rare classes come in any task ("shuffled", Liu et al.
+    2022, "Long-Tailed Class Incremental Learning").
+    """
+    n_classes = class_table.shape[1]
+    rng = np.random.default_rng([seed, 3])
+    rank = rng.permutation(n_classes)
+    share = imbalance ** (-rank / max(1, n_classes - 1))
+    kept = []
+    for column in range(n_classes):
+        members = np.flatnonzero(class_table[:, column])
+        n = max(1, int(share[column] * len(members) + 0.5)) if len(members) else 0
+        kept.append(rng.permutation(members)[:n])
+    rows: Int64Array = np.sort(np.concatenate(kept)).astype(np.int64)
+    return rows
 
 
 def _even_counts(n_classes: int, n_tasks: int, benchmark: str) -> list[int]:
@@ -245,7 +321,7 @@ def _level(assigned: Int64Array, n_candidates: npt.NDArray[np.float64], n: int) 
 
 def visible_ids(task: Task, setting: Setting, background_id: int | None = None) -> tuple[int, ...]:
     """The class ids whose labels training on `task` alone may see (see the table at the top of this module)."""
-    kept = task.seen_ids if setting == "sequential" else task.class_ids
+    kept = task.seen_ids if setting == "sequential" else (*task.returning_ids, *task.class_ids)
     if background_id is None or background_id in kept:
         return tuple(kept)
     return (background_id, *kept)

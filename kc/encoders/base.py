@@ -44,6 +44,20 @@ class Encoder(nn.Module, ABC):
         """An independent copy whose weights take gradients."""
         return copy.deepcopy(self).requires_grad_(True)
 
+    @property
+    def pyramid_channels(self) -> tuple[int, ...]:
+        """Channels of each level of `pyramid`."""
+        return self.channels
+
+    @property
+    def pyramid_strides(self) -> tuple[int, ...]:
+        """Strides of the levels of `pyramid`, finest first."""
+        return self.strides
+
+    def pyramid(self, images: Tensor) -> tuple[Tensor, ...]:
+        """The levels that a mask classifier reads, of `images` as for `forward`: with stride 4, where there is one."""
+        return self(images).levels  # type: ignore[no-any-return]
+
     @abstractmethod
     def forward(self, images: Tensor) -> Features:
         """Features of `images` (N, 3, H, W), float RGB in [0, 1]; differentiable, batch norm as the mode says."""

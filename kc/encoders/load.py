@@ -18,6 +18,18 @@ def _lite0() -> Encoder:
     return load_lite0()
 
 
+def _lite1() -> Encoder:
+    from kc.encoders.lite import load_lite1
+
+    return load_lite1()
+
+
+def _lite2() -> Encoder:
+    from kc.encoders.lite import load_lite2
+
+    return load_lite2()
+
+
 def _timm(model: str, path: str | None) -> Encoder:
     from kc.encoders.timm_model import load_timm
 
@@ -42,7 +54,7 @@ def _mlp(size: str, path: str | None) -> Encoder:
     return load_mlp(size)
 
 
-ENCODERS: dict[str, Callable[[], Encoder]] = {"lite0": _lite0}
+ENCODERS: dict[str, Callable[[], Encoder]] = {"lite0": _lite0, "lite1": _lite1, "lite2": _lite2}
 """Encoders with one fixed set of weights."""
 
 FAMILIES: dict[str, Callable[[str, str | None], Encoder]] = {

@@ -16,6 +16,7 @@ from kc.errors import MissingExtraError, UnknownNameError, nearest
 from kc.types import Features
 
 WANTED = (8, 16, 32)
+FINE = 4
 
 
 class TimmEncoder(Encoder):
@@ -37,6 +38,10 @@ class TimmEncoder(Encoder):
         self._plain = len(set(reductions)) == 1
         last = len(reductions) - 1
         self._indices = [i for i, stride in enumerate(reductions) if (i == last if self._plain else stride in WANTED)]
+        # Of several stages at one stride the last says most.
+        fine = [i for i, stride in enumerate(reductions) if stride == FINE and not self._plain][-1:]
+        self._pyramid = [*fine, *self._indices]
+        self._every = (tuple(every[i] for i in self._pyramid), tuple(reductions[i] for i in self._pyramid))
         self.strides = tuple(reductions[i] for i in self._indices)
         self.channels = tuple(every[i] for i in self._indices)
         self.pooled_dim = int(network.head_hidden_size)
@@ -45,13 +50,31 @@ class TimmEncoder(Encoder):
 
     def forward(self, images: Tensor) -> Features:
         """Pooled (N, D), what the model's classifier would read, and the levels; images (N, 3, H, W) in [0, 1]."""
+        final, levels = self._stages(images, self._indices)
+        pooled = self.network.forward_head(final, pre_logits=True)
+        return Features(pooled, tuple(levels), self.strides)
+
+    def _stages(self, images: Tensor, indices: list[int]) -> tuple[Tensor, list[Tensor]]:
         check_images(images)
         mean, std = images.new_tensor(self.preprocessing).view(2, 1, 3, 1, 1)
         final, levels = self.network.forward_intermediates(
-            (images - mean) / std, indices=self._indices, norm=self._plain, output_fmt="NCHW"
+            (images - mean) / std, indices=indices, norm=self._plain, output_fmt="NCHW"
         )
-        pooled = self.network.forward_head(final, pre_logits=True)
-        return Features(pooled, tuple(levels), self.strides)
+        return final, levels
+
+    @property
+    def pyramid_channels(self) -> tuple[int, ...]:
+        """Those of the levels, before them those at stride 4 where the network has it."""
+        return self._every[0]
+
+    @property
+    def pyramid_strides(self) -> tuple[int, ...]:
+        """Those of the levels, before them 4 where the network has it."""
+        return self._every[1]
+
+    def pyramid(self, images: Tensor) -> tuple[Tensor, ...]:
+        """The levels, and stride 4 where the network has it, of `images` as for `forward`."""
+        return tuple(self._stages(images, self._pyramid)[1])
 
 
 def load_timm(model: str, path: str | None = None) -> TimmEncoder:

@@ -11,7 +11,8 @@ import numpy as np
 
 from kc.memory import manifest as manifests
 from kc.memory.reader import Reader
-from kc.memory.segments import Segment, Table, read_delta
+from kc.memory.segments import Segment, read_delta
+from kc.memory.table import Table
 from kc.memory.view import Ids, as_ids
 from kc.types import Float32Array, Int64Array
 
@@ -75,7 +76,7 @@ def traces_in(tables: Iterable[Table], memory: Reader, ids: Ids | None = None) -
     keys = np.concatenate([t.vectors for t in chosen]) if chosen else np.zeros((0, memory.dim), np.float32)
     stored = memory.rows_of(memory.ids(retired=True))
     kept = set(stored.sample_id) | set(stored.source)
-    names = {name for t in chosen for column in (t.sample, t.source) for name in column} - kept
+    names = {name for t in chosen for column in (t.sample, t.source) for name in column.used().names} - kept
     return Traces(wanted, keys, tuple(sorted(names - {""})))
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kc.memory.manifest import DeltaInfo, MemoryManifest, SegmentInfo
-from kc.memory.segments import MAX_ROWS, joined, read_delta, room_for_deltas, write_delta, write_segment
+from kc.memory.segments import MAX_ROWS, read_delta, room_for_deltas, write_delta, write_segment
 from kc.memory.view import Columns, View
 from kc.types import BoolArray, Float32Array, Int64Array
 
@@ -48,7 +48,7 @@ def compacted(
             rows = np.flatnonzero(kept[span])
             table = columns.segments[i].table(rows)
             parts.append(replace(table, class_id=class_id[span][rows], weight=weight[span][rows]))
-        info = write_segment(root, f"{next_segment:06d}", joined(parts))
+        info = write_segment(root, f"{next_segment:06d}", parts)
         next_segment += 1
         segments.append(info)
         new.add(info.name)

@@ -20,9 +20,8 @@ import numpy.typing as npt
 from kc.errors import DataError, KcError, MissingExtraError, RunError
 from kc.memory import files
 from kc.memory.names import hashed
-from kc.memory.segments import Table, intern, joined, names_in, no_rows
-from kc.memory.staging import check_rows
-from kc.types import Rows
+from kc.memory.staging import checked
+from kc.memory.table import NameColumn, Table, joined, names_in, no_rows
 
 VERSION = 1
 _META = "kc.memory"
@@ -70,11 +69,9 @@ def read(path: Path) -> tuple[Header, list[Table]]:
         if meta.pop("version") != VERSION:
             raise ValueError(f"it is of another version than {VERSION}")
         header = Header(**meta)
-        tables = list(tables)
+        tables = [_checked(table, header) for table in tables]
         if sum(len(t) for t in tables) != header.rows:
             raise ValueError(f"it holds {sum(len(t) for t in tables)} of {header.rows} rows")
-        for table in tables:
-            _check(table, header)
     except FileNotFoundError:
         raise DataError(f"{path}: no such file") from None
     except KcError:
@@ -97,7 +94,8 @@ def fitting(
         raise ValueError(f"names in {origin} are anonymous under a salt that {root} does not have")
     for table in tables:
         if salt != header.salt:
-            table = replace(table, sample=hashed(table.sample, salt), source=hashed(table.source, salt))
+            names = {kind: getattr(table, kind).renamed(lambda names: hashed(names, salt)) for kind in _NAMES.values()}
+            table = replace(table, **names)
         yield table
 
 
@@ -109,20 +107,25 @@ def _format(path: Path) -> tuple[Callable[..., None], Callable[[Path], tuple[dic
     raise ValueError(f"{path.name}: rows are exchanged as .parquet or .npz")
 
 
-def _check(table: Table, header: Header) -> None:
-    """ValueError unless the rows can be stored."""
+def _checked(table: Table, header: Header) -> Table:
+    """The rows as they are stored; ValueError if they cannot be."""
     n = len(table)
     for name, (column, dtype) in _COLUMNS.items():
         array: npt.NDArray[Any] = getattr(table, column)
         if array.shape != (n,) or array.dtype != dtype:
             raise ValueError(f"{name} is {array.dtype} {array.shape}, expected {np.dtype(dtype)} {(n,)}")
-    if table.vectors.dtype != np.float32 or len(table.source) != n:
-        raise ValueError(f"key is {table.vectors.dtype}, expected float32, and every row has a source")
-    if not all(isinstance(name, str) for names in (table.sample, table.source) for name in names):
-        raise ValueError("a sample or source has no name")
+    if table.vectors.dtype != np.float32 or table.vectors.shape != (n, header.dim):
+        raise ValueError(f"key is {table.vectors.dtype} {table.vectors.shape}, expected float32 {(n, header.dim)}")
+    if not len(table.sample) == len(table.source) == n:
+        raise ValueError("every row has a sample and a source")
+    for names in (table.sample, table.source):
+        if not all(isinstance(name, str) for name in names.names):
+            raise ValueError("a sample or source has no name")
+        if n and not (names.codes.min() >= 0 and names.codes.max() < len(names.names)):
+            raise ValueError("a row has a name that the table of names lacks")
     if n and table.task.min() < 0:
         raise ValueError("tasks must be at least 0")
-    check_rows(Rows(table.vectors, table.class_id, tuple(table.sample), table.segment, "", table.weight), header.dim)
+    return checked(table)
 
 
 def _meta(header: Header) -> str:
@@ -144,8 +147,8 @@ def _write_npz(path: Path, header: Header, tables: Iterable[Table]) -> None:
         table = joined(rest)
         arrays = {name: getattr(table, column) for name, (column, _) in _COLUMNS.items()}
         for name, column in _NAMES.items():
-            codes, distinct = intern(getattr(table, column))
-            arrays |= {name: codes, f"{name}_names": np.frombuffer(distinct, np.uint8)}
+            names = getattr(table, column).used()
+            arrays |= {name: names.codes, f"{name}_names": np.frombuffer(names.to_bytes(), np.uint8)}
         arrays["meta"] = np.frombuffer(_meta(header).encode(), np.uint8)
         for name, array in arrays.items():
             with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
@@ -157,10 +160,7 @@ def _read_npz(path: Path) -> tuple[dict[str, Any], Iterable[Table]]:
         meta = json.loads(bytes(archive["meta"]))
         columns = {column: archive[name] for name, (column, _) in _COLUMNS.items()}
         for name, column in _NAMES.items():
-            codes, distinct = archive[name], names_in(bytes(archive[f"{name}_names"]))
-            if len(codes) and not (codes.min() >= 0 and codes.max() < len(distinct)):
-                raise ValueError(f"{name} names an entry that its table lacks")
-            columns[column] = [distinct[code] for code in codes]
+            columns[column] = NameColumn(archive[name], names_in(bytes(archive[f"{name}_names"])))
         table = Table(vectors=archive["key"], added=np.zeros(len(columns["ids"]), np.int64), **columns)
     return meta, [table]
 
@@ -188,7 +188,10 @@ def _write_parquet(path: Path, header: Header, tables: Iterable[Table]) -> None:
             arrays: list[Any] = [pa.array(getattr(table, column)) for column, _ in _COLUMNS.values()]
             keys = pa.array(np.ascontiguousarray(table.vectors).reshape(-1))
             arrays.append(pa.FixedSizeListArray.from_arrays(keys, header.dim))
-            arrays += [pa.array(list(getattr(table, column)), pa.string()) for column in _NAMES.values()]
+            for column in _NAMES.values():
+                names = getattr(table, column)
+                listed = pa.array(list(names.names), pa.string())
+                arrays.append(pa.DictionaryArray.from_arrays(pa.array(names.codes), listed).dictionary_decode())
             writer.write_table(pa.Table.from_arrays(arrays, schema=schema))
 
 
@@ -208,6 +211,8 @@ def _row_groups(file: Any, dim: int) -> Iterator[Table]:
     for number in range(file.num_row_groups):
         group = file.read_row_group(number).combine_chunks()
         columns = {column: group.column(name).to_numpy() for name, (column, _) in _COLUMNS.items()}
-        columns |= {column: group.column(name).to_pylist() for name, column in _NAMES.items()}
+        for name, column in _NAMES.items():
+            names = group.column(name).combine_chunks().dictionary_encode()
+            columns[column] = NameColumn(names.indices.to_numpy(zero_copy_only=False), names.dictionary.to_pylist())
         keys = group.column("key").combine_chunks().flatten().to_numpy(zero_copy_only=False).reshape(-1, dim)
         yield Table(vectors=keys, added=np.zeros(len(keys), np.int64), **columns)

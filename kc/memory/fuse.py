@@ -75,3 +75,23 @@ def ret_clip(
     s_oov = gamma * s_ret + (1.0 - gamma) * s_clip
     w = torch.where(seen_in_base, alpha, beta).to(s_oov)
     return w * s_oov + (1.0 - w) * s_iv
+
+
+def among(p: Tensor, known: Tensor) -> Tensor:
+    """Probabilities (Q, C) of `p` (Q, C) given that the answer is a `known` one ((C,) or (Q, C) bool); others are 0."""
+    kept = p * known
+    total = kept.sum(dim=1, keepdim=True)
+    return kept / torch.where(total > 0, total, 1.0)
+
+
+def beside_unknown(fused: Tensor, p_base: Tensor, known: Tensor) -> Tensor:
+    """Scores (Q, C) where only some names are `known` to the memory ((C,) or (Q, C) bool): ours, not the papers'.
+
+    A name that the memory has never seen keeps the base's probability `p_base` (Q, C). The rest of the base's mass is
+    shared out as `fused` (Q, C), the fusion of the memory with `among(p_base, known)`. Where every name is known that
+    is the fusion itself. One more unknown name scales all others alike (under a softmax base), so that the answer
+    changes only where the new name wins. (Mixed over all names instead, lambda would take from unknown names what
+    the memory could not give them.)
+    """
+    mass = (p_base * known).sum(dim=1, keepdim=True)
+    return torch.where(known.expand(p_base.shape), mass * fused, p_base)

@@ -157,5 +157,4 @@ def _remove(description: Path) -> None:
 def _ref(path: Path) -> files.FileRef:
     with path.open("rb") as file:
         os.fsync(file.fileno())
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return path.stat().st_size, digest
+    return path.stat().st_size, files.checksum_of(path)

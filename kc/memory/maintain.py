@@ -68,7 +68,7 @@ def without(
         if not out.any():
             segments.append(segment.info)
         elif not out.all():
-            info = write_segment(root, f"{next_segment:06d}", segment.table(np.flatnonzero(~out)))
+            info = write_segment(root, f"{next_segment:06d}", [segment.table(np.flatnonzero(~out))])
             next_segment += 1
             segments.append(info)
             new.add(info.name)
@@ -116,8 +116,8 @@ def verify(root: Path, manifest: MemoryManifest) -> dict[str, Any]:
             wrong.append(f"{segment.folder}: vectors are {shape}, the manifest says {(info.rows, manifest.dim)}")
         if ids[0] <= last or (np.diff(ids) <= 0).any() or ids[-1] >= manifest.next_id:
             wrong.append(f"{segment.folder / 'ids.npy'}: ids do not ascend below {manifest.next_id}")
-        for codes, table in ((segment.sample, segment.samples), (segment.source, segment.sources)):
-            if codes.min() < 0 or codes.max() >= len(table):
+        for column in (segment.sample, segment.source):
+            if column.codes.min() < 0 or column.codes.max() >= len(column.names):
                 wrong.append(f"{segment.folder}: a row names a sample or source that its table lacks")
         # Every column is read, so its length is compared with the manifest's.
         _ = segment.class_id, segment.task, segment.weight, segment.segment

@@ -11,8 +11,9 @@ from typing import Any
 from kc.errors import CorruptMemoryError, RunError, UnknownNameError
 from kc.memory.files import FileRef, replace_bytes
 
-SCHEMA = 2
-"""Schema 1 (read, never written) kept the manifest in a second file that `MANIFEST` named."""
+SCHEMA = 3
+"""Read, never written: schema 2, whose checksums are all sha256, and schema 1, which kept the manifest in a second file
+that `MANIFEST` named."""
 NAME = "MANIFEST"
 _MAGIC = "kc-memory-manifest"
 INLINE_CHARS = 2**18
@@ -85,7 +86,7 @@ class MemoryManifest:
         raise UnknownNameError(f"the memory has no version of task {task}; versions: {known}")
 
     def named_files(self) -> dict[str, FileRef]:
-        """Relative path of every data file -> size and sha256."""
+        """Relative path of every data file -> size and checksum."""
         files = {f"segments/{s.name}/{name}": ref for s in self.segments for name, ref in s.files.items()}
         files.update({f"deltas/{d.name}": d.ref for d in self.deltas if d.ref is not None})
         return files
@@ -110,8 +111,8 @@ def parse(path: Path) -> MemoryManifest:
         magic, schema, checksum = first.decode("ascii").split(" ")
         if magic != _MAGIC or not schema.isdigit():
             raise ValueError("it does not begin as one")
-        if int(schema) != SCHEMA:
-            raise CorruptMemoryError(f"{path}: schema {schema}, this version of kc reads {SCHEMA}")
+        if int(schema) not in (2, SCHEMA):
+            raise CorruptMemoryError(f"{path}: schema {schema}, this version of kc reads 1 to {SCHEMA}")
         if checksum != hashlib.sha256(text).hexdigest():
             raise ValueError("its checksum does not fit")
         return _manifest(json.loads(text))

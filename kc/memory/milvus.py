@@ -12,7 +12,7 @@ What it cannot promise:
   erased a part: repeat it.
 - Exact search by every index. FLAT is exact up to 16,384 rows of one scene (all that Milvus returns); any other is as
   good as its parameters. What Milvus returns is scored again in float64 from the stored keys.
-- Every kill survived in a folder of milvus-lite: of 55 one was not clean (docs/memory-store.md). It is for tests.
+- Every kill survived in a folder of milvus-lite: what was found is mended (docs/memory-store.md), but it is for tests.
 - Checksums: what is damaged in Milvus's storage is for Milvus to find, so there is no `verify` and no `repair`.
 
 A new class or weight stores the row again, key included, until `compact(history=False)`. `diff` and `derived` (files
@@ -38,6 +38,7 @@ from kc.memory.milvus_store import URI, Store
 from kc.memory.milvus_writer import MilvusWriter
 from kc.memory.names import new_salt
 from kc.memory.reader import Reader, same_encoder
+from kc.memory.rules import check_kind
 
 
 class MilvusMemory(MilvusWriter):
@@ -117,11 +118,11 @@ class MilvusMemory(MilvusWriter):
         if write and not _made(root):
             return cls.create(root, dim=dim, fingerprint=fingerprint, extra=extra, anonymous=anonymous)
         memory = cls.open(root, fingerprint=fingerprint, write=write)
-        if (memory.dim, memory.anonymous) != (dim, anonymous):
+        try:
+            check_kind(root, (memory.dim, memory.anonymous), dim, anonymous)
+        except BaseException:
             memory.close()
-            if memory.dim != dim:
-                raise ValueError(f"{root} holds keys of {memory.dim} values, asked for {dim}")
-            raise ValueError(f"{root} was made with anonymous={memory.anonymous}, which cannot be changed later")
+            raise
         return memory
 
     def close(self) -> None:

@@ -17,7 +17,7 @@ from kc.memory.milvus_rows import BATCH, MOST, Marker, latest, matching, stored_
 from kc.memory.milvus_store import Store
 from kc.memory.reader import Labels, RowTable, same_encoder
 from kc.memory.search import SPARE, check_queries, cosines, float32_margin, ranking
-from kc.memory.segments import Table
+from kc.memory.table import Table
 from kc.memory.view import Ids, Names, as_ids
 from kc.types import Float32Array, Int64Array, Neighbours
 

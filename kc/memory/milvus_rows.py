@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from kc.errors import UnknownNameError
-from kc.memory.segments import Table
+from kc.memory.table import NameColumn, Table
 
 FOREVER = 2**62
 """`removed` of a state that has not ended."""
@@ -85,13 +85,16 @@ def matching(criteria: Mapping[str, Any]) -> str | None:
         if len(values) == 0:
             return None
         if name in ("source", "sample_id"):
-            column = "source_hash" if name == "source" else "sample_hash"
-            listed = ", ".join(f'"{d}"' for d in sorted(map(digest, values)))
+            parts.append(named_one_of("source" if name == "source" else "sample", map(digest, values)))
         else:
-            column = "id" if name == "ids" else name
-            listed = ", ".join(map(str, values.tolist()))
-        parts.append(f"{column} in [{listed}]")
+            parts.append(f"{'id' if name == 'ids' else name} in {values.tolist()}")
     return " and ".join(parts)
+
+
+def named_one_of(column: str, digests: Iterable[str]) -> str:
+    """Rows whose `sample` or `source` has one of these digests."""
+    listed = ", ".join(f'"{d}"' for d in sorted(digests))
+    return f"{column}_hash in [{listed}]"
 
 
 def digest(name: str) -> str:
@@ -135,6 +138,11 @@ def stored_name(text: str) -> str:
     return name
 
 
+def stored_names(texts: Iterable[str]) -> list[str]:
+    """The same for many."""
+    return [stored_name(text) for text in texts]
+
+
 def table_of(found: Sequence[Mapping[str, Any]], dim: int) -> Table:
     """Entities with every column, in their order."""
     numbers = {name: np.array([e[name] for e in found], np.int64) for name in ("id", "class_id", "task", "segment")}
@@ -146,6 +154,6 @@ def table_of(found: Sequence[Mapping[str, Any]], dim: int) -> Table:
         added=np.array([e["added"] for e in found], np.int64),
         weight=np.array([e["weight"] for e in found], np.float32),
         segment=numbers["segment"],
-        sample=[stored_name(e["sample"]) for e in found],
-        source=[stored_name(e["source"]) for e in found],
+        sample=NameColumn.of([e["sample"] for e in found]).renamed(stored_names),
+        source=NameColumn.of([e["source"] for e in found]).renamed(stored_names),
     )

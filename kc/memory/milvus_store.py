@@ -22,6 +22,8 @@ from kc.types import Float32Array
 LIST_BYTES = 32 * 2**20
 """Keys of the short lists that one answer may carry."""
 URI, TOKEN = "KC_MILVUS_URI", "KC_MILVUS_TOKEN"
+ALL = "state >= 0"
+"""Every entity."""
 _LOCAL = "milvus.db"
 _open_local: Counter[str] = Counter()
 
@@ -137,6 +139,24 @@ class Store:
         with self._calling("load"):
             for name in (self.name, self.commits):
                 self._client.load_collection(name)
+        if self.local:
+            self._collapse()
+
+    def _collapse(self) -> None:
+        """Make one entity of those that a folder of milvus-lite shows twice.
+
+        A flush of milvus-lite lists its new file, then deletes its log. Killed between the two, it replays the log
+        over the file at the next opening, and 3.2.2 shows every entity of that log twice, equal in all that it holds.
+        Written once more, an entity replaces both.
+        """
+        states = sorted({e["state"] for page in self.pages(ALL, ["state"]) for e in page})
+        if self.count(ALL) == len(states):
+            return
+        for first in range(0, len(states), BATCH):
+            part = states[first : first + BATCH]
+            found = {e["state"]: e["superseded"] for e in self.states(f"state in {part}")}
+            self.write([{"state": s, "superseded": ended} for s, ended in found.items()], partial=True)
+        self.flush()
 
     def header(self) -> Header:
         """CorruptMemoryError if it is not what was written."""

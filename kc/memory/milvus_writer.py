@@ -16,11 +16,23 @@ from kc.errors import RunError
 from kc.memory import exchange
 from kc.memory.criteria import check_classes, check_criteria, check_weights, distinct_ids
 from kc.memory.milvus_reader import MilvusReader, id_filters
-from kc.memory.milvus_rows import BATCH, FOREVER, Marker, digest, entities, latest, matching, stored_name, visible
+from kc.memory.milvus_rows import (
+    BATCH,
+    FOREVER,
+    Marker,
+    digest,
+    entities,
+    latest,
+    matching,
+    named_one_of,
+    stored_name,
+    visible,
+)
 from kc.memory.milvus_store import Store
 from kc.memory.reader import same_encoder
-from kc.memory.segments import Table
+from kc.memory.rules import check_task, check_writer, is_older
 from kc.memory.staging import Staging, as_table
+from kc.memory.table import NameColumn, Table
 from kc.memory.view import Ids, Names
 from kc.types import Int64Array, Rows
 
@@ -37,10 +49,7 @@ class MilvusWriter(MilvusReader):
 
     def _writer(self) -> None:
         """RunError unless this memory was opened for writing, by this process."""
-        if not self._write:
-            raise RunError(f"{self.path} is open for reading (or closed): open it with write=True")
-        if os.getpid() != self._pid:
-            raise RunError(f"{self.path}: only the process that opened it writes (a forked one may read)")
+        check_writer(self.path, self._write, self._pid)
 
     def add(self, rows: Rows, task: int, fingerprint: str | None = None) -> int:
         """Stage rows in RAM; they are searched from the next `commit` on. Returns how many were new.
@@ -51,8 +60,7 @@ class MilvusWriter(MilvusReader):
         """
         self._writer()
         same_encoder(self.path, self.fingerprint, fingerprint)
-        if task < 0:
-            raise ValueError(f"task must be at least 0, got {task}")
+        check_task(task)
         table = as_table(rows, task, self.dim)
         return self._stage([table], exchange.Header(len(rows), self.dim, self.fingerprint), "these rows")
 
@@ -61,20 +69,23 @@ class MilvusWriter(MilvusReader):
         self._writer()
         same_encoder(self.path, self.fingerprint, header.fingerprint)
         fitting = exchange.fitting(tables, header, origin, self.dim, self._header.salt, self.path)
-        return sum(self._staging.add_new(table, self._stored(table)) for table in fitting)
+        return sum(self._staging.add_new(table, *self._stored(table)) for table in fitting)
 
-    def _stored(self, table: Table) -> dict[str, set[int]]:
-        """Segments of the samples in `table` that are visible."""
-        samples = {digest(name): name for name in table.sample}
-        stored: dict[str, set[int]] = {}
+    def _stored(self, table: Table) -> tuple[NameColumn, Int64Array]:
+        """Sample and segment of the visible rows of the samples in `table`."""
+        samples = {digest(name): name for name in table.sample.used().names}
         digests = list(samples)
-        for first in range(0, len(digests), BATCH):
-            listed = ", ".join(f'"{d}"' for d in digests[first : first + BATCH])
-            where = f"{visible(self._marker.head)} and sample_hash in [{listed}]"
-            for page in self._store.pages(where, ["sample_hash", "segment"]):
-                for e in page:
-                    stored.setdefault(samples[e["sample_hash"]], set()).add(e["segment"])
-        return stored
+        found = [
+            e
+            for first in range(0, len(digests), BATCH)
+            for page in self._store.pages(
+                f"{visible(self._marker.head)} and {named_one_of('sample', digests[first : first + BATCH])}",
+                ["sample_hash", "segment"],
+            )
+            for e in page
+        ]
+        sample = NameColumn.of([samples[e["sample_hash"]] for e in found])
+        return sample, np.array([e["segment"] for e in found], np.int64)
 
     @contextlib.contextmanager
     def _changing(self) -> Iterator[int]:
@@ -118,16 +129,9 @@ class MilvusWriter(MilvusReader):
         marker = self._marker
         newest = marker.versions[-1][0] if marker.versions else -1
         n_new = len(self._staging)
-        if task < newest:
-            if n_new:
-                raise ValueError(
-                    f"task {newest} is already committed, so rows of task {task} would change what it saw: "
-                    f"call rollback({task - 1}) first"
-                )
+        if is_older(task, newest, n_new):
             marker.seq(task)
             return 0
-        if task < 0:
-            raise ValueError(f"task must be at least 0, got {task}")
         if task == newest and not n_new and marker.versions[-1][1] == marker.head:
             return 0
         with self._changing() as number:

@@ -21,7 +21,8 @@ from kc.memory.names import wanted
 from kc.memory.plan import SearchOptions
 from kc.memory.planner import Planner
 from kc.memory.search import Search
-from kc.memory.segments import Segment, Table, read_delta
+from kc.memory.segments import Segment, read_delta
+from kc.memory.table import Table
 from kc.memory.view import Columns, Ids, Names, View, as_ids
 from kc.types import BoolArray, Float32Array, Int64Array, Neighbours
 
@@ -163,6 +164,9 @@ class Reader:
 
     def __len__(self) -> int:
         """Committed rows that are visible now."""
+        newest = self._manifest.versions[-1:]
+        if newest and newest[0].seq >= self._manifest.last_change:
+            return newest[0].rows  # without reading a column
         return self._view().n_visible
 
     def versions(self) -> tuple[VersionInfo, ...]:

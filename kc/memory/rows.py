@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -17,7 +16,7 @@ from kc.memory.manifest import MemoryManifest, VersionInfo
 from kc.memory.names import new_salt
 from kc.memory.plan import SearchOptions
 from kc.memory.reader import Reader, same_encoder
-from kc.memory.segments import Table
+from kc.memory.rules import check_kind
 from kc.memory.writer import Writer
 
 
@@ -111,11 +110,11 @@ class Memory(Writer):
         if write and not (root / manifests.NAME).exists():
             return cls.create(root, dim=dim, fingerprint=fingerprint, extra=extra, anonymous=anonymous)
         memory = cls.open(root, fingerprint=fingerprint, write=write)
-        if (memory.dim, memory.anonymous) != (dim, anonymous):
+        try:
+            check_kind(root, (memory.dim, memory.anonymous), dim, anonymous)
+        except BaseException:
             memory.close()
-            if memory.dim != dim:
-                raise ValueError(f"{root} holds keys of {memory.dim} values, asked for {dim}")
-            raise ValueError(f"{root} was made with anonymous={memory.anonymous}, which cannot be changed later")
+            raise
         return memory
 
     def close(self) -> None:
@@ -147,7 +146,7 @@ class Memory(Writer):
         if the other memory holds keys of another encoder or size, or names under a salt that this one does not know.
         """
         header = exchange.Header(len(other), other.dim, other.fingerprint, other._manifest.salt)
-        return self._stage(header, other.tables(), other.path)
+        return self._stage(other.tables(), header, other.path)
 
     def export(self, path: str | Path, at: int | None = None) -> int:
         """Write the visible rows, now or at the version of task `at`, to one .parquet or .npz file; returns how many.
@@ -165,14 +164,7 @@ class Memory(Writer):
         Raises DataError for a file that is not a whole export, otherwise what `merge` does.
         """
         header, tables = exchange.read(Path(path))
-        return self._stage(header, tables, path)
-
-    def _stage(self, header: exchange.Header, tables: Iterable[Table], origin: str | Path) -> int:
-        """Stage rows that come from `origin`; returns how many were new."""
-        self._writer()
-        same_encoder(self.path, self.fingerprint, header.fingerprint)
-        fitting = exchange.fitting(tables, header, origin, self.dim, self._manifest.salt, self.path)
-        return sum(self._staging.add_table(table, self._view()) for table in fitting)
+        return self._stage(tables, header, path)
 
     @classmethod
     def create_from(cls, path: str | Path, file: str | Path) -> Memory:
@@ -180,7 +172,7 @@ class Memory(Writer):
         header, tables = exchange.read(Path(file))
         memory = cls._create(Path(path), header.dim, header.fingerprint, None, header.salt)
         try:
-            memory._stage(header, tables, file)
+            memory._stage(tables, header, file)
             memory.commit(max([0, *(int(t.task.max()) for t in tables if len(t))]))
         except BaseException:
             memory.close()

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import base64
-import json
 import zlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,8 @@ import numpy.typing as npt
 from kc.errors import CorruptMemoryError
 from kc.memory import files
 from kc.memory.manifest import INLINE_CHARS, DeltaInfo, SegmentInfo
-from kc.types import Float32Array, Int32Array, Int64Array
+from kc.memory.table import NameColumn, Table, joined, names_in
+from kc.types import Float32Array, Int64Array
 
 MAX_ROWS = 65_536
 """Rows a segment at most: the unit of mapping, of checksums and of streaming."""
@@ -25,72 +25,6 @@ MAX_ROWS = 65_536
 VECTORS = "vectors.f32.npy"
 DELTA_TYPES = {"tombstones": np.int64, "weights": np.float32, "relabels": np.int64}
 """Kind of delta -> type of its value column (a tombstone's value is the id again)."""
-
-
-@dataclass(frozen=True)
-class Table:
-    """Rows in RAM, in one order: `vectors` (N, D), every other column (N,). `sample` and `source` are names."""
-
-    vectors: Float32Array
-    ids: Int64Array
-    class_id: Int64Array
-    task: Int64Array
-    added: Int64Array
-    weight: Float32Array
-    segment: Int64Array
-    sample: Sequence[str]
-    source: Sequence[str]
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    def take(self, chosen: npt.NDArray[Any] | slice) -> Table:
-        """The chosen rows, copied."""
-        index = np.arange(len(self))[chosen]
-        return Table(
-            vectors=self.vectors[index],
-            ids=self.ids[index],
-            class_id=self.class_id[index],
-            task=self.task[index],
-            added=self.added[index],
-            weight=self.weight[index],
-            segment=self.segment[index],
-            sample=[self.sample[i] for i in index],
-            source=[self.source[i] for i in index],
-        )
-
-
-def joined(tables: Sequence[Table]) -> Table:
-    """Rows of at least one table, one after the other."""
-    if len(tables) == 1:
-        return tables[0]
-    return Table(
-        vectors=np.concatenate([t.vectors for t in tables]),
-        ids=np.concatenate([t.ids for t in tables]),
-        class_id=np.concatenate([t.class_id for t in tables]),
-        task=np.concatenate([t.task for t in tables]),
-        added=np.concatenate([t.added for t in tables]),
-        weight=np.concatenate([t.weight for t in tables]),
-        segment=np.concatenate([t.segment for t in tables]),
-        sample=[name for t in tables for name in t.sample],
-        source=[name for t in tables for name in t.source],
-    )
-
-
-def no_rows() -> Table:
-    """A table without a row."""
-    integers = np.zeros(0, np.int64)
-    return Table(
-        vectors=np.zeros((0, 0), np.float32),
-        ids=integers,
-        class_id=integers,
-        task=integers,
-        added=integers,
-        weight=np.zeros(0, np.float32),
-        segment=integers,
-        sample=[],
-        source=[],
-    )
 
 
 class Segment:
@@ -116,11 +50,11 @@ class Segment:
             raise CorruptMemoryError(f"{path}: {len(array)} rows, the manifest says {self.info.rows}")
         return array
 
-    def _names(self, name: str) -> list[str]:
-        path = self.folder / name
+    def _names(self, kind: str) -> NameColumn:
+        path = self.folder / f"{kind}s.jsonl"
         if not self._trusted:
-            files.check_file(path, self.info.files[name])
-        return names_in(path.read_bytes())
+            files.check_file(path, self.info.files[path.name])
+        return NameColumn(self._array(f"{kind}.npy"), names_in(path.read_bytes()))
 
     @cached_property
     def vectors(self) -> Float32Array:
@@ -153,79 +87,58 @@ class Segment:
         return self._array("segment.npy")
 
     @cached_property
-    def sample(self) -> Int32Array:
-        """(N,) index into `samples`."""
-        return self._array("sample.npy")
+    def sample(self) -> NameColumn:
+        return self._names("sample")
 
     @cached_property
-    def source(self) -> Int32Array:
-        """(N,) index into `sources`."""
-        return self._array("source.npy")
+    def source(self) -> NameColumn:
+        return self._names("source")
 
-    @cached_property
-    def samples(self) -> list[str]:
-        return self._names("samples.jsonl")
-
-    @cached_property
-    def sources(self) -> list[str]:
-        return self._names("sources.jsonl")
-
-    def table(self, rows: npt.NDArray[Any] | slice = slice(None)) -> Table:
-        """The chosen rows, copied to RAM."""
+    def table(self, rows: Int64Array) -> Table:
+        """The rows of these numbers, copied to RAM."""
         return Table(
-            vectors=np.array(self.vectors[rows]),
+            vectors=np.take(self.vectors, rows, axis=0),
             ids=self.ids[rows],
             class_id=self.class_id[rows],
             task=self.task[rows],
             added=self.added[rows],
             weight=self.weight[rows],
             segment=self.segment[rows],
-            sample=[self.samples[i] for i in self.sample[rows]],
-            source=[self.sources[i] for i in self.source[rows]],
+            sample=self.sample.take(rows),
+            source=self.source.take(rows),
         )
 
 
-def intern(names: Sequence[str]) -> tuple[Int32Array, bytes]:
-    """Index of each name in the table of distinct names (in order of first use), and that table as JSON lines."""
-    table = {name: i for i, name in enumerate(dict.fromkeys(names))}
-    codes = np.fromiter((table[name] for name in names), np.int32, len(names))
-    # ASCII escapes: a name with an exotic line separator must not split a line.
-    return codes, "".join(json.dumps(name) + "\n" for name in table).encode()
-
-
-def names_in(table: bytes) -> list[str]:
-    """The distinct names in a table that `intern` made."""
-    return [json.loads(line) for line in table.decode("ascii").splitlines()]
-
-
-def write_segment(root: Path, name: str, table: Table) -> SegmentInfo:
-    """Write `table` as the new folder segments/`name`, all of it fsynced. No reader sees it before a manifest does."""
+def write_segment(root: Path, name: str, tables: Sequence[Table]) -> SegmentInfo:
+    """Write the rows of `tables` as the new folder segments/`name`, all of it fsynced. No reader sees it before a
+    manifest does."""
     folder = root / "segments" / name
     folder.mkdir(parents=True)
-    sample, samples = intern(table.sample)
-    source, sources = intern(table.source)
+    # The keys are written from where they lie: joining them would be one more pass over all of them.
+    rest = joined([replace(t, vectors=t.vectors[:0]) for t in tables])
+    sample, source = rest.sample.used(), rest.source.used()
     columns: dict[str, npt.NDArray[Any]] = {
-        VECTORS: table.vectors,
-        "ids.npy": table.ids,
-        "class.npy": table.class_id,
-        "task.npy": table.task,
-        "added.npy": table.added,
-        "weight.npy": table.weight,
-        "segment.npy": table.segment,
-        "sample.npy": sample,
-        "source.npy": source,
+        "ids.npy": rest.ids,
+        "class.npy": rest.class_id,
+        "task.npy": rest.task,
+        "added.npy": rest.added,
+        "weight.npy": rest.weight,
+        "segment.npy": rest.segment,
+        "sample.npy": sample.codes,
+        "source.npy": source.codes,
     }
-    refs = {file: files.write_array(folder / file, array) for file, array in columns.items()}
-    refs["samples.jsonl"] = files.write_bytes(folder / "samples.jsonl", samples)
-    refs["sources.jsonl"] = files.write_bytes(folder / "sources.jsonl", sources)
+    refs = {VECTORS: files.write_array(folder / VECTORS, *(t.vectors for t in tables))}
+    refs |= {file: files.write_array(folder / file, array) for file, array in columns.items()}
+    refs["samples.jsonl"] = files.write_bytes(folder / "samples.jsonl", sample.to_bytes())
+    refs["sources.jsonl"] = files.write_bytes(folder / "sources.jsonl", source.to_bytes())
     files.sync_folder(folder)
     files.sync_folder(folder.parent)
     return SegmentInfo(
         name=name,
-        rows=len(table),
-        first_id=int(table.ids[0]),
-        last_id=int(table.ids[-1]),
-        added=int(table.added.max()),
+        rows=len(rest),
+        first_id=int(rest.ids[0]),
+        last_id=int(rest.ids[-1]),
+        added=int(rest.added.max()),
         files=refs,
     )
 

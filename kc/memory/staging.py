@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from kc.memory.manifest import MemoryManifest, SegmentInfo
-from kc.memory.segments import MAX_ROWS, Table, joined, write_segment
+from kc.memory.row_keys import KeyNumbers, KeySet
+from kc.memory.segments import MAX_ROWS, write_segment
+from kc.memory.table import NameColumn, Table, joined
 from kc.memory.view import View, as_ids, as_names
-from kc.types import BoolArray, Float32Array, Rows
+from kc.types import BoolArray, Float32Array, Int64Array, Rows
 
 UNIT_ROUNDING = 2.0**-22
 """How far from 1 the length of a stored key is at most: what float32 rounding leaves of a unit vector."""
 _UNIT = 1e-3
 """How far from 1 the length of a key may come in (half precision leaves this much); beyond rounding it is mended."""
+LENGTH_ROWS = 1024
+"""Keys whose lengths are taken at once, in float64: as many as stay in the CPU's cache."""
 
 
 class Staging:
@@ -27,8 +32,9 @@ class Staging:
         self.dim = dim
         self._chunks: list[Table] = []
         """Without ids and commit number: they are given when written."""
-        self._staged: set[tuple[str, int]] = set()
-        self._stored: dict[str, set[int]] | None = None
+        self._numbers = KeyNumbers()
+        self._staged = KeySet()
+        self._stored: KeySet | None = None
         """Keys of visible stored rows; None until the first `add` needs them."""
 
     def __len__(self) -> int:
@@ -37,40 +43,54 @@ class Staging:
     def clear(self) -> None:
         """Forget the staged rows."""
         self._chunks = []
-        self._staged = set()
+        self._staged = KeySet()
 
     def committed(self) -> None:
         """The staged rows are stored now."""
         if self._stored is not None:
-            for sample, segment in self._staged:
-                self._stored.setdefault(sample, set()).add(segment)
+            self._stored.update(self._staged)
         self.clear()
 
     def forget_stored(self) -> None:
         """Stored rows were removed: read their keys again when needed."""
         self._stored = None
 
-    def add(self, rows: Rows, task: int, view: View) -> int:
-        """Stage the rows whose key is new; returns how many."""
-        return self.add_table(as_table(rows, task, self.dim), view)
+    def add_table(self, table: Table, view: Callable[[], View]) -> int:
+        """Stage the rows of a checked `table` whose key is neither staged nor visible in `view`; returns how many.
 
-    def add_table(self, table: Table, view: View) -> int:
-        """Stage the rows of a checked `table` whose key is new; its ids and commit numbers do not count."""
+        Its ids and commit numbers do not count. Keeps its arrays: the caller must not change them.
+        """
         if self._stored is None:
-            self._stored = _stored_keys(view)
-        return self.add_new(table, self._stored)
+            self._numbers = KeyNumbers()  # names of rows that are gone are forgotten with them
+            self._restage()
+            self._stored = KeySet()
+            for sample, segment in _visible_keys(view()):
+                # A key is visible once only.
+                self._stored.add(self._numbers.of(sample, segment))
+        return self._add(table, self._stored)
 
-    def add_new(self, table: Table, stored: Mapping[str, set[int]]) -> int:
-        """The same, where `stored` holds the segments of the samples that are visible."""
-        new = []
-        for i, key in enumerate(zip(table.sample, table.segment.tolist(), strict=True)):
-            if key not in self._staged and key[1] not in stored.get(key[0], ()):
-                self._staged.add(key)
-                new.append(i)
-        if new:
-            chunk = table.take(np.array(new))  # indexing copies: the caller may reuse its arrays
-            self._chunks.append(replace(chunk, vectors=_exactly_unit(chunk.vectors)))
-        return len(new)
+    def add_new(self, table: Table, sample: NameColumn, segment: Int64Array) -> int:
+        """The same, where `sample` and `segment` (N,) are the keys that are visible of the samples in `table`."""
+        stored = KeySet()
+        stored.add(self._numbers.of(sample, segment))
+        return self._add(table, stored)
+
+    def _add(self, table: Table, stored: KeySet) -> int:
+        number = self._numbers.of(table.sample, table.segment)
+        fresh = ~(self._staged.holds(number) | stored.holds(number))
+        distinct, first = np.unique(number[fresh], return_index=True)
+        if len(distinct) < len(table):
+            table = table.take(np.flatnonzero(fresh)[np.sort(first)])
+        if len(distinct):
+            self._staged.add(distinct)
+            self._chunks.append(table)
+        return len(distinct)
+
+    def _restage(self) -> None:
+        """Number the staged keys anew."""
+        self._staged = KeySet()
+        for chunk in self._chunks:
+            self._staged.add(self._numbers.of(chunk.sample, chunk.segment))
 
     def drop(
         self, *, ids: Any = None, class_id: Any = None, source: Any = None, task: Any = None, sample_id: Any = None
@@ -87,29 +107,34 @@ class Staging:
             if task is not None:
                 match &= np.isin(chunk.task, as_ids(task))
             if source is not None:
-                wanted = as_names(source)
-                match &= np.array([s in wanted for s in chunk.source], bool)
+                match &= chunk.source.among(as_names(source))
             if sample_id is not None:
-                wanted = as_names(sample_id)
-                match &= np.array([s in wanted for s in chunk.sample], bool)
+                match &= chunk.sample.among(as_names(sample_id))
             kept.append(chunk.take(~match))
         self._chunks = [c for c in kept if len(c)]
-        self._staged = {key for c in self._chunks for key in zip(c.sample, c.segment.tolist(), strict=True)}
+        self._restage()
         return before - len(self)
 
     def write(self, root: Path, manifest: MemoryManifest, seq: int) -> list[SegmentInfo]:
         """Write the staged rows as new segments of commit `seq`; nothing is visible before the manifest names them."""
-        written: list[SegmentInfo] = []
-        for table in self.tables(manifest.next_id, seq, MAX_ROWS):
-            written.append(write_segment(root, f"{manifest.next_segment + len(written):06d}", table))
-        return written
+        return [
+            write_segment(root, f"{manifest.next_segment + number:06d}", parts)
+            for number, parts in enumerate(self._numbered(manifest.next_id, seq, MAX_ROWS))
+        ]
 
     def tables(self, next_id: int, seq: int, size: int) -> Iterator[Table]:
         """The staged rows, at most `size` at once, with ids from `next_id` on and the number of their commit."""
+        return map(joined, self._numbered(next_id, seq, size))
+
+    def _numbered(self, next_id: int, seq: int, size: int) -> Iterator[list[Table]]:
+        """The same in the pieces that they came in."""
         for first in range(0, len(self), size):
-            table = joined(self._part(first, min(first + size, len(self))))
-            ids = np.arange(next_id + first, next_id + first + len(table), dtype=np.int64)
-            yield replace(table, ids=ids, added=np.full(len(table), seq, np.int64))
+            parts = self._part(first, min(first + size, len(self)))
+            ends = next_id + first + np.cumsum([len(t) for t in parts])
+            yield [
+                replace(t, ids=np.arange(end - len(t), end), added=np.full(len(t), seq))
+                for t, end in zip(parts, ends.tolist(), strict=True)
+            ]
 
     def _part(self, first: int, last: int) -> list[Table]:
         """Staged rows first..last, cut out of the chunks they came in."""
@@ -117,67 +142,79 @@ class Staging:
         for chunk in self._chunks:
             low, high = max(first - start, 0), min(last - start, len(chunk))
             if low < high:
-                part.append(chunk if high - low == len(chunk) else chunk.take(slice(low, high)))
+                part.append(chunk.take(slice(low, high)))
             start += len(chunk)
         return part
 
 
 def as_table(rows: Rows, task: int, dim: int) -> Table:
-    """Rows of `task`, checked, without ids and commit number. Raises what `check_rows` does."""
-    check_rows(rows, dim)
-    n = len(rows)
-    return Table(
-        vectors=rows.keys,
-        ids=np.zeros(n, np.int64),
-        class_id=rows.class_id.astype(np.int64, copy=False),
-        task=np.full(n, task, np.int64),
-        added=np.zeros(n, np.int64),
-        weight=np.ones(n, np.float32) if rows.weight is None else rows.weight.astype(np.float32),
-        segment=rows.segment.astype(np.int64, copy=False),
-        sample=rows.sample_id,
-        source=[rows.source] * n,
-    )
-
-
-def _exactly_unit(keys: Float32Array) -> Float32Array:
-    """Keys of unit length up to float32 rounding; those that already are keep every bit."""
-    norm = np.sqrt(np.einsum("nd,nd->n", keys, keys, dtype=np.float64))
-    off = np.abs(norm - 1) > UNIT_ROUNDING
-    mended = keys.astype(np.float32)
-    mended[off] = keys[off] / norm[off, None]
-    return mended
-
-
-def check_rows(rows: Rows, dim: int) -> None:
-    """ValueError, saying what was expected and what came, unless `rows` can be stored."""
+    """Rows of `task`, copied and checked, without ids and commit number. Raises what `checked` does."""
     n = len(rows.class_id)
     if rows.keys.shape != (n, dim):
         raise ValueError(f"keys must be ({n}, {dim}), got {rows.keys.shape}")
     if rows.segment.shape != (n,) or len(rows.sample_id) != n or rows.class_id.shape != (n,):
         raise ValueError(f"class_id, segment and sample_id must have one entry for each of the {n} keys")
-    if rows.class_id.dtype.kind not in "iu" or (n and rows.class_id.min() < 0):
+    if rows.class_id.dtype.kind not in "iu":
         raise ValueError("class ids must be integers of at least 0")
-    norm = np.sqrt(np.einsum("nd,nd->n", rows.keys, rows.keys, dtype=np.float64))
-    if not (np.abs(norm - 1) <= _UNIT).all():  # also catches values that are not finite
-        worst = int(np.argmax(np.nan_to_num(np.abs(norm - 1), nan=np.inf)))
+    if rows.weight is not None and rows.weight.shape != (n,):
+        raise ValueError(f"weight must be ({n},), got {rows.weight.shape}")
+    return checked(
+        Table(
+            vectors=rows.keys,
+            ids=np.zeros(n, np.int64),
+            class_id=rows.class_id.astype(np.int64),
+            task=np.full(n, task, np.int64),
+            added=np.zeros(n, np.int64),
+            weight=np.ones(n, np.float32) if rows.weight is None else rows.weight.astype(np.float32),
+            segment=rows.segment.astype(np.int64),
+            sample=NameColumn.of(rows.sample_id),
+            source=NameColumn.same(rows.source, n),
+        )
+    )
+
+
+def checked(table: Table) -> Table:
+    """The rows as they are stored: keys copied and of unit length up to float32 rounding; those that already are keep
+    every bit. ValueError, saying what was expected and what came, for rows that cannot be stored."""
+    if len(table) and table.class_id.min() < 0:
+        raise ValueError("class ids must be integers of at least 0")
+    if not (np.isfinite(table.weight).all() and (table.weight >= 0).all()):
+        raise ValueError("weights must be finite and at least 0")
+    norm = lengths(table.vectors)
+    off = np.abs(norm - 1)
+    if not (off <= _UNIT).all():  # also catches values that are not finite
+        worst = int(np.argmax(np.nan_to_num(off, nan=np.inf)))
         raise ValueError(
-            f"keys must be unit vectors: the one of sample {rows.sample_id[worst]!r}, segment {rows.segment[worst]}, "
+            f"keys must be unit vectors: the one of sample {table.sample[worst]!r}, segment {table.segment[worst]}, "
             f"has length {norm[worst]:.4g}; L2-normalise keys and leave out regions without features"
         )
-    if rows.weight is not None:
-        if rows.weight.shape != (n,):
-            raise ValueError(f"weight must be ({n},), got {rows.weight.shape}")
-        if not (np.isfinite(rows.weight).all() and (rows.weight >= 0).all()):
-            raise ValueError("weights must be finite and at least 0")
+    return replace(table, vectors=exactly_unit(table.vectors, norm))
 
 
-def _stored_keys(view: View) -> dict[str, set[int]]:
-    keys: dict[str, set[int]] = {}
+def exactly_unit(keys: npt.NDArray[Any], norm: npt.NDArray[np.float64] | None = None) -> Float32Array:
+    """A copy of keys (N, D), float32, of unit length up to rounding; those that already are keep every bit.
+
+    `norm` (N,): their lengths, where they are known.
+    """
+    norm = lengths(keys) if norm is None else norm
+    mended: Float32Array = np.array(keys, np.float32, order="C")
+    off = np.flatnonzero(np.abs(norm - 1) > UNIT_ROUNDING)
+    mended[off] = keys[off] / norm[off, None]
+    return mended
+
+
+def lengths(keys: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    """(N,) Euclidean length of each key (N, D), summed in float64: float32 sums err by more than `UNIT_ROUNDING`."""
+    out = np.empty(len(keys), np.float64)
+    buffer = np.empty((min(len(keys), LENGTH_ROWS), keys.shape[1]), np.float64)
+    for first in range(0, len(keys), LENGTH_ROWS):
+        part = buffer[: len(keys[first : first + LENGTH_ROWS])]
+        part[:] = keys[first : first + LENGTH_ROWS]
+        np.vecdot(part, part, out=out[first : first + LENGTH_ROWS])
+    return np.sqrt(out, out=out)
+
+
+def _visible_keys(view: View) -> Iterator[tuple[NameColumn, Int64Array]]:
     for number, segment in enumerate(view.columns.segments):
-        start = view.columns.offsets[number]
-        visible = view.visible[start : start + len(segment)].tolist()
-        tables = [keys.setdefault(name, set()) for name in segment.samples]
-        for seen, code, region in zip(visible, segment.sample.tolist(), segment.segment.tolist(), strict=True):
-            if seen:
-                tables[code].add(region)
-    return keys
+        rows = np.flatnonzero(view.visible[view.columns.offsets[number] : view.columns.offsets[number + 1]])
+        yield segment.sample.take(rows).used(), segment.segment[rows]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -62,36 +62,41 @@ class Columns:
 
     def vectors(self, positions: Int64Array) -> Float32Array:
         """(N, D) float32 keys at `positions` (N,), copied."""
-        numbers, rows = self.local(positions)
         dim = self.segments[0].vectors.shape[1] if self.segments else 0
         out = np.empty((len(positions), dim), np.float32)
+        for segment, here, rows in self._by_segment(positions):
+            out[here] = segment.vectors[rows]
+        return out
+
+    def _by_segment(self, positions: Int64Array) -> Iterator[tuple[Segment, BoolArray, Int64Array]]:
+        """Each segment that holds some of the rows: which of `positions` they are, and where in the segment."""
+        numbers, rows = self.local(positions)
         for number in np.unique(numbers):
             here = numbers == number
-            out[here] = self.segments[number].vectors[rows[here]]
-        return out
+            yield self.segments[number], here, rows[here]
 
     def names(self, positions: Int64Array, kind: str) -> tuple[str, ...]:
         """`sample` or `source` name at each position."""
-        numbers, rows = self.local(positions)
-        result = []
-        for number, row in zip(numbers, rows, strict=True):
-            segment = self.segments[number]
-            codes, table = (segment.sample, segment.samples) if kind == "sample" else (segment.source, segment.sources)
-            result.append(table[codes[row]])
-        return tuple(result)
+        out = np.empty(len(positions), object)
+        for segment, here, rows in self._by_segment(positions):
+            column = segment.sample if kind == "sample" else segment.source
+            out[here] = list(column.take(rows))
+        return tuple(out.tolist())
 
     def holds_name(self, wanted: set[str], kind: str) -> BoolArray:
         """(N,) whether a row's sample or source is one of `wanted`."""
         parts = []
         for segment in self.segments:
-            codes, table = (segment.sample, segment.samples) if kind == "sample" else (segment.source, segment.sources)
-            parts.append(np.isin(codes, [i for i, name in enumerate(table) if name in wanted]))
+            column = segment.sample if kind == "sample" else segment.source
+            parts.append(column.among(wanted))
         return _joined(parts, np.bool_)
 
     def segment_numbers(self, positions: Int64Array) -> Int64Array:
         """Region number of each row within its sample."""
-        numbers, rows = self.local(positions)
-        return np.array([self.segments[n].segment[r] for n, r in zip(numbers, rows, strict=True)], np.int64)
+        out = np.empty(len(positions), np.int64)
+        for segment, here, rows in self._by_segment(positions):
+            out[here] = segment.segment[rows]
+        return out
 
 
 class View:

@@ -12,16 +12,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from kc.errors import RunError
-from kc.memory import files, maintain
+from kc.memory import exchange, files, maintain
 from kc.memory import manifest as manifests
 from kc.memory.criteria import check_classes, check_criteria, check_weights, distinct_ids
 from kc.memory.lock import WriterLock
 from kc.memory.manifest import MemoryManifest, VersionInfo
-from kc.memory.names import hashed
 from kc.memory.reader import Reader, same_encoder
+from kc.memory.rules import check_task, check_writer, is_older
 from kc.memory.segments import room_for_deltas, write_delta
-from kc.memory.staging import Staging
+from kc.memory.staging import Staging, as_table
+from kc.memory.table import Table
 from kc.memory.view import Ids, Names
 from kc.types import Int64Array, Rows
 
@@ -46,13 +46,16 @@ class Writer(Reader):
         """
         self._writer()
         same_encoder(self.path, self.fingerprint, fingerprint)
-        if task < 0:
-            raise ValueError(f"task must be at least 0, got {task}")
-        if self._manifest.salt:
-            sample_id = tuple(hashed(rows.sample_id, self._manifest.salt))
-            (source,) = hashed([rows.source], self._manifest.salt)
-            rows = replace(rows, sample_id=sample_id, source=source)
-        return self._staging.add(rows, task, self._view())
+        check_task(task)
+        table = as_table(rows, task, self.dim)
+        return self._stage([table], exchange.Header(len(rows), self.dim, self.fingerprint), "these rows")
+
+    def _stage(self, tables: Iterable[Table], header: exchange.Header, origin: object) -> int:
+        """Stage rows that come from `origin`; returns how many were new."""
+        self._writer()
+        same_encoder(self.path, self.fingerprint, header.fingerprint)
+        fitting = exchange.fitting(tables, header, origin, self.dim, self._manifest.salt, self.path)
+        return sum(self._staging.add_table(table, self._view) for table in fitting)
 
     def commit(self, task: int) -> int:
         """Make the staged rows durable and visible, all or none, and name this state the version of `task`.
@@ -64,23 +67,16 @@ class Writer(Reader):
         self._writer()
         newest = self._manifest.versions[-1].task if self._manifest.versions else -1
         n_new = len(self._staging)
-        if task < newest:
-            if n_new:
-                raise ValueError(
-                    f"task {newest} is already committed, so rows of task {task} would change what it saw: "
-                    f"call rollback({task - 1}) first"
-                )
+        if is_older(task, newest, n_new):
             self._manifest.version(task)
             return 0
-        if task < 0:
-            raise ValueError(f"task must be at least 0, got {task}")
         if task == newest and not n_new and self._manifest.versions[-1].seq >= self._manifest.last_change:
             return 0
         seq = self._manifest.number + 1
         with self._writing("commit to"):
             new = self._staging.write(self.path, self._manifest, seq)
             versions = tuple(v for v in self._manifest.versions if v.task != task)
-            info = VersionInfo(task=task, seq=seq, rows=self._view().n_visible + n_new)
+            info = VersionInfo(task=task, seq=seq, rows=len(self) + n_new)
             self._publish(
                 replace(
                     self._manifest,
@@ -183,10 +179,14 @@ class Writer(Reader):
 
     def name_classes(self, names: Mapping[int, str]) -> None:
         """Keep these names of classes beside the rows, in place of what was there, at once and durably."""
+        self.describe({**self._manifest.extra, "classes": {str(id_): str(name) for id_, name in names.items()}})
+
+    def describe(self, extra: dict[str, Any]) -> None:
+        """Replace `extra`, the caller's JSON values (names of classes, settings), at once and durably, all or none."""
         self._writer()
-        extra = {**self._manifest.extra, "classes": {str(id_): str(name) for id_, name in names.items()}}
-        with self._writing("change"):
-            self._publish(replace(self._manifest, number=self._manifest.number + 1, extra=extra))
+        if extra != self._manifest.extra:
+            with self._writing("change"):
+                self._publish(replace(self._manifest, number=self._manifest.number + 1, extra=dict(extra)))
 
     @property
     def _writes(self) -> bool:
@@ -205,10 +205,7 @@ class Writer(Reader):
 
     def _writer(self) -> None:
         """RunError unless this memory was opened for writing, by this process."""
-        if self._lock is None:
-            raise RunError(f"{self.path} is open for reading (or closed): open it with write=True")
-        if os.getpid() != self._pid:
-            raise RunError(f"{self.path}: only the process that opened it writes (a forked one may read)")
+        check_writer(self.path, self._lock is not None, self._pid)
 
     def _criteria(self, **given: Any) -> dict[str, Any]:
         """The criteria that were given, as they are stored."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 USUAL_EWC_LAMBDA = {"images": 100.0, "maps": 500.0}
 """What `ewc_lambda` is where it is not given."""
@@ -29,12 +30,20 @@ class MethodOptions:
             epochs without a better score; 0 is off.
         train: What fine-tuning trains: head (the encoder stays frozen, its features are cached) or full (a copy of it
             is trained with the head).
-        mask_model: Network of mask2former: tiny (random weights), or a published one: a folder that transformers saved,
-            or its name on the hub.
+        mask_model: Network of mask2former: tiny (random weights), encoder (small and random over the pretrained
+            --encoder, which needs three dense levels), or a published one: a folder that transformers saved, or its
+            name on the hub.
+        mask_score: Probability that a query of a mask classifier must pass to be a panoptic segment; default: the
+            authors', 0.8 (eclipse: 0), which suits long training; after a short one few queries are so sure.
+        mask_overlap: Share of its mask that a query must win to be a panoptic segment; default: the authors', 0.8
+            (eclipse: 0).
         exemplars: Images that replay, er, der++ and icarl may keep in all.
         ewc_lambda: Strength of ewc and ewc-online: lambda * sum F (w - w_old)^2 (half of Kirkpatrick's lambda);
             default: 100 for images, 500 for maps, where F is scaled to at most 1.
         ewc_decay: What ewc-online keeps of the old importance when a task ends (its gamma).
+        ewc_fisher: How ewc measures importance: samples (the mean over the images of a finished task, one by one) or
+            running (as the authors of mib do: 0.9 of the newest batch's squared gradient + 0.1 of what was, through all
+            steps and tasks).
         fisher: Labels of the Fisher information: empirical (those of the data) or sampled (drawn from the model).
         si_lambda: Strength of si: its c.
         si_damping: Damping of si: its xi.
@@ -63,6 +72,15 @@ class MethodOptions:
         fuse_lambda: Weight of the retrieval opinion where a base model is fused (kNN-CLIP's lambda; the value is ours).
         fuse_threshold: The base is left alone where its best probability reaches this (kNN-CLIP's T); above 1 always
             fuses.
+        fuse_alpha: Weight of what ret-clip retrieves, for names that the base was trained on (the paper's alpha).
+        fuse_beta: The same for other names (the paper's beta).
+        fuse_gamma: Share of the memory beside the base's frozen CLIP in ret-clip (the paper's gamma).
+        fusion: Weights of knn-clip, ret-clip and hybrid: fixed (as given) or calibrated (chosen after each task by
+            leaving stored samples out of their own search; no validation image is read).
+        retrieval: Opinion of the memory in knn-clip, ret-clip and hybrid: cosine (kNN-CLIP's formula) or vote (that of
+            --vote).
+        names: File with names that knn-clip and ret-clip are asked for beside the classes learned so far; line t adds
+            those of task t, separated by commas, synonyms by |.
         pixel_kd: Strength of the distillation of maps in lwf and ilt; 100 in both papers' comparisons.
         ilt_features: Strength of the distillation of features in ilt.
         mib_kd: Strength of the unbiased distillation in mib.
@@ -73,6 +91,8 @@ class MethodOptions:
         plop_pod: What local POD pools: paper (features as they are) or official (squared, as the authors' code does).
         ssul_threshold: Probability from which ssul believes the old model.
         comformer_kd: Strength of the distillation of queries in comformer.
+        eclipse_focal: Factor of eclipse's focal loss, a mean over the columns of the head; 50 in the authors' code, for
+            100 classes. With few classes it drowns the losses of masks: take half the number of columns.
         eclipse_prompts: Queries that eclipse adds in each task after the first.
         eclipse_delta: Logit manipulation of eclipse: share of what other tasks' classifiers see that counts as "no
             object" (several separated by commas as for --epochs); below 0: share of the task's own "no object".
@@ -92,9 +112,12 @@ class MethodOptions:
     patience: int = 0
     train: str = "head"
     mask_model: str = "tiny"
+    mask_score: float | None = None
+    mask_overlap: float | None = None
     exemplars: int = 100
     ewc_lambda: float | None = None
     ewc_decay: float = 1.0
+    ewc_fisher: str = "samples"
     fisher: str = "empirical"
     si_lambda: float = 1.0
     si_damping: float = 0.1
@@ -121,6 +144,12 @@ class MethodOptions:
     anonymous: bool = False
     fuse_lambda: float = 0.7
     fuse_threshold: float = 1.01
+    fuse_alpha: float = 0.4
+    fuse_beta: float = 0.7
+    fuse_gamma: float = 0.3
+    fusion: str = "fixed"
+    retrieval: str = "cosine"
+    names: Path | None = None
     pixel_kd: float = 100.0
     ilt_features: float = 100.0
     mib_kd: float = 10.0
@@ -130,6 +159,7 @@ class MethodOptions:
     plop_pod: str = "paper"
     ssul_threshold: float = 0.7
     comformer_kd: float = 10.0
+    eclipse_focal: float = 50.0
     eclipse_prompts: int = 10
     eclipse_delta: float | str = "0.4,0.5"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import cast
 
 import numpy as np
@@ -15,9 +16,10 @@ from torch.nn import functional as F
 from kc.encoders.base import Encoder, dense
 from kc.encoders.cache import FeatureCache
 from kc.methods.base import Batch, Context
+from kc.methods.key_store import KeyStore
 from kc.openvocab.base import DenseVocabulary, FeatureVocabulary
 from kc.proposals.cache import PartitionCache
-from kc.proposals.merge import paint, semantic_to_panoptic
+from kc.proposals.merge import masks_to_panoptic, paint, semantic_to_panoptic
 from kc.proposals.oracle import partition_from
 from kc.proposals.pooling import pool, segment_labels
 from kc.types import BoolArray, Float32Array, Int32Array, Int64Array, Prediction, Segments, UInt8Array
@@ -46,13 +48,15 @@ class RegionEncoder:
     """Keys of proposals, see `KEYS`; one serves all methods of a run.
 
     Regions of an image are kept (up to `budget` bytes), because every epoch and every evaluation asks for the same
-    images again.
+    images again; their keys are also kept on disk, for the next run. True segments are kept nowhere: they depend on
+    which labels may be seen.
 
     Args:
         encoder: makes the keys.
         features: its features of whole images, for pooled keys.
         partitions: where regions come from; None: the true segments, as far as labels may be seen.
         keys: `pooled` or `masked`.
+        folder: where keys are kept, of this benchmark only; None: nowhere.
     """
 
     def __init__(
@@ -62,6 +66,7 @@ class RegionEncoder:
         partitions: PartitionCache | None,
         keys: str,
         budget: int = 1 << 30,
+        folder: Path | None = None,
     ) -> None:
         self.encoder = encoder
         self.features = features
@@ -70,6 +75,9 @@ class RegionEncoder:
         self.budget = budget
         self._kept: dict[str, Regions] = {}
         self._bytes = 0
+        self._store = None
+        if folder is not None and partitions is not None:
+            self._store = KeyStore(folder, encoder, partitions.proposer.key)
 
     @property
     def may_keep(self) -> bool:
@@ -108,23 +116,45 @@ class RegionEncoder:
         if not rows:
             return []
         segments = [self._segments(batch, row) for row in rows]
+        ids = [batch["sample_id"][row] for row in rows]
+        # Pooled keys depend on the size of the network's input, masked ones on how crops are cut.
+        size = "x".join(map(str, batch["image"].shape[-2:]))
+        how = f"pooled-{size}" if self.keys == "pooled" else f"masked-{CROP}-{CROP_MARGIN:g}"
+        keys: list[Float32Array | None] = [None] * len(rows)
+        if self._store is not None:
+            keys = [self._store.read(i, how, (len(s), self.dim)) for i, s in zip(ids, segments, strict=True)]
+        new = [i for i, known in enumerate(keys) if known is None]
+        fresh = self._keys(batch, [rows[i] for i in new], [segments[i] for i in new])
+        for i, made in zip(new, fresh, strict=True):
+            keys[i] = made
+            if self._store is not None:
+                self._store.write(ids[i], how, made)
+        return [Regions(s, k) for s, k in zip(segments, keys, strict=True) if k is not None]
+
+    def _keys(self, batch: Batch, rows: list[int], segments: list[Segments]) -> list[Float32Array]:
+        """Keys of the regions of some images of a batch."""
+        if not rows:
+            return []
         if self.keys == "masked":
             device = batch["image"].device
             return [
-                Regions(s, masked_keys(self.encoder, batch["raw"][row], s, device))
-                for row, s in zip(rows, segments, strict=True)
+                masked_keys(self.encoder, batch["raw"][row], s, device) for row, s in zip(rows, segments, strict=True)
             ]
         features = self.features.encode(batch["image"], list(batch["sample_id"]))
         maps = dense(features, self.encoder.strides[0])[rows].cpu()
-        return [Regions(s, pool(m, s)) for m, s in zip(maps, segments, strict=True)]
+        return [pool(m, s) for m, s in zip(maps, segments, strict=True)]
 
     @property
     def dim(self) -> int:
         """Size of a key."""
-        channels = self.encoder.channels
-        if self.keys == "pooled":
-            return sum(channels)
-        return 4 * sum(channels[i] for i in crop_levels(self.encoder))
+        return key_dim(self.encoder, self.keys)
+
+
+def key_dim(encoder: Encoder, keys: str) -> int:
+    """Size of a key of `keys` (see `KEYS`)."""
+    if keys == "pooled":
+        return sum(encoder.channels)
+    return 4 * sum(encoder.channels[i] for i in crop_levels(encoder))
 
 
 def crop_levels(encoder: Encoder) -> list[int]:
@@ -147,6 +177,8 @@ def masked_keys(encoder: Encoder, image: UInt8Array, segments: Segments, device:
     Returns:
         (N, D) float32, L2-normalised.
     """
+    if len(segments) == 0:
+        return np.zeros((0, key_dim(encoder, "masked")), np.float32)
     crops, inside = cut_out(image, segments)
     pixels = torch.from_numpy(crops * inside[:, None]).to(device, torch.float32) / 255
     was_training = encoder.training
@@ -223,8 +255,16 @@ def background_position(context: Context, vocabulary: Sequence[int]) -> int | No
 def to_prediction(
     context: Context, vocabulary: tuple[int, ...], regions: Sequence[Regions], labels: Sequence[Int64Array]
 ) -> Prediction:
-    """Paint region labels into maps; neighbouring regions of one thing class become one instance."""
-    return maps_to_prediction(context, vocabulary, [paint(r.segments, x) for r, x in zip(regions, labels, strict=True)])
+    """Paint region labels into maps.
+
+    Neighbouring regions of a partition that are one thing class become one instance; of masks each is one.
+    """
+    pairs = list(zip(regions, labels, strict=True))
+    maps = [paint(r.segments, x) for r, x in pairs]
+    if context.kind != "panoptic" or any(r.segments.masks is None for r in regions):
+        return maps_to_prediction(context, vocabulary, maps)
+    panoptic = [masks_to_panoptic(r.segments, x, context.thing_ids) for r, x in pairs]
+    return Prediction(vocabulary, semantic=maps, panoptic=panoptic)
 
 
 def maps_to_prediction(context: Context, vocabulary: tuple[int, ...], maps: list[Int64Array]) -> Prediction:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
-from kc.types import ClassInfo, Features, Int64Array, Segments, UInt8Array
+from kc.types import ClassInfo, Features, Int32Array, Int64Array, Segments, UInt8Array
 
 Names = Sequence[Sequence[str]]
 """Per class its name and synonyms, at least one."""
@@ -48,6 +49,61 @@ class DenseVocabulary(OpenVocabulary, Protocol):
 
     def segment(self, image: UInt8Array, sample_id: str, names: Names, background: int | None) -> Int64Array:
         """Position in `names` (C) of the class of each pixel of `image` (H, W, 3) uint8 RGB, (H, W) int64."""
+
+
+@dataclass(frozen=True)
+class Opinions:
+    """What a base thinks of N regions or images over C names: probabilities (N, C) float32 of its trained head and of
+    its frozen CLIP, and which names the head was trained on, (C,) bool."""
+
+    in_vocabulary: Tensor
+    out_of_vocabulary: Tensor
+    seen: Tensor
+
+
+@runtime_checkable
+class TwoHeaded(DenseVocabulary, Protocol):
+    """A dense base whose answer joins two opinions that can be asked for apart."""
+
+    def region_opinions(
+        self, image: UInt8Array, sample_id: str, segments: Segments, names: Names, background: int | None
+    ) -> Opinions:
+        """Both opinions of N regions of `image` (H, W, 3) uint8 RGB over `names` (C)."""
+
+
+@runtime_checkable
+class PanopticVocabulary(DenseVocabulary, Protocol):
+    """A dense base that tells instances apart by itself."""
+
+    def panoptic(
+        self, image: UInt8Array, sample_id: str, names: Names, class_ids: Sequence[int], thing_ids: Collection[int]
+    ) -> Int32Array:
+        """A panoptic map (H, W, 2) int32 of `image` (H, W, 3) uint8 RGB over `names` (C) with `class_ids` (C).
+
+        VOID where nothing is sure; classes in `thing_ids` have instances.
+        """
+
+
+@runtime_checkable
+class Recallable(FeatureVocabulary, Protocol):
+    """A base that can be asked again about what it saw once, under any names, from a few numbers kept of it."""
+
+    def codes_from(self, pooled: Tensor) -> Tensor:
+        """Codes (N, E) float16 of pooled features (N, D) of images."""
+
+    def codes_from_posterior(self, posterior: Tensor) -> Tensor:
+        """Codes (N, E) float16 of posteriors (N, K) over the base's own K classes."""
+
+    def scores_from_codes(self, codes: Tensor, names: Names) -> Tensor:
+        """Probabilities (N, C) float32 over `names` (C) of codes (N, E)."""
+
+
+@runtime_checkable
+class Trained(Protocol):
+    """A base that knows which names it was trained on."""
+
+    def trained_on(self, names: Names) -> Tensor:
+        """Whether a name or synonym of each class is that of a training class, (C,) bool."""
 
 
 def names_of(classes: Iterable[ClassInfo]) -> list[tuple[str, ...]]:

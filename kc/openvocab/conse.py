@@ -54,7 +54,9 @@ class Conse:
         self.top = top
         self.temperature = temperature
         imagenet = ImageNetInfo()
-        self._bank = self.embed([imagenet.index_to_description(i) for i in range(1000)])
+        own = [imagenet.index_to_description(i) for i in range(1000)]
+        self._bank = self.embed(own)
+        self._own = {_plain(synonym) for name in own for synonym in name.split(",")}
 
     @property
     def key(self) -> str:
@@ -95,6 +97,31 @@ class Conse:
         """
         return self.scores_from_posterior(self.encoder.posterior_from_pooled(pooled), names)
 
+    def trained_on(self, names: Names) -> Tensor:
+        """(C,) bool: whether a name or synonym of each class is, letter by letter, that of an ImageNet class."""
+        return torch.tensor([any(_plain(n) in self._own for n in synonyms) for synonyms in names], dtype=torch.bool)
+
+    # -- asked again ------------------------------------------------------------------------------------------------
+
+    def codes_from_posterior(self, posterior: Tensor) -> Tensor:
+        """All that this base reads of ImageNet posteriors (N, 1000): (N, 2 * top) float16, the numbers of the `top`
+        classes and their probabilities as shares of the highest. Whole numbers up to 2048 are exact in float16."""
+        p, index = posterior.float().topk(self.top, dim=1)
+        best = p[:, :1].clamp_min(torch.finfo(p.dtype).tiny)
+        return torch.cat([index.half(), (p / best).half()], dim=1)
+
+    @torch.no_grad()
+    def codes_from(self, pooled: Tensor) -> Tensor:
+        """Codes (N, 2 * top) float16 of lite0's pooled features (N, 1280), see `codes_from_posterior`."""
+        return self.codes_from_posterior(self.encoder.posterior_from_pooled(pooled))
+
+    def scores_from_codes(self, codes: Tensor, names: Names) -> Tensor:
+        """Probabilities (N, C) over `names` (C) of codes (N, 2 * top): those of the posteriors that were coded, up to
+        the rounding of float16."""
+        index, p = codes.float().chunk(2, dim=1)
+        posterior = torch.zeros(len(codes), 1000, device=codes.device).scatter_(1, index.long(), p)
+        return self.scores_from_posterior(posterior, names)
+
     @torch.no_grad()
     def posterior_map(self, features: Features) -> Tensor:
         """ImageNet posterior (N, 1000, h, w) at every position of the stride-32 level: the head applied before pooling.
@@ -103,3 +130,7 @@ class Conse:
         """
         head = self.encoder.dense_head(features.levels[-1])
         return self.encoder.classify(head.movedim(1, -1)).movedim(-1, 1)
+
+
+def _plain(name: str) -> str:
+    return name.replace("_", " ").strip().casefold()

@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
+import importlib.util
 from typing import TYPE_CHECKING
 
 from kc.encoders.load import check_encoder_name
-from kc.errors import KcError, unknown_name
+from kc.errors import KcError, MissingExtraError, unknown_name
 from kc.openvocab.dense_clip.options import DenseOptions, protocol_of, row_of
 from kc.openvocab.dense_clip.rows import ROWS
+from kc.openvocab.fc_clip.options import FcClipOptions, is_fc_clip, weights_of
 
 if TYPE_CHECKING:
     from kc.encoders.base import Encoder
     from kc.openvocab.base import OpenVocabulary
 
-BASES = ("conse", *ROWS)
-"""Every base; those of `ROWS` also as `ROW:MODEL[@FILE]`, with a CLIP of their own."""
+BASES = ("conse", *ROWS, "fc-clip")
+"""Every base; those of `ROWS` also as `ROW:MODEL[@FILE]`, with a CLIP of their own; fc-clip as `fc-clip@FILE`."""
 
 
 def check_base_name(name: str) -> None:
     """Raise UnknownNameError unless `name` is a base; loads nothing."""
+    if is_fc_clip(name):
+        return
     row, colon, model = name.partition(":")
     if row not in BASES or (colon and row not in ROWS):
-        raise unknown_name("base", name, [*BASES, *(f"{r}:MODEL[@FILE]" for r in ROWS)])
+        raise unknown_name("base", name, [*BASES, *(f"{r}:MODEL[@FILE]" for r in ROWS), "fc-clip[:MODEL]@FILE"])
     if colon:
         check_encoder_name(f"open_clip:{model}")
 
@@ -29,6 +33,8 @@ def check_base_name(name: str) -> None:
 def check_base(name: str, encoder: str, kind: str, options: DenseOptions | None = None) -> None:
     """Raise KcError, before anything is loaded, unless base `name` fits the encoder's name and the benchmark's kind."""
     check_base_name(name)
+    if is_fc_clip(name):
+        check_fc_clip(name, kind)
     row, colon, model = name.partition(":")
     if row not in ROWS:
         return
@@ -50,13 +56,28 @@ def check_base(name: str, encoder: str, kind: str, options: DenseOptions | None 
     protocol_of(row, options)
 
 
-def load_base(name: str, encoder: Encoder, options: DenseOptions | None = None) -> OpenVocabulary:
-    """The base `name` beside the run's `encoder`; `options` are for the bases of `ROWS`.
+def check_fc_clip(name: str, kind: str) -> None:
+    """Raise KcError, before anything is loaded, unless FC-CLIP's weights and package are here and it fits the kind."""
+    if kind == "classification":
+        raise KcError(f"base {name!r} labels regions and pixels; this benchmark is classification")
+    weights_of(name)
+    if importlib.util.find_spec("transformers") is None:
+        raise MissingExtraError(f"base {name!r} needs transformers: pip install 'kc-continual[masks]'")
+
+
+def load_base(
+    name: str, encoder: Encoder, options: DenseOptions | None = None, fc_clip: FcClipOptions | None = None
+) -> OpenVocabulary:
+    """The base `name` beside the run's `encoder`; `options` are for the bases of `ROWS`, `fc_clip` for that base.
 
     Raises UnknownNameError for a name that does not exist, KcError where the encoder does not fit the base and
     MissingExtraError where the base's weights are not installed.
     """
     check_base_name(name)
+    if is_fc_clip(name):
+        from kc.openvocab.fc_clip.base import load_fc_clip_base
+
+        return load_fc_clip_base(name, fc_clip)
     if name != "conse":
         from kc.openvocab.dense_clip.base import load_dense
 

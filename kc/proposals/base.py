@@ -41,7 +41,7 @@ def areas(segments: Segments) -> Int64Array:
     if segments.partition is not None:
         return np.bincount(segments.partition.ravel(), minlength=len(segments)).astype(np.int64)
     assert segments.masks is not None
-    covered: Int64Array = segments.masks.reshape(len(segments), -1).sum(axis=1, dtype=np.int64)
+    covered: Int64Array = segments.masks.sum(axis=(1, 2), dtype=np.int64)
     return covered
 
 
@@ -60,5 +60,5 @@ def pixels_of(segments: Segments) -> tuple[Int64Array, Int64Array]:
         region = segments.partition.ravel().astype(np.int64)
         return region, np.arange(len(region), dtype=np.int64)
     assert segments.masks is not None
-    region, pixel = np.nonzero(segments.masks.reshape(len(segments), -1))
+    region, pixel = np.nonzero(segments.masks.reshape(len(segments), segments.size[0] * segments.size[1]))
     return region.astype(np.int64), pixel.astype(np.int64)

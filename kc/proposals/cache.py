@@ -1,10 +1,13 @@
-"""Partitions on disk, because making superpixels costs more than reading them back."""
+"""Regions on disk, because making them costs more than reading them back."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
+import zlib
 from collections.abc import Sequence
+from io import BytesIO
 from pathlib import Path
 from uuid import uuid4
 
@@ -12,51 +15,51 @@ import numpy as np
 
 from kc.errors import RunError
 from kc.proposals.base import Proposer, from_partition
+from kc.proposals.rle import decode, encode
 from kc.types import Segments, UInt8Array
 
 
 class PartitionCache:
-    """The regions of one proposer by sample id, one .npy file of uint16 a sample; a damaged file is made again.
+    """The regions of one proposer by sample id; a damaged file is made again.
 
-    One folder serves one benchmark: sample ids are unique in a benchmark only. Masks that overlap are not stored.
+    A partition is one .npy file of uint16; masks, which may overlap, are one .rle file: CRC-32, then JSON of the size,
+    the scores and the run lengths of each mask. One folder serves one benchmark: sample ids are unique in a benchmark
+    only.
     """
 
     def __init__(self, folder: Path, proposer: Proposer) -> None:
         self.folder = folder / proposer.key
         self.proposer = proposer
 
-    def _path(self, sample_id: str) -> Path:
+    def _path(self, sample_id: str, suffix: str = ".npy") -> Path:
         digest = hashlib.sha1(sample_id.encode(), usedforsecurity=False).hexdigest()
-        return self.folder / digest[:2] / f"{digest}.npy"
+        return self.folder / digest[:2] / f"{digest}{suffix}"
 
     def missing(self, sample_ids: Sequence[str]) -> list[str]:
         """The ids without an entry, in order."""
-        return [s for s in sample_ids if not self._path(s).is_file()]
+        return [s for s in sample_ids if not (self._path(s).is_file() or self._path(s, ".rle").is_file())]
 
     def propose(self, image: UInt8Array, sample_id: str) -> Segments:
         """Regions of `image` (H, W, 3) uint8 RGB, read back where they are known. Raises RunError if unwritable."""
-        path = self._path(sample_id)
-        try:
-            stored = np.load(path, allow_pickle=False)
-            if stored.shape == image.shape[:2] and stored.dtype == np.uint16:
-                segments = from_partition(stored)
-                if len(segments) == int(stored.max()) + 1:  # what was written had no gap in its numbers
-                    return segments
-        except (OSError, ValueError, EOFError):
-            pass  # absent or damaged: made below
+        size = (image.shape[0], image.shape[1])
+        known = _partition(self._path(sample_id), size) or _masks(self._path(sample_id, ".rle"), size)
+        if known is not None:
+            return known
         segments = self.proposer.propose(image)
-        if segments.partition is not None and len(segments) <= np.iinfo(np.uint16).max:
-            self._write(path, segments)
+        if segments.partition is None:
+            self._write(self._path(sample_id, ".rle"), _mask_bytes(segments))
+        elif len(segments) <= np.iinfo(np.uint16).max:
+            buffer = BytesIO()
+            np.save(buffer, segments.partition.astype(np.uint16), allow_pickle=False)
+            self._write(self._path(sample_id), buffer.getvalue())
         return segments
 
-    def _write(self, path: Path, segments: Segments) -> None:
-        assert segments.partition is not None
+    def _write(self, path: Path, content: bytes) -> None:
         temporary = path.with_name(f".{path.stem}.{uuid4().hex}.tmp")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             try:
-                with temporary.open("xb") as file:
-                    np.save(file, segments.partition.astype(np.uint16), allow_pickle=False)
+                temporary.write_bytes(content)
                 os.replace(temporary, path)
             finally:
                 temporary.unlink(missing_ok=True)
@@ -64,3 +67,52 @@ class PartitionCache:
             raise RunError(
                 f"cannot write proposals to {path.parent} ({error.strerror}); free space or set KC_CACHE"
             ) from error
+
+
+def _partition(path: Path, size: tuple[int, int]) -> Segments | None:
+    """The partition in `path`, or None where there is none of an image of `size` (H, W) or the file is damaged."""
+    try:
+        stored = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        return None
+    if stored.shape != size or stored.dtype != np.uint16:
+        return None
+    segments = from_partition(stored)
+    # What was written had no gap in its numbers.
+    return segments if len(segments) == int(stored.max()) + 1 else None
+
+
+def _mask_bytes(segments: Segments) -> bytes:
+    assert segments.masks is not None
+    counts = [rle["counts"].decode("ascii") for rle in encode(segments.masks)]
+    # A float32 survives as the decimal digits of the float64 that equals it.
+    content = {"size": list(segments.size), "scores": segments.scores.tolist(), "counts": counts}
+    body = json.dumps(content).encode("ascii")
+    return zlib.crc32(body).to_bytes(4, "little") + body
+
+
+def _masks(path: Path, size: tuple[int, int]) -> Segments | None:
+    """The masks in `path`, or None where there are none of an image of `size` (H, W) or the file is damaged."""
+    try:
+        data = path.read_bytes()
+    except OSError:
+        return None
+    # Checked before anything is decoded: pycocotools trusts its run lengths.
+    if len(data) < 4 or zlib.crc32(memoryview(data)[4:]) != int.from_bytes(data[:4], "little"):
+        return None
+    content = json.loads(data[4:])
+    if tuple(content["size"]) != size:
+        return None
+    rles = [{"size": content["size"], "counts": text.encode("ascii")} for text in content["counts"]]
+    return Segments(size, np.array(content["scores"], dtype=np.float32), masks=decode(rles, size))
+
+
+class UnstoredPartitions(PartitionCache):
+    """Regions of images that are looked at once and must leave nothing on disk."""
+
+    def __init__(self, proposer: Proposer) -> None:
+        self.proposer = proposer
+
+    def propose(self, image: UInt8Array, sample_id: str) -> Segments:
+        """Regions of `image` (H, W, 3) uint8 RGB."""
+        return self.proposer.propose(image)

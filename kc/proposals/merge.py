@@ -37,3 +37,18 @@ def semantic_to_panoptic(semantic: Int64Array, thing_ids: Iterable[int]) -> Int3
     # +1: the background value of the labelling must not be a class id.
     instance = connected(np.where(things, semantic + 1, 0), background=0, connectivity=2)  # type: ignore[no-untyped-call]
     return np.stack([semantic, instance], axis=-1).astype(np.int32)
+
+
+def masks_to_panoptic(segments: Segments, labels: Int64Array, thing_ids: Iterable[int]) -> Int32Array:
+    """A panoptic map (H, W, 2) int32 of masks and their classes (N,): every mask of a thing class is one instance.
+
+    Painted as by `paint`, so that what a better mask covers is not seen; instances count from 1 in the order of the
+    masks. Stuff and VOID have instance 0, so that masks of one stuff class are one segment. ValueError for a partition,
+    whose regions are parts of instances.
+    """
+    if segments.masks is None:
+        raise ValueError("the regions of a partition are no instances: use semantic_to_panoptic")
+    category = paint(segments, labels)
+    number = np.where(np.isin(labels, np.fromiter(thing_ids, dtype=np.int64)), np.arange(1, len(labels) + 1), 0)
+    instance = paint(segments, number.astype(np.int64))
+    return np.stack([category, np.where(category == VOID, 0, instance)], axis=-1).astype(np.int32)

@@ -13,8 +13,10 @@ from kc.errors import RunError
 from kc.report.examples import Example, load_examples
 from kc.report.records import MethodResult, Results
 
-_PROTOCOL = ("benchmark", "tasks", "split", "setting", "class_order", "limit_images")
+_PROTOCOL = ("benchmark", "tasks", "split", "setting", "class_order", "limit_images", "stream", "domains",
+             "blurry_classes", "leak", "imbalance")  # fmt: skip
 """Settings that are compared by what they lead to: the content of the benchmark, the classes of each task."""
+_OF_STREAM = {"domain": ("domains",), "blurry": ("blurry_classes", "leak"), "long-tailed": ("imbalance",)}
 _ELSEWHERE = ("seed", "methods", "data_root")
 """Settings that the methods of a run do not have in common, or that change no number."""
 _LONGEST = 22  # characters of a name with settings; beyond, methods are told apart by the number of their run
@@ -118,11 +120,14 @@ def _same_protocol(one: Run, other: Run) -> None:
 
 def _protocol(results: Results) -> dict[str, str]:
     """What must be equal for scores to be comparable, as text."""
+    stream = str(results.config.get("stream", "class"))
     return {
         "benchmark": results.benchmark,
         "content of the benchmark": results.fingerprints.get("benchmark", "not recorded")[:12],
         "kind": results.task_kind,
         "setting": results.setting,
+        "stream": stream,
+        **{k: str(results.config.get(k)) for k in _OF_STREAM.get(stream, ())},
         "limit_images": str(results.config.get("limit_images")),
         "metric": ", ".join(sorted({m.metric for m in results.methods})),
         "number of tasks": str(len(results.tasks)),

@@ -129,6 +129,8 @@ def headline(results: Results) -> str:
     parts = [results.benchmark, f"{n} task{'s' if n > 1 else ''}", results.setting]
     if results.split:
         parts.insert(1, f"split {results.split}")
+    if (stream := results.config.get("stream", "class")) != "class":
+        parts.append(f"{stream} stream")
     seeds = ", ".join(map(str, results.seeds))
     parts.append(f"seed{'s' if len(results.seeds) > 1 else ''} {seeds}")
     spread = ", mean ± deviation" if len(results.seeds) > 1 else ""

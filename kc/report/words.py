@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 UNDEFINED = "–"
-_METRICS = {"miou": "mIoU", "pq": "PQ", "sq": "SQ", "rq": "RQ", "accuracy": "accuracy"}
+_METRICS = {"miou": "mIoU", "pq": "PQ", "sq": "SQ", "rq": "RQ", "ap": "AP", "accuracy": "accuracy"}
 _FACETS = {"all": "all classes", "things": "things", "stuff": "stuff", "old": "old classes", "new": "new classes"}
 
 

@@ -12,6 +12,7 @@ import torch
 
 from kc.methods.base import ContinualMethod
 from kc.metrics.confusion import ConfusionMatrix, grouped_iou
+from kc.metrics.instances import InstancePrecision
 from kc.metrics.panoptic import PanopticQuality
 from kc.types import Int64Array, Prediction, Task, TaskKind
 
@@ -47,6 +48,36 @@ def mean_defined(values: Iterable[float]) -> float:
     return float(np.mean(kept)) if kept else math.nan
 
 
+def over_domains(parts: Sequence[Scores]) -> Scores:
+    """The mean over domains of every score, domains in which it is not defined left out."""
+    named = {k for part in parts for k in part.final}
+    return Scores(
+        {c: mean_defined([p.per_class.get(c, math.nan) for p in parts]) for c in parts[0].per_class},
+        mean_defined([p.seen for p in parts]),
+        {k: mean_defined([p.final.get(k, math.nan) for p in parts]) for k in sorted(named)},
+    )
+
+
+def over_tasks(parts: Sequence[Scores], tasks: Sequence[Task]) -> Scores:
+    """Scores of several tasks, each asked for its own classes alone.
+
+    A class has the score of its task. `seen`: accuracy over all images, or the mean over all classes. The other named
+    scores are means over tasks.
+    """
+    per_class = {c: p.per_class.get(c, math.nan) for p, t in zip(parts, tasks, strict=True) for c in t.class_ids}
+    images = {c: n for p in parts for c, n in p.images.items()}
+    held = [c for c in per_class if images.get(c)]
+    final = over_domains(parts).final
+    if images:
+        n = sum(images[c] for c in held)
+        seen = sum(per_class[c] * images[c] for c in held) / n if n else math.nan
+        final |= {"accuracy": seen, "mean_class_accuracy": mean_defined(per_class.values())}
+    else:
+        seen = mean_defined(per_class.values())
+        final["pq" if "pq" in final else "miou"] = seen
+    return Scores(per_class, seen, final, images)
+
+
 @torch.no_grad()
 def evaluate(
     method: ContinualMethod,
@@ -60,7 +91,8 @@ def evaluate(
     """Run a method over a test loader and score its answers over `vocabulary`.
 
     Classification: accuracy a class, and over all images. Semantic: IoU from one confusion matrix. Panoptic: PQ by
-    panopticapi's rules, and mIoU beside it. Ground truth outside the vocabulary is ignored. `groups` of class ids get
+    panopticapi's rules, mIoU beside it, and mask AP of things as COCO defines it, NaN for methods that do not score
+    instances. Ground truth outside the vocabulary is ignored. `groups` of class ids get
     their own mIoU, `miou_<group>`, and base and novel classes their harmonic mean.
     """
     vocab = tuple(vocabulary)
@@ -68,8 +100,13 @@ def evaluate(
         return _classification(method, loader, vocab, device)
     matrix = ConfusionMatrix(vocab)
     quality = PanopticQuality(vocab, [c for c in thing_ids if c in set(vocab)])
+    precision: InstancePrecision | None = None
     for batch in loader:
         prediction = method.predict(to_device(batch, device), vocab)
+        if prediction.instances:
+            precision = precision or InstancePrecision(quality.thing_ids)
+            for truth, instances, crowd in zip(batch["panoptic"], prediction.instances, batch["crowd"], strict=True):
+                precision.update(np.asarray(truth), instances, crowd)
         for target, answer in zip(batch["semantic"], prediction.semantic, strict=True):
             matrix.update(np.asarray(target), answer)
         if kind == "panoptic":
@@ -84,7 +121,9 @@ def evaluate(
         return Scores(ious, final["miou"], final)
     panoptic = quality.compute()
     per_class = dict(panoptic.pop("per_class"))
-    return Scores(per_class, panoptic["pq"], {**panoptic, **final})
+    ap = precision.compute() if precision else dict.fromkeys(("ap", "ap_50", "ap_75"), math.nan)
+    ap.pop("per_class", None)
+    return Scores(per_class, panoptic["pq"], {**panoptic, **ap, **final})
 
 
 def _classification(

@@ -12,9 +12,9 @@ import torch
 from kc.methods.base import ContinualMethod
 from kc.methods.distributed import process_rank
 from kc.stream.cost import CostMeter
-from kc.stream.evaluate import Scores, evaluate
+from kc.stream.evaluate import Scores, evaluate, over_domains, over_tasks
 from kc.stream.resume import MethodState, none_if_nan
-from kc.types import ClassInfo, SplitName, Task, TaskKind
+from kc.types import ClassInfo, Question, SplitName, Task, TaskKind
 
 Loader = Any
 
@@ -25,13 +25,19 @@ class Stream(Protocol):
     tasks: tuple[Task, ...]
     classes: Mapping[int, ClassInfo]
 
+    @property
+    def question(self) -> Question:
+        """Over which classes answers are scored."""
+        ...
+
     def loader(self, split: Any, task: int, scope: Any, *, shuffle: bool = False, raw: bool = False) -> Loader:
         """Batches of a split."""
         ...
 
 
 class Evaluator:
-    """Scores a method on one split of a stream as `kc.types.Task` says: all seen classes compete."""
+    """Scores a method on one split of a stream. All seen classes compete, unless the stream asks another question:
+    the classes of each task among themselves, or all classes in each domain."""
 
     def __init__(self, stream: Stream, kind: TaskKind, split: SplitName = "test") -> None:
         self.stream = stream
@@ -41,27 +47,55 @@ class Evaluator:
 
     def seen(self, method: ContinualMethod, task: int, device: torch.device | None) -> Scores:
         """Scores after task `task` over every class seen so far; labels of later classes are ignored."""
-        return self._run(method, task, "seen", device)
+        return self.after(method, task, device)[0]
+
+    def after(self, method: ContinualMethod, task: int, device: torch.device | None) -> tuple[Scores, list[float]]:
+        """What `seen` says, and the score on each task 0..`task`."""
+        tasks = self.stream.tasks[: task + 1]
+        if self.stream.question == "seen":
+            scores = self._run(method, task, "seen", device)
+            return scores, [scores.of_task(t) for t in tasks]
+        parts = [self._run(method, t.index, "task", device, vocabulary=self._asked(t.index)) for t in tasks]
+        row = [scores.of_task(t) for scores, t in zip(parts, tasks, strict=True)]
+        if self.stream.question == "domain":
+            return over_domains(parts), row
+        return over_tasks(parts, tasks), row
 
     def ahead(self, method: ContinualMethod, task: int, device: torch.device | None) -> float:
         """Score on task `task` alone, before it is learned, with its names added to the vocabulary."""
-        return self._run(method, task, "task", device).of_task(self.stream.tasks[task])
+        scores = self._run(method, task, "task", device, vocabulary=self._asked(task))
+        return scores.of_task(self.stream.tasks[task])
+
+    def _asked(self, task: int) -> tuple[int, ...]:
+        """The classes that an answer to an image of a task may name."""
+        if self.stream.question != "task":
+            return self.stream.tasks[task].seen_ids
+        background = tuple(c.id for c in self.stream.classes.values() if c.background)
+        return (*background, *(c for c in self.stream.tasks[task].class_ids if c not in background))
 
     def validation(self, method: ContinualMethod, task: int, device: torch.device | None) -> float:
         """Score of what the method trains on now (the task, or all that was seen), on the validation split."""
-        scores = self._run(method, task, method.train_scope, device, "val")
+        vocabulary = self._asked(task) if method.train_scope == "task" else None
+        scores = self._run(method, task, method.train_scope, device, "val", vocabulary)
         return scores.seen if method.train_scope == "seen" else scores.of_task(self.stream.tasks[task])
 
     def _run(
-        self, method: ContinualMethod, task: int, scope: str, device: torch.device | None, split: str | None = None
+        self,
+        method: ContinualMethod,
+        task: int,
+        scope: str,
+        device: torch.device | None,
+        split: str | None = None,
+        vocabulary: Sequence[int] | None = None,
     ) -> Scores:
         loader = self.stream.loader(split or self.split, task, scope, raw=method.needs_raw)
         module = cast(Any, method)
         was_training = module.training
         module.eval()
         try:
-            vocabulary = self.stream.tasks[task].seen_ids
-            groups = class_groups(self.stream.tasks, task)
+            if vocabulary is None:
+                vocabulary = self.stream.tasks[task].seen_ids
+            groups = class_groups(self.stream.tasks, task) if self.stream.question == "seen" else None
             return evaluate(method, loader, vocabulary, self.kind, self.things, device, groups)
         finally:
             module.train(was_training)
@@ -105,8 +139,8 @@ class ForgettingCallback(L.Callback):
             return
         method = cast(ContinualMethod, pl_module)
         tasks, t = self.evaluator.stream.tasks, self.task
-        scores = self.evaluator.seen(method, t, pl_module.device)
-        row = [scores.of_task(task) if task.index <= t else math.nan for task in tasks]
+        scores, row = self.evaluator.after(method, t, pl_module.device)
+        row += [math.nan] * (len(tasks) - len(row))
         if method.open_vocabulary and t + 1 < len(tasks):
             row[t + 1] = self.evaluator.ahead(method, t + 1, pl_module.device)
         classes = self.evaluator.stream.classes

@@ -18,6 +18,7 @@ class MemoryCallback(L.Callback):
     def __init__(self, task: int) -> None:
         self.task = task
         self.new_rows = 0
+        self._committed = False
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -28,5 +29,10 @@ class MemoryCallback(L.Callback):
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Commit the task, also when it brought no row: the version must exist to be replayed."""
-        if isinstance(pl_module, RetrievalModule) and pl_module.remembers:
+        if isinstance(pl_module, RetrievalModule) and pl_module.remembers and not self._committed:
             self.new_rows = pl_module.commit(self.task, trainer.world_size)
+            self._committed = True
+
+    def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """A task without an image, of which only names are known, never starts to train: its version is made here."""
+        self.on_train_end(trainer, pl_module)

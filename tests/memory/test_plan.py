@@ -21,6 +21,9 @@ from kc.memory.plan import SearchOptions, choose, factory, projected_dim
         (10**6, 10**6, 768, SearchOptions(index="ivf-sq8"), "ivf-sq8", "as asked"),
         (10**6, 10**6, 768, SearchOptions(index="ivf-pq"), "ivf-pq", "as asked"),
         (10**6, 10**6, 6, SearchOptions(index="ivf-pq"), "ivf-sq8", "6 values"),
+        (10**7, 10**7, 96, SearchOptions(), "ivf-sq8", "96 values"),
+        (10**7, 10**7, 96, SearchOptions(index="ivf-pq"), "ivf-pq", "as asked"),
+        (10**7, 10**7, 192, SearchOptions(), "ivf-pq", "product codes"),
         (101, 101, 768, SearchOptions(exact_rows=100), "ivf-pq", "101"),
     ],
 )

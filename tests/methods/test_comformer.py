@@ -11,8 +11,8 @@ import torch
 from kc.methods.base import Context
 from kc.methods.finetune.comformer import CoMFormer
 from kc.methods.finetune.mask2former import Mask2Former
-from kc.methods.finetune.mask_inference import at_size
 from kc.methods.finetune.query_distillation import pseudo_masks, query_distillation
+from kc.openvocab.mask_inference import at_size
 from kc.types import HIDDEN, Task
 
 Make = Callable[..., Context]
@@ -76,3 +76,17 @@ def test_the_first_task_is_that_of_mask2former(toy_context: Make) -> None:
         method.start_task(TASKS[0])
         losses.append(method.eval().loss_on(images(1, 2)).item())
     assert losses[0] == losses[1]
+
+
+def test_background_is_left_to_the_old_model_where_hidden_labels_become_it(
+    toy_context: Make, learn: Callable[..., None]
+) -> None:
+    """With class 0 as background a later task's map is full; only its own class may count as labelled."""
+    method = CoMFormer(toy_context("semantic", background=True))
+    first = Task(0, (0, 1, 2), (0, 1, 2), ("0", "1", "2"))
+    learn(method, first, [images(1, 0)], lr=1e-3)
+    method.start_task(Task(1, (3,), (0, 1, 2, 3), ("3",)))
+    seen: list[Any] = []
+    method.mask_sets = lambda batch: seen.extend(Mask2Former.mask_sets(method, batch)) or list(seen)  # type: ignore[func-returns-value, method-assign]
+    assert torch.isfinite(method.loss_on(images(3, 0)))
+    assert [columns.tolist() for _, columns in seen] == [method.classifier.columns([3])] * 2

@@ -131,3 +131,16 @@ def test_it_learns_a_class_and_keeps_the_old_ones(toy_context: Make) -> None:
         found = method.predict(images, (1, 2, 3)).semantic
         right = [(torch.from_numpy(m) == t).float().mean() for m, t in zip(found, images["semantic"], strict=True)]
         assert min(right) > 0.9
+
+
+def test_the_factor_of_its_focal_loss_is_as_given(toy_context: Make) -> None:
+    """Only the term of classes falls with the factor, and by as much."""
+    losses = []
+    for factor in (50.0, 5.0, 0.5):
+        method = Eclipse(toy_context("semantic", eclipse_focal=factor))
+        torch.manual_seed(0)
+        method.start_task(TASKS[0])
+        torch.manual_seed(1)
+        losses.append(method.eval().loss_on(halves(1, 2, (1, 2))).item())
+    assert losses[0] - losses[1] == pytest.approx(10 * (losses[1] - losses[2]), rel=1e-3)
+    assert losses[0] > 2 * losses[1]

@@ -145,3 +145,35 @@ def test_state_comes_back(toy_context: Make, images: Images, learn: Learn) -> No
         assert a.keys() == b.keys()
         assert all(torch.equal(a[k], b[k]) for k in a)
     assert other.stored_bytes() == method.stored_bytes() == 3 * FinetuneModule.stored_bytes(method)
+
+
+def test_running_importance_is_that_of_the_loss_without_the_penalty(
+    toy_context: Make, images: Images, learn: Learn
+) -> None:
+    """A twin goes through the same steps by hand: gradients of the base loss alone, in one mean over both tasks."""
+    knobs: dict[str, Any] = {"ewc_fisher": "running", "ewc_lambda": 5.0}
+    method = Ewc(toy_context(**knobs))
+    seen: dict[str, torch.Tensor] = {}
+    plain = method.loss
+
+    def spy(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        loss = plain(logits, target)
+        weights = method.trained()
+        for k, g in zip(weights, torch.autograd.grad(loss, list(weights.values()), retain_graph=True), strict=True):
+            seen[k] = 0.9 * g**2 + 0.1 * seen.get(k, torch.ones_like(g))
+        return loss
+
+    method.loss = spy  # type: ignore[method-assign]
+    for task, labels in zip(TASKS[:2], LABELS[:2], strict=True):
+        learn(method, task, [images(labels, seed=task.index)], epochs=3)
+    assert seen.keys() == method.running.keys()
+    for k, value in seen.items():
+        torch.testing.assert_close(method.running[k], value, rtol=1e-4, atol=1e-6)
+        spread = (value - value.min()) / (value.max() - value.min() + 1e-8)
+        torch.testing.assert_close(method.importance[k], spread, rtol=1e-3, atol=1e-4)
+    assert all(torch.equal(method.anchor[k], v) for k, v in method.weights().items())
+    other = Ewc(toy_context(**knobs))
+    other.load_state(*method.state())
+    assert all(torch.equal(other.running[k], v) for k, v in method.running.items())
+    assert other.stored_bytes() == method.stored_bytes() == 4 * FinetuneModule.stored_bytes(method)
+    assert not EwcOnline(toy_context(**knobs)).runs

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -10,7 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kc.methods.finetune.fisher import diagonal_fisher
+from kc.methods.finetune.anchored import quadratic_penalty
+from kc.methods.finetune.fisher import between_0_and_1, diagonal_fisher, running_fisher
 
 
 def fixed(*shape: int, scale: float = 1.0, shift: float = 0.0) -> Tensor:
@@ -71,3 +73,28 @@ def test_what_no_sample_touches_counts_nothing_and_no_sample_is_refused() -> Non
     assert found["unused"].tolist() == [0.0, 0.0]
     with pytest.raises(ValueError, match="no sample"):
         measured(model, [])
+
+
+def test_running_mean_as_the_authors_of_mib(wave: Callable[..., Tensor]) -> None:
+    """`EWC` of fcdl94/MiB at 3da2fe3 (`utils/regularizer.py`): three updates, a penalty, three updates more."""
+    shapes, offset = {"w": (2, 3), "b": (2,)}, {"w": 0.0, "b": 0.5}
+    found: dict[str, Tensor | None] = {"w": None, "b": None}
+
+    def three(phase: float) -> dict[str, Tensor]:
+        for k, shape in shapes.items():
+            for i in range(3):
+                found[k] = running_fisher(found[k], wave(*shape, phase=phase + i + offset[k]))
+        return {k: v.flatten() for k, v in found.items() if v is not None}
+
+    first = three(2.0)
+    golden = [2.0998349944339836, 3.712510073196633, 2.3050999744236726, 0.3204649611555113, 1.6429579336968765]
+    assert first["w"].tolist() == pytest.approx([*golden, 3.7007580390623005])
+    assert first["b"].tolist() == pytest.approx([3.4982261462722852, 3.0493151566686176])
+    moved = {"w": wave(6, phase=5.0, scale=0.5), "b": wave(2, phase=6.0, scale=0.5)}
+    zero = {k: torch.zeros_like(v) for k, v in moved.items()}
+    importance = {k: between_0_and_1(v) for k, v in first.items()}
+    assert quadratic_penalty(moved, zero, importance).item() == pytest.approx(0.3916344710133095)
+    second = three(7.0)  # the running mean goes on, not its normalised copy
+    golden = [0.9814471966855579, 0.483463138208338, 2.664181627037941, 3.6106691416271426, 1.3830017289845689]
+    assert second["w"].tolist() == pytest.approx([*golden, 0.4383136300256197])
+    assert second["b"].tolist() == pytest.approx([0.28503369669101375, 1.8606770158707984])

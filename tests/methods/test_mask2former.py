@@ -131,3 +131,19 @@ def test_it_reads_images_where_features_of_the_shared_encoder_are_cached(toy_con
 def test_what_it_cannot_do_is_refused(toy_context: Make) -> None:
     with pytest.raises(KcError, match="classification"):
         Mask2Former(toy_context("classification"))
+
+
+def test_panoptic_answers_have_scored_instances_and_limits_as_given(toy_context: Make) -> None:
+    """No query of an untrained network passes 0.8; without limits each that sees a class is a segment."""
+    found = {}
+    for score in (None, 0.0):
+        method = Mask2Former(toy_context("panoptic", mask_score=score, mask_overlap=score))
+        torch.manual_seed(0)
+        method.start_task(TASKS[0])
+        prediction = method.eval().predict(instances(1, False), (1, 2))
+        found[score] = {int(c) for c in prediction.panoptic[0][..., 0].ravel()}
+        assert [i.masks.shape[1:] for i in prediction.instances] == [(32, 32)] * 2
+        assert len(prediction.instances[0].scores) == 0  # neither class is a thing
+    assert found[None] == {VOID}
+    assert found[0.0] != {VOID}
+    assert Mask2Former(toy_context("panoptic")).limits() == (0.8, 0.8)

@@ -9,7 +9,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import Mask2FormerForUniversalSegmentation
 
-from kc.errors import MissingExtraError
+from kc.encoders.lite import Lite0, load_lite0
+from kc.encoders.mlp import Mlp
+from kc.errors import KcError, MissingExtraError
 from kc.methods.finetune.mask_network import MEAN, STD, Queries, load_mask_network, tiny_config
 from kc.methods.finetune.mask_targets import MaskLoss, mask_sets
 from kc.types import Features
@@ -28,6 +30,11 @@ def folder(whole: Mask2FormerForUniversalSegmentation, tmp_path_factory: pytest.
     path = tmp_path_factory.mktemp("mask2former")
     whole.save_pretrained(path)
     return path
+
+
+@pytest.fixture(scope="module")
+def lite0() -> Lite0:
+    return load_lite0()
 
 
 def test_outputs_and_loss_are_those_of_transformers(whole: Mask2FormerForUniversalSegmentation, folder: Path) -> None:
@@ -84,3 +91,31 @@ def test_missing_weights_are_listed_and_a_missing_folder_is_one_error(folder: Pa
         load_mask_network(str(broken))
     with pytest.raises(MissingExtraError, match="save_pretrained"):
         load_mask_network(str(tmp_path / "none"))
+
+
+def test_over_an_encoder_only_the_backbone_has_learned(lite0: Lite0) -> None:
+    """The copy has the encoder's weights and makes its levels; the rest is as transformers starts it."""
+    torch.manual_seed(0)
+    network = load_mask_network("encoder", lite0).eval()
+    images = torch.rand(2, 3, 64, 96)
+    with torch.no_grad():
+        levels = network.backbone(images).feature_maps
+        queries = network(Features(images))
+        pixels = network.pixels(Features(images))
+    assert [tuple(x.shape[1:]) for x in levels] == [(24, 16, 24), (40, 8, 12), (112, 4, 6), (320, 2, 3)]
+    for level, wanted in zip(levels[1:], lite0.encode(images).levels, strict=True):
+        torch.testing.assert_close(level, wanted, rtol=1e-4, atol=1e-4)
+    assert queries.masks[-1].shape == (2, 20, 16, 24)
+    assert torch.equal(pixels.embeddings, network.pixels(Features(images)).embeddings)
+    decoder = network.model.pixel_level_module.decoder
+    assert all(p.isfinite().all() and p.abs().max() < 10 for p in decoder.parameters())
+    first = decoder.encoder.layers[0].self_attn  # offsets start as a grid of up to n_points, weights as even ones
+    assert first.sampling_offsets.bias.abs().max() == first.n_points
+    assert not first.attention_weights.weight.any()
+    network.backbone.encoder.network.conv_stem.weight.data.zero_()
+    assert lite0.network.conv_stem.weight.any()
+
+
+def test_an_encoder_without_levels_is_refused() -> None:
+    with pytest.raises(KcError, match="reads three"):
+        load_mask_network("encoder", Mlp(4, 1))

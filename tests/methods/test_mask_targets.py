@@ -41,6 +41,7 @@ def test_focal_loss_is_that_of_the_authors(
     """clovaai/ECLIPSE at 9266720, `sigmoid_focal_loss` of `continual/method_wrapper/loss.py`."""
     columns = torch.tensor([[0, 4, 2], [3, 4, 1]])
     assert sigmoid_focal(wave(2, 3, 5), columns, alpha, gamma).item() == pytest.approx(expected, rel=1e-8)
+    assert sigmoid_focal(wave(2, 3, 5), columns, alpha, gamma, 5.0).item() == pytest.approx(expected / 10, rel=1e-8)
 
 
 def test_gradient_of_the_focal_loss(wave: Callable[..., Tensor]) -> None:

@@ -78,17 +78,48 @@ def test_a_damaged_entry_is_made_again(tmp_path: Path, damage: bytes | str) -> N
     assert proposer.calls == 2
 
 
-def test_masks_are_not_stored_but_given(tmp_path: Path) -> None:
-    class Masks(Stripes):
-        def propose(self, image: UInt8Array) -> Segments:
-            self.calls += 1
-            return Segments((6, 8), np.ones(1, np.float32), masks=np.ones((1, 6, 8), bool))
+class Masks(Stripes):
+    """Two overlapping masks; none for a dark image."""
 
+    def propose(self, image: UInt8Array) -> Segments:
+        self.calls += 1
+        masks = np.zeros((2, 6, 8), bool)
+        masks[0, :4], masks[1, 2:, :5] = True, True
+        n = 2 if image.any() else 0
+        return Segments((6, 8), np.array([1 / 3, 0.1], np.float32)[:n], masks=masks[:n])
+
+
+@pytest.mark.parametrize("image", [IMAGE, IMAGE + 1], ids=["no mask", "two masks"])
+def test_masks_that_overlap_are_stored_too(tmp_path: Path, image: UInt8Array) -> None:
     proposer = Masks()
     cache = PartitionCache(tmp_path, proposer)
-    assert cache.propose(IMAGE, "a").masks is not None
-    assert cache.propose(IMAGE, "a").masks is not None
+    first, again = cache.propose(image, "a"), cache.propose(image, "a")
+    assert proposer.calls == 1
+    assert cache.missing(["a", "b"]) == ["b"]
+    assert first.masks is not None
+    assert again.masks is not None
+    assert again.masks.dtype == bool
+    np.testing.assert_array_equal(again.masks, first.masks)
+    np.testing.assert_array_equal(again.scores, first.scores)
+    assert again.scores.dtype == np.float32
+    assert again.size == (6, 8)
+
+
+@pytest.mark.parametrize("damage", ["empty", "cut", "digit", "size"])
+def test_damaged_masks_are_made_again(tmp_path: Path, damage: str) -> None:
+    proposer = Masks()
+    cache = PartitionCache(tmp_path, proposer)
+    expected = cache.propose(IMAGE + 1, "a").masks
+    (path,) = tmp_path.rglob("*.rle")
+    data = bytearray(path.read_bytes())
+    if damage == "size":
+        assert len(cache.propose(np.ones((5, 8, 3), np.uint8), "a")) == 2
+    else:
+        data[-10] ^= 1
+        path.write_bytes({"empty": b"", "cut": data[:-7], "digit": data}[damage])
+    repaired = cache.propose(IMAGE + 1, "a").masks
     assert proposer.calls == 2
+    np.testing.assert_array_equal(repaired, expected)
 
 
 def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:

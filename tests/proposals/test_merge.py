@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from kc.proposals.base import from_partition
-from kc.proposals.merge import paint, semantic_to_panoptic
+from kc.proposals.merge import masks_to_panoptic, paint, semantic_to_panoptic
 from kc.types import VOID, Segments
 
 
@@ -61,3 +61,18 @@ def test_no_things() -> None:
     result = semantic_to_panoptic(semantic, ())
     assert not result[..., 1].any()
     assert result[..., 0].tolist() == semantic.tolist()
+
+
+def test_every_mask_of_a_thing_is_an_instance_and_stuff_is_one() -> None:
+    """Two touching cats (4) are two, where connected areas would be one; two skies (6) are one segment."""
+    masks = np.array(
+        [[[1, 1, 0, 0, 0, 0]], [[0, 1, 1, 0, 0, 0]], [[0, 0, 0, 1, 0, 0]], [[0, 0, 0, 0, 1, 0]]], dtype=bool
+    )
+    segments = Segments((1, 6), np.array([0.9, 0.8, 0.7, 0.6], np.float32), masks=masks)
+    found = masks_to_panoptic(segments, np.array([4, 4, 6, 6]), thing_ids=[4])
+    assert found[0].tolist() == [[4, 1], [4, 1], [4, 2], [6, 0], [6, 0], [VOID, 0]]
+    assert found.dtype == np.int32
+    connected = semantic_to_panoptic(paint(segments, np.array([4, 4, 6, 6])), [4])
+    assert connected[0, :3, 1].tolist() == [1, 1, 1]
+    with pytest.raises(ValueError, match="no instances"):
+        masks_to_panoptic(from_partition(np.zeros((2, 2), int)), np.array([4]), [4])

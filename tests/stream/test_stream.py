@@ -20,7 +20,7 @@ from kc.stream.evaluate import evaluate
 from kc.stream.forgetting_callback import class_groups
 from kc.stream.results import CLOSED, build_results
 from kc.stream.resume import MethodState, load_checkpoint, save_checkpoint
-from kc.types import VOID, Prediction, Task
+from kc.types import VOID, Instances, Prediction, Task
 
 
 class Scripted:
@@ -32,6 +32,7 @@ class Scripted:
             scores=batch.get("scores"),
             semantic=batch.get("said", []),
             panoptic=batch.get("said_panoptic", []),
+            instances=batch.get("instances", []),
         )
 
 
@@ -87,6 +88,13 @@ def test_panoptic_scores_by_hand() -> None:
     assert result.per_class[1] == pytest.approx(2 / 3)  # one match of IoU 2/3
     assert result.per_class[2] == pytest.approx(1 / 1.5)  # one perfect match, one miss
     assert result.seen == pytest.approx(2 / 3)
+    assert all(math.isnan(result.final[k]) for k in ("ap", "ap_50", "ap_75"))  # it scores no instances
+    masks = np.array([[[0, 0, 1, 0]], [[0, 0, 0, 1]], [[1, 1, 0, 0]]], dtype=bool)
+    instances = Instances(masks, np.array([2, 2, 2]), np.array([0.9, 0.3, 0.6], dtype=np.float32))
+    scored = evaluate(METHOD, [{**batch, "instances": [instances]}], (1, 2), "panoptic", thing_ids=(2,))
+    # The best is right, then one is wrong: precision 1 up to recall 1/2, after it 2/3.
+    assert scored.final["ap"] == pytest.approx((51 + 50 * 2 / 3) / 101)
+    assert scored.seen == result.seen
 
 
 def test_cost_sees_the_peak_and_stops_once() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol, Self
+from typing import BinaryIO, Protocol, Self, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -42,7 +42,7 @@ class Reader(Protocol):
     """
 
     @property
-    def sample_ids(self) -> list[str]: ...
+    def sample_ids(self) -> Sequence[str]: ...
 
     @property
     def class_table(self) -> BoolArray: ...
@@ -55,6 +55,15 @@ class Reader(Protocol):
 
     def select(self, indices: Sequence[int]) -> Self:
         """A reader of only these samples, in this order."""
+        ...
+
+
+@runtime_checkable
+class HasImageFiles(Protocol):
+    """A reader whose images are files, one each."""
+
+    def image_file(self, index: int) -> Path:
+        """The file of an image."""
         ...
 
 
@@ -118,16 +127,21 @@ def read_image(root: Path, relative: str) -> UInt8Array:
         DataError: the file is missing, corrupt, deeper than 8 bits, or outside `root`.
     """
     path = inside(root, relative)
+    return decode_image(path, str(path))
+
+
+def decode_image(file: Path | BinaryIO, name: str) -> UInt8Array:
+    """What `read_image` reads, of a file or of one in memory; `name` is what errors call it."""
     try:
-        with Image.open(path) as image:
+        with Image.open(file) as image:
             if image.mode in _DEEP_MODES:
-                raise DataError(f"{path}: image mode {image.mode!r} is deeper than 8 bits; convert it to 8-bit RGB")
+                raise DataError(f"{name}: image mode {image.mode!r} is deeper than 8 bits; convert it to 8-bit RGB")
             upright = ImageOps.exif_transpose(image)
             return np.array(upright.convert("RGB"))
     except FileNotFoundError as error:
-        raise DataError(f"{path}: the image is missing") from error
+        raise DataError(f"{name}: the image is missing") from error
     except _BROKEN as error:
-        raise DataError(f"{path}: cannot read the image, the file is corrupt or not an image ({error})") from error
+        raise DataError(f"{name}: cannot read the image, the file is corrupt or not an image ({error})") from error
 
 
 def read_mask(root: Path, relative: str, channels: int) -> npt.NDArray[np.integer]:
@@ -137,18 +151,23 @@ def read_mask(root: Path, relative: str, channels: int) -> npt.NDArray[np.intege
         DataError: the file is missing, corrupt, has another number of channels, or lies outside `root`.
     """
     path = inside(root, relative)
+    return decode_mask(path, str(path), channels)
+
+
+def decode_mask(file: Path | BinaryIO, name: str, channels: int) -> npt.NDArray[np.integer]:
+    """What `read_mask` reads, of a file or of one in memory; `name` is what errors call it."""
     try:
-        with Image.open(path) as image:
+        with Image.open(file) as image:
             if channels == 1 and image.mode not in ("L", "P", "I", "I;16", "1"):
-                raise DataError(f"{path}: mask mode {image.mode!r}; expected one channel of class ids (mode L or P)")
+                raise DataError(f"{name}: mask mode {image.mode!r}; expected one channel of class ids (mode L or P)")
             if channels == 3 and image.mode != "RGB":
-                raise DataError(f"{path}: mask mode {image.mode!r}; expected RGB segment ids (R + 256 G + 65536 B)")
+                raise DataError(f"{name}: mask mode {image.mode!r}; expected RGB segment ids (R + 256 G + 65536 B)")
             values: npt.NDArray[np.integer] = np.array(image)
             return values.astype(np.uint8) if values.dtype == np.bool_ else values
     except FileNotFoundError as error:
-        raise DataError(f"{path}: the mask is missing") from error
+        raise DataError(f"{name}: the mask is missing") from error
     except _BROKEN as error:
-        raise DataError(f"{path}: cannot read the mask, the file is corrupt or not an image ({error})") from error
+        raise DataError(f"{name}: cannot read the mask, the file is corrupt or not an image ({error})") from error
 
 
 def check_same_size(image_file: str, image: UInt8Array, mask_file: str, mask: npt.NDArray[np.integer]) -> None:

@@ -148,6 +148,10 @@ class CocoPanopticReader:
             return Sample(self.sample_ids[index], image, semantic=semantic)
         return Sample(self.sample_ids[index], image, semantic=semantic, panoptic=panoptic, crowd=crowd)
 
+    def image_file(self, index: int) -> Path:
+        """The file of an image."""
+        return inside(self.root, self.items[index].image)
+
     def select(self, indices: Sequence[int]) -> Self:
         """A reader of only these samples."""
         return replace(self, items=tuple(self.items[i] for i in indices))

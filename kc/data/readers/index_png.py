@@ -133,6 +133,10 @@ class IndexPngReader:
         check_same_size(str(self.root / item.image), image, str(self.root / item.mask), semantic)
         return Sample(self.sample_ids[index], image, semantic=semantic)
 
+    def image_file(self, index: int) -> Path:
+        """The file of an image."""
+        return inside(self.root, self.items[index].image)
+
     def select(self, indices: Sequence[int]) -> Self:
         """A reader of only these samples."""
         return replace(self, items=tuple(self.items[i] for i in indices))

@@ -11,7 +11,7 @@ from typing import Self
 import numpy as np
 
 from kc.data.manifest import Manifest
-from kc.data.readers.base import read_image
+from kc.data.readers.base import inside, read_image
 from kc.types import BoolArray, Sample, SplitName
 
 
@@ -53,6 +53,10 @@ class LabelledFiles:
         item = self.items[index]
         image = read_image(self.root, item.file)
         return Sample(f"{self.split}/{item.name}", image, label=self.manifest.classes[item.column].id)
+
+    def image_file(self, index: int) -> Path:
+        """The file of an image."""
+        return inside(self.root, self.items[index].file)
 
     def select(self, indices: Sequence[int]) -> Self:
         """A reader of only these samples."""

@@ -123,6 +123,10 @@ class LabelMeReader:
         shown = None if self.manifest.task_kind == "semantic" else panoptic
         return Sample(self.sample_ids[index], image, semantic=semantic, panoptic=shown)
 
+    def image_file(self, index: int) -> Path:
+        """The file of an image."""
+        return inside(self.root, self.items[index].image)
+
     def select(self, indices: Sequence[int]) -> Self:
         """A reader of only these samples."""
         return replace(self, items=tuple(self.items[i] for i in indices))

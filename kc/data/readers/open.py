@@ -15,11 +15,14 @@ from kc.data.readers.cifar import CifarReader
 from kc.data.readers.coco_panoptic import CocoPanopticReader
 from kc.data.readers.csv_file import open_csv
 from kc.data.readers.cub import open_cub
+from kc.data.readers.detectron2_dicts import Detectron2Reader
 from kc.data.readers.embedded import open_embedded
 from kc.data.readers.folder import open_folder
 from kc.data.readers.index_png import IndexPngReader
 from kc.data.readers.labelme import LabelMeReader
-from kc.data.sources import EmbeddedSource
+from kc.data.shards.reader import ShardReader
+from kc.data.shards.store import open_store
+from kc.data.sources import Detectron2Source, EmbeddedSource, ShardsSource
 from kc.errors import DataError
 from kc.types import SplitName
 
@@ -53,6 +56,11 @@ def open_reader(
     reader: Reader
     if isinstance(manifest.source, EmbeddedSource):
         reader = open_embedded(manifest, split)
+    elif isinstance(manifest.source, Detectron2Source):
+        reader = Detectron2Reader.open(manifest, split)
+    elif isinstance(manifest.source, ShardsSource):
+        place = manifest.source.address or resolve_data_root(manifest, data_root)
+        reader = ShardReader.open(manifest, split, open_store(place))
     else:
         root = resolve_data_root(manifest, data_root)
         _verify_checksums(manifest, root)
@@ -73,8 +81,10 @@ def resolve_data_root(manifest: Manifest, data_root: Path | None = None) -> Path
     Raises:
         DataError: neither exists; names the paths looked for, the homepage, `--data-root` and KC_DATA.
     """
-    if isinstance(manifest.source, EmbeddedSource):
-        raise DataError(f"{manifest.name} is embedded: it has no data folder")
+    if isinstance(manifest.source, EmbeddedSource | Detectron2Source):
+        raise DataError(f"{manifest.name} is {manifest.source.reader}: it has no data folder")
+    if isinstance(manifest.source, ShardsSource) and manifest.source.address:
+        raise DataError(f"{manifest.name} lies at {manifest.source.address}: it has no data folder")
     source = f"Get the data from {manifest.homepage} and say" if manifest.homepage else "Say"
     how = f"{source} where it is with --data-root or KC_DATA. {manifest.obtain}"
     given = data_root if data_root is not None else os.environ.get("KC_DATA")

@@ -26,7 +26,7 @@ def quadratic_penalty(
 class Anchored(FinetuneModule):
     """The base loss + strength * sum importance * (w - anchor)^2. Subclasses say what is important, in `end_task`."""
 
-    beside = ("anchor", "importance")
+    beside: tuple[str, ...] = ("anchor", "importance")
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)

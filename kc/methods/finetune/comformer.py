@@ -7,15 +7,18 @@ from torch import Tensor
 
 from kc.methods.base import Batch
 from kc.methods.finetune.mask2former import Mask2Former
-from kc.methods.finetune.mask_inference import at_size
 from kc.methods.finetune.mask_network import Queries
 from kc.methods.finetune.query_distillation import pseudo_masks, query_distillation
+from kc.openvocab.mask_inference import at_size
+from kc.types import HIDDEN
 
 
 class CoMFormer(Mask2Former):
     """Mask2Former's loss on labelled masks and those of the old model, + 10 x distillation of the last stage's classes.
 
-    The authors change the base network too (a softmax over masks, focal loss); here it is Mask2Former as it is.
+    The authors change the base network too (a softmax over masks, focal loss); here it is Mask2Former as it is. Where
+    hidden labels become the background class (semantic benchmarks that have one), its pixels are left to the old model
+    after the first task.
     """
 
     name = "comformer"
@@ -32,10 +35,17 @@ class CoMFormer(Mask2Former):
         with torch.no_grad():
             old: Queries = self.previous.decoder(features)
             old_classes: Tensor = self.previous.classifier(old.states[-1])
-        sets = self.mask_sets(batch)
+        sets = self.mask_sets(self._without_background(batch))
         for row, (masks, columns) in enumerate(sets):
             full = at_size(old.masks[-1][row], (masks.shape[1], masks.shape[2]))
             more, theirs = pseudo_masks(old_classes[row], full, masks.bool().any(0))
             sets[row] = (torch.cat([masks, more]), torch.cat([columns, theirs]))
         kd = query_distillation(classes[-1], old_classes)
         return self.criterion(classes, queries, sets) + self.context.config.comformer_kd * kd
+
+    def _without_background(self, batch: Batch) -> Batch:
+        nothing = self.context.background_id
+        if nothing is None or self.context.kind == "panoptic":
+            return batch
+        labels = batch["semantic"]
+        return {**batch, "semantic": torch.where(labels == nothing, HIDDEN, labels)}

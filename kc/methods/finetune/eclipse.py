@@ -48,7 +48,8 @@ class Eclipse(Mask2Former):
 
     def make_criterion(self, n_classes: int) -> MaskLoss:
         """Sigmoids in place of the softmax; classes count more after the first task."""
-        return MaskLoss(self.mask_network.model.config, n_classes, True, CLASS_WEIGHT if self.task_index else None)
+        weight = CLASS_WEIGHT if self.task_index else None
+        return MaskLoss(self.mask_network.model.config, n_classes, True, weight, self.context.config.eclipse_focal)
 
     @property
     def no_object(self) -> nn.Module:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.optim import Optimizer
 
-from kc.methods.base import Batch
+from kc.methods.base import Batch, Context, n_bytes
 from kc.methods.config import USUAL_EWC_LAMBDA
-from kc.methods.finetune.anchored import Anchored
-from kc.methods.finetune.fisher import diagonal_fisher
+from kc.methods.finetune.anchored import Anchored, Weights
+from kc.methods.finetune.fisher import between_0_and_1, diagonal_fisher, running_fisher
 from kc.types import Task
 
 
@@ -24,9 +26,40 @@ class Ewc(Anchored):
     For maps the Fisher information of each tensor is divided by its largest value, as in the comparisons of the
     segmentation literature (fcdl94/MiB at 1c58983, `utils/regularizer.py`): a loss that is a mean over thousands of
     pixels has tiny gradients, and lambda 500 belongs to this scale.
+
+    `ewc_fisher="running"` measures as that code does instead: a running mean of the squared gradients of batches (see
+    `running_fisher`), along the training and through all tasks, of which only the newest few steps are left at the
+    end; one anchor, the newest weights; importance spread over [0, 1] in each tensor.
     """
 
     name = "ewc"
+    beside = ("anchor", "importance", "running")
+
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
+        self.running: Weights = {}
+
+    @property
+    def runs(self) -> bool:
+        """True where the Fisher information is a running mean."""
+        return self.context.config.ewc_fisher == "running"
+
+    def on_train_start(self) -> None:
+        """Bring the running mean to where the weights are."""
+        super().on_train_start()
+        self.running = {k: v.to(self.device) for k, v in self.running.items()}
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """The running mean takes in the gradient of the loss; that of the penalty, which is known, is taken away."""
+        if not self.runs:
+            return
+        for name, weight in self.trained().items():
+            if weight.grad is None:
+                continue
+            gradient = weight.grad.detach()
+            if name in self.anchor:
+                gradient = gradient - 2 * self.strength * self.importance[name] * (weight.detach() - self.anchor[name])
+            self.running[name] = running_fisher(self.running.get(name), gradient)
 
     @property
     def strength(self) -> float:
@@ -46,6 +79,12 @@ class Ewc(Anchored):
 
     def end_task(self, task: Task) -> None:
         """Measure what this task needs, and join it with what the old ones need."""
+        if self.runs:
+            self.anchor = self.weights()
+            ones = {k: self.running.get(k, torch.ones_like(v)) for k, v in self.anchor.items()}
+            self.importance = {k: between_0_and_1(v) for k, v in ones.items()}
+            super().end_task(task)
+            return
         was_training = self.training
         self.eval()
         fresh = diagonal_fisher(self.nll, self.trained(), self.task_batches())
@@ -68,11 +107,30 @@ class Ewc(Anchored):
         mean = (importance * anchor + fisher * weight) / total.clamp_min(torch.finfo(total.dtype).tiny)
         return total, torch.where(total > 0, mean, weight)
 
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Weights, anchors, importance, running mean."""
+        tensors, meta = super().state()
+        return tensors | {f"running.{k}": v.cpu().contiguous() for k, v in self.running.items()}, meta
+
+    def load_state(self, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
+        """Weights, anchors, importance, running mean."""
+        super().load_state(tensors, meta)
+        self.running = {k.removeprefix("running."): v for k, v in tensors.items() if k.startswith("running.")}
+
+    def stored_bytes(self) -> int:
+        """Bytes of weights, anchors, importance and the running mean."""
+        return super().stored_bytes() + n_bytes(self.running.values())
+
 
 class EwcOnline(Ewc):
     """One penalty in all: importance decays by gamma, and the anchor is the newest weight."""
 
     name = "ewc-online"
+
+    @property
+    def runs(self) -> bool:
+        """Its own decay is all it has."""
+        return False
 
     def joined(
         self, importance: Tensor | None, anchor: Tensor | None, fisher: Tensor, weight: Tensor

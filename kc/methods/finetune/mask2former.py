@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from kc.errors import KcError
 from kc.methods.base import Batch, Context, as_map, n_bytes
 from kc.methods.finetune.heads import GrowingClassifier
-from kc.methods.finetune.mask_inference import OVERLAP, SCORE, at_size, panoptic_map, semantic_scores
 from kc.methods.finetune.mask_network import MaskNetwork, Queries, load_mask_network
 from kc.methods.finetune.mask_targets import MaskLoss, MaskSet, mask_sets
 from kc.methods.finetune.module import FinetuneModule
 from kc.methods.finetune.replay import Replay
+from kc.openvocab.mask_inference import OVERLAP, SCORE, at_size, instances, panoptic_map, semantic_scores
 from kc.types import VOID, Features, Prediction, Task
 
 
@@ -27,7 +27,7 @@ class Mask2Former(FinetuneModule):
 
     name = "mask2former"
     panoptic_limits = (SCORE, OVERLAP)
-    """Score that a query must pass and share of its mask that it must win, to be a segment."""
+    """Score that a query must pass and share of its mask that it must win, to be a segment, where not given."""
     classifier_layers = 1
 
     def __init__(self, context: Context) -> None:
@@ -35,7 +35,7 @@ class Mask2Former(FinetuneModule):
             raise KcError(f"method {self.name!r} labels pixels; this benchmark is classification")
         super().__init__(context)
         self.regions, self.needs_raw = None, False  # it finds its own masks, whatever decoder the benchmark recommends
-        network = load_mask_network(context.config.mask_model)
+        network = load_mask_network(context.config.mask_model, context.encoder)
         network.backbone.requires_grad_(context.config.train == "full")
         self.decoder = network
         self.classifier = GrowingClassifier(network.width, layers=self.classifier_layers)
@@ -96,19 +96,29 @@ class Mask2Former(FinetuneModule):
         columns = [0, *self.classifier.columns(vocabulary)]
         return self.classifier(queries.states[-1])[..., columns].softmax(-1), queries.masks[-1]
 
+    def limits(self) -> tuple[float, float]:
+        """What a query must pass: as given, else those of the method's authors."""
+        given = (self.context.config.mask_score, self.context.config.mask_overlap)
+        score, overlap = (
+            own if value is None else value for value, own in zip(given, self.panoptic_limits, strict=True)
+        )
+        return score, overlap
+
     @torch.no_grad()
     def predict(self, batch: Batch, vocabulary: Sequence[int]) -> Prediction:
-        """Semantic maps, and in panoptic benchmarks panoptic ones, over `vocabulary`; its classes must be learned."""
+        """Semantic maps over `vocabulary`, whose classes must be learned; in panoptic benchmarks also panoptic ones and
+        the scored instances of things."""
         vocab = tuple(vocabulary)
         classes, masks = self.answers(batch, vocab)
         ids = torch.tensor(vocab, device=classes.device)
-        semantic, panoptic = [], []
+        semantic, panoptic, things = [], [], []
         for p, small, size in zip(classes, masks, batch["original_size"], strict=True):
             full = at_size(small, size)
             semantic.append(as_map(ids[semantic_scores(p, full).argmax(0)]))
             if self.context.kind == "panoptic":
-                panoptic.append(panoptic_map(p, full, vocab, self.context.thing_ids, *self.panoptic_limits))
-        return Prediction(vocab, semantic=semantic, panoptic=panoptic)
+                panoptic.append(panoptic_map(p, full, vocab, self.context.thing_ids, *self.limits()))
+                things.append(instances(p, full, vocab, self.context.thing_ids))
+        return Prediction(vocab, semantic=semantic, panoptic=panoptic, instances=things)
 
     def parameter_groups(self, rate: float) -> list[dict[str, Any]]:
         """The backbone, where it learns, at a share of the rate."""

@@ -8,9 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kc.errors import MissingExtraError
+from kc.encoders.base import Encoder
+from kc.errors import KcError, MissingExtraError
 from kc.types import Features
 
+SMALL = 96
+"""Width of a network over the run's encoder."""
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -40,11 +43,15 @@ class Pixels:
 
 
 class MaskNetwork(nn.Module):
-    """Backbone, pixel decoder and transformer decoder of a Mask2Former; the classes are someone else's."""
+    """Backbone, pixel decoder and transformer decoder of a Mask2Former; the classes are someone else's.
 
-    def __init__(self, model: Any) -> None:
+    `normal`: the backbone wants images of ImageNet's mean and deviation; False for one that sees to it itself.
+    """
+
+    def __init__(self, model: Any, *, normal: bool = True) -> None:
         super().__init__()
         self.model = model
+        self.normal = normal
         self.width = int(model.config.hidden_dim)
 
     @property
@@ -55,15 +62,23 @@ class MaskNetwork(nn.Module):
 
     def forward(self, features: Features) -> Queries:
         """Queries of the images that stand in `features.pooled`: (N, 3, H, W) float RGB in [0, 1]."""
-        out = self.model(pixel_values=_normal(features.pooled), output_hidden_states=True, return_dict=True)
+        out = self.model(pixel_values=self._images(features), output_hidden_states=True, return_dict=True)
         states = tuple(s.transpose(0, 1) for s in out.transformer_decoder_intermediate_states)
         return Queries(states, tuple(out.masks_queries_logits))
+
+    def _images(self, features: Features) -> Tensor:
+        images = features.pooled
+        if not self.normal:
+            return images
+        mean, std = images.new_tensor([MEAN, STD]).view(2, 1, 3, 1, 1)
+        normal: Tensor = (images - mean) / std
+        return normal
 
     # -- with other queries than its own ----------------------------------------------------------------------------
 
     def pixels(self, features: Features) -> Pixels:
         """The images of `features.pooled`, as `decode` reads them."""
-        out, part = self.model.pixel_level_module(_normal(features.pooled)), self.model.transformer_module
+        out, part = self.model.pixel_level_module(self._images(features)), self.model.transformer_module
         levels, positions, sizes = [], [], []
         for i, level in enumerate(out.decoder_hidden_states):
             place = part.position_embedder(level.shape, level.device, level.dtype, None)
@@ -114,14 +129,11 @@ class MaskNetwork(nn.Module):
         return Queries(tuple(states), tuple(masks))
 
 
-def _normal(images: Tensor) -> Tensor:
-    mean, std = images.new_tensor([MEAN, STD]).view(2, 1, 3, 1, 1)
-    normal: Tensor = (images - mean) / std
-    return normal
+def tiny_config(**other: Any) -> Any:
+    """A Mask2Former of 0.5 million weights that has learned nothing, for tests and first looks on a CPU.
 
-
-def tiny_config() -> Any:
-    """A Mask2Former of 0.5 million weights that has learned nothing, for tests and first looks on a CPU."""
+    `other`: settings of transformers in place of the tiny ones.
+    """
     from transformers import Mask2FormerConfig, SwinConfig
 
     swin: dict[str, Any] = {
@@ -131,23 +143,67 @@ def tiny_config() -> Any:
         "window_size": 4,
         "out_features": ["stage1", "stage2", "stage3", "stage4"],
     }
-    return Mask2FormerConfig(
-        backbone_config=SwinConfig(**swin),
-        feature_size=64,
-        mask_feature_size=64,
-        hidden_dim=64,
-        encoder_feedforward_dim=64,
-        dim_feedforward=64,
-        encoder_layers=1,
-        decoder_layers=3,
-        num_attention_heads=4,
-        num_queries=20,
-        train_num_points=1024,
-    )
+    tiny: dict[str, Any] = {
+        "feature_size": 64,
+        "mask_feature_size": 64,
+        "hidden_dim": 64,
+        "encoder_feedforward_dim": 64,
+        "dim_feedforward": 64,
+        "encoder_layers": 1,
+        "decoder_layers": 3,
+        "num_attention_heads": 4,
+        "num_queries": 20,
+        "train_num_points": 1024,
+    }
+    return Mask2FormerConfig(backbone_config=SwinConfig(**swin), **(tiny | other))
 
 
-def load_mask_network(name: str) -> MaskNetwork:
-    """`tiny` (random weights), or a published Mask2Former: a folder that `transformers` saved, or a name on the hub.
+class EncoderBackbone(nn.Module):
+    """The run's encoder in the place of a Mask2Former's backbone.
+
+    Raises KcError for an encoder without three levels.
+    """
+
+    def __init__(self, encoder: Encoder) -> None:
+        super().__init__()
+        if len(encoder.pyramid_channels) < 3:
+            raise KcError(
+                f"--mask-model encoder: {encoder.name} has {len(encoder.pyramid_channels)} dense levels, a mask "
+                "classifier reads three: take a convolutional or hierarchical encoder, such as lite0"
+            )
+        self.encoder = encoder.to_train()
+        self.channels = list(encoder.pyramid_channels)
+
+    def forward(self, images: Tensor) -> Any:
+        """The levels of images (N, 3, H, W) in [0, 1], finest first, as transformers' backbones return them."""
+        from transformers.modeling_outputs import BackboneOutput
+
+        maps: Any = self.encoder.pyramid(images)
+        return BackboneOutput(feature_maps=maps)
+
+
+def _over_encoder(encoder: Encoder, model: Any) -> MaskNetwork:
+    """A small Mask2Former whose backbone is a copy of `encoder` with its weights; the rest has learned nothing.
+
+    Masks have the stride of the encoder's finest level.
+    """
+    backbone = EncoderBackbone(encoder)
+    config = tiny_config(
+        feature_size=SMALL, mask_feature_size=SMALL, hidden_dim=SMALL, encoder_feedforward_dim=2 * SMALL,
+        dim_feedforward=4 * SMALL, encoder_layers=1, decoder_layers=4, num_attention_heads=6, num_queries=20,
+        feature_strides=list(encoder.pyramid_strides), common_stride=encoder.pyramid_strides[0],
+    )  # fmt: skip
+    built: Any = model(config)
+    module = built.pixel_level_module
+    decoder = type(module.decoder)(config, feature_channels=backbone.channels)
+    decoder.apply(built._init_weights)  # a decoder built alone has not even finite weights
+    module.encoder, module.decoder = backbone, decoder
+    return MaskNetwork(built, normal=False)
+
+
+def load_mask_network(name: str, encoder: Encoder | None = None) -> MaskNetwork:
+    """`tiny` (random weights); `encoder`: a small one over `encoder`, of which a copy is trained; or a published
+    Mask2Former: a folder that `transformers` saved, or a name on the hub.
 
     The classifier of a published one is left out. Raises MissingExtraError where transformers is not installed or the
     weights cannot be had or do not fill the network; it is never left with random ones.
@@ -158,6 +214,8 @@ def load_mask_network(name: str) -> MaskNetwork:
         raise MissingExtraError("mask2former needs transformers: pip install 'kc-continual[masks]'") from error
     if name == "tiny":
         return MaskNetwork(Model(tiny_config()))
+    if name == "encoder" and encoder is not None:
+        return _over_encoder(encoder, Model)
     loader: Any = Model
     try:
         model, info = loader.from_pretrained(name, output_loading_info=True)

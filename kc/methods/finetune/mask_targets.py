@@ -45,7 +45,9 @@ def mask_sets(batch: Batch, columns: Mapping[int, int]) -> list[MaskSet]:
     return sets
 
 
-def sigmoid_focal(logits: Tensor, columns: Tensor, alpha: float = 5.0, gamma: float = 1.0) -> Tensor:
+def sigmoid_focal(
+    logits: Tensor, columns: Tensor, alpha: float = 5.0, gamma: float = 1.0, scale: float = 50.0
+) -> Tensor:
     """Focal loss (Lin et al. 2017) of one sigmoid a column, as ECLIPSE trains classifiers.
 
     Args:
@@ -53,14 +55,16 @@ def sigmoid_focal(logits: Tensor, columns: Tensor, alpha: float = 5.0, gamma: fl
         columns: (N, Q) int64, the one column of each query that is true.
         alpha: strength; it does not balance the true column against the others.
         gamma: exponent of (1 - p of the truth).
+        scale: factor of the mean. The authors' belongs to heads of a hundred columns, of which nearly all are told
+            apart at once: the fewer the columns, the more each counts in a mean.
 
     Returns:
-        50 x the mean over queries and columns of alpha (1 - p_t)^gamma (-log p_t). Both numbers and the 50 are those of
+        scale x the mean over queries and columns of alpha (1 - p_t)^gamma (-log p_t). All three numbers are those of
         clovaai/ECLIPSE at 9266720 (`continual/method_wrapper/loss.py`, `mask2former/config.py`).
     """
     truth = F.one_hot(columns, logits.shape[-1]).to(logits)
     entropy = F.binary_cross_entropy_with_logits(logits, truth, reduction="none")
-    return 50 * alpha * (entropy * (1 - (-entropy).exp()) ** gamma).mean()
+    return scale * alpha * (entropy * (1 - (-entropy).exp()) ** gamma).mean()
 
 
 class MaskLoss:
@@ -76,9 +80,17 @@ class MaskLoss:
         n_classes: C, without "no object".
         focal: `sigmoid_focal` in place of the cross entropy of classes.
         class_weight: in place of the configuration's.
+        scale: of `sigmoid_focal`.
     """
 
-    def __init__(self, config: Any, n_classes: int, focal: bool = False, class_weight: float | None = None) -> None:
+    def __init__(
+        self,
+        config: Any,
+        n_classes: int,
+        focal: bool = False,
+        class_weight: float | None = None,
+        scale: float = 50.0,
+    ) -> None:
         from transformers.models.mask2former.modeling_mask2former import Mask2FormerLoss
 
         base: Any = Mask2FormerLoss
@@ -93,7 +105,9 @@ class MaskLoss:
                 matched = torch.cat([own[j] for own, (_, j) in zip(labels, indices, strict=True)])
                 found[self._get_predictions_permutation_indices(indices)] = matched
                 if focal:
-                    loss = sigmoid_focal(logits, found) * weight_of(torch.tensor(found.numel(), device=logits.device))
+                    loss = sigmoid_focal(logits, found, scale=scale) * weight_of(
+                        torch.tensor(found.numel(), device=logits.device)
+                    )
                 else:
                     weight = weight_of(self.empty_weight[found].sum())
                     loss = F.cross_entropy(logits.transpose(1, 2), found, self.empty_weight) * weight

@@ -13,19 +13,34 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kc.errors import RunError
+from kc.errors import EmptyMemoryError, RunError
 from kc.memory.distributed import process_rank
 from kc.memory.fuse import knn_clip
 from kc.memory.rows import Memory
 from kc.memory.vote import decide, vote
 from kc.methods.base import Batch, Context
-from kc.methods.regions import best, normalised, posteriors, to_prediction
+from kc.methods.config import MethodConfig
+from kc.methods.regions import Regions, best, normalised, posteriors, to_prediction
 from kc.methods.retrieval.module import RetrievalModule
 from kc.proposals.pooling import segment_labels
-from kc.types import VOID, Float32Array, Prediction, Rows, Task
+from kc.types import VOID, Float32Array, Neighbours, Prediction, Rows, Task
 
 TIE_BREAK = 1e-12
 """Relative lead that the class which reached a tied score first is given; votes are float64."""
+
+
+def voted(neighbours: Neighbours, vocabulary: tuple[int, ...], config: MethodConfig, base: Tensor | None) -> Tensor:
+    """Class scores (Q, C) of Q queries from their neighbours: votes as shares of 1, fused with base probabilities
+    (Q, C) if given. A query without a vote of any class in `vocabulary` has zeros, or the base's answer."""
+    rule: dict[str, Any] = {"kind": config.vote, "tau": config.tau, "alpha": config.alpha, "beta": config.tip_beta}
+    votes = vote(neighbours, vocabulary, **rule)
+    if base is None:
+        # The tie rule of the votes, made visible to whoever takes the highest score.
+        winner = decide(neighbours, vocabulary, **rule)
+        return votes * (1 + TIE_BREAK * (torch.tensor(vocabulary)[None] == winner[:, None]))
+    total = votes.sum(1, keepdim=True)
+    shares = votes / total.clamp_min(torch.finfo(votes.dtype).tiny)
+    return knn_clip(base.to(shares), shares, total[:, 0] > 0, lam=config.fuse_lambda, threshold=config.fuse_threshold)
 
 
 class VisualMemory(RetrievalModule):
@@ -37,6 +52,7 @@ class VisualMemory(RetrievalModule):
     def __init__(self, context: Context) -> None:
         super().__init__(context)
         self.open_vocabulary = context.base is not None
+        self._learned: set[int] = set()
         self._path = context.folder / "memory"
         if process_rank() == 0:
             dim = context.encoder.pooled_dim if context.regions is None else context.regions.dim
@@ -68,28 +84,33 @@ class VisualMemory(RetrievalModule):
     def start_task(self, task: Task) -> None:
         """Drop rows of this task or a later one: they are what an interrupted run left behind."""
         super().start_task(task)
+        self._learned = {*task.seen_ids}
         if self.memory is not None and process_rank() == 0:
             self.memory.rollback(task.index - 1)
 
     def observe(self, batch: Batch) -> None:
         """Keys and classes of one batch: whole images, or proposals that are mostly one labelled class."""
+        self.stage(batch, None if self.context.regions is None else self.context.regions(batch))
+
+    def stage(self, batch: Batch, regions: Sequence[Regions] | None) -> None:
+        """Stage the rows of one batch, whose `regions` were made if it has any."""
         assert self.task is not None
-        if self.context.regions is None:
+        if regions is None:
             keys = normalised(self.context.encode(batch).pooled)
             labels = batch["label"].cpu().numpy().astype(np.int64)
             ids = tuple(batch["sample_id"])
             self.staged.append(Rows(keys, labels, ids, np.zeros(len(ids), np.int64)))
             return
         keep = np.zeros(VOID + 1 + max(self.context.classes), dtype=bool)
-        keep[list(self.task.class_ids)] = True
+        keep[[*self.task.class_ids, *self.task.returning_ids]] = True
         if self.context.background_id is not None:
             keep[self.context.background_id] = True
-        for row, regions in enumerate(self.context.regions(batch)):
-            labels = segment_labels(batch["labels_raw"][row], regions.segments, self.context.config.purity)
+        for row, of_image in enumerate(regions):
+            labels = segment_labels(batch["labels_raw"][row], of_image.segments, self.context.config.purity)
             chosen = np.flatnonzero((labels != VOID) & keep[labels])
             if len(chosen):
                 sample_ids = (batch["sample_id"][row],) * len(chosen)
-                self.staged.append(Rows(regions.keys[chosen], labels[chosen], sample_ids, chosen.astype(np.int64)))
+                self.staged.append(Rows(of_image.keys[chosen], labels[chosen], sample_ids, chosen.astype(np.int64)))
 
     # -- answering --------------------------------------------------------------------------------------------------
 
@@ -99,18 +120,13 @@ class VisualMemory(RetrievalModule):
         if len(keys) == 0 or self.memory is None or len(self.memory) == 0:
             # kNN-CLIP's rule: without a memory the base answers alone; without a base there is no answer to give.
             return torch.zeros(len(keys), len(vocabulary)) if base is None else base
-        neighbours = self.memory.search(keys, config.k)
-        rule: dict[str, Any] = {"kind": config.vote, "tau": config.tau, "alpha": config.alpha, "beta": config.tip_beta}
-        votes = vote(neighbours, vocabulary, **rule)
-        if base is None:
-            # The tie rule of the votes, made visible to whoever takes the highest score.
-            winner = decide(neighbours, vocabulary, **rule)
-            return votes * (1 + TIE_BREAK * (torch.tensor(vocabulary)[None] == winner[:, None]))
-        total = votes.sum(1, keepdim=True)
-        shares = votes / total.clamp_min(torch.finfo(votes.dtype).tiny)
-        return knn_clip(
-            base.to(shares), shares, total[:, 0] > 0, lam=config.fuse_lambda, threshold=config.fuse_threshold
-        )
+        # Where an answer may not name every class, its k neighbours are rows of those that it may name.
+        hidden = self._learned - set(vocabulary)
+        try:
+            neighbours = self.memory.search(keys, config.k, classes=vocabulary if hidden else None)
+        except EmptyMemoryError:
+            return torch.zeros(len(keys), len(vocabulary)) if base is None else base
+        return voted(neighbours, vocabulary, config, base)
 
     @torch.no_grad()
     def predict(self, batch: Batch, vocabulary: Sequence[int]) -> Prediction:

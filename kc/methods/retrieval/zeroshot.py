@@ -11,8 +11,8 @@ from kc.errors import KcError
 from kc.methods.base import Batch, Context
 from kc.methods.regions import background_position, best, maps_to_prediction, posteriors, to_prediction
 from kc.methods.retrieval.module import RetrievalModule
-from kc.openvocab.base import DenseVocabulary
-from kc.types import Int64Array, Prediction
+from kc.openvocab.base import DenseVocabulary, PanopticVocabulary
+from kc.types import Int32Array, Int64Array, Prediction
 
 
 class ZeroShot(RetrievalModule):
@@ -38,10 +38,21 @@ class ZeroShot(RetrievalModule):
             pooled = self.context.encode(batch).pooled
             return Prediction(vocab, scores=self.context.base.scores_from(pooled, self.context.names(vocab)))
         if isinstance(self.context.base, DenseVocabulary):
-            return maps_to_prediction(self.context, vocab, self._pixels(self.context.base, batch, vocab))
+            maps = self._pixels(self.context.base, batch, vocab)
+            if self.context.kind == "panoptic" and isinstance(self.context.base, PanopticVocabulary):
+                return Prediction(vocab, semantic=maps, panoptic=self._panoptic(self.context.base, batch, vocab))
+            return maps_to_prediction(self.context, vocab, maps)
         regions = self.context.regions(batch)
         labels = [best(p, vocab) for p in posteriors(self.context, batch, regions, vocab)]
         return to_prediction(self.context, vocab, regions, labels)
+
+    def _panoptic(self, base: PanopticVocabulary, batch: Batch, vocab: tuple[int, ...]) -> list[Int32Array]:
+        """Panoptic maps by the base's own masks."""
+        names = self.context.names(vocab)
+        return [
+            base.panoptic(raw, sample_id, names, vocab, self.context.thing_ids)
+            for raw, sample_id in zip(batch["raw"], batch["sample_id"], strict=True)
+        ]
 
     def _pixels(self, base: DenseVocabulary, batch: Batch, vocab: tuple[int, ...]) -> list[Int64Array]:
         """Maps of class ids by the base's own protocol: pixels are decided one by one, proposals play no part."""

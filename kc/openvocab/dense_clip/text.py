@@ -25,8 +25,22 @@ TEMPLATES: dict[str, tuple[Template, ...]] = {
     "imagenet7": tuple(open_clip.SIMPLE_IMAGENET_TEMPLATES),
     "photo": ("a photo of a {}.".format,),
     "name": ("{}".format,),
+    "vild14": tuple(
+        template.format
+        for template in (
+            "a photo of a {}.",
+            "This is a photo of a {}",
+            "There is a {} in the scene",
+            "There is the {} in the scene",
+            "a photo of a {} in the scene",
+            *(f"a photo of a {size} {{}}." for size in ("small", "medium", "large")),
+            *(f"This is a photo of a {size} {{}}." for size in ("small", "medium", "large")),
+            *(f"There is a {size} {{}} in the scene." for size in ("small", "medium", "large")),
+        )
+    ),
 }
-"""Prompt sets by name. imagenet80: the 80 of Radford et al. 2021, used by every published row of the table."""
+"""Prompt sets by name. imagenet80: the 80 of Radford et al. 2021, used by every published row of the table. vild14:
+those of ViLD (Gu et al. 2021) that FC-CLIP reads, some without a full stop."""
 
 
 WRITE_EVERY = 32

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from kc.types import VOID, Int32Array
+from kc.types import VOID, Instances, Int32Array
 
 SCORE, OVERLAP = 0.8, 0.8
 TOP = 100
@@ -72,18 +71,6 @@ def panoptic_map(
     return out
 
 
-@dataclass(frozen=True)
-class Instances:
-    """Scored instances of one image, best first; masks may overlap.
-
-    `masks` (n, H, W) bool, `class_ids` (n,) int64, `scores` (n,) float in [0, 1].
-    """
-
-    masks: Tensor
-    class_ids: Tensor
-    scores: Tensor
-
-
 def instances(
     classes: Tensor, masks: Tensor, class_ids: Sequence[int], thing_ids: Collection[int], top: int = TOP
 ) -> Instances:
@@ -108,4 +95,4 @@ def instances(
     area = inside.flatten(1).sum(1)
     mean = (logits.sigmoid() * inside).flatten(1).sum(1) / area.clamp_min(1)
     scores, best = (p * mean).sort(descending=True, stable=True)
-    return Instances(inside[best], found[best], scores)
+    return Instances(inside[best].cpu().numpy(), found[best].cpu().numpy(), scores.float().cpu().numpy())

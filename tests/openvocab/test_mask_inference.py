@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from kc.methods.finetune.mask_inference import at_size, instances, panoptic_map, semantic_scores
+from kc.openvocab.mask_inference import at_size, instances, panoptic_map, semantic_scores
 from kc.types import VOID
 
 SURE = 12.0

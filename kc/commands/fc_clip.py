@@ -1,0 +1,197 @@
+"""`kc fc-clip`: the authors' weights as safetensors, and training from a benchmark."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import numpy as np
+import torch
+from rich.console import Console
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from kc.commands.fc_clip_config import FcClipCommandConfig
+from kc.data.manifest import Manifest, load_manifest
+from kc.data.readers.base import Reader
+from kc.data.readers.open import open_reader
+from kc.encoders.open_clip_model import OpenClipEncoder, load_open_clip
+from kc.errors import DivergedError, KcError, RunError
+from kc.openvocab.base import names_of
+from kc.openvocab.dense_clip.text import TextBank
+from kc.openvocab.fc_clip.base import TEMPLATES
+from kc.openvocab.fc_clip.checkpoint import convert, save_fc_clip
+from kc.openvocab.fc_clip.coco import COCO_NAMES
+from kc.openvocab.fc_clip.crops import example
+from kc.openvocab.fc_clip.network import FcClip
+from kc.openvocab.fc_clip.options import FcClipConfig
+from kc.openvocab.fc_clip.tower import check_convnext
+from kc.openvocab.fc_clip.training import FcClipLoss, Recipe, Target, clip_gradients, optimizer_for
+
+LINES_EVERY = 20
+"""Steps between two lines of progress."""
+
+
+def run_fc_clip(config: FcClipCommandConfig, console: Console | None = None) -> int:
+    """Do what `config` asks for. Returns the exit status. Raises KcError for what a user can act on."""
+    console = console or Console()
+    if config.action == "train":
+        return _train(config, console)
+    assert config.second is not None
+    names = None if config.names is None else read_names(config.names)
+    network = convert(config.first, config.second, config.clip, names, allow_pickle=config.allow_pickle)
+    weights = sum(p.numel() for p in network.parameters()) / 1e6
+    console.print(
+        f"{config.second}: FC-CLIP on {network.config.clip}, {weights:.0f} million weights, {network.config.queries} "
+        f"queries, trained on {len(network.names)} classes; use it as --base fc-clip@{config.second}",
+        soft_wrap=True,
+    )
+    return 0
+
+
+def read_names(path: Path) -> list[tuple[str, ...]]:
+    """Per line one class, its synonyms separated by commas. Raises KcError for a line without a name."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise KcError(f"--names {path} cannot be read ({error})") from error
+    found = [tuple(name.strip() for name in line.split(",")) for line in lines]
+    empty = [number for number, names in enumerate(found, 1) if not all(names)]
+    if empty or not found:
+        raise KcError(f"--names {path}: an empty name in line {empty[0]}" if empty else f"--names {path} is empty")
+    return found
+
+
+def names_for(config: FcClipCommandConfig, manifest: Manifest) -> list[tuple[str, ...]]:
+    """Per class of the benchmark what is trained on. Raises KcError where a file has another number of classes."""
+    if config.names is not None:
+        found = read_names(config.names)
+    elif manifest.name == "coco-panoptic":
+        found = list(COCO_NAMES)
+    else:
+        found = names_of(manifest.info)
+    if len(found) != len(manifest.info):
+        raise KcError(f"{len(found)} classes are named, but {manifest.name} has {len(manifest.info)}")
+    return found
+
+
+class Examples(Dataset[tuple[Tensor, Target]]):
+    """The examples of steps `start` to `config.steps`: a new order every epoch, all drawn from seed and place."""
+
+    def __init__(self, reader: Reader, positions: Mapping[int, int], config: FcClipCommandConfig, start: int) -> None:
+        self.reader, self.positions, self.config = reader, positions, config
+        self.first = start * config.batch_size
+
+    def __len__(self) -> int:
+        return self.config.steps * self.config.batch_size - self.first
+
+    def __getitem__(self, item: int) -> tuple[Tensor, Target]:
+        place = self.first + item
+        epoch, position = divmod(place, len(self.reader))
+        sample = self.reader.read(int(_order(self.config.seed, epoch, len(self.reader))[position]))
+        rng = np.random.default_rng([self.config.seed, 1, place])
+        return example(sample, self.positions, self.config.crop, Recipe().scales, rng)
+
+
+@lru_cache(maxsize=2)
+def _order(seed: int, epoch: int, n: int) -> Any:
+    return np.random.default_rng([seed, 0, epoch]).permutation(n)
+
+
+def _together(items: list[tuple[Tensor, Target]]) -> tuple[Tensor, list[Target]]:
+    return torch.stack([image for image, _ in items]), [target for _, target in items]
+
+
+def _train(config: FcClipCommandConfig, console: Console) -> int:
+    manifest = load_manifest(config.benchmark)
+    if manifest.task_kind == "classification":
+        raise KcError(f"FC-CLIP learns masks; {manifest.name} is classification")
+    names = names_for(config, manifest)
+    check_convnext(config.clip)
+    reader = open_reader(manifest, "train", config.data_root, config.limit_images)
+    state = config.first.with_suffix(".state.pt")
+    if state.exists() and not config.resume:
+        raise RunError(f"{state} is the state of a training that was stopped: add --resume, or delete it")
+    clip = load_open_clip(config.clip, config.clip_weights).network
+    torch.manual_seed(config.seed)
+    network = FcClip(FcClipConfig(clip=config.clip), clip, names)
+    text = TextBank(OpenClipEncoder(config.clip, clip), TEMPLATES).embed([name for own in names for name in own])
+    network.to(config.device).train()
+    recipe = Recipe(lr=config.lr)
+    optimizer = optimizer_for(network, recipe)
+    start = _load_state(state, network, optimizer) if config.resume else 0
+    loss = FcClipLoss(network, text.to(config.device), [len(own) for own in names], config.points)
+    positions = {info.id: position for position, info in enumerate(manifest.info)}
+    examples = Examples(reader, positions, config, start)
+    part = config.batch_size // config.accumulate
+    batches: Iterator[tuple[Tensor, list[Target]]] = iter(
+        DataLoader(examples, part, num_workers=config.num_workers, collate_fn=_together)
+    )
+    console.print(f"{manifest.name}: {len(reader)} images, {len(names)} classes, steps {start + 1} to {config.steps}")
+    for step in range(start, config.steps):
+        torch.manual_seed(config.seed + 1 + step)  # the points of the loss, however often training was stopped
+        value = _step(step, batches, loss, optimizer, recipe, config)
+        done = step + 1
+        if done % LINES_EVERY == 0 or done == config.steps:
+            console.print(f"step {done}/{config.steps}: loss {value:.3f}", soft_wrap=True)
+        if done % config.save_every == 0 and done < config.steps:
+            _save_state(state, network, optimizer, done)
+    save_fc_clip(network, config.first)
+    state.unlink(missing_ok=True)
+    console.print(f"{config.first}: use it as --base fc-clip@{config.first}", soft_wrap=True)
+    return 0
+
+
+def _step(
+    step: int,
+    batches: Iterator[tuple[Tensor, list[Target]]],
+    loss: FcClipLoss,
+    optimizer: torch.optim.Optimizer,
+    recipe: Recipe,
+    config: FcClipCommandConfig,
+) -> float:
+    for group in optimizer.param_groups:
+        group["lr"] = recipe.lr * 0.1 ** sum(step >= drop * config.steps for drop in recipe.drops)
+    optimizer.zero_grad()
+    total = 0.0
+    for _ in range(config.accumulate):
+        images, targets = next(batches)
+        moved = [(masks.to(config.device), labels.to(config.device)) for masks, labels in targets]
+        value = loss(images.to(config.device), moved) / config.accumulate
+        total += float(value.detach())
+        value.backward()  # type: ignore[no-untyped-call]
+    if not np.isfinite(total):
+        raise DivergedError(f"the loss of FC-CLIP is {total} at step {step + 1}: lower --lr")
+    clip_gradients(loss.network, recipe)
+    optimizer.step()
+    return total
+
+
+def _save_state(path: Path, network: FcClip, optimizer: torch.optim.Optimizer, done: int) -> None:
+    temporary = path.with_name(f".{path.name}.{uuid4().hex}")
+    learned = {key: value for key, value in network.state_dict().items() if not key.startswith("clip.")}
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            torch.save({"done": done, "network": learned, "optimizer": optimizer.state_dict()}, temporary)
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except (OSError, RuntimeError) as error:
+        raise RunError(f"cannot write {path} ({error}): free space or choose another folder") from error
+
+
+def _load_state(path: Path, network: FcClip, optimizer: torch.optim.Optimizer) -> int:
+    try:
+        stored = torch.load(path, map_location="cpu", weights_only=True)
+        missing, unknown = network.load_state_dict(stored["network"], strict=False)
+        if unknown or any(not key.startswith("clip.") for key in missing):
+            raise ValueError("it is of another architecture")
+        optimizer.load_state_dict(stored["optimizer"])
+        return int(stored["done"])
+    except Exception as error:  # a damaged file can fail in many ways
+        raise RunError(f"--resume: {path} cannot be gone on from ({error})") from error

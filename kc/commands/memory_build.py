@@ -1,0 +1,201 @@
+"""`kc memory build`: fill a memory from a benchmark, or from unlabelled images and a list of names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from kc.commands.memory_config import MemoryConfig
+from kc.config import RunConfig
+from kc.data.cache import cache_dir
+from kc.data.content import content_key
+from kc.data.manifest import Manifest, load_manifest
+from kc.data.readers.base import list_files, read_image
+from kc.data.transforms import image_to_tensor
+from kc.encoders.base import Encoder
+from kc.encoders.cache import FeatureCache
+from kc.encoders.load import check_encoder_name, load_encoder
+from kc.errors import KcError, UnknownNameError, unknown_name
+from kc.experiment import open_data
+from kc.memory.rows import Memory
+from kc.methods.regions import KEYS, RegionEncoder, key_dim
+from kc.methods.retrieval.build import (
+    FallbackImages,
+    Picture,
+    PictureKeys,
+    add_fallback,
+    add_labelled,
+    add_named,
+    key_fingerprint,
+)
+from kc.proposals.cache import PartitionCache
+from kc.proposals.grounded_sam import GroundedSam
+from kc.proposals.load import check_proposals, load_proposer, reads_names
+from kc.stream.progress import RunProgress
+
+INPUT_SIZE = (480, 640)
+"""(H, W) that images are given to the encoder in where no benchmark says it; pooled keys depend on it."""
+
+
+def build(config: MemoryConfig, console: Console) -> int:
+    """`kc memory build`. Returns the exit status; raises KcError before any model loads where something is missing."""
+    manifest = None if config.benchmark is None else load_manifest(config.benchmark)
+    names = _checked(config, manifest)
+    encoder = load_encoder(config.encoder or "lite0")
+    keys = config.keys or "pooled"
+    kind = "panoptic" if manifest is None else manifest.task_kind
+    source = None
+    regions: RegionEncoder | FeatureCache | None = None
+    grounded = _grounded(config, names)
+    if config.images is not None:
+        source = "grounded-sam" if grounded is None else grounded.key
+    else:
+        assert manifest is not None
+        regions = _regions(config, manifest, encoder, keys)
+        source = None if isinstance(regions, FeatureCache) else regions.source
+    regional = kind != "classification" or config.images is not None
+    with Memory.open_or_create(
+        config.memory,
+        dim=key_dim(encoder, keys) if regional else encoder.pooled_dim,
+        fingerprint=key_fingerprint(encoder, source, keys if regional else None),
+        extra={"classes": {str(i): n for i, n in names.items()}},
+    ) as memory:
+        stored = {int(i): str(n) for i, n in memory.extra.get("classes", {}).items()}
+        if stored != names:
+            raise KcError(
+                f"{config.memory} was made for {len(stored)} other names: its classes never change, so a longer list "
+                "needs a new memory (rows move with kc memory export and import)"
+            )
+        task = max([0, *(v.task for v in memory.versions())])
+        before = len(memory)
+        size = INPUT_SIZE if manifest is None else (manifest.input_size[0], manifest.input_size[1])
+        picture_keys = PictureKeys(encoder, keys, lambda image: image_to_tensor(image, size))
+        with RunProgress(console) as progress:
+            if regions is not None and manifest is not None:
+                _from_benchmark(config, manifest, memory, regions, task, progress)
+            elif grounded is not None and config.images is not None:
+                files = _files(config.images)
+                pictures = _pictures(config.images, files)
+                with progress.bar(f"looking for {len(names)} names", len(files), "images") as bar:
+                    add_named(memory, pictures, names, grounded, picture_keys,
+                              source=config.images.name, task=task, advance=bar.advance)  # fmt: skip
+            progress.line(f"{len(memory) - before:,} new rows, {len(memory):,} in all")
+            if config.fallback is not None:
+                _fallback(config.fallback, names, memory, picture_keys, grounded, task, progress)
+    return 0
+
+
+def _checked(config: MemoryConfig, manifest: Manifest | None) -> dict[int, str]:
+    """Class id -> name. Refuses what cannot work before torch or any model loads."""
+    check_encoder_name(config.encoder or "lite0")
+    if config.keys is not None and config.keys not in KEYS:
+        raise unknown_name("keys", config.keys, KEYS)
+    if not 0 < config.purity <= 1:
+        raise KcError(f"--purity {config.purity}: must be above 0 and at most 1")
+    for option in ("images", "fallback", "names"):
+        path: Path | None = getattr(config, option)
+        if path is not None and not (path.is_file() if option == "names" else path.is_dir()):
+            raise KcError(f"--{option} {path}: no such {'file' if option == 'names' else 'folder'}")
+    if config.proposals is not None:
+        check_proposals(config.proposals)
+    finds_names = reads_names(config.proposals or "")
+    if config.images is not None and not finds_names:
+        raise KcError("--images has no labels: add --proposals grounded-sam:DINO_PATH,SAM_PATH, which finds the names")
+    if config.fallback is not None and not finds_names and not any("/" in file for file in _files(config.fallback)):
+        raise KcError(
+            f"--fallback {config.fallback} has no folders of classes: add --proposals "
+            "grounded-sam:DINO_PATH,SAM_PATH, which finds names in images without labels"
+        )
+    if config.images is None and manifest is None:
+        raise KcError("say what to build from: --benchmark NAME, or --images FOLDER with --names FILE")
+    if config.images is None and config.names is not None:
+        raise KcError("--names goes with --images: the names of a benchmark stand in its manifest")
+    if config.names is not None:
+        return _names(config.names)
+    if manifest is None:
+        raise KcError("--images needs the names to look for: --names FILE, or --benchmark NAME for its classes")
+    return {c.id: c.name for c in manifest.info}
+
+
+def _names(path: Path) -> dict[int, str]:
+    """One name a line; its class id is its place among the names, from 0. KcError for none, or one that is twice."""
+    try:
+        names = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise KcError(f"--names {path}: cannot read this list ({error})") from error
+    twice = sorted({n for n in names if names.count(n) > 1})
+    if not names or twice:
+        raise UnknownNameError(f"--names {path}: " + (f"{', '.join(twice)} stand there twice" if twice else "no name"))
+    return dict(enumerate(names))
+
+
+def _grounded(config: MemoryConfig, names: Mapping[int, str]) -> GroundedSam | None:
+    """What finds names, where it is asked for."""
+    if config.proposals is None or not reads_names(config.proposals):
+        return None
+    proposer = load_proposer(config.proposals, names=tuple(names.values()))
+    assert isinstance(proposer, GroundedSam)
+    return proposer
+
+
+def _regions(config: MemoryConfig, manifest: Manifest, encoder: Encoder, keys: str) -> RegionEncoder | FeatureCache:
+    """What makes keys of a benchmark's images, with the caches of `kc run`."""
+    place = cache_dir() / "derived" / f"{manifest.name}-{content_key(manifest, config.data_root)}"
+    features = FeatureCache(place / "features", encoder)
+    if manifest.task_kind == "classification":
+        return features
+    partitions = None
+    if config.proposals not in (None, "oracle"):
+        proposer = _grounded(config, {c.id: c.name for c in manifest.info}) or load_proposer(str(config.proposals))
+        partitions = PartitionCache(place / "proposals", proposer)
+    return RegionEncoder(encoder, features, partitions, keys, folder=place / "keys")
+
+
+def _from_benchmark(
+    config: MemoryConfig,
+    manifest: Manifest,
+    memory: Memory,
+    regions: RegionEncoder | FeatureCache,
+    task: int,
+    progress: RunProgress,
+) -> None:
+    """One pass over the training images with all their labels."""
+    assert config.benchmark is not None
+    run = RunConfig(benchmark=config.benchmark, data_root=config.data_root, tasks=1, limit_images=config.limit_images)
+    data = open_data(run)
+    loader = data.loader("train", 0, "all", raw=True)
+    with progress.bar(f"remembering {manifest.name}", len(data.presence("train")), "images") as bar:
+        add_labelled(memory, loader, regions, data.class_ids,
+                     purity=config.purity, source=manifest.name, task=task, advance=bar.advance)  # fmt: skip
+
+
+def _files(folder: Path) -> list[str]:
+    """The images below `folder`, relative to it, sorted."""
+    return [file.removeprefix("./") for file in list_files(folder, ".", recursive=True)]
+
+
+def _pictures(folder: Path, files: Sequence[str]) -> Iterator[Picture]:
+    for file in files:
+        yield Picture(file, read_image(folder, file))
+
+
+def _fallback(
+    folder: Path,
+    names: Mapping[int, str],
+    memory: Memory,
+    keys: PictureKeys,
+    grounded: GroundedSam | None,
+    task: int,
+    progress: RunProgress,
+) -> None:
+    """Rows for the names that have none, and a line that says which of them were found."""
+    images = FallbackImages(_files(folder), lambda file: read_image(folder, file), keys, grounded)
+    with progress.bar("looking up names without a row", len(names), "names") as bar:
+        added = add_fallback(memory, names, images, task, bar.advance)
+    found = [f"{name} {n}" for name, n in added.items() if n]
+    lacking = [name for name, n in added.items() if not n]
+    progress.line(f"fallback: {sum(added.values()):,} rows for {len(found)} names without one: {', '.join(found)}")
+    if lacking:
+        progress.line(f"still without a row: {', '.join(lacking)}")

@@ -1,0 +1,232 @@
+"""Read what detectron2's DatasetCatalog lists: dicts of files and annotations, in its standard format.
+
+https://detectron2.readthedocs.io/tutorials/datasets.html
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import Any, Self
+
+import numpy as np
+
+from kc.data.manifest import RESERVED_IDS, ClassSpec, Manifest
+from kc.data.readers.base import check_same_size, presence, read_image, read_mask
+from kc.data.sources import Detectron2Split
+from kc.errors import DataError, MissingExtraError
+from kc.types import VOID, BoolArray, Int32Array, Int64Array, Sample, SplitName, TaskKind
+
+Dicts = Sequence[Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Described:
+    """What a data set of the catalog holds: the kind of its labels and its classes."""
+
+    kind: TaskKind
+    classes: tuple[ClassSpec, ...]
+
+
+def catalogs() -> tuple[Any, Any]:
+    """detectron2's DatasetCatalog and MetadataCatalog. Raises MissingExtraError where it is not installed."""
+    if importlib.util.find_spec("detectron2") is None:
+        raise MissingExtraError(
+            "detectron2 is not installed, and it is not on the package registry: build it from its source "
+            "(git clone https://github.com/facebookresearch/detectron2; pip install --no-build-isolation ./detectron2)"
+        )
+    data = importlib.import_module("detectron2.data")
+    return data.DatasetCatalog, data.MetadataCatalog
+
+
+def free_id(contiguous: int) -> int:
+    """A class id for a contiguous one: 254 and 255 are reserved, so from 254 on it is two more."""
+    return contiguous if contiguous < RESERVED_IDS[0] else contiguous + len(RESERVED_IDS)
+
+
+def kind_of(dicts: Dicts, metadata: Any, name: str) -> Described:
+    """Kind and classes of a data set. Raises DataError where it is empty or its dicts hold no masks."""
+    if not dicts:
+        raise DataError(f"the detectron2 data set {name!r} is empty")
+    first = dicts[0]
+    if "pan_seg_file_name" in first or "annotations" in first:
+        return Described("panoptic", _panoptic_classes(metadata, "pan_seg_file_name" in first, name))
+    if "sem_seg_file_name" in first:
+        names = _names(metadata, "stuff_classes", name)
+        return Described("semantic", tuple(ClassSpec(id=free_id(i), name=n) for i, n in enumerate(names)))
+    raise DataError(
+        f"the detectron2 data set {name!r} has neither pan_seg_file_name, sem_seg_file_name nor annotations; "
+        f"its dicts hold {', '.join(sorted(first))}"
+    )
+
+
+def _names(metadata: Any, field: str, name: str) -> list[str]:
+    names = metadata.get(field, None)
+    if not names:
+        raise DataError(f"the metadata of the detectron2 data set {name!r} has no {field}")
+    return [str(n) for n in names]
+
+
+def _panoptic_classes(metadata: Any, panoptic: bool, name: str) -> tuple[ClassSpec, ...]:
+    classes: dict[int, ClassSpec] = {}
+    for kind, thing in (("stuff", False), ("thing", True)) if panoptic else (("thing", True),):
+        numbers = metadata.get(f"{kind}_dataset_id_to_contiguous_id", None)
+        names = _names(metadata, f"{kind}_classes", name) if thing or numbers or not panoptic else []
+        own = {free_id(i): i for i in range(len(names))} if numbers is None else numbers
+        for class_id, contiguous in own.items():
+            if class_id in RESERVED_IDS:
+                raise DataError(f"the detectron2 data set {name!r} has a class {class_id}; {RESERVED_IDS} are reserved")
+            if not thing and names[contiguous] == "things":
+                continue  # in detectron2's "separated" data sets one stuff class stands for all things
+            classes[int(class_id)] = ClassSpec(id=int(class_id), name=names[contiguous], thing=thing)
+    return tuple(classes[i] for i in sorted(classes))
+
+
+@dataclass(frozen=True)
+class Detectron2Reader:
+    """The images of one data set of the catalog, in its order. `numbers`: (is thing, contiguous id) -> class id."""
+
+    manifest: Manifest
+    split: SplitName
+    dicts: tuple[Mapping[str, Any], ...]
+    numbers: Mapping[tuple[bool, int], int]
+
+    @classmethod
+    def open(cls, manifest: Manifest, split: SplitName) -> Detectron2Reader:
+        """Ask the catalog, whose dicts name their files. Raises DataError for a name or classes that it has not."""
+        part = manifest.splits[split]
+        assert isinstance(part, Detectron2Split)
+        datasets, metadata = catalogs()
+        if part.dataset not in datasets.list():
+            raise DataError(
+                f"splits.{split} of {manifest.name}: detectron2 has no data set {part.dataset!r}; "
+                "import the module that registers it first"
+            )
+        dicts, about = datasets.get(part.dataset), metadata.get(part.dataset)
+        described = kind_of(dicts, about, part.dataset)
+        missing = {c.name for c in described.classes} ^ set(manifest.class_names())
+        if missing:
+            raise DataError(
+                f"{part.dataset}: its classes are not those of {manifest.name}: {', '.join(sorted(missing)[:10])}"
+            )
+        numbers = {}
+        by_name = {c.name: c.id for c in manifest.classes}
+        for kind, thing in (("stuff", False), ("thing", True)):
+            for contiguous, name in enumerate(about.get(f"{kind}_classes", None) or []):
+                if name in by_name:
+                    numbers[thing, contiguous] = by_name[name]
+        return cls(manifest, split, tuple(dicts), numbers)
+
+    def __len__(self) -> int:
+        return len(self.dicts)
+
+    @cached_property
+    def sample_ids(self) -> list[str]:
+        """ "SPLIT/IMAGE_ID", or the stem of the file where an image has no id."""
+        return [f"{self.split}/{d.get('image_id', PurePosixPath(d['file_name']).stem)}" for d in self.dicts]
+
+    @cached_property
+    def class_table(self) -> BoolArray:
+        """(n, C) bool; reads every label file of a semantic data set, the dicts alone of any other."""
+        if self.manifest.task_kind == "semantic" and "sem_seg_file_name" in self.dicts[0]:
+            return np.stack([presence(self.semantic(i), self.manifest) for i in range(len(self))])
+        column = {class_id: c for c, class_id in enumerate(self.manifest.class_ids())}
+        table = np.zeros((len(self), len(column)), dtype=np.bool_)
+        for row, found in enumerate(self.dicts):
+            for segment in found.get("segments_info", found.get("annotations", ())):
+                table[row, column[self.class_of(segment)]] = True
+        return table
+
+    def class_of(self, segment: Mapping[str, Any]) -> int:
+        """Class id of one entry of segments_info or annotations."""
+        thing = bool(segment.get("isthing", True))
+        number = int(segment["category_id"])
+        if (thing, number) not in self.numbers:
+            raise DataError(f"{self.manifest.name}: category {number} is no {'thing' if thing else 'stuff'} class")
+        return self.numbers[thing, number]
+
+    def image_file(self, index: int) -> Path:
+        """Where the image lies."""
+        return Path(self.dicts[index]["file_name"])
+
+    def files(self) -> list[str]:
+        """Every image and label file."""
+        fields = ("file_name", "sem_seg_file_name", "pan_seg_file_name")
+        return [str(d[field]) for d in self.dicts for field in fields if field in d]
+
+    def semantic(self, index: int) -> Int64Array:
+        """The label map (H, W) int64 of class ids; what is no class number is VOID."""
+        path = Path(self.dicts[index]["sem_seg_file_name"])
+        values = read_mask(path.parent, path.name, channels=1).astype(np.int64)
+        table = np.full(max(len(self.manifest.classes), int(values.max(initial=0)) + 1), VOID)
+        ids = [self.numbers[False, i] for i in range(len(self.manifest.classes))]
+        table[: len(ids)] = ids
+        semantic: Int64Array = table[values]
+        return semantic
+
+    def panoptic(self, index: int) -> tuple[Int32Array, frozenset[int]]:
+        """The map (H, W, 2) of class id and instance number, and which instances are crowds."""
+        found = self.dicts[index]
+        if "pan_seg_file_name" not in found:
+            return self._painted(index)
+        path = Path(found["pan_seg_file_name"])
+        rgb = read_mask(path.parent, path.name, channels=3).astype(np.int64)
+        ids = rgb[..., 0] + 256 * rgb[..., 1] + 65536 * rgb[..., 2]
+        panoptic = np.stack([np.full(ids.shape, VOID), np.zeros_like(ids)], axis=-1).astype(np.int32)
+        crowd, instance, things = set(), 0, set(self.manifest.thing_ids)
+        for segment in found["segments_info"]:
+            class_id = self.class_of(segment)
+            instance += class_id in things
+            number = instance if class_id in things else 0
+            panoptic[ids == int(segment["id"])] = (class_id, number)
+            if number and segment.get("iscrowd"):
+                crowd.add(number)
+        return panoptic, frozenset(crowd)
+
+    def _painted(self, index: int) -> tuple[Int32Array, frozenset[int]]:
+        """Instances painted large to small, so that what lies in front, which is smaller as a rule, stays whole."""
+        found = self.dicts[index]
+        height, width = int(found["height"]), int(found["width"])
+        masks = [instance_mask(a["segmentation"], height, width) for a in found["annotations"]]
+        panoptic = np.stack([np.full((height, width), VOID), np.zeros((height, width))], axis=-1).astype(np.int32)
+        crowd = set()
+        for i in sorted(range(len(masks)), key=lambda i: -int(masks[i].sum())):
+            panoptic[masks[i]] = (self.class_of(found["annotations"][i]), i + 1)
+            if found["annotations"][i].get("iscrowd"):
+                crowd.add(i + 1)
+        return panoptic, frozenset(crowd)
+
+    def read(self, index: int) -> Sample:
+        """Image and labels at the original size."""
+        path = self.image_file(index)
+        image = read_image(path.parent, path.name)
+        name = self.sample_ids[index]
+        if self.manifest.task_kind == "semantic" and "sem_seg_file_name" in self.dicts[index]:
+            semantic = self.semantic(index)
+            check_same_size(str(path), image, self.dicts[index]["sem_seg_file_name"], semantic)
+            return Sample(name, image, semantic=semantic)
+        panoptic, crowd = self.panoptic(index)
+        check_same_size(str(path), image, str(self.dicts[index].get("pan_seg_file_name", path)), panoptic)
+        return Sample(name, image, semantic=panoptic[..., 0].astype(np.int64), panoptic=panoptic, crowd=crowd)
+
+    def select(self, indices: Sequence[int]) -> Self:
+        """A reader of only these samples."""
+        return replace(self, dicts=tuple(self.dicts[i] for i in indices))
+
+
+def instance_mask(segmentation: Any, height: int, width: int) -> BoolArray:
+    """(H, W) bool of a COCO segmentation: polygons, or run lengths, compressed or not."""
+    from pycocotools import mask as coder
+
+    if isinstance(segmentation, list):
+        rle = coder.merge(coder.frPyObjects(segmentation, height, width))
+    elif isinstance(segmentation["counts"], list):
+        rle = coder.frPyObjects(segmentation, height, width)
+    else:
+        rle = segmentation
+    mask: BoolArray = coder.decode(rle).astype(np.bool_)
+    return mask

@@ -1,0 +1,1 @@
+"""A benchmark as tar shards in the layout of WebDataset: written, indexed, read at random or as a stream."""

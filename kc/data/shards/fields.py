@@ -1,0 +1,134 @@
+"""One sample <-> the members that stand for it in a shard. Nothing is ever unpickled.
+
+| member         | what it holds                                                                             |
+|----------------|-------------------------------------------------------------------------------------------|
+| KEY.jpg, .png ... | the image file as its owner distributes it; PNG where the benchmark has no image files |
+| KEY.json       | `id`; `label` of an image; of a panoptic map `segments` ([class id, instance]) and `crowd`  |
+| KEY.labels.png | semantic: class ids and 255 for void; panoptic: the number of each pixel's segment          |
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from kc.data.readers.base import IMAGE_SUFFIXES, decode_image, decode_mask
+from kc.errors import DataError
+from kc.types import Int32Array, Int64Array, Sample
+
+Fields = dict[str, bytes]
+"""Ending of the member (without the key and the first dot) -> its content."""
+
+LABELS = "labels.png"
+PICKLED = frozenset({"pkl", "pickle", "pyd", "pt", "pth", "ckpt", "joblib", "npy", "npz", "pyc", "dill"})
+_BLOCK = 512
+_IMAGES = frozenset(suffix[1:] for suffix in IMAGE_SUFFIXES)
+
+
+def to_fields(sample: Sample, image_file: Path | None) -> Fields:
+    """The members of a sample; `image_file` is copied as it is, where there is one. Raises DataError."""
+    meta: dict[str, Any] = {"id": sample.id}
+    fields: Fields = {}
+    if sample.panoptic is not None:
+        pairs = sample.panoptic.reshape(-1, 2)
+        segments, number = np.unique(pairs, axis=0, return_inverse=True)
+        fields[LABELS] = _png(number.reshape(sample.panoptic.shape[:2]))
+        meta |= {"segments": segments.tolist(), "crowd": sorted(sample.crowd)}
+    elif sample.semantic is not None:
+        fields[LABELS] = _png(sample.semantic)
+    else:
+        meta["label"] = sample.label
+    if image_file is None:
+        fields["png"] = _png(sample.image)
+    else:
+        try:
+            fields[image_file.suffix[1:].lower()] = image_file.read_bytes()
+        except OSError as error:
+            raise DataError(f"{image_file}: cannot read the image ({error.strerror})") from error
+    fields["json"] = json.dumps(meta, ensure_ascii=False).encode()
+    return fields
+
+
+def from_fields(fields: Mapping[str, bytes], where: str) -> Sample:
+    """The sample that `to_fields` took apart; `where` names it in errors.
+
+    Raises:
+        DataError: a member is missing, unknown, pickled or damaged.
+    """
+    for ending in fields:
+        if ending.rpartition(".")[2].lower() in PICKLED:
+            raise DataError(f"{where}: member .{ending} is a format that can run code when it is read: refused")
+    images = [ending for ending in fields if ending in _IMAGES]
+    unknown = sorted(set(fields) - {*images, "json", LABELS})
+    if unknown or len(images) != 1 or "json" not in fields:
+        raise DataError(
+            f"{where}: members {', '.join('.' + e for e in fields) or '(none)'}; expected one image (.jpg, .png ...), "
+            f".json, and .{LABELS} where the benchmark has masks"
+        )
+    image = decode_image(io.BytesIO(fields[images[0]]), f"{where}.{images[0]}")
+    try:
+        meta = json.loads(fields["json"])
+        sample_id = str(meta["id"])
+        if LABELS not in fields:
+            return Sample(sample_id, image, label=int(meta["label"]))
+        pixels = decode_mask(io.BytesIO(fields[LABELS]), f"{where}.{LABELS}", channels=1)
+        if "segments" not in meta:
+            return _fitting(Sample(sample_id, image, semantic=pixels.astype(np.int64)), pixels, where)
+        table = np.asarray(meta["segments"], dtype=np.int32).reshape(-1, 2)
+        panoptic: Int32Array = table[pixels]
+        semantic: Int64Array = table[:, 0].astype(np.int64)[pixels]
+        crowd = frozenset(int(c) for c in meta["crowd"])
+    except (ValueError, KeyError, TypeError, IndexError) as error:
+        raise DataError(f"{where}: its members do not fit together ({type(error).__name__}: {error})") from error
+    return _fitting(Sample(sample_id, image, semantic=semantic, panoptic=panoptic, crowd=crowd), pixels, where)
+
+
+def _fitting(sample: Sample, pixels: npt.NDArray[np.integer], where: str) -> Sample:
+    if pixels.shape != sample.image.shape[:2]:
+        raise DataError(f"{where}: the mask is {pixels.shape}, the image {sample.image.shape[:2]} (H, W)")
+    return sample
+
+
+def members(content: bytes, where: str) -> Fields:
+    """The members of one sample in `content`, a piece of a tar file from its first header to the end of its last.
+
+    Raises:
+        DataError: this is no piece of a tar file, or it ends too early, or it holds anything but plain files.
+    """
+    return dict(_members(content, where))
+
+
+def _members(content: bytes, where: str) -> Iterator[tuple[str, bytes]]:
+    position, keys = 0, set()
+    while position < len(content):
+        header = content[position : position + _BLOCK]
+        if len(header) < _BLOCK or header[257:262] != b"ustar":
+            raise DataError(f"{where}: no tar header where the index says one is; the shard was changed or truncated")
+        if header[156:157] not in (b"0", b"\0"):
+            raise DataError(f"{where}: a member that is no plain file (type {header[156:157]!r}): refused")
+        name = header[:100].rstrip(b"\0").decode("utf-8", "replace")
+        size = int(header[124:136].rstrip(b"\0 ") or b"0", 8)
+        start = position + _BLOCK
+        if start + size > len(content):
+            raise DataError(f"{where}: member {name} ends beyond the sample; the shard was changed or truncated")
+        key, _, ending = name.partition(".")
+        keys.add(key)
+        if len(keys) > 1:
+            raise DataError(f"{where}: members of two samples, {' and '.join(sorted(keys))}; the index does not fit")
+        yield ending, content[start : start + size]
+        position = start + -(-size // _BLOCK) * _BLOCK
+
+
+def _png(pixels: npt.NDArray[Any]) -> bytes:
+    if pixels.ndim == 2:
+        pixels = pixels.astype(np.uint8 if int(pixels.max(initial=0)) <= 255 else np.uint16)
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG", compress_level=6)
+    return file.getvalue()

@@ -1,0 +1,117 @@
+"""The kinds of stream: what changes from task to task, and what an answer may name. Loads in milliseconds.
+
+| stream        | what a task brings                                         | scored over                          |
+|---------------|------------------------------------------------------------|--------------------------------------|
+| `class`       | new classes, images and labels under the setting           | all classes seen                     |
+| `task`        | the same                                                   | the classes of each image's own task |
+| `online`      | the same, every image once                                 | all classes seen                     |
+| `blurry`      | the same, and some images of classes that came before      | all classes seen                     |
+| `long-tailed` | the same, with ever fewer training images from class to class | all classes seen                  |
+| `names`       | after the first task names alone, no image                 | all classes seen                     |
+| `domain`      | all classes in another domain: a corruption of every image | each domain                          |
+
+`docs/streams.md` says what every metric then means.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, get_args
+
+from kc.errors import SplitError, unknown_name
+from kc.types import Question, Setting
+
+if TYPE_CHECKING:
+    from kc.data.manifest import Manifest
+
+StreamKind = Literal["class", "task", "domain", "online", "blurry", "long-tailed", "names"]
+STREAMS: tuple[StreamKind, ...] = get_args(StreamKind)
+CLEAN = "clean"
+STANDARD_DOMAINS = "clean,gaussian-noise,gaussian-blur,jpeg,contrast"
+USUAL_STRENGTH = 3
+
+
+@dataclass(frozen=True)
+class Domain:
+    """One look of every image: `corruption` of `kc.data.corruptions` at `strength` 1 to 5, or CLEAN at 0."""
+
+    corruption: str
+    strength: int
+
+    @property
+    def clean(self) -> bool:
+        """Whether images stay as they are."""
+        return self.corruption == CLEAN
+
+    @property
+    def name(self) -> str:
+        """ "clean", or "jpeg-3"."""
+        return CLEAN if self.clean else f"{self.corruption}-{self.strength}"
+
+
+@dataclass(frozen=True)
+class Stream:
+    """A kind of stream and its numbers; each kind reads its own.
+
+    `domains`: names of corruptions or "clean", each with ":STRENGTH" or at strength 3, separated by commas, one a
+    task. `blurry_classes`: share of the classes, without those of the last task, that leak; `leak`: share of the
+    training images of such a class that come in a later task. `imbalance`: training images of the most frequent class
+    divided by those of the rarest.
+
+    Raises `UnknownNameError` for a kind or a corruption that does not exist, `SplitError` for a number out of range.
+    """
+
+    kind: StreamKind = "class"
+    domains: str = STANDARD_DOMAINS
+    blurry_classes: float = 0.5
+    leak: float = 0.3
+    imbalance: float = 100.0
+
+    def __post_init__(self) -> None:
+        if self.kind not in STREAMS:
+            raise unknown_name("stream", self.kind, STREAMS)
+        for flag, value in (("--blurry-classes", self.blurry_classes), ("--leak", self.leak)):
+            if not 0 < value <= 1 or (flag == "--leak" and value == 1):
+                most = "at most 1" if flag == "--blurry-classes" else "below 1"
+                raise SplitError(f"{flag} {value}: a share above 0 and {most} is expected")
+        if self.imbalance < 1:
+            raise SplitError(f"--imbalance {self.imbalance}: the most frequent class has at least the rarest's images")
+        if self.kind == "domain":
+            self.domain_list()
+
+    def domain_list(self) -> tuple[Domain, ...]:
+        """The domains in the order of the tasks."""
+        from kc.data.corruptions import CORRUPTIONS, N_STRENGTHS
+
+        found: list[Domain] = []
+        for part in self.domains.split(","):
+            name, _, strength = part.strip().partition(":")
+            if name not in (CLEAN, *CORRUPTIONS):
+                raise unknown_name("domain", name, [CLEAN, *CORRUPTIONS])
+            if name == CLEAN and strength:
+                raise SplitError(f"--domains {self.domains}: {CLEAN!r} has no strength")
+            if strength and (not strength.isdecimal() or not 1 <= int(strength) <= N_STRENGTHS):
+                raise SplitError(f"--domains {self.domains}: the strength of {name} is 1 to {N_STRENGTHS}")
+            found.append(Domain(name, 0 if name == CLEAN else int(strength or USUAL_STRENGTH)))
+        if len(set(found)) < len(found):
+            raise SplitError(f"--domains {self.domains}: a domain is there twice")
+        return tuple(found)
+
+    @property
+    def question(self) -> Question:
+        """Over which classes answers are scored."""
+        return self.kind if self.kind in ("task", "domain") else "seen"
+
+
+def check_stream(stream: Stream, manifest: Manifest, setting: Setting) -> None:
+    """Refuse a stream that a benchmark cannot come in. Raises `SplitError`."""
+    if stream.kind == "long-tailed" and manifest.task_kind != "classification":
+        raise SplitError(
+            f"a long-tailed stream thins out the images of each class; in the {manifest.task_kind} {manifest.name} an "
+            "image holds several classes, whose frequencies are long-tailed as they are"
+        )
+    if stream.kind == "domain" and setting != "overlapped":
+        raise SplitError(
+            f"setting {setting!r} divides classes between tasks, but a domain-incremental stream shows all of them in "
+            "every task: leave --setting out"
+        )

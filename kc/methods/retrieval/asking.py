@@ -1,0 +1,168 @@
+"""What the base says of the regions or images of a batch, and what is kept of it to ask again later."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kc.errors import KcError
+from kc.memory.staging import exactly_unit
+from kc.methods.base import Batch, Context
+from kc.methods.regions import Regions, background_position, posteriors
+from kc.openvocab.base import FeatureVocabulary, Names, Opinions, Recallable, Trained, TwoHeaded
+from kc.proposals.pooling import pool
+from kc.types import Float32Array
+
+
+class Answers:
+    """The base's own probabilities `own` (N, C), and its two opinions where it has two, else twice its own."""
+
+    def __init__(self, own: Tensor, opinions: Opinions) -> None:
+        self.own, self.opinions = own, opinions
+
+
+def one_opinion(own: Tensor, seen: Tensor) -> Answers:
+    """A base that has one opinion gives it as both; `seen` (C,) bool."""
+    return Answers(own, Opinions(own, own, seen))
+
+
+def seen_names(base: object, names: Names) -> Tensor:
+    """Which names a base was trained on, (C,) bool; none where it does not say."""
+    return base.trained_on(names) if isinstance(base, Trained) else torch.zeros(len(names), dtype=torch.bool)
+
+
+def ask(context: Context, batch: Batch, regions: Sequence[Regions] | None, ids: Sequence[int]) -> Answers:
+    """What the base says of every region of a batch (joined in order), or of every image where there are no regions.
+
+    Raises KcError for a region of another size than its image.
+    """
+    base, names = context.base, context.names(ids)
+    assert base is not None
+    if regions is None:
+        own = base.scores_from(context.encode(batch).pooled, names)
+        return one_opinion(own.cpu(), seen_names(base, names))
+    for row, r in enumerate(regions):
+        size = tuple(np.asarray(batch["raw"][row]).shape[:2])
+        if r.segments.size != size:
+            raise KcError(f"{batch['sample_id'][row]}: masks of {r.segments.size} for an image of {size}")
+    own = torch.cat([p.cpu() for p in posteriors(context, batch, regions, ids)])
+    if not isinstance(base, TwoHeaded):
+        return one_opinion(own, seen_names(base, names))
+    background = background_position(context, ids)
+    each = [
+        base.region_opinions(batch["raw"][row], batch["sample_id"][row], r.segments, names, background)
+        for row, r in enumerate(regions)
+    ]
+    joined = Opinions(
+        torch.cat([o.in_vocabulary.cpu() for o in each]),
+        torch.cat([o.out_of_vocabulary.cpu() for o in each]),
+        each[0].seen.cpu(),
+    )
+    return Answers(own, joined)
+
+
+def codes_of(context: Context, batch: Batch, regions: Sequence[Regions] | None) -> Tensor | None:
+    """Codes (N, E) of the regions or images of a batch; None where the base has none."""
+    base = context.base
+    if not isinstance(base, Recallable):
+        return None
+    features = context.encode(batch)
+    if regions is None:
+        return base.codes_from(features.pooled).cpu()
+    maps = cast(FeatureVocabulary, base).posterior_map(features).cpu()
+    means = [torch.from_numpy(pool(m, r.segments)) for m, r in zip(maps, regions, strict=True)]
+    return base.codes_from_posterior(torch.cat(means)).cpu()
+
+
+class Recall:
+    """What the base said of each stored row, by the row's key, so that it can be asked again without the image.
+
+    A base with codes (`Recallable`) keeps them: 40 bytes a row for conse, which can then be asked for any names. Of
+    another base its probabilities over the names known at that time are kept, as float16, three a name (its own answer
+    and both opinions): 6 bytes a name and row. A name that came later counts 0 there.
+    """
+
+    def __init__(self) -> None:
+        self._values: dict[int, Tensor] = {}
+        self._columns: list[int] = []
+        self._seen: dict[int, bool] = {}
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    @property
+    def n_bytes(self) -> int:
+        """Bytes of what is kept, with the eight bytes that name each row."""
+        return sum(8 + 2 * v.numel() for v in self._values.values())
+
+    def keep_codes(self, keys: Float32Array, codes: Tensor) -> None:
+        """Codes (N, E) float16 of rows with `keys` (N, D)."""
+        self._values.update(zip(digests(keys), codes.half(), strict=True))
+
+    def keep_answers(self, keys: Float32Array, answers: Answers, ids: Sequence[int]) -> None:
+        """Answers over the classes `ids` of rows with `keys` (N, D)."""
+        self._columns += [c for c in ids if c not in self._columns]
+        self._seen.update(zip(ids, answers.opinions.seen.tolist(), strict=True))
+        at = [self._columns.index(c) for c in ids]
+        heads = (answers.own, answers.opinions.in_vocabulary, answers.opinions.out_of_vocabulary)
+        values = torch.zeros(len(keys), 3, len(self._columns), dtype=torch.float16)
+        values[:, :, at] = torch.stack(heads, dim=1).half()
+        self._values.update(zip(digests(keys), values, strict=True))
+
+    def answers(self, base: object, keys: Float32Array, ids: Sequence[int], names: Names) -> Answers:
+        """What the base says of stored rows with `keys` (N, D) over the classes `ids` with these `names`.
+
+        Raises KcError for a row of which nothing was kept.
+        """
+        found = [self._values.get(d) for d in digests(keys)]
+        kept = [v for v in found if v is not None]
+        if len(kept) < len(found):
+            raise KcError(
+                f"{len(found) - len(kept)} of {len(found)} rows were stored without what the base said of them: "
+                "--fusion calibrated needs a memory that was learned with it"
+            )
+        if isinstance(base, Recallable):
+            return one_opinion(base.scores_from_codes(torch.stack(kept), names), seen_names(base, names))
+        values = torch.zeros(len(kept), 3, len(ids))
+        for column, c in enumerate(ids):
+            if c in self._columns:
+                at = self._columns.index(c)
+                values[:, :, column] = torch.stack(
+                    [v[:, at].float() if at < v.shape[1] else torch.zeros(3) for v in kept]
+                )
+        seen = torch.tensor([self._seen.get(c, False) for c in ids], dtype=torch.bool)
+        return Answers(values[:, 0], Opinions(values[:, 1], values[:, 2], seen))
+
+    def state(self) -> dict[str, Tensor]:
+        """As tensors: rows by the number of values kept of each."""
+        result = {}
+        for width in sorted({v.shape for v in self._values.values()}):
+            rows = {d: v for d, v in self._values.items() if v.shape == width}
+            name = "x".join(map(str, width))
+            result[f"recall.rows.{name}"] = torch.tensor(list(rows))
+            result[f"recall.values.{name}"] = torch.stack(list(rows.values()))
+        result["recall.columns"] = torch.tensor(self._columns, dtype=torch.int64)
+        result["recall.seen"] = torch.tensor([self._seen[c] for c in self._columns], dtype=torch.bool)
+        return result
+
+    def load_state(self, tensors: Mapping[str, Tensor]) -> None:
+        """Read what `state` gave."""
+        for name, rows in tensors.items():
+            if name.startswith("recall.rows."):
+                values = tensors[name.replace(".rows.", ".values.")]
+                self._values.update(zip(rows.tolist(), values.clone(), strict=True))
+        self._columns = tensors["recall.columns"].tolist()
+        self._seen = dict(zip(self._columns, tensors["recall.seen"].tolist(), strict=True))
+
+
+def digests(keys: Float32Array) -> list[int]:
+    """A 64-bit number of each key (N, D), by its bytes as a memory stores them."""
+    rows = exactly_unit(keys)
+    return [
+        int.from_bytes(hashlib.blake2b(row.tobytes(), digest_size=8).digest(), "little", signed=True) for row in rows
+    ]

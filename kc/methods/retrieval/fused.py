@@ -1,0 +1,250 @@
+"""What kNN-CLIP and RetCLIP share: a memory of regions read together with an open-vocabulary base."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kc.errors import KcError
+from kc.memory.files import replace_bytes
+from kc.memory.fuse import beside_unknown, retrieval_logits
+from kc.memory.vote import columns_of, vote
+from kc.methods.base import Batch, Context
+from kc.methods.names import Name, read_names
+from kc.methods.regions import Regions, best, normalised, to_prediction
+from kc.methods.retrieval.asking import Answers, Recall, ask, codes_of
+from kc.methods.retrieval.calibration import KS, Setting, choose, hits, leave_samples_out
+from kc.methods.retrieval.visual_memory import VisualMemory
+from kc.types import VOID, ClassInfo, Float32Array, Neighbours, Prediction, Rows, Task
+
+log = logging.getLogger("kc")
+
+FIRST_FREE_ID = 1_000
+"""Names that are no class of the benchmark are numbered from here, inside a method only: an answer with one of them
+is VOID outside."""
+
+
+class FusedMemory(VisualMemory):
+    """A base and a memory answer together. A name that the memory has never seen is answered by the base alone; an
+    empty memory leaves the base alone with every name.
+
+    `names` of the config adds names that are asked for beside the classes learned so far. With `fusion="calibrated"`
+    the weights are chosen after each task, see `kc.methods.retrieval.calibration`; what was chosen is written to
+    `calibration.json`.
+    """
+
+    needs_base = True
+
+    def __init__(self, context: Context) -> None:
+        if self.needs_base and context.base is None:
+            raise KcError(f"{self.name} needs an open-vocabulary base model, for example --base conse")
+        super().__init__(context)
+        self.setting = Setting.of(context.config)
+        self.recall = Recall()
+        self.task_index = -1
+        self._logged: set[str] = set()
+        lines = [] if context.config.names is None else read_names(context.config.names)
+        self._asking, self._added = with_names(context, lines)
+
+    # -- what a method of this family says ---------------------------------------------------------------------------
+
+    def fuse(self, setting: Setting, answers: Answers, known: Tensor, p_ret: Tensor, has_opinion: Tensor) -> Tensor:
+        """The base and the memory as one, (Q, C), over the names `known` to the memory ((C,) or (Q, C) bool)."""
+        raise TypeError(f"{type(self).__name__} does not say how it fuses")
+
+    def grid(self, answers: Answers) -> Iterable[Setting]:
+        """The settings among which calibration chooses."""
+        raise TypeError(f"{type(self).__name__} does not say what it calibrates")
+
+    # -- remembering -------------------------------------------------------------------------------------------------
+
+    def start_task(self, task: Task) -> None:
+        """As the memory does."""
+        super().start_task(task)
+        self.task_index = task.index
+
+    def stage(self, batch: Batch, regions: Sequence[Regions] | None) -> None:
+        """Stage rows, and keep what the base says of them where the fusion is to be calibrated."""
+        before = len(self.staged)
+        super().stage(batch, regions)
+        if self.context.config.fusion == "calibrated":
+            self._keep(batch, regions, self.staged[before:])
+
+    def _keep(self, batch: Batch, regions: Sequence[Regions] | None, staged: Sequence[Rows]) -> None:
+        ids = list(batch["sample_id"])
+        ends = np.cumsum([0, *([1] * len(ids) if regions is None else [len(r.keys) for r in regions])])
+        first = dict(zip(ids, ends[:-1].tolist(), strict=True))
+        rows = np.concatenate(
+            [[first[s] + n for s, n in zip(r.sample_id, r.segment.tolist(), strict=True)] for r in staged] or [[]]
+        ).astype(np.int64)
+        if len(rows) == 0:
+            return
+        keys = np.concatenate([r.keys for r in staged])
+        codes = codes_of(self.context, batch, regions)
+        if codes is not None:
+            self.recall.keep_codes(keys, codes[rows])
+            return
+        asked = self.asked(self.task.seen_ids if self.task is not None else ())
+        said = ask(self._asking, batch, regions, asked)
+        self.recall.keep_answers(keys, _rows_of(said, torch.from_numpy(rows)), asked)
+
+    def commit(self, task: int, n_processes: int) -> int:
+        """Commit the task's rows; then choose the weights anew where they are calibrated."""
+        new_rows = super().commit(task, n_processes)
+        if self.context.config.fusion == "calibrated":
+            self._calibrate()
+        return new_rows
+
+    def _calibrate(self) -> None:
+        assert self.task is not None
+        asked = self.asked(self.task.seen_ids)
+        memory = self._own_memory()
+        if len(memory) == 0:
+            return
+        left_out = leave_samples_out(memory, asked, max(KS), self.context.seed)
+        if len(left_out.ids) == 0:
+            return
+        answers = self.recall.answers(self.context.base, memory.keys(left_out.ids), asked, self._asking.names(asked))
+        self.setting, value = choose(
+            left_out,
+            asked,
+            self.grid(answers),
+            partial(self.retrieve, ids=asked),
+            lambda setting, p_ret, has: self.join(setting, answers, left_out.known, p_ret, has),
+        )
+        alone = hits(answers.own, columns_of(torch.from_numpy(left_out.truth), asked)[0])
+        self._record({"rows": len(left_out.ids), "hits": value, "hits_of_base": alone})
+
+    def _record(self, found: Mapping[str, Any]) -> None:
+        """Add what was chosen to `calibration.json`."""
+        path = self.context.folder / "calibration.json"
+        entries = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+        kept = [entry for entry in entries if entry["task"] < self.task_index]
+        kept.append({"task": self.task_index, **dataclasses.asdict(self.setting), **found})
+        replace_bytes(path, json.dumps(kept, indent=1).encode())
+
+    # -- answering ---------------------------------------------------------------------------------------------------
+
+    def asked(self, vocabulary: Sequence[int]) -> tuple[int, ...]:
+        """`vocabulary` and the ids of the names that were added up to the current task."""
+        have = set(vocabulary)
+        added = [c for line in self._added[: self.task_index + 1] for c in line]
+        return (*vocabulary, *(c for c in added if c not in have))
+
+    def retrieve(self, neighbours: Neighbours, ids: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """The memory's opinion P_ret (Q, C) over `ids`, and which queries have one (Q,)."""
+        config = self.context.config
+        if config.retrieval == "cosine":
+            return retrieval_logits(neighbours, ids)
+        votes = vote(neighbours, ids, kind=config.vote, tau=config.tau, alpha=config.alpha)
+        total = votes.sum(1, keepdim=True)
+        return votes / total.clamp_min(torch.finfo(votes.dtype).tiny), total[:, 0] > 0
+
+    def join(self, setting: Setting, answers: Answers, known: Tensor, p_ret: Tensor, has: Tensor) -> Tensor:
+        """Scores (Q, C): the fusion over known names beside the base alone over the others."""
+        own = answers.own.to(p_ret)
+        fused = beside_unknown(self.fuse(setting, answers, known, p_ret, has), own, known)
+        return torch.where(has[:, None], fused, own)
+
+    def together(self, keys: Float32Array, ids: tuple[int, ...], answers: Answers) -> Tensor:
+        """Scores (Q, C) of keys (Q, D) over the classes `ids`."""
+        memory = self.memory
+        if len(keys) == 0:
+            return answers.own
+        if memory is None or len(memory) == 0:
+            self._once("the memory is empty: the base answers alone")
+            return answers.own
+        if self.setting.k > len(memory):
+            self._once(f"k is {self.setting.k}, but the memory holds {len(memory)} rows: all of them vote")
+        p_ret, has = self.retrieve(memory.search(keys, self.setting.k), ids)
+        stored = memory.labels()
+        known = torch.from_numpy(np.isin(ids, stored.class_id[stored.weight > 0]))
+        return self.join(self.setting, answers, known, p_ret, has)
+
+    def _once(self, text: str) -> None:
+        if text.split(":")[0] not in self._logged:
+            self._logged.add(text.split(":")[0])
+            log.warning("%s: %s", self.name, text)
+
+    @torch.no_grad()
+    def predict(self, batch: Batch, vocabulary: Sequence[int]) -> Prediction:
+        """The best name of each region or image among `vocabulary` and the names added so far; an answer with a name
+        that is no class of the benchmark is VOID."""
+        vocab = tuple(vocabulary)
+        asked = self.asked(vocab)
+        regions = None if self.context.regions is None else self.context.regions(batch)
+        answers = self.answers(batch, regions, asked)
+        if regions is None:
+            scores = self.together(normalised(self.context.encode(batch).pooled), asked, answers)
+            return of_images(scores, asked, set(self.context.classes))
+        keys = np.concatenate([r.keys for r in regions])
+        scores = self.together(keys, asked, answers)
+        labels = [best(s, asked) for s in torch.split(scores, [len(r.keys) for r in regions])]
+        classes = list(self.context.classes)
+        shown = [np.where(np.isin(x, classes), x, VOID) for x in labels]
+        return to_prediction(self.context, vocab, regions, shown)
+
+    def answers(self, batch: Batch, regions: Sequence[Regions] | None, ids: Sequence[int]) -> Answers:
+        """What the base says of a batch."""
+        return ask(self._asking, batch, regions, ids)
+
+    # -- keeping -----------------------------------------------------------------------------------------------------
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """The weights, and what the base said of the rows where they are calibrated."""
+        tensors = self.recall.state() if self.context.config.fusion == "calibrated" else {}
+        return tensors, {"setting": dataclasses.asdict(self.setting), "task": self.task_index}
+
+    def load_state(self, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
+        """Read the weights, and what the base said."""
+        self.setting = Setting(**meta["setting"])
+        self.task_index = int(meta["task"])
+        if self.context.config.fusion == "calibrated":
+            self.recall.load_state(tensors)
+
+    def stored_bytes(self) -> int:
+        """Bytes of the memory and of what the base said of its rows."""
+        return super().stored_bytes() + self.recall.n_bytes
+
+
+def with_names(context: Context, lines: Sequence[Sequence[Name]]) -> tuple[Context, list[list[int]]]:
+    """The context with a class for each name of `lines` that the benchmark does not have, and the ids of each line."""
+    known = {n.casefold(): c.id for c in context.classes.values() for n in (c.name, *c.synonyms)}
+    classes = dict(context.classes)
+    free = max([FIRST_FREE_ID, *(c + 1 for c in classes)])
+    ids: list[list[int]] = []
+    for line in lines:
+        ids.append([])
+        for name in line:
+            found = next((known[n.casefold()] for n in name if n.casefold() in known), None)
+            if found is None:
+                found, free = free, free + 1
+                classes[found] = ClassInfo(found, name[0], tuple(name[1:]))
+            ids[-1].append(found)
+    return dataclasses.replace(context, classes=classes), ids
+
+
+def of_images(scores: Tensor, asked: tuple[int, ...], classes: set[int]) -> Prediction:
+    """Scores over the benchmark's classes, and one column VOID with the best of all other names."""
+    inside = [i for i, c in enumerate(asked) if c in classes]
+    outside = [i for i, c in enumerate(asked) if c not in classes]
+    vocab = tuple(asked[i] for i in inside)
+    if not outside:
+        return Prediction(vocab, scores=scores)
+    other = scores[:, outside].amax(dim=1, keepdim=True) if len(scores) else torch.full((0, 1), math.nan)
+    return Prediction((*vocab, VOID), scores=torch.cat([scores[:, inside], other], dim=1))
+
+
+def _rows_of(answers: Answers, rows: Tensor) -> Answers:
+    o = answers.opinions
+    chosen = dataclasses.replace(o, in_vocabulary=o.in_vocabulary[rows], out_of_vocabulary=o.out_of_vocabulary[rows])
+    return Answers(answers.own[rows], chosen)

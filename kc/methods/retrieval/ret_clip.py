@@ -1,0 +1,30 @@
+"""`ret-clip`: retrieval-augmented open-vocabulary panoptic segmentation (arXiv 2601.12779)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from torch import Tensor
+
+from kc.memory.fuse import among, ret_clip
+from kc.methods.retrieval.asking import Answers
+from kc.methods.retrieval.calibration import Setting, ret_clip_grid
+from kc.methods.retrieval.fused import FusedMemory
+
+
+class RetClip(FusedMemory):
+    """Retrieval and frozen CLIP joined by gamma, then with the trained head by alpha for names it was trained on and
+    beta for others (METHODS 1.2). A base with one opinion gives it as both."""
+
+    name = "ret-clip"
+
+    def fuse(self, setting: Setting, answers: Answers, known: Tensor, p_ret: Tensor, has_opinion: Tensor) -> Tensor:
+        """The paper's fusion over the names known to the memory."""
+        said = answers.opinions
+        clip, trained = (among(p.to(p_ret), known) for p in (said.out_of_vocabulary, said.in_vocabulary))
+        return ret_clip(p_ret, clip, trained, said.seen, setting.alpha, setting.beta, setting.gamma)
+
+    def grid(self, answers: Answers) -> Iterable[Setting]:
+        """k, alpha, beta and gamma."""
+        seen = answers.opinions.seen
+        return ret_clip_grid(bool(seen.any()), bool((~seen).any()))

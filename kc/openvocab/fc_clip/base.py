@@ -1,0 +1,265 @@
+"""FC-CLIP as the framework asks for it: maps from its own masks, opinions on anyone's regions."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from kc.encoders.base import digest
+from kc.encoders.open_clip_model import OpenClipEncoder
+from kc.errors import KcError
+from kc.openvocab.base import Names, Opinions
+from kc.openvocab.dense_clip.text import TextBank
+from kc.openvocab.fc_clip.checkpoint import load_fc_clip
+from kc.openvocab.fc_clip.geometry import Frame, cover, frame_of, overlaps, pool_regions, prepare, to_original
+from kc.openvocab.fc_clip.kept import Kept
+from kc.openvocab.fc_clip.network import Answer, FcClip
+from kc.openvocab.fc_clip.options import FcClipOptions, weights_of
+from kc.openvocab.fc_clip.scores import clean, ensemble, mixed, name_logits, seen_in, with_void
+from kc.openvocab.fc_clip.tower import project
+from kc.openvocab.mask_inference import instances, panoptic_map
+from kc.types import Instances, Int32Array, Int64Array, Segments, UInt8Array
+
+if TYPE_CHECKING:
+    from kc.openvocab.fc_clip.proposer import FcClipProposer
+
+TEMPLATES = "vild14"
+QUERIES_AT_ONCE = 32
+"""Masks at the image's own size that are held together: 250 of them take 2 GB on a Cityscapes image."""
+KEPT_ANSWERS, KEPT_REGIONS = 1 << 30, 1 << 28
+
+
+@dataclass(frozen=True)
+class Look:
+    """One image through the network: nothing in it depends on names.
+
+    `classes` and `clip` (Q, D): what the trained head and CLIP say of each query; `masks` (Q, h, w) logits; `states`,
+    `pixels`, `dense` as in `Answer`, without the first axis.
+    """
+
+    frame: Frame
+    classes: Tensor
+    clip: Tensor
+    masks: Tensor
+    states: Tensor
+    pixels: Tensor
+    dense: Tensor
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all tensors."""
+        parts = (self.classes, self.clip, self.masks, self.states, self.pixels, self.dense)
+        return sum(part.numel() * part.element_size() for part in parts)
+
+
+class FcClipBase:
+    """A `TwoHeaded` base that finds masks of its own.
+
+    Names are embedded with ViLD's 14 prompts. `background` is a class like others, by its names, as in the authors'
+    evaluation on Pascal VOC 21.
+    """
+
+    def __init__(self, name: str, network: FcClip, options: FcClipOptions | None = None) -> None:
+        self.name = name
+        self.network = network.eval()
+        self.options = options or FcClipOptions()
+        self.encoder = OpenClipEncoder(network.config.clip, network.clip)
+        network.to(self.options.device)  # the encoder above has looked at its tower on the CPU
+        self.bank = TextBank(self.encoder, TEMPLATES, self.options.cache)
+        self.trained = frozenset(clean(synonym) for synonyms in network.names for synonym in synonyms)
+        self._looks: Kept[Look] = Kept(KEPT_ANSWERS, lambda look: look.nbytes)
+        self._regions: Kept[tuple[Tensor, Tensor]] = Kept(KEPT_REGIONS, lambda pair: 2 * pair[0].numel() * 4)
+        self._fingerprint: str | None = None
+
+    @property
+    def fingerprint(self) -> str:
+        """16 hex digits over architecture, trained names and every weight."""
+        if self._fingerprint is None:
+            header = (dataclasses.astuple(self.network.config), self.network.names)
+            self._fingerprint = digest(header, self.network.state_dict())
+        return self._fingerprint
+
+    @property
+    def key(self) -> str:
+        """Name, settings and fingerprint, as one line."""
+        o = self.options
+        settings = f"alpha={o.alpha:g} beta={o.beta:g} sides={o.short_side},{o.long_side} score={o.score:g}"
+        return f"{self.name}: {self.network.config.clip} | {settings} overlap={o.overlap:g} | {self.fingerprint}"
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        return self.network.logit_scale.device
+
+    def proposer(self) -> FcClipProposer:
+        """Its own masks as class-agnostic regions."""
+        from kc.openvocab.fc_clip.proposer import FcClipProposer
+
+        return FcClipProposer(self)
+
+    def scores_from(self, pooled: Tensor, names: Names) -> Tensor:
+        """Raises KcError: this base reads images, not the pooled features of another encoder."""
+        raise KcError(f"base {self.name!r} labels regions and pixels of images; it does not read pooled features")
+
+    # -- one image -----------------------------------------------------------------------------------------------------
+
+    def look(self, image: UInt8Array) -> Look:
+        """What the network says of `image` (H, W, 3) uint8 RGB; kept for the next question about the same image."""
+        return self._looks.get(_digest(image), lambda: next(self._look([image])))
+
+    def looks(self, images: Sequence[UInt8Array]) -> list[Look]:
+        """`look` of several images; those that are seen at one size pass the network together."""
+        found: dict[int, Look] = {}
+        o = self.options
+        frames = [frame_of((im.shape[0], im.shape[1]), o.short_side, o.long_side) for im in images]
+        for padded in dict.fromkeys(f.padded for f in frames):
+            together = [i for i, f in enumerate(frames) if f.padded == padded]
+            found |= zip(together, self._look([images[i] for i in together]), strict=True)
+        return [found[i] for i in range(len(images))]
+
+    @torch.no_grad()
+    def _look(self, images: Sequence[UInt8Array]) -> Iterator[Look]:
+        o = self.options
+        frames = [frame_of((im.shape[0], im.shape[1]), o.short_side, o.long_side) for im in images]
+        batch = torch.stack([prepare(im, frame) for im, frame in zip(images, frames, strict=True)])
+        answer: Answer = self.network(batch.to(self.device))
+        clip = self.network.clip_embed(answer.dense, answer.masks[-1])
+        for i, frame in enumerate(frames):
+            yield Look(
+                frame,
+                answer.classes[-1][i],
+                clip[i],
+                answer.masks[-1][i],
+                answer.states[i],
+                answer.pixels[i],
+                answer.dense[i],
+            )
+
+    def text(self, names: Names) -> tuple[Tensor, list[int]]:
+        """Unit embeddings (M, D) of all names, class after class, and how many each class has.
+
+        Raises KcError for a class without a name, an empty name, or no class at all.
+        """
+        empty = [i for i, synonyms in enumerate(names) if not synonyms]
+        if empty or not names:
+            raise KcError(f"classes without a name, by position: {empty}" if names else "a vocabulary without a name")
+        flat = [synonym for synonyms in names for synonym in synonyms]
+        return self.bank.embed(flat).to(self.device), [len(synonyms) for synonyms in names]
+
+    @torch.no_grad()
+    def query_scores(self, look: Look, names: Names) -> Tensor:
+        """Probabilities (Q, 1 + C) of the queries: "no object" first, then `names` (C), by the ensemble."""
+        text, counts = self.text(names)
+        net = self.network
+        inside = with_void(look.classes, text, counts, net.logit_scale, net.void.weight)
+        outside = name_logits(look.clip, text, counts, net.clip.logit_scale)
+        return ensemble(inside, outside, self.trained_on(names), self.options.alpha, self.options.beta)
+
+    @torch.no_grad()
+    def semantic_scores(self, look: Look, names: Names) -> Tensor:
+        """(C, H, W) at the image's own size: sum over queries of probability times mask."""
+        p = self.query_scores(look, names)[:, 1:]
+        total = torch.zeros(p.shape[1], *look.frame.original, device=p.device)
+        for start in range(0, len(p), QUERIES_AT_ONCE):
+            part = slice(start, start + QUERIES_AT_ONCE)
+            total += torch.einsum("qc,qhw->chw", p[part], to_original(look.masks[part], look.frame).sigmoid())
+        return total
+
+    def segment(self, image: UInt8Array, sample_id: str, names: Names, background: int | None) -> Int64Array:
+        """Position in `names` (C) of the class of each pixel, (H, W) int64."""
+        best: Int64Array = self.semantic_scores(self.look(image), names).argmax(0).cpu().numpy()
+        return best
+
+    @torch.no_grad()
+    def panoptic(
+        self, image: UInt8Array, sample_id: str, names: Names, class_ids: Sequence[int], thing_ids: Collection[int]
+    ) -> Int32Array:
+        """A panoptic map (H, W, 2) int32 over `names` (C) with `class_ids` (C), VOID where nothing is sure."""
+        look = self.look(image)
+        p = self.query_scores(look, names)
+        best, column = p.max(-1)
+        sure = (column > 0) & (best > self.options.score)  # the others would only take memory at the full size
+        masks = to_original(look.masks[sure], look.frame)
+        return panoptic_map(p[sure], masks, class_ids, thing_ids, self.options.score, self.options.overlap)
+
+    @torch.no_grad()
+    def instances(
+        self, image: UInt8Array, sample_id: str, names: Names, class_ids: Sequence[int], thing_ids: Collection[int]
+    ) -> Instances:
+        """Of the 100 best pairs of query and class those whose class is countable, at the image's own size."""
+        look = self.look(image)
+        masks = to_original(look.masks, look.frame)
+        return instances(self.query_scores(look, names), masks, class_ids, thing_ids)
+
+    def trained_on(self, names: Names) -> Tensor:
+        """Whether a name or synonym of each class is one that the head was trained on, (C,) bool."""
+        return seen_in(names, self.trained)
+
+    # -- regions of anyone ---------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def region_opinions(
+        self, image: UInt8Array, sample_id: str, segments: Segments, names: Names, background: int | None
+    ) -> Opinions:
+        """What head and CLIP think of N regions of `image` (H, W, 3) uint8 RGB over `names` (C), on the CPU.
+
+        Both read averages over the region. The head also reads a query; a region has that of the network's own mask
+        with the highest overlap (intersection over union), which for its own masks is the query that made them.
+        """
+        text, counts = self.text(names)
+        inside, outside = self._embeddings(image, segments)
+        net = self.network
+        return Opinions(
+            name_logits(inside, text, counts, net.logit_scale).softmax(-1).cpu(),
+            name_logits(outside, text, counts, net.clip.logit_scale).softmax(-1).cpu(),
+            self.trained_on(names),
+        )
+
+    def region_scores(
+        self, image: UInt8Array, sample_id: str, segments: Segments, names: Names, background: int | None
+    ) -> Tensor:
+        """Probabilities (N, C) float32 on the CPU of N regions: the geometric ensemble of `region_opinions`.
+
+        Somebody took each region for an object, so "no object" has no part.
+        """
+        found = self.region_opinions(image, sample_id, segments, names, background)
+        logs = [p.clamp_min(torch.finfo(p.dtype).tiny).log() for p in (found.in_vocabulary, found.out_of_vocabulary)]
+        return mixed(logs[0], logs[1], found.seen, self.options.alpha, self.options.beta).softmax(-1)
+
+    def _embeddings(self, image: UInt8Array, segments: Segments) -> tuple[Tensor, Tensor]:
+        if segments.size != image.shape[:2]:
+            raise KcError(f"regions of an image of {segments.size} for an image of {image.shape[:2]}")
+        regions = segments.partition if segments.partition is not None else segments.masks
+        assert regions is not None
+        return self._regions.get(_digest(image) + _digest(regions), lambda: self._embed(self.look(image), segments))
+
+    def _embed(self, look: Look, segments: Segments) -> tuple[Tensor, Tensor]:
+        """(N, D) embeddings by the head and by CLIP."""
+        grid = (look.pixels.shape[1], look.pixels.shape[2])
+        weights = cover(segments, look.frame, grid)
+        meet = overlaps(look.masks, segments, look.frame, weights)
+        inside = self.network.class_head(pool_regions(look.pixels, weights), look.states[meet.argmax(1)])
+        coarse = cover(segments, look.frame, (look.dense.shape[1], look.dense.shape[2]))
+        return inside, project(self.network.clip.visual, pool_regions(look.dense, coarse))
+
+
+def load_fc_clip_base(name: str, options: FcClipOptions | None = None) -> FcClipBase:
+    """The base `fc-clip@FILE` or `fc-clip:MODEL@FILE`.
+
+    Raises MissingExtraError where weights or transformers are missing, KcError where the file does not fit.
+    """
+    clip, path = weights_of(name)
+    return FcClipBase(name, load_fc_clip(path, clip), options)
+
+
+def _digest(array: npt.NDArray[Any]) -> bytes:
+    data = np.ascontiguousarray(array)
+    return hashlib.blake2b(data.data, digest_size=16, salt=repr(data.shape).encode()[:16]).digest()

@@ -1,0 +1,161 @@
+"""FC-CLIP's network: a frozen ConvNeXt CLIP, Mask2Former's decoders from `transformers`, a head that reads masks."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kc.errors import MissingExtraError
+from kc.openvocab.base import Names
+from kc.openvocab.fc_clip.coco import COCO_NAMES
+from kc.openvocab.fc_clip.options import FcClipConfig
+from kc.openvocab.fc_clip.tower import freeze, level_channels, levels, make_clip, mask_pool, project
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the network says of N images of one size, whatever the names; Q queries, each one a mask.
+
+    `classes`: of each stage asked for (N, Q, D), what the trained head compares with text. `masks`: of the same stages
+    (N, Q, h, w), logits at stride 4. `states` (N, Q, W): the queries after the last stage. `pixels` (N, E, h, w): what
+    masks are inner products with. `dense` (N, C, h / 8, w / 8): what CLIP would pool.
+    """
+
+    classes: tuple[Tensor, ...]
+    masks: tuple[Tensor, ...]
+    states: Tensor
+    pixels: Tensor
+    dense: Tensor
+
+
+class ClassHead(nn.Module):
+    """Embeds a query together with what its mask covers, in CLIP's space."""
+
+    def __init__(self, width: int, mask_width: int, dim: int) -> None:
+        super().__init__()
+        self.pooled = nn.Sequential(nn.LayerNorm(mask_width), nn.Linear(mask_width, width))
+        self.layers = nn.ModuleList([nn.Linear(width, width), nn.Linear(width, width), nn.Linear(width, dim)])
+
+    def forward(self, pooled: Tensor, states: Tensor) -> Tensor:
+        """(N, Q, D) of averages of pixel features (N, Q, E) and queries (N, Q, W)."""
+        x: Tensor = self.pooled(pooled) + states
+        for layer in self.layers[:-1]:
+            x = layer(x).relu()
+        x = self.layers[-1](x)
+        return x
+
+
+class FcClip(nn.Module):
+    """The network. `clip` is frozen and stays in evaluation mode; everything else learns. `names`: what it is, or is to
+    be, trained on, per class its name and synonyms.
+
+    Raises MissingExtraError where transformers is not installed, KcError for a CLIP that is no ConvNeXt.
+    """
+
+    def __init__(self, config: FcClipConfig, clip: Any | None = None, names: Names = COCO_NAMES) -> None:
+        super().__init__()
+        decoder_config = mask2former_config(config)
+        from transformers.models.mask2former import modeling_mask2former as mask2former
+
+        self.config = config
+        self.names = tuple(tuple(synonyms) for synonyms in names)
+        self.clip: Any = make_clip(config.clip) if clip is None else clip
+        freeze(self.clip)
+        channels = level_channels(self.clip.visual)
+        self.pixel_decoder: Any = mask2former.Mask2FormerPixelDecoder(decoder_config, feature_channels=channels)
+        self.decoder: Any = mask2former.Mask2FormerTransformerModule(config.width, decoder_config)
+        self.class_head = ClassHead(config.width, config.mask_width, self.dim)
+        self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
+        self.void = nn.Embedding(1, self.dim)
+        _initialise(self)
+
+    @property
+    def dim(self) -> int:
+        """Size of CLIP's embeddings."""
+        return int(self.clip.text_projection.shape[-1])
+
+    def train(self, mode: bool = True) -> FcClip:
+        """Everything but CLIP."""
+        super().train(mode)
+        self.clip.eval()
+        return self
+
+    def forward(self, images: Tensor, all_stages: bool = False) -> Answer:
+        """The answer for normalised images (N, 3, H, W), H and W multiples of 32; of the last stage or of every one."""
+        with torch.no_grad():
+            maps, dense = levels(self.clip.visual, images)
+        # Deformable attention is unstable in half precision, so the authors leave it out of mixed precision.
+        with torch.autocast(images.device.type, enabled=False):
+            pixel = self.pixel_decoder([m.float() for m in maps], return_dict=True)
+        out = self.decoder(list(pixel.multi_scale_features), pixel.mask_features)
+        states = [s.transpose(0, 1) for s in out.intermediate_hidden_states]
+        masks = list(out.masks_queries_logits)
+        if not all_stages:
+            states, masks = states[-1:], masks[-1:]
+        classes = [self.embed(pixel.mask_features, m, s) for m, s in zip(masks, states, strict=True)]
+        return Answer(tuple(classes), tuple(masks), states[-1], pixel.mask_features, dense)
+
+    def embed(self, pixels: Tensor, masks: Tensor, states: Tensor) -> Tensor:
+        """Class embeddings (N, Q, D) of queries (N, Q, W) with mask logits (N, Q, h, w) over `pixels` (N, E, h, w)."""
+        embedded: Tensor = self.class_head(mask_pool(pixels, masks), states)
+        return embedded
+
+    def clip_embed(self, dense: Tensor, masks: Tensor) -> Tensor:
+        """CLIP's embeddings (N, Q, D), not normalised, of what mask logits (N, Q, h, w) cover of `dense`."""
+        return project(self.clip.visual, mask_pool(dense, masks))
+
+
+def mask2former_config(config: FcClipConfig) -> Any:
+    """`transformers`' configuration of the decoders and of the loss, with the published weights of its terms."""
+    try:
+        from transformers import Mask2FormerConfig
+    except ImportError as error:
+        raise MissingExtraError("base fc-clip needs transformers: pip install 'kc-continual[masks]'") from error
+    return Mask2FormerConfig(
+        feature_size=config.width,
+        mask_feature_size=config.mask_width,
+        hidden_dim=config.width,
+        encoder_feedforward_dim=config.pixel_ffn,
+        encoder_layers=config.pixel_layers,
+        decoder_layers=config.layers + 1,  # transformers counts the learned queries as one
+        num_attention_heads=config.heads,
+        dim_feedforward=config.ffn,
+        num_queries=config.queries,
+        dropout=0.0,
+    )
+
+
+def _initialise(network: FcClip) -> None:
+    """The authors' start; transformers leaves one weight unset outside of its own models."""
+    pixel = network.pixel_decoder
+    for layer in pixel.encoder.layers:
+        for weight in (p for p in layer.parameters() if p.dim() > 1):
+            nn.init.xavier_uniform_(weight)
+        attention = layer.self_attn
+        for part in (attention.sampling_offsets, attention.attention_weights, attention.value_proj,
+                     attention.output_proj):  # fmt: skip
+            nn.init.zeros_(part.bias)
+        nn.init.zeros_(attention.sampling_offsets.weight)
+        nn.init.zeros_(attention.attention_weights.weight)
+        # Each head looks into a direction of its own, its points further and further away.
+        angle = torch.arange(attention.n_heads) * (2 * math.pi / attention.n_heads)
+        way = torch.stack([angle.cos(), angle.sin()], -1)
+        way = (way / way.abs().amax(-1, keepdim=True)).view(-1, 1, 1, 2)
+        steps = torch.arange(1, attention.n_points + 1).view(1, 1, -1, 1)
+        with torch.no_grad():
+            attention.sampling_offsets.bias.copy_((way * steps).expand(-1, attention.n_levels, -1, -1).reshape(-1))
+    nn.init.normal_(pixel.level_embed)
+    for projection in pixel.input_projections:
+        nn.init.xavier_uniform_(projection[0].weight)
+        nn.init.zeros_(projection[0].bias)
+    nn.init.kaiming_uniform_(pixel.mask_projection.weight, a=1)
+    nn.init.zeros_(pixel.mask_projection.bias)
+    for convolutions in (*pixel.lateral_convolutions, *pixel.output_convolutions):
+        nn.init.kaiming_uniform_(convolutions[0].weight, a=1)
+    for layer in network.decoder.decoder.layers:
+        for weight in (p for p in layer.parameters() if p.dim() > 1):
+            nn.init.xavier_uniform_(weight)

@@ -1,0 +1,245 @@
+"""A stored memory or method that answers single images."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kc.errors import KcError
+from kc.memory.reader import Reader
+from kc.memory.rows import Memory
+from kc.memory.vote import contributions
+from kc.methods.base import ContinualMethod
+from kc.methods.regions import Regions, normalised, posteriors
+from kc.methods.retrieval.visual_memory import voted
+from kc.predict.answer import Answer, Area, Votes, mean_score, pixels_in, voters_of
+from kc.predict.names import ids_of
+from kc.predict.settings import of_memory
+from kc.predict.tools import Tools
+from kc.proposals.merge import paint, semantic_to_panoptic
+from kc.report.overlay import colors_of
+from kc.types import VOID, BoolArray, ClassInfo, Float32Array, Int32Array, Int64Array, Prediction, UInt8Array
+
+VIEWS = ("answer", "base", "memory")
+"""What may speak: memory and base together (or the method as it is), the base alone, the memory alone."""
+
+
+class Predictor(Protocol):
+    """Answers one image at a time."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What it knows."""
+
+    @property
+    def views(self) -> tuple[str, ...]:
+        """Which of VIEWS it has."""
+
+    def predict(self, image: UInt8Array, names: Sequence[str] | None = None, view: str = "answer") -> Answer:
+        """What is on `image` (H, W, 3) uint8 RGB, among `names`, default all it knows.
+
+        Raises KcError for a view that there is not, UnknownNameError for a name that nobody here knows.
+        """
+
+
+class MemoryPredictor:
+    """k nearest neighbours vote for each region, or for the image, alone or with a base: what `knn` answers.
+
+    Keeps the names of things apart from their ids, so that names beyond a benchmark's can be taught; a base is asked
+    about any name.
+    """
+
+    def __init__(self, tools: Tools, memory: Reader) -> None:
+        self.tools, self.memory = tools, memory
+
+    @property
+    def classes(self) -> dict[int, ClassInfo]:
+        """Id -> what the memory knows under it."""
+        return self.tools.settings.classes
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names in the memory's table."""
+        return tuple(info.name for info in self.classes.values())
+
+    @property
+    def views(self) -> tuple[str, ...]:
+        """All three with a base, else the memory."""
+        return VIEWS if self.tools.context.base is not None else ("answer", "memory")
+
+    def reopened(self, run: Any = None) -> MemoryPredictor:
+        """The same tools over what the memory holds now."""
+        memory = Memory.open(self.memory.path, self.memory.fingerprint)
+        classes = of_memory(memory, run).classes
+        settings = replace(self.tools.settings, classes=classes)
+        tools = Tools(settings, replace(self.tools.context, classes=classes))
+        return MemoryPredictor(tools, memory)
+
+    def asked(self, names: Sequence[str] | None) -> dict[int, ClassInfo]:
+        """The classes that are asked about. Raises UnknownNameError, KcError where there is nothing to ask about."""
+        known = {id_: info.name for id_, info in self.classes.items()}
+        if names is None:
+            if not known:
+                raise KcError(f"{self.memory.path} knows no name yet: teach it with kc remember, or give --names")
+            return dict(self.classes)
+        where = f"the memory {self.memory.path}; for others give --base conse, or another base"
+        found = ids_of(names, known, self.tools.context.base is not None, where)
+        return {id_: self.classes.get(id_, ClassInfo(id_, name)) for id_, name in found.items()}
+
+    @torch.no_grad()
+    def predict(self, image: UInt8Array, names: Sequence[str] | None = None, view: str = "answer") -> Answer:
+        """See `Predictor`. A neighbour of a class that is not asked about keeps its rank and gives no vote."""
+        if view not in self.views:
+            raise KcError("there is no base model to show alone: give --base conse, or another base")
+        classes = self.asked(names)
+        vocab = tuple(classes) or (VOID,)  # asked for nothing it answers nothing, and its regions can still be taught
+        context = replace(self.tools.context, classes=classes)
+        batch = self.tools.batch(image)
+        regions: Regions | None = None
+        base: Tensor | None = None
+        if context.regions is None:
+            pooled = context.encode(batch).pooled
+            keys = normalised(pooled)
+            if context.base is not None:
+                base = context.base.scores_from(pooled, context.names(vocab))
+        else:
+            (regions,) = context.regions(batch)
+            keys = regions.keys
+            if context.base is not None and view != "memory" and classes:
+                (base,) = posteriors(context, batch, [regions], vocab)
+        votes: Votes | None = None
+        if view == "base":
+            scores = torch.zeros(len(keys), len(vocab)) if base is None else base
+        else:
+            scores, votes = self._vote(keys, vocab, None if view == "memory" else base)
+        shares = _shares(scores)
+        said = Answer(
+            image=image,
+            kind=context.kind,
+            view=view,
+            names={i: c.name for i, c in classes.items()},
+            colors=colors_of(classes.values()),
+            votes=votes,
+        )
+        if regions is None:
+            return replace(said, scores=shares[0], voters=self.voters(said, np.ones(1, np.int64)))
+        return self._map(said, regions, shares, vocab)
+
+    def _vote(self, keys: Float32Array, vocab: tuple[int, ...], base: Tensor | None) -> tuple[Tensor, Votes | None]:
+        config = self.tools.context.config
+        if len(self.memory) == 0:
+            return (torch.zeros(len(keys), len(vocab)) if base is None else base), None
+        neighbours = self.memory.search(keys, config.k)
+        rule = {"kind": config.vote, "tau": config.tau, "alpha": config.alpha}
+        cast = contributions(neighbours, vocab, **rule).numpy()  # type: ignore[arg-type]  # three knobs, three types
+        return voted(neighbours, vocab, config, base), Votes(neighbours, cast)
+
+    def _map(self, said: Answer, regions: Regions, shares: Float32Array, vocab: tuple[int, ...]) -> Answer:
+        best = shares.argmax(axis=1)
+        confidence: Float32Array = shares[np.arange(len(shares)), best]
+        labels = np.where(confidence > 0, np.asarray(vocab, np.int64)[best], VOID)
+        semantic = paint(regions.segments, labels)
+        said = replace(said, semantic=semantic, regions=regions.segments, labels=labels, confidence=confidence)
+        things = [i for i in vocab if i in self.classes and self.classes[i].is_thing]
+        if said.kind == "panoptic":
+            said = replace(said, panoptic=semantic_to_panoptic(semantic, things))
+        found = []
+        for area in areas_of(said, things):
+            voters = self.voters(said, self._deciding(said, area.mask, area.class_id))
+            found.append(replace(area, score=mean_score(regions.segments, confidence, area.mask), voters=voters))
+        return replace(said, areas=tuple(found))
+
+    def _deciding(self, said: Answer, mask: BoolArray, class_id: int) -> Int64Array:
+        """Pixels in `mask` of the regions that were given the class."""
+        assert said.regions is not None
+        assert said.labels is not None
+        weights: Int64Array = pixels_in(said.regions, mask) * (said.labels == class_id)
+        return weights
+
+    def voters(self, said: Answer, weights: Int64Array) -> Any:
+        """The rows that decided the queries (regions, or the image) with these weights (N,), see `voters_of`."""
+        if said.votes is None:
+            return ()
+        known = {id_: info.name for id_, info in self.classes.items()}
+        return voters_of(said.votes, weights, self.memory, known)
+
+
+class MethodPredictor:
+    """A trained method, as its last checkpoint left it; it knows the classes it has learned and no other."""
+
+    def __init__(self, tools: Tools, method: ContinualMethod, seen: Sequence[int]) -> None:
+        self.tools, self.method = tools, method
+        module: Any = method
+        module.eval()
+        self.classes = {id_: tools.settings.classes[id_] for id_ in seen}
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the classes learned."""
+        return tuple(info.name for info in self.classes.values())
+
+    @property
+    def views(self) -> tuple[str, ...]:
+        """The method as it is."""
+        return ("answer",)
+
+    @torch.no_grad()
+    def predict(self, image: UInt8Array, names: Sequence[str] | None = None, view: str = "answer") -> Answer:
+        """See `Predictor`. A method that decides pixels gives no score to an area: it is NaN."""
+        if view not in self.views:
+            raise KcError(f"{self.method.name} is one model: there is no {view} in it to show alone")
+        known = {id_: info.name for id_, info in self.tools.settings.classes.items()}
+        learned = {id_: info.name for id_, info in self.classes.items()}
+        may_ask = known if self.method.open_vocabulary else learned
+        asked = (
+            learned
+            if names is None
+            else ids_of(names, may_ask, False, f"the classes that {self.method.name} has learned")
+        )
+        prediction = self.method.predict(self.tools.batch(image), tuple(asked))
+        said = Answer(
+            image=image,
+            kind=self.tools.settings.kind,
+            view=view,
+            names=asked,
+            colors=colors_of(self.tools.settings.classes[i] for i in asked),
+        )
+        return self._told(said, prediction)
+
+    def _told(self, said: Answer, prediction: Prediction) -> Answer:
+        if prediction.scores is not None:
+            return replace(said, scores=prediction.scores[0].float().cpu().numpy())
+        said = replace(said, semantic=prediction.semantic[0])
+        if prediction.panoptic:
+            said = replace(said, panoptic=prediction.panoptic[0])
+        things = [i for i in said.names if self.tools.settings.classes[i].is_thing]
+        return replace(said, areas=areas_of(said, things))
+
+
+def areas_of(said: Answer, things: Sequence[int]) -> tuple[Area, ...]:
+    """The segments of a map, the largest first: an instance of a thing, or all pixels of a class."""
+    assert said.semantic is not None
+    pairs: Int32Array | Int64Array = np.stack([said.semantic, np.zeros_like(said.semantic)], axis=-1)
+    if said.panoptic is not None:
+        pairs = said.panoptic
+    code = pairs[..., 0].astype(np.int64) << 32 | pairs[..., 1].astype(np.int64)
+    values, counts = np.unique(code, return_counts=True)
+    found = []
+    for value in values[np.argsort(-counts, kind="stable")].tolist():
+        id_ = value >> 32
+        found.append(Area(id_, said.name(id_), code == value, math.nan, id_ in things))
+    return tuple(found)
+
+
+def _shares(scores: Tensor) -> Float32Array:
+    """Scores (N, C) at least 0 as shares of 1; rows without a score stay zero."""
+    total = scores.sum(1, keepdim=True)
+    shares = torch.where(total > 0, scores / total.clamp_min(torch.finfo(scores.dtype).tiny), scores)
+    result: Float32Array = shares.cpu().numpy().astype(np.float32)
+    return result

@@ -1,0 +1,202 @@
+"""Teach a memory a name, and make it forget one.
+
+The names are a table in the manifest of the memory, id -> name, which is replaced by a rename like every commit: a
+crash between name and rows leaves a name without rows, or rows already gone whose name is still listed, and the same
+command finishes it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from kc.encoders.base import dense
+from kc.errors import FingerprintError, KcError, unknown_name
+from kc.memory.absence import Absence, Traces, prove_absent, traces
+from kc.memory.reader import Reader
+from kc.memory.rows import Memory
+from kc.methods.regions import masked_keys, normalised
+from kc.predict.answer import pixels_in
+from kc.predict.examples import Shown
+from kc.predict.names import clean_name, new_id
+from kc.predict.settings import CLASSES, SETTINGS, Settings, names_in, of_memory, to_json
+from kc.predict.tools import Tools, name_of
+from kc.proposals.base import areas
+from kc.proposals.pooling import pool
+from kc.types import BoolArray, Float32Array, Int64Array, Rows, Segments, UInt8Array
+
+TAUGHT = "taught"
+"""Source of rows that were taught; those of a run have none."""
+
+
+@dataclass(frozen=True)
+class Taught:
+    """What was stored: `rows` new rows from `images`; `known` were there already; `whole` masks matched no region and
+    became one region each."""
+
+    class_id: int
+    name: str
+    images: int
+    rows: int
+    known: int
+    whole: int
+
+
+@dataclass(frozen=True)
+class Forgotten:
+    """Rows that were erased, the proof, and how many rows are left."""
+
+    name: str
+    rows: int
+    left: int
+    proof: Absence
+
+
+def create(path: Path, settings: Settings) -> Tools:
+    """A new memory for things that are taught by name. Raises what loading the encoder raises, RunError."""
+    tools = Tools.load(settings)
+    extra = {CLASSES: {}, SETTINGS: to_json(settings)}
+    Memory.create(path, dim=tools.dim, fingerprint=tools.fingerprint, extra=extra).close()
+    return tools
+
+
+def open_tools(path: Path, run: Path | None = None) -> Tools:
+    """What makes keys for the memory in `path`. Raises FingerprintError where they would not fit."""
+    memory = Memory.open(path)
+    tools = Tools.load(of_memory(memory, run))
+    if tools.fingerprint != memory.fingerprint:
+        raise FingerprintError(f"{path} holds keys of {memory.fingerprint!r}, its settings make {tools.fingerprint!r}")
+    return tools
+
+
+def remember(
+    path: Path, tools: Tools, examples: Iterable[Shown], name: str, outside: str | None = None
+) -> list[Taught]:
+    """Store what `examples` show under `name`, and what lies outside their masks under `outside`, if given.
+
+    A region becomes a row where most of its pixels are inside (the run's `purity`); a mask in which no region lies
+    becomes a region itself. A picture whose rows are stored is not stored twice. One commit a name, as a new version.
+    """
+    name = clean_name(name)
+    names = [name] if outside is None else [name, clean_name(outside)]
+    if len(set(names)) < len(names):
+        raise KcError(f"--outside {outside}: is what is inside too")
+    parts: dict[str, list[Rows]] = {n: [] for n in names}
+    images = whole = 0
+    for shown in examples:
+        images += 1
+        keys, segments = keys_of(tools, shown.image)
+        purity = tools.context.config.purity
+        if segments is None:
+            parts[name].append(_rows(tools, shown, name, keys_of_box(tools, shown), np.zeros(1, np.int64)))
+            continue
+        inside = np.ones(len(segments), bool) if shown.mask is None else _chosen(segments, shown.mask, purity)
+        if inside.any():
+            parts[name].append(_rows(tools, shown, name, keys[inside], np.flatnonzero(inside)))
+        else:
+            assert shown.mask is not None
+            whole += 1
+            parts[name].append(_rows(tools, shown, name, key_of_mask(tools, shown.image, shown.mask), None))
+        if outside is not None and shown.mask is not None:
+            rest = _chosen(segments, ~shown.mask, purity)
+            parts[names[1]].append(_rows(tools, shown, names[1], keys[rest], np.flatnonzero(rest)))
+    return [_store(path, n, parts[n], images, whole if n == name else 0) for n in names]
+
+
+def _store(path: Path, name: str, rows: Sequence[Rows], images: int, whole: int) -> Taught:
+    with Memory.open(path, write=True) as memory:
+        table = _table(memory)
+        by_name = {known: id_ for id_, known in table.items()}
+        taken = [*table, *memory.rows_of(memory.ids(retired=True)).class_id.tolist()]
+        class_id = by_name[name] if name in by_name else new_id(taken)
+        # The name first: rows without a name could be asked for by nobody.
+        memory.describe(memory.extra | {CLASSES: {str(i): n for i, n in {**table, class_id: name}.items()}})
+        versions = memory.versions()
+        task = versions[-1].task + 1 if versions else 0
+        n_rows = sum(len(r) for r in rows)
+        for part in rows:
+            labels = np.full(len(part.segment), class_id, np.int64)
+            memory.add(dataclasses.replace(part, class_id=labels), task)
+        n_new = memory.commit(task) if n_rows else 0
+    return Taught(class_id, name, images, n_new, n_rows - n_new, whole)
+
+
+def _table(memory: Reader) -> dict[int, str]:
+    """The names of the memory; those of its run's benchmark where it keeps no table yet."""
+    return names_in(memory) or {id_: info.name for id_, info in of_memory(memory).classes.items()}
+
+
+def forget(path: Path, name: str) -> Forgotten:
+    """Erase every row of `name` from every version, then the name, and look for what they were in all files.
+
+    Raises UnknownNameError, with the nearest, for a name that is not in the table.
+    """
+    name = clean_name(name)
+    with Memory.open(path, write=True) as memory:
+        table = _table(memory)
+        ids = [id_ for id_, known in table.items() if known == name]
+        if not ids:
+            raise unknown_name("name", name, table.values())
+        doomed = memory.ids(class_id=ids, retired=True)
+        gone = traces(memory, doomed)
+        memory.erase(doomed)
+        # The rows first: a name that is listed without rows can be forgotten again, rows without a name cannot.
+        memory.describe(memory.extra | {CLASSES: {str(i): n for i, n in table.items() if i not in ids}})
+        proof = prove_absent(path, Traces(gone.ids, gone.keys, tuple(sorted({*gone.names, name}))))
+        return Forgotten(name, len(doomed), len(memory), proof)
+
+
+@torch.no_grad()
+def keys_of(tools: Tools, image: UInt8Array) -> tuple[Float32Array, Segments | None]:
+    """Keys (N, D) of the regions of an image and the regions; of the image (1, D) and None in classification."""
+    batch = tools.batch(image)
+    if tools.context.regions is None:
+        return normalised(tools.context.encode(batch).pooled), None
+    (found,) = tools.context.regions(batch)
+    return found.keys, found.segments
+
+
+def keys_of_box(tools: Tools, shown: Shown) -> Float32Array:
+    """Key (1, D) of a whole image, or of the box around its mask where it has one."""
+    image = shown.image
+    if shown.mask is not None:
+        y, x = np.flatnonzero(shown.mask.any(1)), np.flatnonzero(shown.mask.any(0))
+        image = image[y[0] : y[-1] + 1, x[0] : x[-1] + 1]
+    return keys_of(tools, image)[0]
+
+
+@torch.no_grad()
+def key_of_mask(tools: Tools, image: UInt8Array, mask: BoolArray) -> Float32Array:
+    """Key (1, D) of `mask` (H, W) as one region of an image."""
+    encoder, regions = tools.context.encoder, tools.context.regions
+    assert regions is not None
+    segments = Segments((mask.shape[0], mask.shape[1]), np.ones(1, np.float32), masks=mask[None])
+    batch = tools.batch(image)
+    if regions.keys == "masked":
+        return masked_keys(encoder, image, segments, batch["image"].device)
+    features = tools.context.features.encode(batch["image"], batch["sample_id"])
+    return pool(dense(features, encoder.strides[0])[0].cpu(), segments)
+
+
+def _chosen(segments: Segments, mask: BoolArray, purity: float) -> BoolArray:
+    """(N,) bool: regions of which at least `purity` lies in `mask`."""
+    inside: Int64Array = pixels_in(segments, mask)
+    chosen: BoolArray = (inside > 0) & (inside >= purity * areas(segments))
+    return chosen
+
+
+def _rows(tools: Tools, shown: Shown, name: str, keys: Float32Array, segment: Int64Array | None) -> Rows:
+    """Rows of one picture; `segment` None: a mask of its own, numbered by what it covers."""
+    if segment is None:
+        assert shown.mask is not None
+        covered = int(name_of(np.packbits(shown.mask)[None]), 16) % 2**31
+        segment = np.array([2**32 + covered], dtype=np.int64)
+    # The content belongs to the name: another picture under the same file name is another picture.
+    sample = f"{TAUGHT}/{name}/{shown.file} {name_of(shown.image)}"
+    felt = np.flatnonzero(keys.any(axis=1))  # a region of plain colour may have no feature at all
+    return Rows(keys[felt], np.zeros(len(felt), np.int64), (sample,) * len(felt), segment[felt], TAUGHT)

@@ -1,0 +1,82 @@
+"""Checkpoint folders in the format of transformers: checked without torch, loaded whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from kc.errors import MissingExtraError
+
+WEIGHTS = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
+PROCESSORS = ("preprocessor_config.json", "processor_config.json")
+INSTALL = "pip install 'kc-continual[masks]'"
+
+
+def check_folder(path: str, kinds: Sequence[str], option: str) -> Path:
+    """The folder `path` if it holds a checkpoint whose model type is one of `kinds`; loads nothing.
+
+    Raises MissingExtraError naming `option` (as the user typed it) where transformers is not installed, the folder or
+    a file of it is missing, or it is a checkpoint of another architecture.
+    """
+    if importlib.util.find_spec("transformers") is None:
+        raise MissingExtraError(f"--proposals {option} needs transformers: {INSTALL}")
+    folder = Path(path).expanduser()
+    wanted = f"--proposals {option}: give a folder that save_pretrained of transformers wrote"
+    if not path or not folder.is_dir():
+        raise MissingExtraError(f"{wanted}; there is no folder {str(path)!r}")
+    try:
+        kind = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_type")
+    except (OSError, ValueError, AttributeError) as error:
+        raise MissingExtraError(f"{wanted}; {folder / 'config.json'} cannot be read ({error})") from error
+    if kind not in kinds:
+        raise MissingExtraError(f"{wanted}; {folder} holds a checkpoint of {kind!r}, expected {' or '.join(kinds)}")
+    for names, what in ((WEIGHTS, "weights"), (PROCESSORS, "settings of its image processor")):
+        if not any((folder / name).is_file() for name in names):
+            raise MissingExtraError(f"{wanted}; {folder} has no {what} ({' or '.join(names)})")
+    return folder
+
+
+def folder_digest(folder: Path) -> str:
+    """12 hex digits of the SHA-256 over name and bytes of every file in `folder`: other weights, another key."""
+    result = hashlib.sha256()
+    for path in sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith(".")):
+        result.update(f"{path.name} {path.stat().st_size}\n".encode())
+        with path.open("rb") as file:
+            while block := file.read(1 << 22):
+                result.update(block)
+    return result.hexdigest()[:12]
+
+
+def load_model(kind: Any, folder: Path) -> Any:
+    """The model of class `kind` (of transformers) in `folder`, in evaluation mode, on a GPU where there is one.
+
+    Raises MissingExtraError where its weights cannot be read, or do not fill it: it is never left with random ones.
+    """
+    import torch
+
+    try:
+        # From the folder alone, and of a pickle only what is tensors.
+        model, info = kind.from_pretrained(folder, local_files_only=True, weights_only=True, output_loading_info=True)
+        if info["missing_keys"] or info["mismatched_keys"]:
+            lacking = sorted(map(str, [*info["missing_keys"], *info["mismatched_keys"]]))
+            raise ValueError(f"{len(lacking)} tensors are missing or have another shape: {', '.join(lacking[:3])}")
+    except Exception as error:  # damaged files and foreign weights fail in many ways
+        raise MissingExtraError(f"cannot read the checkpoint in {folder} ({error})") from error
+    return model.eval().to("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def load_processor(kind: Any, folder: Path) -> Any:
+    """The processor of class `kind` (of transformers) in `folder`. Raises MissingExtraError."""
+    try:
+        return kind.from_pretrained(folder, local_files_only=True)
+    except Exception as error:  # a missing tokenizer, a setting of another version ...
+        raise MissingExtraError(f"cannot read the processor in {folder} ({error})") from error

@@ -1,0 +1,1 @@
+"""A local page over one memory: ask, look at neighbours, teach, forget."""

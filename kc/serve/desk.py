@@ -1,0 +1,225 @@
+"""What the page can do, without the web: pictures that were asked about, selections, teaching and forgetting.
+
+Pictures come as bytes and stay in RAM; nothing that a browser sends names a file, and only keys of regions that are
+taught reach the disk, in the memory.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import secrets
+import threading
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from kc.errors import DataError, KcError
+from kc.predict.answer import Answer, pixels_in
+from kc.predict.examples import Shown
+from kc.predict.names import clean_name, split_names
+from kc.predict.predictor import MemoryPredictor
+from kc.predict.teach import forget, remember
+from kc.report.overlay import VOID_COLOR, overlay
+from kc.types import BoolArray, UInt8Array
+
+FORMATS = ("JPEG", "PNG", "WEBP")
+MAX_BYTES = 12 * 2**20
+MAX_PIXELS = 24_000_000
+SIDE = 768
+"""Pictures are made at most so wide and high before they are asked about."""
+KEPT = 8
+"""Pictures that are kept in RAM, the last ones used."""
+
+
+@dataclass
+class Look:
+    """A picture and what each view said of it."""
+
+    image: UInt8Array
+    names: list[str] | None
+    answers: dict[str, Answer]
+
+
+class Desk:
+    """One memory, one writer: every call takes turns."""
+
+    def __init__(self, predictor: MemoryPredictor) -> None:
+        if predictor.tools.context.regions is None:
+            raise KcError(f"{predictor.memory.path} holds keys of whole images: the page shows and teaches regions")
+        self.predictor = predictor
+        self._looks: OrderedDict[str, Look] = OrderedDict()
+        self._turn = threading.Lock()
+
+    def facts(self) -> dict[str, Any]:
+        """Names in the memory with their rows, and which views there are."""
+        labels = self.predictor.memory.labels().class_id
+        rows = {id_: int((labels == id_).sum()) for id_ in self.predictor.classes}
+        names = [{"name": c.name, "rows": rows[i]} for i, c in self.predictor.classes.items()]
+        return {"names": names, "views": [v for v in self.predictor.views if v != "answer"], "rows": len(labels)}
+
+    def look(self, data: bytes, names: str) -> dict[str, Any]:
+        """Ask about a picture. Raises DataError for what is no picture or too large, KcError for names."""
+        wanted = split_names(names) if names.strip() else None
+        image = decoded(data)
+        with self._turn:
+            token = secrets.token_urlsafe(16)
+            look = Look(image, wanted, {})
+            self._ask(look)
+            self._looks[token] = look
+            while len(self._looks) > KEPT:
+                self._looks.popitem(last=False)
+            return {"token": token, **self._shown(look)}
+
+    def again(self, token: str, names: str) -> dict[str, Any]:
+        """Ask about the same picture once more, perhaps with other names."""
+        with self._turn:
+            look = self._look(token)
+            look.names = split_names(names) if names.strip() else None
+            self._ask(look)
+            return {"token": token, **self._shown(look)}
+
+    def select(self, token: str, x: float, y: float, whole: bool, chosen: list[int]) -> dict[str, Any]:
+        """Add the region (or the whole area) at the point (shares of width and height) to a selection, or take it out.
+
+        Returns the selection, its outline as a picture, and the rows that decided it.
+        """
+        with self._turn:
+            look = self._look(token)
+            answer = self._retrieved(look)
+            assert answer.regions is not None
+            assert answer.regions.partition is not None
+            height, width = answer.image.shape[:2]
+            row, column = min(int(y * height), height - 1), min(int(x * width), width - 1)
+            region = int(answer.regions.partition[max(row, 0), max(column, 0)])
+            hit = {region}
+            if whole:
+                area = next(a for a in answer.areas if a.mask[max(row, 0), max(column, 0)])
+                hit = set(np.flatnonzero(pixels_in(answer.regions, area.mask)).tolist())
+            kept = {c for c in chosen if 0 <= c < len(answer.regions)}
+            selection = sorted(kept - hit if region in kept else kept | hit)
+            mask = np.isin(answer.regions.partition, selection)
+            weights = pixels_in(answer.regions, mask)
+            voters = self.predictor.voters(answer, weights) if selection else ()
+            assert answer.labels is not None
+            names = {answer.name(int(answer.labels[c])) for c in selection}
+            return {
+                "selection": selection,
+                "outline": _uri(Image.fromarray(_outline(mask))),
+                "names": sorted(names),
+                "pixels": int(mask.sum()),
+                "neighbours": [vars(v) for v in voters],
+            }
+
+    def teach(self, token: str, chosen: list[int], name: str) -> dict[str, Any]:
+        """Remember the selected regions of a picture under `name`."""
+        name = clean_name(name)
+        with self._turn:
+            look = self._look(token)
+            answer = self._retrieved(look)
+            assert answer.regions is not None
+            assert answer.regions.partition is not None
+            mask: BoolArray = np.isin(answer.regions.partition, chosen)
+            if not mask.any():
+                raise KcError("select something first: click on the picture")
+            (taught,) = remember(
+                self.predictor.memory.path, self.predictor.tools, [Shown("browser", look.image, mask)], name
+            )
+            said = f"{taught.name}: {taught.rows} new rows"
+            said += f", {taught.known} were there already" if taught.known else ""
+            return self._changed(look, token, said)
+
+    def forget(self, token: str, name: str) -> dict[str, Any]:
+        """Erase a name, with proof; the picture, if there is one, is asked about again."""
+        with self._turn:
+            look = self._look(token) if token else None
+            done = forget(self.predictor.memory.path, name)
+            proof = (
+                f"in none of {done.proof.files} files" if done.proof else "STILL THERE: " + "; ".join(done.proof.found)
+            )
+            return self._changed(look, token, f"{done.name}: {done.rows} rows erased, {proof}")
+
+    def _changed(self, look: Look | None, token: str, said: str) -> dict[str, Any]:
+        self.predictor = self.predictor.reopened()
+        for other in self._looks.values():
+            other.answers.clear()  # they say what the memory no longer holds
+        result: dict[str, Any] = {"said": said, "facts": self.facts()}
+        if look is None:
+            return result
+        if look.names is not None and "base" not in self.predictor.views:
+            look.names = [n for n in look.names if n in self.predictor.names] or None
+        self._ask(look)
+        return result | {"token": token, **self._shown(look)}
+
+    def _look(self, token: str) -> Look:
+        if token not in self._looks:
+            raise KcError("this picture is no longer kept: drop it again")
+        self._looks.move_to_end(token)
+        return self._looks[token]
+
+    def _ask(self, look: Look) -> None:
+        names = look.names
+        if names is None and not self.predictor.names:
+            # A memory without a name says nothing, and what is on the picture can still be selected and taught.
+            names = []
+        views = [v for v in ("base", "memory", "answer") if v in self.predictor.views]
+        look.answers = {v: self.predictor.predict(look.image, names, v) for v in views}
+
+    def _retrieved(self, look: Look) -> Answer:
+        if not look.answers:
+            self._ask(look)
+        return look.answers["answer"]
+
+    def _shown(self, look: Look) -> dict[str, Any]:
+        views = {}
+        for view, answer in look.answers.items():
+            assert answer.semantic is not None
+            ids, counts = np.unique(answer.semantic, return_counts=True)
+            order = np.argsort(-counts, kind="stable")
+            views[view] = {
+                "picture": _uri(Image.fromarray(overlay(look.image, answer.semantic, answer.colors, answer.panoptic))),
+                "legend": [
+                    {
+                        "name": answer.name(int(ids[i])),
+                        "share": float(counts[i] / answer.semantic.size),
+                        "color": "#{:02x}{:02x}{:02x}".format(*answer.colors.get(int(ids[i]), VOID_COLOR)),
+                    }
+                    for i in order
+                ],
+            }
+        return {"views": views, "width": look.image.shape[1], "height": look.image.shape[0]}
+
+
+def decoded(data: bytes) -> UInt8Array:
+    """The picture in `data`, upright, as (H, W, 3) uint8 RGB with no side above SIDE.
+
+    Raises DataError for what is not JPEG, PNG or WebP, is damaged, or has more than MAX_PIXELS.
+    """
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as opened:
+            if opened.width * opened.height > MAX_PIXELS:
+                raise DataError(f"the picture has {opened.width} x {opened.height} pixels; at most {MAX_PIXELS:,}")
+            picture = ImageOps.exif_transpose(opened).convert("RGB")
+    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
+        raise DataError("this is not a whole JPEG, PNG or WebP picture") from error
+    picture.thumbnail((SIDE, SIDE), Image.Resampling.BICUBIC)
+    return np.array(picture)
+
+
+def _outline(mask: BoolArray) -> UInt8Array:
+    """(H, W, 4) uint8: yellow where `mask` is, stronger at its border."""
+    border = mask.copy()
+    border[1:-1, 1:-1] &= ~(mask[:-2, 1:-1] & mask[2:, 1:-1] & mask[1:-1, :-2] & mask[1:-1, 2:])
+    shown = np.zeros((*mask.shape, 4), np.uint8)
+    shown[mask] = (255, 230, 0, 90)
+    shown[border] = (0, 0, 0, 255)
+    return shown
+
+
+def _uri(image: Image.Image) -> str:
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", compress_level=3)
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")

@@ -1,0 +1,44 @@
+"""The main job from shards: the numbers of the folder."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from kc.checks import check
+from kc.cli import main
+from kc.config import RunConfig
+from kc.experiment import run
+
+
+def numbers(benchmark: Path, root: Path, out: Path, **more: Any) -> list[Any]:
+    config = RunConfig(
+        benchmark=str(benchmark), data_root=root, out=out, epochs=1, exemplars=12, k=3, accelerator="cpu",
+        wandb="disabled", tasks=2, **more,
+    )  # fmt: skip
+    check(config)
+    folder = run(config, Console(quiet=True))
+    results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    return [(m["name"], m["matrix"], m["seen"], m["final"]) for m in results["methods"]]
+
+
+@pytest.mark.parametrize("name", ["tiny_folder", "tiny_index_png", "tiny_coco"])
+def test_a_run_from_shards_has_the_numbers_of_the_folder(
+    name: str, tmp_path: Path, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tiny = request.getfixturevalue(name)
+    out = tmp_path / "sharded"
+    assert main(["data", "shards", str(tiny.path), "--data-root", str(tiny.root), "--out", str(out),
+                 "--per-shard", "2"]) == 0  # fmt: skip
+    said = capsys.readouterr().out
+    assert f"run on them with: --benchmark {out / tiny.manifest.name}.yaml --data-root {out}" in said
+    # The images of the folder are so small that the encoder gives zeros for some, which no memory takes.
+    methods = "finetune,replay" if name == "tiny_folder" else "finetune,replay,knn"
+    kind = {"methods": methods} | ({} if name == "tiny_folder" else {"proposals": "oracle"})
+    folder = numbers(tiny.path, tiny.root, tmp_path / "a", **kind)
+    shards = numbers(out / f"{tiny.manifest.name}.yaml", out, tmp_path / "b", **kind)
+    assert shards == folder

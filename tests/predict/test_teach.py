@@ -1,0 +1,205 @@
+"""Teaching names and forgetting them: what is stored, what changes, what is left in the files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from kc.cli import main
+from kc.errors import DataError, KcError, UnknownNameError
+from kc.memory.rows import Memory
+from kc.memory.writer import Writer
+from kc.predict.examples import read_examples
+from kc.predict.opening import open_memory
+from kc.predict.settings import names_in
+from kc.predict.teach import forget
+
+NAME = 'Salat, "gemischt" 猫'
+
+
+def texture(kind: int, size: int = 96) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """Stripes of two directions: plain to see, and no photograph needed."""
+    y, x = np.mgrid[:size, :size]
+    wave = np.sin((x if kind else y) / (2.0 if kind else 5.0))
+    color = np.array((220, 60, 40) if kind else (40, 90, 220))
+    noise = np.random.default_rng(kind).integers(-10, 11, (size, size, 3))
+    return np.clip(color * (0.6 + 0.4 * wave[..., None]) + noise, 0, 255).astype(np.uint8)
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> tuple[Path, Path, Path]:
+    """A folder with a whole picture, one with a mask, and a picture of both things side by side."""
+    first, second = tmp_path / "first", tmp_path / "second"
+    first.mkdir()
+    second.mkdir()
+    Image.fromarray(texture(0)).save(first / "a.png")
+    both = np.concatenate([texture(0), texture(1)], axis=1)
+    Image.fromarray(both).save(second / "b é.png")
+    mask = np.zeros(both.shape[:2], np.uint8)
+    mask[:, 96:] = 1
+    Image.fromarray(mask).save(second / "b é.mask.png")
+    Image.fromarray(np.concatenate([texture(1), texture(0)], axis=1)).save(tmp_path / "new.png")
+    return first, second, tmp_path / "new.png"
+
+
+def share(memory: Path, picture: Path, name: str) -> tuple[float, float]:
+    """Of the left and the right half of a picture, the share of pixels that are called `name`."""
+    said = open_memory(memory).predict(np.asarray(Image.open(picture)))
+    ids = [i for i, n in said.names.items() if n == name]
+    assert said.semantic is not None
+    hit = np.isin(said.semantic, ids)
+    half = hit.shape[1] // 2
+    return float(hit[:, :half].mean()), float(hit[:, half:].mean())
+
+
+def test_a_name_is_taught_seen_and_erased(
+    folders: tuple[Path, Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second, new = folders
+    memory = tmp_path / "memory"
+    told = ["--memory", str(memory)]
+    assert main(["remember", str(first), "--name", "waves", *told, "--size", "96"]) == 0
+    assert share(memory, new, "waves") == (1.0, 1.0)
+    assert main(["remember", str(second), "--name", NAME, *told]) == 0
+    left, right = share(memory, new, NAME)
+    assert left > 0.9
+    assert right < 0.2
+    stored = Memory.open(memory)
+    assert names_in(stored) == {0: "waves", 1: NAME}
+    rows = stored.rows_of(stored.ids(class_id=[1]))
+    assert len(rows) > 20
+    assert all(sample.startswith(f"taught/{NAME}/b é.png ") for sample in rows.sample_id)
+    assert [v.task for v in stored.versions()] == [0, 1]
+
+    # The same pictures again add nothing.
+    before = len(stored)
+    assert main(["remember", str(second), "--name", NAME, *told]) == 0
+    assert len(Memory.open(memory)) == before
+    assert f"{len(rows)} were there already" in " ".join(capsys.readouterr().out.split())
+
+    assert main(["forget", NAME, *told]) == 0
+    said = capsys.readouterr().out
+    assert f"erased {len(rows)} rows" in said
+    assert "are in none of" in said
+    assert share(memory, new, "waves") == (1.0, 1.0)
+    for file in (p for p in memory.rglob("*") if p.is_file()):
+        assert b"gemischt" not in file.read_bytes()
+    assert main(["forget", NAME, *told]) == 2
+    assert "unknown name" in capsys.readouterr().err
+
+
+def test_what_lies_outside_may_have_a_name(folders: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    _, second, new = folders
+    told = ["--memory", str(tmp_path / "m"), "--size", "96", "--proposals", "felzenszwalb", "--keys", "masked"]
+    assert main(["remember", str(second), "--name", "fine", "--outside", "rest", *told]) == 0
+    left, right = share(tmp_path / "m", new, "fine")
+    assert left > 0.8
+    assert right < 0.2
+    assert names_in(Memory.open(tmp_path / "m")) == {0: "fine", 1: "rest"}
+    assert main(["remember", str(second), "--name", "fine", *told]) == 2  # keys of a memory are what they are
+
+
+def test_whole_images_without_regions(folders: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    first, second, new = folders
+    told = ["--memory", str(tmp_path / "m")]
+    assert main(["remember", str(first), "--name", "waves", *told, "--proposals", "none"]) == 0
+    assert main(["remember", str(second), "--name", "red", *told]) == 0
+    image = np.asarray(Image.open(new))[:, :96]
+    assert open_memory(tmp_path / "m").predict(image).ranked()[0][0] == "red"
+
+
+def test_a_mask_smaller_than_any_region_is_a_region(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "dot"
+    folder.mkdir()
+    Image.fromarray(texture(0)).save(folder / "a.png")
+    (folder / "boxes.csv").write_text("image,x,y,width,height\na.png,40,40,2,2\n")
+    for _ in range(2):
+        assert main(["remember", str(folder), "--name", "dot", "--memory", str(tmp_path / "m")]) == 0
+    assert "1 masks were smaller than any region" in " ".join(capsys.readouterr().out.split())
+    assert len(Memory.open(tmp_path / "m")) == 1
+
+
+def test_a_stop_between_name_and_rows_is_finished_by_the_same_command(
+    folders: tuple[Path, Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, _, _ = folders
+    memory = tmp_path / "m"
+    command = ["remember", str(first), "--name", "waves", "--memory", str(memory), "--size", "96"]
+    with monkeypatch.context() as stop:
+        stop.setattr(Writer, "commit", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        assert main(command) == 130
+    assert names_in(Memory.open(memory)) == {0: "waves"}
+    assert len(Memory.open(memory)) == 0
+    assert main(command) == 0
+    assert len(Memory.open(memory)) > 20
+    with monkeypatch.context() as stop:
+        stop.setattr(Writer, "describe", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        assert main(["forget", "waves", "--memory", str(memory)]) == 130
+    assert len(Memory.open(memory)) == 0
+    assert names_in(Memory.open(memory)) == {0: "waves"}
+    assert forget(memory, "waves").proof
+    assert names_in(Memory.open(memory)) == {}
+    Memory.open(memory).verify()
+    with pytest.raises(UnknownNameError):
+        forget(memory, "waves")
+    with pytest.raises(KcError, match="teach it with kc remember"):
+        open_memory(memory).predict(texture(0))
+
+
+def test_boxes_and_masks_are_read_as_written(tmp_path: Path) -> None:
+    for name in ("a.png", "b.png", "c.png", "d, e.png"):
+        Image.fromarray(np.zeros((6, 8, 3), np.uint8)).save(tmp_path / name)
+    (tmp_path / "boxes.csv").write_text('image,x,y,width,height\n"d, e.png",1,2,3,2\n"d, e.png",6,0,2,1\n')
+    rgba = np.zeros((6, 8, 4), np.uint8)
+    rgba[0, 0] = (0, 0, 0, 255)
+    Image.fromarray(rgba).save(tmp_path / "b.mask.png")
+    polygon = {"image_id": 7, "id": 1, "category_id": 3, "segmentation": [[0, 0, 4, 0, 4, 6, 0, 6]]}
+    content = {"images": [{"id": 7, "file_name": "c.png"}], "annotations": [polygon]}
+    (tmp_path / "annotations.json").write_text(json.dumps(content))
+    a, b, c, d = read_examples(tmp_path)
+    assert a.mask is None
+    assert b.mask is not None
+    assert np.argwhere(b.mask).tolist() == [[0, 0]]
+    assert c.mask is not None
+    assert c.mask.sum() == 24
+    assert c.mask[:, :4].all()
+    wanted = np.zeros((6, 8), bool)
+    wanted[2:4, 1:4] = True
+    wanted[0, 6:] = True
+    assert d.mask is not None
+    assert (d.mask == wanted).all()
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "said"),
+    [
+        ("boxes.csv", "image,x,y\na.png,1,2\n", "must name the columns"),
+        ("boxes.csv", "image,x,y,width,height\nz.png,1,1,1,1\n", "no picture 'z.png'"),
+        ("boxes.csv", "image,x,y,width,height\na.png,1,1,1,wide\n", "not a table of boxes"),
+        ("boxes.csv", "image,x,y,width,height\na.png,90,1,1,1\n", "is not in the picture of 8x6"),
+        ("annotations.json", "{}", "not a COCO file"),
+        ("a.mask.png", "no picture", "cannot read the mask"),
+    ],
+)
+def test_what_does_not_fit_is_named(tmp_path: Path, file: str, text: str, said: str) -> None:
+    Image.fromarray(np.zeros((6, 8, 3), np.uint8)).save(tmp_path / "a.png")
+    (tmp_path / file).write_text(text)
+    with pytest.raises(DataError, match=said):
+        read_examples(tmp_path)
+
+
+def test_masks_must_fit_and_show_something(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no picture"):
+        read_examples(tmp_path)
+    Image.fromarray(np.zeros((6, 8, 3), np.uint8)).save(tmp_path / "a.png")
+    Image.fromarray(np.ones((6, 9), np.uint8)).save(tmp_path / "a.mask.png")
+    with pytest.raises(DataError, match="9x6"):
+        read_examples(tmp_path)
+    Image.fromarray(np.zeros((6, 8), np.uint8)).save(tmp_path / "a.mask.png")
+    with pytest.raises(DataError, match="is empty"):
+        read_examples(tmp_path)
