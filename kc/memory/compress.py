@@ -58,7 +58,9 @@ def int8(stored: Float32Array) -> Compressed:
         127
     )  # a dimension without a value needs no steps of its own
     depth = stored.shape[1]
-    return Compressed("int8", depth, depth, lambda keys: unit(np.clip(np.rint(keys / step), -127, 127) * step))
+    return Compressed(
+        "int8", depth, depth, lambda keys: unit((np.clip(np.rint(keys / step), -127, 127) * step).astype(np.float32))
+    )
 
 
 def binary(stored: Float32Array) -> Compressed:
