@@ -53,9 +53,14 @@ def random_projection(depth: int, dim: int, seed: int = 0) -> Compressed:
 
 def int8(stored: Float32Array) -> Compressed:
     """Each dimension in 255 steps between -m and m, m its largest magnitude among the stored rows; beyond is cut."""
-    step = np.maximum(np.abs(stored).max(0), np.finfo(np.float32).tiny) / 127
+    largest = np.abs(stored).max(0)
+    step = np.where(largest > 0, largest, np.float32(1)) / np.float32(
+        127
+    )  # a dimension without a value needs no steps of its own
     depth = stored.shape[1]
-    return Compressed("int8", depth, depth, lambda keys: unit(np.clip(np.rint(keys / step), -127, 127) * step))
+    return Compressed(
+        "int8", depth, depth, lambda keys: unit((np.clip(np.rint(keys / step), -127, 127) * step).astype(np.float32))
+    )
 
 
 def binary(stored: Float32Array) -> Compressed:

@@ -23,6 +23,8 @@ def run(asked: Asked) -> Figure:
         @cache
         def found(name: str = name) -> tuple[dict[str, list[float]], int, int]:
             train, test = source.keys(name, "train"), source.keys(name, "test")
+            if ks[-1] > len(train):
+                source.console.print(f"k {ks[-1]} is clamped to the {len(train)} rows that there are", highlight=False)
             scores = accuracies(answers(train, test.key, ks[-1]), test.label, ks, **asked.knobs)
             return scores, len(train), len(test)
 
