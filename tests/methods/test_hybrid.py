@@ -16,7 +16,6 @@ from kc.errors import KcError
 from kc.memory.fuse import knn_clip, retrieval_logits
 from kc.methods.base import Context
 from kc.methods.hybrid.hybrid import Hybrid, HybridReplay, region_means
-from kc.methods.retrieval.asking import one_opinion
 from kc.types import Segments, Task
 
 TASKS = [Task(0, (0, 1), (0, 1), ("0", "1")), Task(1, (2,), (0, 1, 2), ("2",))]
@@ -67,7 +66,7 @@ def test_what_cannot_work_is_refused(tmp_path: Path) -> None:
         check(config(fusion="calibrated"))
     with pytest.raises(KcError, match="keeps its memory in one process"):
         check(config(devices=2))
-    with pytest.raises(KcError, match="--fuse-lambda 1.5: must be between 0 and 1"):
+    with pytest.raises(KcError, match=r"--fuse-lambda 1\.5: must be between 0 and 1"):
         check(config(fuse_lambda=1.5))
     with pytest.raises(KcError, match="--fuse-threshold nan"):
         check(config(fuse_threshold=float("nan")))
