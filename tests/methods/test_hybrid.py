@@ -66,7 +66,7 @@ def test_what_cannot_work_is_refused(tmp_path: Path) -> None:
         check(config(fusion="calibrated"))
     with pytest.raises(KcError, match="keeps its memory in one process"):
         check(config(devices=2))
-    with pytest.raises(KcError, match="--fuse-lambda 1.5: must be between 0 and 1"):
+    with pytest.raises(KcError, match=r"--fuse-lambda 1\.5: must be between 0 and 1"):
         check(config(fuse_lambda=1.5))
     with pytest.raises(KcError, match="--fuse-threshold nan"):
         check(config(fuse_threshold=float("nan")))
