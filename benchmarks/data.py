@@ -364,8 +364,7 @@ def startup(top: Path, n: int, n_classes: int = 150) -> dict[str, Any]:
         with (folder / name).open("wb") as file:
             file.truncate(size)  # a hole: nothing of it is read here
     ids = PackedIds.pack(f"train/image_{i:07d}" for i in range(n))
-    counts = np.zeros((n_shards, n_classes), dtype=np.int64)
-    np.add.at(counts, shard, table)
+    counts = np.add.reduceat(table, np.searchsorted(shard, np.arange(n_shards)), axis=0, dtype=np.int64)
     index = ShardIndex(
         class_ids=np.arange(n_classes, dtype=np.int64),
         shard=shard,

@@ -46,6 +46,8 @@ def test_exif_turns_the_image_upright(orientation: int, tmp_path: Path) -> None:
     turned = {1: RGB, 2: RGB[:, ::-1], 3: RGB[::-1, ::-1], 4: RGB[::-1], 5: RGB.transpose(1, 0, 2),
               6: np.rot90(RGB, -1), 7: RGB[::-1, ::-1].transpose(1, 0, 2), 8: np.rot90(RGB)}  # fmt: skip
     np.testing.assert_array_equal(read_image(tmp_path, "turned.png"), turned[orientation])
+    Image.fromarray(RGB).save(tmp_path / "turned.jpg", exif=exif, quality=100, subsampling=0)
+    assert np.abs(read_image(tmp_path, "turned.jpg").astype(int) - turned[orientation]).max() < 12
 
 
 def test_grey_and_cmyk_become_rgb(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from kc.types import VOID, BoolArray, Int64Array, Sample, UInt8Array
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm"})
 _BROKEN = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
 _DEEP_MODES = ("I", "F", "I;16", "I;16B", "I;16L")
+_MAY_TURN = {"exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif"}
 _SHOWN = 5
 
 
@@ -136,7 +137,9 @@ def decode_image(file: Path | BinaryIO, name: str) -> UInt8Array:
         with Image.open(file) as image:
             if image.mode in _DEEP_MODES:
                 raise DataError(f"{name}: image mode {image.mode!r} is deeper than 8 bits; convert it to 8-bit RGB")
-            ImageOps.exif_transpose(image, in_place=True)
+            # A JPEG says in its head, which is read already, whether it has any of this; other formats are asked.
+            if image.format != "JPEG" or image.info.keys() & _MAY_TURN:
+                ImageOps.exif_transpose(image, in_place=True)
             return np.array(image if image.mode == "RGB" else image.convert("RGB"))
     except FileNotFoundError as error:
         raise DataError(f"{name}: the image is missing") from error

@@ -97,21 +97,14 @@ class ShardReader:
         where = f"{self.store.name}/{self.index.names[self.index.shard[row]]}: {self.sample_ids[index]}"
         if len(content) != int(self.index.size[row]) or zlib.crc32(content) != int(self.index.crc[row]):
             raise DataError(f"{where}: its bytes are not those that were written; the shard is damaged or truncated")
-        sample = from_fields(members(content, where), where)
+        sample = from_fields(members(content, where), where, self._known)
         if (sample.semantic is None) != (self.manifest.task_kind == "classification"):
             raise DataError(f"{where}: its labels are not those of a {self.manifest.task_kind} benchmark")
-        labels = np.asarray([sample.label]) if sample.semantic is None else sample.semantic
-        known = self._known
-        if int(labels.min(initial=0)) < 0 or int(labels.max(initial=0)) >= len(known) or not known.take(labels).all():
-            raise DataError(f"{where}: a label is no class of {self.manifest.name}")
         return sample
 
     @cached_property
-    def _known(self) -> BoolArray:
-        """Whether a number is a class id or VOID."""
-        table = np.zeros(max(VOID, *self.manifest.class_ids()) + 1, dtype=np.bool_)
-        table[[VOID, *self.manifest.class_ids()]] = True
-        return table
+    def _known(self) -> frozenset[int]:
+        return frozenset((VOID, *self.manifest.class_ids()))
 
     def row(self, index: int) -> int:
         """The row of the index that stands for a sample."""

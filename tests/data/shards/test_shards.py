@@ -248,6 +248,23 @@ def test_strange_samples_are_named(files: dict[str, bytes], said: str) -> None:
         from_fields(members(piece(tar_of(**files)), "here"), "here")
 
 
+def test_labels_of_no_class_are_refused() -> None:
+    known = frozenset({1, 2, 255})
+    from_fields({"png": IMAGE, "json": META}, "here", known)
+    mask = png(np.array([[1, 255, 2, 1]] * 4, np.uint8))
+    assert from_fields({"png": IMAGE, "json": META, "labels.png": mask}, "here", known).semantic is not None
+    deep = png(np.full((4, 4), 300, np.uint16))
+    for fields, said in (
+        ({"json": b'{"id": "a", "label": 3}'}, r"\[3\]"),
+        ({"json": META, "labels.png": png(np.full((4, 4), 7, np.uint8))}, r"\[7\]"),
+        ({"json": META, "labels.png": deep}, r"\[300\]"),
+        ({"json": b'{"id": "a", "segments": [[9, 0]], "crowd": []}', "labels.png": png(np.zeros((4, 4), np.uint8))},
+         r"\[9\]"),
+    ):  # fmt: skip
+        with pytest.raises(DataError, match=f"labels {said} are of no class"):
+            from_fields({"png": IMAGE, **fields}, "here", known)
+
+
 def test_links_and_torn_members_are_refused() -> None:
     file = io.BytesIO()
     with tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as tar:
