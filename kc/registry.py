@@ -54,5 +54,5 @@ SECOND_PASS = {"joint", "mask2former-joint", "ewc", "ewc-online", "icarl", "plop
 """Methods that look at training images again when a task has been learned, or in later tasks."""
 ONE_CLASS_ONE_TASK = {"fecam", "icarl", "ilt", "mib", "plop", "ssul", "eclipse", "comformer"}
 """Methods in which a class belongs to one task: kept as that task left it, or background where it is not labelled."""
-BY_NAME = {"zeroshot", "knn", "tip-adapter"}
+BY_NAME = {"zeroshot", "knn", "tip-adapter", "knn-clip", "ret-clip"}
 """Methods that, on a base model, answer for a class of which only the name is known."""

@@ -81,6 +81,8 @@ OF_IMAGES = {
     "ranpac": Strength("ranpac_dim", 2, whole=True, high=10_000),  # the paper's width; its memory grows with the square
     "fecam": Strength("fecam_shrink"),
     "tip-adapter": Strength("tip_alpha", HALF_DECADE),
+    **dict.fromkeys(("knn-clip", "hybrid", "hybrid-replay"), Strength("fuse_lambda", 3, odds=True)),
+    "ret-clip": Strength("fuse_beta", 3, odds=True),
 }
 """Method -> its strength. Without one: ncm and zeroshot, which have nothing to set."""
 OF_MAPS = OF_IMAGES | {"lwf": Strength("pixel_kd")}
