@@ -56,8 +56,8 @@ def execute(command: str, arguments: Sequence[str] | None = None, prog: str | No
     except KcError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("stopped.", file=sys.stderr)
+    except KeyboardInterrupt as stop:
+        print(f"stopped; {stop}" if str(stop) else "stopped.", file=sys.stderr)
         return 130
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 
 class KcError(Exception):
@@ -52,6 +53,15 @@ class DivergedError(KcError):
 
 class RunError(KcError):
     """A run folder that cannot be written, or does not fit what is asked to resume it."""
+
+
+@contextmanager
+def stopped(how: str) -> Iterator[None]:
+    """Ctrl-C within is one line on the command line that says `how` to go on."""
+    try:
+        yield
+    except KeyboardInterrupt as stop:
+        raise KeyboardInterrupt(how) from stop
 
 
 def nearest(name: str, valid: Iterable[str], n: int = 3) -> list[str]:

@@ -304,7 +304,7 @@ def warm(
         ids = loader.dataset.sample_ids  # type: ignore[attr-defined]
         if not shared.features.missing(ids, (size[0], size[1])) and (regions is None or not regions.missing(ids)):
             continue
-        with progress.bar(f"encoding {split} images", len(ids), "images") as bar:
+        with progress.bar(f"encoding {split} images", len(ids), "images", line=False) as bar:
             for batch in loader:
                 shared.features.encode(batch["image"], list(batch["sample_id"]))
                 if regions is not None:

@@ -13,11 +13,12 @@ import pytest
 import kc
 
 ROOT = Path(kc.__file__).parent
-BASE = {"types", "errors"}
+BASE = {"types", "errors", "progress"}
 # Room -> rooms it may import beside itself. The modules at the top (cli, config, experiment ...) may import everything.
 ARROWS = {
     "types": set(),
     "errors": set(),
+    "progress": set(),
     "config": {"methods.config"},
     "data": BASE,
     "encoders": BASE,

@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 
 from kc.commands.data_shared import bars, folder_of, has, terminal, write
-from kc.errors import DataError, KcError
+from kc.errors import DataError, KcError, stopped
 
 
 def run_list(given: argparse.Namespace) -> int:
@@ -80,7 +80,7 @@ def run_fetch(given: argparse.Namespace) -> int:
         raise DataError("say where the data shall go, with --data-root or KC_DATA")
     if manifest.download:
         print(f"{manifest.name}: {sum(a.size for a in manifest.download):,} bytes, licence: {manifest.licence}")
-    with bars() as advance:
+    with stopped("the same command goes on where it was"), bars("bytes") as advance:
         new = fetch(manifest, Path(root).expanduser(), keep=given.keep_archives, progress=advance)
     said = f"unpacked {', '.join(new)}" if new else "everything was there already"
     print(f"{manifest.name}: {said}; `kc data check {given.benchmark}` reads every file")

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from kc.commands.data_shared import bars, has
+from kc.errors import stopped
 
 
 def run_shards(given: argparse.Namespace) -> int:
@@ -25,7 +26,7 @@ def run_shards(given: argparse.Namespace) -> int:
     store = open_store(given.out if remote else Path(given.out))
     content = content_key(manifest, given.data_root)
     for part in parts:
-        with bars() as advance:
+        with stopped("the same command goes on after the last whole shard"), bars("shards") as advance:
             reader, bad = open_good(
                 manifest, part, given.data_root, given.limit_images, skip=given.skip_bad, workers=given.num_workers
             )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,20 +54,20 @@ def terminal() -> Console:
 
 
 @contextmanager
-def bars() -> Iterator[Callable[[str, int, int | None], Any]]:
-    """A function (name, done, total) that draws one bar a name on the terminal; in a log it draws nothing."""
+def bars(unit: str = "images") -> Iterator[Callable[[str, int, int | None], Any]]:
+    """A function (name, done, total) that draws one bar a name, one after another; see `kc.progress`."""
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
-        shown: dict[str, Any] = {}
+    from kc import progress
+
+    with progress.bars(Console(stderr=True)) as drawn, ExitStack() as open_bars:
+        shown: dict[str, progress.Bar] = {}
 
         def advance(name: str, done: int, total: int | None) -> None:
             if name not in shown:
-                shown[name] = bars.add_task(name, total=total)
-            bars.update(shown[name], completed=done)
+                open_bars.close()  # the one before is done
+                shown[name] = open_bars.enter_context(progress.one_bar(drawn, name, total, unit))
+            shown[name].reach(done)
 
         yield advance
 

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import torch
 from rich.console import Console
-from rich.progress import track
 from rich.table import Table
 
 from kc import __version__
@@ -45,6 +44,7 @@ from kc.openvocab.dense_clip.segmenter import Segmenter
 from kc.openvocab.dense_clip.study import Similarity, patch_labels, trace, value_similarity
 from kc.openvocab.dense_clip.tower import embed
 from kc.openvocab.dense_clip.windows import resized
+from kc.progress import track
 from kc.report.records import nan_to_null, write_atomic
 from kc.types import VOID, Int64Array, Sample, SplitName
 
@@ -118,8 +118,7 @@ def _reader(config: DenseConfig, name: str) -> tuple[Manifest, Reader]:
 
 
 def _samples(reader: Reader, text: str, console: Console) -> Iterator[Sample]:
-    hidden = not console.is_terminal
-    for index in track(range(len(reader)), text, console=console, transient=True, disable=hidden):
+    for index in track(range(len(reader)), text, console):
         yield reader.read(index)
 
 

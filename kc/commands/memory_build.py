@@ -17,7 +17,7 @@ from kc.data.transforms import image_to_tensor
 from kc.encoders.base import Encoder
 from kc.encoders.cache import FeatureCache
 from kc.encoders.load import check_encoder_name, load_encoder
-from kc.errors import KcError, UnknownNameError, unknown_name
+from kc.errors import KcError, UnknownNameError, stopped, unknown_name
 from kc.experiment import open_data
 from kc.memory.rows import Memory
 from kc.methods.regions import KEYS, RegionEncoder, key_dim
@@ -72,7 +72,10 @@ def build(config: MemoryConfig, console: Console) -> int:
         before = len(memory)
         size = INPUT_SIZE if manifest is None else (manifest.input_size[0], manifest.input_size[1])
         picture_keys = PictureKeys(encoder, keys, lambda image: image_to_tensor(image, size))
-        with RunProgress(console) as progress:
+        with (
+            stopped("the same command goes on: what is committed stays and is not stored twice"),
+            RunProgress(console) as progress,
+        ):
             if regions is not None and manifest is not None:
                 _from_benchmark(config, manifest, memory, regions, task, progress)
             elif grounded is not None and config.images is not None:

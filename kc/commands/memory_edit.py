@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from rich.console import Console
-from rich.progress import track
 
 from kc.commands.memory import _by_class
 from kc.commands.memory_config import MemoryConfig
@@ -23,6 +22,7 @@ from kc.memory.prune import hard, leave_one_out, soft
 from kc.memory.reader import Reader
 from kc.memory.rows import Memory
 from kc.methods.regions import normalised
+from kc.progress import track
 from kc.types import Float32Array, Int64Array, Rows
 
 PRUNE = {"soft": 10, "hard": 100}
@@ -80,7 +80,7 @@ def add(config: MemoryConfig, console: Console) -> int:
         labels = np.array([c for c, files in found for _ in files], np.int64)
         if eye is not None:
             for class_id, files in found:
-                for file in track(files, f"encoding {class_id}", console=console, transient=True):
+                for file in track(files, f"encoding {class_id}", console):
                     rows = Rows(
                         eye.key(folder, file), np.array([class_id]), (f"{folder.name}/{file}",), np.zeros(1, np.int64),
                         source=config.source or folder.name,

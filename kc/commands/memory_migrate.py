@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from rich.console import Console
-from rich.progress import track
 from rich.table import Table
 
 from kc.commands.explain import Sources
@@ -24,6 +23,7 @@ from kc.memory.rows import Memory
 from kc.memory.spaces import MAPS, SpaceMap, fit
 from kc.memory.study import accuracies
 from kc.methods.regions import normalised
+from kc.progress import track
 from kc.types import BoolArray, Float32Array, Int64Array, Rows, UInt8Array
 
 MARK = "migrated:"
@@ -90,7 +90,7 @@ def planned(memory: Memory, sources: Sources, eye: Eye, console: Console) -> Pla
     rows = memory.rows_of(labels.id)
     new = np.zeros((len(labels.id), eye.encoder.pooled_dim), np.float32)
     there = np.zeros(len(labels.id), bool)
-    for i, name in enumerate(track(rows.sample_id, "encoding", console=console, transient=True)):
+    for i, name in enumerate(track(rows.sample_id, "encoding", console)):
         try:
             sample = sources.sample(name)
         except DataError:  # listed by the benchmark, but the file is gone: what this command is for
@@ -155,7 +155,7 @@ def compare(
         console.print(f"accuracy is not known: {error}", highlight=False, soft_wrap=True)
         return
     old, new, truth = [], [], []
-    for i in track(range(len(reader)), "test images", console=console, transient=True):
+    for i in track(range(len(reader)), "test images", console):
         sample = reader.read(i)
         assert sample.label is not None
         old.append(encoded(before, sample.image))

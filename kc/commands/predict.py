@@ -11,7 +11,7 @@ from rich.console import Console
 
 from kc.commands.predict_config import PredictConfig
 from kc.data.readers.base import IMAGE_SUFFIXES, list_files, read_image
-from kc.errors import DataError, KcError
+from kc.errors import DataError, KcError, stopped
 from kc.predict.answer import Answer, as_json
 from kc.predict.names import split_names
 from kc.predict.opening import Overrides, open_memory, open_run
@@ -42,7 +42,8 @@ def run_predict(config: PredictConfig, console: Console | None = None) -> int:
         return _video(config, predictor, names, views, console)
     root, files = _pictures(config.source)
     broken: list[str] = []
-    with RunProgress(console) as progress, progress.bar("predicting", len(files), "images") as bar:
+    how = f"what is written stays in {config.out}; the same command begins anew"
+    with stopped(how), RunProgress(console) as progress, progress.bar("predicting", len(files), "images") as bar:
         for file in files:
             try:
                 image = read_image(root, file)

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from kc.commands.remember_config import DEFAULTS, ForgetConfig, RememberConfig
 from kc.config import RunConfig
-from kc.errors import KcError, unknown_name
+from kc.errors import KcError, stopped, unknown_name
 from kc.memory.absence import CANNOT_UNDO
 from kc.memory.manifest import NAME
 from kc.methods.regions import KEYS
@@ -32,7 +32,8 @@ def run_remember(config: RememberConfig, console: Console | None = None) -> int:
     tools = create(config.memory, _new_settings(config)) if new else open_tools(config.memory, config.run)
     if not new:
         _check_same(config, tools.settings)
-    with RunProgress(console) as progress, progress.bar("encoding", len(examples), "images") as bar:
+    again = "the same command begins anew; what was stored is not stored twice"
+    with stopped(again), RunProgress(console) as progress, progress.bar("encoding", len(examples), "images") as bar:
 
         def each() -> Iterator[Shown]:
             for shown in examples:

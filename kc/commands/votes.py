@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
-from rich.progress import track
 from rich.table import Table
 
 from kc import __version__
@@ -28,6 +27,7 @@ from kc.memory.prune import NeighbourTable, disagreement, hard, leave_one_out, s
 from kc.memory.rows import Memory
 from kc.memory.study import accuracies, detection, planted, relabelled
 from kc.methods.regions import normalised
+from kc.progress import track
 from kc.report.records import nan_to_null, write_atomic
 from kc.types import Float32Array, Int64Array, Neighbours, Rows, SplitName
 
@@ -96,7 +96,7 @@ def encoded(data: IncrementalDataModule, split: SplitName, features: FeatureCach
     """Every image of a split, from the cache of features that `kc run` shares."""
     loader = data.loader(split, 0, "all")
     keys, labels, names = [], [], []
-    for batch in track(loader, f"encoding {split} images", console=console, transient=True):
+    for batch in track(loader, f"encoding {split} images", console, "batches"):
         ids = list(batch["sample_id"])
         keys.append(normalised(features.encode(batch["image"], ids).pooled))
         labels.append(batch["label"].numpy().astype(np.int64))

@@ -17,13 +17,14 @@ from kc.errors import KcError, RunError
 from kc.methods.base import ContinualMethod
 from kc.methods.config import MethodOptions, at_task
 from kc.methods.distributed import process_rank
+from kc.progress import Bar
 from kc.stream.average import WeightAverage
 from kc.stream.best import BestWeights
 from kc.stream.cost import CostMeter
 from kc.stream.evaluate import METRIC
 from kc.stream.forgetting_callback import Evaluator, ForgettingCallback
 from kc.stream.memory_callback import MemoryCallback
-from kc.stream.progress import Bar, RunProgress, StepProgress
+from kc.stream.progress import RunProgress, StepProgress
 from kc.stream.resume import MethodState, load_checkpoint, none_if_nan, save_checkpoint
 from kc.types import SplitName, Task, TaskKind
 
@@ -92,7 +93,7 @@ class MethodLoop:
             self.progress.line(f"{self.name}: {state.tasks_done} of {len(tasks)} tasks were done already")
         elif method.open_vocabulary:
             state.baseline = [none_if_nan(self.evaluator.ahead(method, t.index, None)) for t in tasks]
-        with self.progress.bar(self.name, len(tasks), "tasks") as bar:
+        with self.progress.bar(self.name, len(tasks), "tasks", line=False) as bar:
             bar.advance(state.tasks_done)
             for task in tasks[state.tasks_done :]:
                 self._task(method, state, task.index)
@@ -103,7 +104,7 @@ class MethodLoop:
         task = self.stream.tasks[t]
         L.seed_everything(task_seed(self.seed, t), workers=True, verbose=False)
         text = f"{self.name}, task {t + 1} of {len(self.stream.tasks)} ({', '.join(task.class_names[:3])})"
-        with CostMeter() as cost, self.progress.bar(text, 1, "steps") as bar:
+        with CostMeter() as cost, self.progress.bar(text, 1, "steps", line=False) as bar:
             method.start_task(task)
             trainer = self._trainer(method, state, t, bar, text, cost)
             data = self.stream.task(t, method.train_scope, raw=method.needs_raw, with_images=method.needs_images)

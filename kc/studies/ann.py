@@ -7,9 +7,9 @@ from functools import partial
 
 import numpy as np
 from rich.console import Console
-from rich.progress import track
 
 from kc.memory.plan import IndexKind, SearchOptions
+from kc.progress import track
 from kc.report.style import looks
 from kc.studies.config import StudyConfig
 from kc.studies.record import Row, Study, column, dress, panels
@@ -31,7 +31,7 @@ def study(config: StudyConfig, console: Console) -> Study:
     asked = bench.test.named
     asked = asked.at(np.random.default_rng(config.seed).permutation(len(asked.label))[:QUERIES])
     tries = [(n, kind, r) for n in sizes for kind in KINDS for r in (WANTED if kind != "exact" else (1.0,))]
-    for n, kind, recall in track(tries, "searching", console=console, transient=True):
+    for n, kind, recall in track(tries, "searching", console, "settings"):
         compute = partial(row, bench, bench.train.named, asked, n, kind, recall, config)
         record.row(f"{n} {kind} {recall}", compute)
     draw(record, sizes)

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import torch
 from rich.console import Console
-from rich.progress import track
 from torch import Tensor
 
 from kc import experiment
@@ -29,6 +28,7 @@ from kc.methods.retrieval.calibration import Setting
 from kc.metrics.confusion import ConfusionMatrix
 from kc.metrics.panoptic import PanopticQuality, PanopticStats, panoptic_stats
 from kc.openvocab.base import Recallable
+from kc.progress import track
 from kc.proposals.merge import paint, semantic_to_panoptic
 from kc.proposals.pooling import pool, segment_labels
 from kc.studies.config import StudyConfig
@@ -153,7 +153,7 @@ class Bench:
         number = 0
         loader = self.data.loader(split, 0, "all", raw=True)
         text = f"{what} {split} images of {self.name}"
-        for batch in track(loader, text, console=self._console, transient=True):
+        for batch in track(loader, text, self._console, "batches"):
             for row in range(len(batch["sample_id"])):
                 yield number, batch, row
                 number += 1

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from functools import partial
 
 from rich.console import Console
-from rich.progress import track
 from torch import Tensor
 
 from kc.memory.fuse import retrieval_logits
+from kc.progress import track
 from kc.studies.config import StudyConfig
 from kc.studies.drawing import lines
 from kc.studies.record import Row, Study, panels
@@ -27,7 +27,7 @@ def study(config: StudyConfig, console: Console) -> Study:
     with remembered(stored) as memory:
         known = held(memory, bench.ids)
         opinions = {k: retrieval_logits(memory.search(bench.test.keys, k), bench.ids) for k in SWEPT_K}
-        for s in track(list(sweep_grid()), "sweep", console=console, transient=True):
+        for s in track(list(sweep_grid()), "sweep", console, "settings"):
             values = {"setting": "fixed", "k": s.k, "threshold": s.threshold, "lam": s.lam}
             compute = partial(joined, said, known, s, *opinions[s.k])
             record.row(f"{s.k} {s.threshold} {s.lam}", partial(row, bench, values, compute))

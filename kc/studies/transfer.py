@@ -5,13 +5,13 @@ from __future__ import annotations
 from functools import partial
 
 from rich.console import Console
-from rich.progress import track
 from torch import Tensor
 
 from kc.memory.fuse import retrieval_logits
 from kc.memory.rows import Memory
 from kc.memory.study import nearest
 from kc.methods.retrieval.calibration import Setting
+from kc.progress import track
 from kc.report.style import looks
 from kc.studies.config import StudyConfig
 from kc.studies.record import Row, Study, dress, panels
@@ -52,7 +52,7 @@ def study(config: StudyConfig, console: Console) -> Study:
             )
             origins[f"calibrated on {bench.name}"] = setting_of(tuned)
         found = []
-        for s in track(list(sweep_grid()), f"sweep on {bench.name}", console=console, transient=True):
+        for s in track(list(sweep_grid()), f"sweep on {bench.name}", console, "settings"):
             key = f"sweep {bench.name} {s.k} {s.threshold} {s.lam}"
             found.append(record.row(key, partial(swept, target, s)))
         origins[f"best on {bench.name}"] = setting_of(max(found, key=lambda row: row[bench.metric]))

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from kc import __version__
 from kc.encoders.load import check_encoder_name
-from kc.errors import KcError, unknown_name
+from kc.errors import KcError, stopped, unknown_name
 from kc.studies.record import Row, Study
 from kc.studies.visual_memory.config import STUDIES, VisualMemoryConfig
 from kc.studies.visual_memory.keys import Source
@@ -53,7 +53,8 @@ def run_study(config: VisualMemoryConfig, console: Console | None = None) -> int
     console = console or Console()
     asked = ask(config, console)
     job: Callable[[Asked], Figure] = importlib.import_module(f"kc.studies.visual_memory.{config.study}").run
-    figure = job(asked)
+    with stopped("the same command goes on after the last finished row"):
+        figure = job(asked)
     written = [*asked.study.table(), *asked.study.figure(figure)]
     show(f"{config.study} on {asked.source.manifest.name}", asked.study.rows, console)
     for what, value in (config.published or {}).items():

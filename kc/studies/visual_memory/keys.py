@@ -12,7 +12,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from rich.console import Console
-from rich.progress import track
 from torch import Tensor
 
 from kc.data.cache import cache_dir
@@ -27,6 +26,7 @@ from kc.encoders.load import load_encoder
 from kc.errors import DataError, KcError, unknown_name
 from kc.memory.rows import Memory
 from kc.methods.regions import normalised
+from kc.progress import track
 from kc.proposals.oracle import propose_from
 from kc.proposals.pooling import pool
 from kc.types import VOID, BoolArray, Float32Array, Int64Array, Neighbours, Rows, Sample, Segments, SplitName
@@ -120,7 +120,7 @@ class Source:
         height, width = self.manifest.input_size
         parts: list[Keys] = []
         starts = range(0, len(reader), BATCH)
-        for start in track(starts, f"{encoder}, {split} {tag}", console=self.console, transient=True):
+        for start in track(starts, f"{encoder}, {split} {tag}".strip(), self.console, "batches"):
             # Images of a classification benchmark need no second look once their features are known.
             ids = reader.sample_ids[start : start + BATCH]
             names = [f"{s}|{tag}" if tag else s for s in ids]
