@@ -17,15 +17,13 @@ from kc.encoders.cache import FeatureCache
 from kc.experiment import method_class
 from kc.methods.base import Context, ContinualMethod
 from kc.methods.config import MethodConfig
-from kc.registry import MASKS, METHODS, PIXELS_ONLY
+from kc.registry import MASKS, METHODS, NEEDS_BASE, PIXELS_ONLY
 from kc.stream.loop import MethodLoop, TrainerOptions, quiet_lightning
 from kc.stream.progress import RunProgress
 from kc.stream.resume import MethodState, load_checkpoint
 from kc.types import Features
 
 OF_MAPS = sorted(PIXELS_ONLY | {"finetune", "joint", "replay", "ewc", "ewc-online", "si", "lwf", "lora", "wise-ft"})
-NEEDS_MORE = {"zeroshot"}
-"""Methods that need a base model, which has tests of its own."""
 
 
 class Tiny(Encoder):
@@ -67,7 +65,7 @@ def loop(name: str, place: Path, data: IncrementalDataModule, train: str, stop_a
     return MethodLoop(name, 0, make, data, kind, place, TrainerOptions("cpu", 1, config), progress, publish)
 
 
-@pytest.mark.parametrize("name", sorted(set(METHODS) - NEEDS_MORE - PIXELS_ONLY))
+@pytest.mark.parametrize("name", sorted(set(METHODS) - NEEDS_BASE - PIXELS_ONLY))
 def test_a_stopped_method_goes_on_to_the_same_numbers(name: str, tiny_folder: SimpleNamespace, tmp_path: Path) -> None:
     data = IncrementalDataModule(tiny_folder.manifest, tasks=3, data_root=tiny_folder.root, batch_size=2)
     stop_and_go_on(name, data, "full" if name in ("si", "lwf", "icarl", "wise-ft") else "head", tmp_path)

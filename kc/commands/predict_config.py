@@ -17,7 +17,7 @@ class PredictConfig:
     Args:
         source: Picture, folder of pictures, or video.
         run: Run folder: the stored state of one of its methods answers.
-        memory: Folder of a memory that answers.
+        memory: Folder of a memory that answers; of one that was copied out of its run, with --run.
         names: Names to choose among, separated by commas (write \, for a comma in a name); default: all it knows.
         method: Method of the run; default: the only one, or knn.
         seed: Seed of the method; default: the first one of the run.
@@ -47,8 +47,8 @@ def main(arguments: Sequence[str], prog: str) -> int:
     """`kc predict`. Returns the exit status: 1 where some pictures of a folder could not be read."""
     p = parser(prog, PredictConfig, "Say what is on pictures: an overlay with a legend, and JSON.", ("source",))
     config = PredictConfig(**values_of(p, arguments))
-    if (config.run is None) == (config.memory is None):
-        raise KcError("say who answers: --run RUN or --memory DIR, one of them")
+    if config.run is None and config.memory is None:
+        raise KcError("say who answers: --run RUN or --memory DIR")
     if config.k is not None and config.k < 1:
         raise KcError(f"--k {config.k}: must be at least 1")
     from kc.commands.predict import run_predict

@@ -10,6 +10,7 @@ from rich.console import Console
 from kc.commands.serve_config import ServeConfig
 from kc.errors import KcError, MissingExtraError
 from kc.predict.opening import Overrides, open_memory, open_run
+from kc.predict.pictures import Pictures
 from kc.predict.predictor import MemoryPredictor
 from kc.serve.desk import Desk
 
@@ -23,7 +24,8 @@ def run_serve(config: ServeConfig, console: Console | None = None) -> int:
         from kc.serve.app import app
     except ImportError as error:
         raise MissingExtraError(f"kc serve needs {error.name}: pip install 'kc-continual[demo]'") from error
-    desk = Desk(_memory(config))
+    predictor = _memory(config)
+    desk = Desk(predictor, Pictures.of(predictor.memory, predictor.tools.settings, config.data_root))
     with _socket(config) as listening:
         port = listening.getsockname()[1]
         console.print(f"open http://{config.host}:{port} (Ctrl-C stops)", highlight=False, markup=False, soft_wrap=True)

@@ -17,6 +17,7 @@ class ServeConfig:
     Args:
         memory: Folder of the memory (kc remember makes one).
         run: Run folder whose memory is meant.
+        data_root: Folder that holds the data sets, for thumbnails of neighbours; default: that of the run, or KC_DATA.
         base: Open-vocabulary base beside the memory: none, conse, clip ...; default: that of the run.
         host: Address to listen on; anyone who reaches it may change the memory, so it is this computer alone.
         port: Port to listen on; 0 takes a free one.
@@ -24,6 +25,7 @@ class ServeConfig:
 
     memory: Path | None = None
     run: Path | None = None
+    data_root: Path | None = None
     base: str | None = None
     host: str = "127.0.0.1"
     port: int = 7860

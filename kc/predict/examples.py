@@ -4,7 +4,8 @@ A picture `photo.jpg` may have beside it
 - `photo.mask.png`: of its size, every pixel that is not 0 is the thing (any mode; of RGBA pictures the last channel);
 - rows in `boxes.csv` of the folder: `image,x,y,width,height`, in pixels from the upper left corner, one box a row;
 - entries in a COCO file `annotations.json`: `images` and `annotations` with `bbox` or `segmentation`; all count,
-  whatever their category.
+  whatever their category;
+- `photo.json` of LabelMe: its polygons, rectangles and circles; all count, whatever their label.
 
 A mask wins over boxes. A picture with neither shows the thing all over.
 """
@@ -13,12 +14,13 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw
 from pycocotools import mask as coco
 
 from kc.data.readers.base import IMAGE_SUFFIXES, check_same_size, list_files, read_image
@@ -40,6 +42,9 @@ class Shown:
     mask: BoolArray | None = None
 
 
+_FEWEST_POINTS = {"polygon": 3, "rectangle": 2, "circle": 2}
+
+
 def read_examples(folder: Path) -> list[Shown]:
     """The pictures in `folder`, sorted by name. Raises DataError, naming the file, for what does not fit."""
     files = [f.removeprefix("./") for f in list_files(folder, ".") if not f.endswith(MASK)]
@@ -47,6 +52,7 @@ def read_examples(folder: Path) -> list[Shown]:
         raise DataError(f"{folder}: no picture in it ({', '.join(sorted(IMAGE_SUFFIXES))})")
     masks = {f: _mask_file(folder, f) for f in files}
     boxes, entries = _boxes(folder, files), _annotations(folder, files)
+    drawn = {f: path for f in files if (path := (folder / f).with_suffix(".json")).is_file() and path.name != COCO}
     found = []
     for file in files:
         image = read_image(folder, file)
@@ -54,12 +60,14 @@ def read_examples(folder: Path) -> list[Shown]:
         area: BoolArray | None = None
         if mask is not None:
             area = _read_mask(folder, file, image, mask)
-        elif file in boxes or file in entries:
+        elif file in boxes or file in entries or file in drawn:
             area = np.zeros(image.shape[:2], dtype=bool)
             for box in boxes.get(file, []):
                 area |= box_mask(box, area.shape, f"{folder / BOXES}: {file}")
             for entry in entries.get(file, []):
                 area |= _coco_area(entry, area.shape, folder / COCO)
+            if file in drawn:
+                area |= _labelme_area(drawn[file], area.shape)
         if area is not None and not area.any():
             raise DataError(f"{folder / file}: its mask is empty; a picture that does not show the thing teaches none")
         found.append(Shown(file, image, area))
@@ -150,3 +158,28 @@ def _coco_area(entry: dict[str, Any], size: tuple[int, ...], path: Path) -> Bool
     if area.shape != tuple(size):
         raise DataError(f"{path}: annotation {entry.get('id')} has a mask of another size than its picture")
     return area
+
+
+def _labelme_area(path: Path, size: tuple[int, ...]) -> BoolArray:
+    """The pixels (H, W) of all shapes of a LabelMe file, their outlines included, as LabelMe draws them."""
+    mask = Image.new("1", (size[1], size[0]))
+    draw = ImageDraw.Draw(mask)
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if (int(content["imageHeight"]), int(content["imageWidth"])) != tuple(size):
+            raise ValueError(f"its picture is said to be {content['imageWidth']}x{content['imageHeight']}")
+        for shape in content["shapes"]:
+            kind, points = shape.get("shape_type") or "polygon", [(float(x), float(y)) for x, y in shape["points"]]
+            if len(points) < _FEWEST_POINTS.get(kind, len(points) + 1) or not np.isfinite(points).all():
+                raise ValueError(f"a {kind} of {len(points)} points has no area")
+            xs, ys = [x for x, _ in points], [y for _, y in points]
+            if kind == "polygon":
+                draw.polygon(points, outline=1, fill=1)
+            elif kind == "rectangle":
+                draw.rectangle([min(xs), min(ys), max(xs), max(ys)], outline=1, fill=1)
+            else:
+                radius = math.dist(*points[:2])
+                draw.ellipse([xs[0] - radius, ys[0] - radius, xs[0] + radius, ys[0] + radius], outline=1, fill=1)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{path}: not a LabelMe file of its picture ({type(error).__name__}: {error})") from error
+    return np.array(mask)

@@ -21,6 +21,7 @@ from kc.memory.absence import Absence, Traces, prove_absent, traces
 from kc.memory.reader import Reader
 from kc.memory.rows import Memory
 from kc.methods.regions import masked_keys, normalised
+from kc.methods.retrieval.visual_memory import TAUGHT
 from kc.predict.answer import pixels_in
 from kc.predict.examples import Shown
 from kc.predict.names import clean_name, new_id
@@ -29,9 +30,6 @@ from kc.predict.tools import Tools, name_of
 from kc.proposals.base import areas
 from kc.proposals.pooling import pool
 from kc.types import BoolArray, Float32Array, Int64Array, Rows, Segments, UInt8Array
-
-TAUGHT = "taught"
-"""Source of rows that were taught; those of a run have none."""
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from kc.errors import DataError, KcError
 from kc.predict.answer import Answer, pixels_in
 from kc.predict.examples import Shown
 from kc.predict.names import clean_name, split_names
+from kc.predict.pictures import Pictures
 from kc.predict.predictor import MemoryPredictor
 from kc.predict.teach import forget, remember
 from kc.report.overlay import VOID_COLOR, overlay
@@ -47,10 +48,10 @@ class Look:
 class Desk:
     """One memory, one writer: every call takes turns."""
 
-    def __init__(self, predictor: MemoryPredictor) -> None:
+    def __init__(self, predictor: MemoryPredictor, pictures: Pictures | None = None) -> None:
         if predictor.tools.context.regions is None:
             raise KcError(f"{predictor.memory.path} holds keys of whole images: the page shows and teaches regions")
-        self.predictor = predictor
+        self.predictor, self.pictures = predictor, pictures or Pictures()
         self._looks: OrderedDict[str, Look] = OrderedDict()
         self._turn = threading.Lock()
 
@@ -111,7 +112,7 @@ class Desk:
                 "outline": _uri(Image.fromarray(_outline(mask))),
                 "names": sorted(names),
                 "pixels": int(mask.sum()),
-                "neighbours": [vars(v) for v in voters],
+                "neighbours": [vars(v) | {"picture": self._picture(v.sample)} for v in voters],
             }
 
     def teach(self, token: str, chosen: list[int], name: str) -> dict[str, Any]:
@@ -141,6 +142,11 @@ class Desk:
                 f"in none of {done.proof.files} files" if done.proof else "STILL THERE: " + "; ".join(done.proof.found)
             )
             return self._changed(look, token, f"{done.name}: {done.rows} rows erased, {proof}")
+
+    def _picture(self, sample_id: str) -> str | None:
+        """A thumbnail of what a row was made from, where that is on this machine; the name is the memory's own."""
+        small = self.pictures.small(sample_id)
+        return None if small is None else _uri(small)
 
     def _changed(self, look: Look | None, token: str, said: str) -> dict[str, Any]:
         self.predictor = self.predictor.reopened()

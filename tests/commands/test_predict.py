@@ -14,9 +14,10 @@ from kc.report.overlay import VOID_COLOR, Bar, Entry, bars, color_of, colors_of,
 from kc.types import VOID, ClassInfo
 
 
-@pytest.fixture
-def memory(tmp_path: Path) -> Path:
-    """A memory with two names, one of them awkward."""
+@pytest.fixture(scope="module")
+def memory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A memory with two names, one of them awkward; nothing here changes it."""
+    tmp_path = tmp_path_factory.mktemp("memory")
     for n, name in enumerate(("blue, süß", "赤")):
         folder = tmp_path / "taught" / str(n)
         folder.mkdir(parents=True)
@@ -71,7 +72,7 @@ def test_a_folder_is_said_picture_by_picture(
     ("arguments", "said"),
     [
         ([], "say who answers"),
-        (["--memory", "{memory}", "--run", "x"], "say who answers"),
+        (["--memory", "{memory}", "--run", "x"], "x is not the folder of a run"),
         (["--memory", "{memory}", "--base-only"], "give --base conse"),
         (["--memory", "{memory}", "--k", "0"], "at least 1"),
         (["--memory", "{memory}", "--names", "a,,b"], "is no name"),

@@ -50,13 +50,19 @@ def png(image: np.ndarray[Any, np.dtype[np.uint8]]) -> bytes:
 BOTH = png(np.concatenate([texture(0), texture(1)], axis=1))
 
 
-@pytest.fixture
-def memory(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A memory that knows the left thing only."""
+    path = tmp_path_factory.mktemp("made") / "memory"
     run = RunConfig(encoder="lite0", proposals="superpixels", keys="pooled")
-    tools = create(tmp_path / "memory", Settings(run, "semantic", (96, 96), {}))
-    remember(tmp_path / "memory", tools, [Shown("a.png", texture(0))], "blue waves")
-    return tmp_path / "memory"
+    remember(path, create(path, Settings(run, "semantic", (96, 96), {})), [Shown("a.png", texture(0))], "blue waves")
+    return path
+
+
+@pytest.fixture
+def memory(made: Path, tmp_path: Path) -> Path:
+    """The same for each test, which may change it."""
+    return Path(shutil.copytree(made, tmp_path / "memory"))
 
 
 @pytest.fixture

@@ -43,6 +43,10 @@ def voted(neighbours: Neighbours, vocabulary: tuple[int, ...], config: MethodCon
     return knn_clip(base.to(shares), shares, total[:, 0] > 0, lam=config.fuse_lambda, threshold=config.fuse_threshold)
 
 
+TAUGHT = "taught"
+"""Source of rows that a user taught after the run (`kc remember`); those of a run have none."""
+
+
 class VisualMemory(RetrievalModule):
     """k nearest neighbours in the memory vote for a class; a base model, where there is one, is fused with the vote."""
 
@@ -82,10 +86,20 @@ class VisualMemory(RetrievalModule):
     # -- remembering ------------------------------------------------------------------------------------------------
 
     def start_task(self, task: Task) -> None:
-        """Drop rows of this task or a later one: they are what an interrupted run left behind."""
+        """Drop rows of this task or a later one: they are what an interrupted run left behind.
+
+        Raises RunError where rows that a user taught would go with them.
+        """
         super().start_task(task)
         self._learned = {*task.seen_ids}
         if self.memory is not None and process_rank() == 0:
+            if taught := len(self.memory.ids(source=TAUGHT)):
+                self.memory.close()
+                raise RunError(
+                    f"{self._path} was taught {taught} rows by kc remember, which going on with the run would drop: "
+                    "copy that folder to keep them (kc predict IMAGE --memory COPY --run RUN), then take them out of "
+                    f"this one with kc memory remove {self._path} --source {TAUGHT}"
+                )
             self.memory.rollback(task.index - 1)
 
     def observe(self, batch: Batch) -> None:
