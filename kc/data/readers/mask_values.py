@@ -1,0 +1,55 @@
+"""From the numbers in a mask to class ids, and from class ids and object numbers to panoptic maps."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from kc.data.manifest import Manifest
+from kc.errors import DataError
+from kc.types import VOID, Int32Array, Int64Array
+
+
+def class_map(values: npt.NDArray[np.integer[Any]], manifest: Manifest, where: str, others: int | None) -> Int64Array:
+    """Mask values (H, W) as int64 class ids, what the manifest ignores as VOID.
+
+    `others`: what a value that means no class and is not ignored becomes; None: a DataError that names `where`.
+    """
+    meaning = {value: c.id for c in manifest.classes for value in manifest.values_of(c)}
+    meaning |= dict.fromkeys(manifest.ignored, VOID)
+    known = max(meaning) + 1
+    # Its last entry stands for every value beyond.
+    table = np.full(known + 1, -1 if others is None else others, dtype=np.int64)
+    table[list(meaning)] = list(meaning.values())
+    semantic: Int64Array = table[np.where((values < 0) | (values > known), known, values)]
+    if semantic.min(initial=0) < 0:
+        wrong = ", ".join(str(v) for v in np.unique(values[semantic < 0])[:8])
+        allowed = ", ".join(str(v) for v in sorted(meaning))
+        raise DataError(f"{where}: value {wrong} is no class of {manifest.name}; allowed: {allowed}")
+    return semantic
+
+
+def with_objects(
+    semantic: Int64Array,
+    objects: npt.NDArray[np.integer[Any]],
+    thing_ids: Collection[int],
+    where: str,
+    none: Collection[int] = (0,),
+) -> Int32Array:
+    """A panoptic map (H, W, 2) of class ids (H, W) and object numbers (H, W); `none` are numbers of no object.
+
+    Every pair of a thing and an object number is one instance, numbered from 1 in rising order of (object, class).
+    Raises DataError, naming `where`, for pixels of a thing that belong to no object.
+    """
+    things = np.isin(semantic, list(thing_ids))
+    lost = things & np.isin(objects, list(none))
+    if lost.any():
+        raise DataError(f"{where}: {int(lost.sum())} pixels of class {int(semantic[lost][0])}, a thing, are no object")
+    panoptic = np.stack([semantic, np.zeros_like(semantic)], axis=-1).astype(np.int32)
+    pairs = np.stack([objects[things].astype(np.int64), semantic[things]], axis=-1)
+    if len(pairs):
+        panoptic[things, 1] = np.unique(pairs, axis=0, return_inverse=True)[1].reshape(-1) + 1
+    return panoptic
