@@ -36,7 +36,8 @@ class RunConfig(MethodOptions):
             mlp:WIDTHxDEPTH, a multilayer perceptron on grey pixels that has learned nothing (use it with --train full).
         base: Open-vocabulary base model that retrieval is fused with and zeroshot asks: none, conse, or a training-free
             dense CLIP: clip, maskclip, sclip, clearclip, naclip, proxyclip or gclip, on the encoder's CLIP or, as
-            ROW:MODEL@FILE, on one of its own; or fc-clip@FILE, made by kc fc-clip convert.
+            ROW:MODEL@FILE, on one of its own; fc-clip@FILE, made by kc fc-clip convert; or a model of detectron2 for
+            the names it knows, detectron2:CONFIG.yaml,WEIGHTS.pth.
         protocol: Dense CLIP: how images are cut and scores decided: sclip, naclip, clearclip, proxyclip or whole-image;
             default: that of the row's paper.
         fuse_layers: Dense CLIP gclip: blocks whose attention is fused: 6,7 ... or auto; default: the paper's for
@@ -50,7 +51,8 @@ class RunConfig(MethodOptions):
         fc_clip_sides: Base fc-clip: SHORT,LONG side of the image it sees; default: 800,1333, on Cityscapes 1024,2560.
         proposals: Where masks come from in segmentation: superpixels, felzenszwalb, edges, oracle, fc-clip (of the
             base), or folders of checkpoints of transformers: mask2former:PATH, sam:PATH, or
-            grounded-sam:DINO_PATH,SAM_PATH, which looks for the names of all classes;
+            grounded-sam:DINO_PATH,SAM_PATH, which looks for the names of all classes; or a model of detectron2,
+            detectron2:CONFIG.yaml,WEIGHTS.pth;
             default: what the benchmark recommends, else superpixels.
         batch_size: Images a batch.
         keys: How a region becomes a key: pooled (from the image's feature map) or masked (crop, black out, encode);

@@ -231,6 +231,58 @@ def dino_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def detectron2_panoptic(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
+    """A tiny random panoptic FPN of detectron2: things cat, dog, Bird; stuff things, grass, sky, sea.
+
+    .places (CONFIG.yaml,WEIGHTS.pth), .config, .weights.
+    """
+    pytest.importorskip("detectron2", reason="detectron2 is not installed; docs/detectron2.md says how")
+    import torch
+    from detectron2.config import get_cfg
+    from detectron2.data import MetadataCatalog
+    from detectron2.modeling import build_model
+
+    name = "kc_test_tiny_panoptic"
+    MetadataCatalog.get(name).set(thing_classes=["cat", "dog", "Bird"], stuff_classes=["things", "grass", "sky", "sea"])
+    changes = {
+        "MODEL": {
+            "META_ARCHITECTURE": "PanopticFPN",
+            "MASK_ON": True,
+            "PIXEL_STD": [30000.0] * 3,  # random layers without training make numbers large
+            "BACKBONE": {"NAME": "build_resnet_fpn_backbone"},
+            "RESNETS": {"STEM_OUT_CHANNELS": 8, "RES2_OUT_CHANNELS": 8, "WIDTH_PER_GROUP": 8,
+                        "OUT_FEATURES": ["res2", "res3", "res4", "res5"]},
+            "FPN": {"IN_FEATURES": ["res2", "res3", "res4", "res5"], "OUT_CHANNELS": 32},
+            "ANCHOR_GENERATOR": {"SIZES": [[32], [64], [128], [256], [512]]},
+            "RPN": {"IN_FEATURES": ["p2", "p3", "p4", "p5", "p6"]},
+            "ROI_HEADS": {"NAME": "StandardROIHeads", "IN_FEATURES": ["p2", "p3", "p4", "p5"], "NUM_CLASSES": 3,
+                          "SCORE_THRESH_TEST": 0.0},
+            "ROI_BOX_HEAD": {"NAME": "FastRCNNConvFCHead", "NUM_FC": 1, "FC_DIM": 16, "POOLER_RESOLUTION": 3},
+            "ROI_MASK_HEAD": {"NAME": "MaskRCNNConvUpsampleHead", "NUM_CONV": 1, "CONV_DIM": 8,
+                              "POOLER_RESOLUTION": 7},
+            "SEM_SEG_HEAD": {"NAME": "SemSegFPNHead", "NUM_CLASSES": 4, "CONVS_DIM": 32},
+            "PANOPTIC_FPN": {"COMBINE": {"STUFF_AREA_LIMIT": 10, "INSTANCES_CONFIDENCE_THRESH": 0.0}},
+        },
+        "DATASETS": {"TEST": [name]},
+        "INPUT": {"MIN_SIZE_TEST": 64, "MAX_SIZE_TEST": 96},
+        "VERSION": 2,
+    }  # fmt: skip
+    folder = tmp_path_factory.mktemp("detectron2")
+    path = folder / "panoptic.yaml"
+    path.write_text(yaml.safe_dump(changes))
+    config = get_cfg()
+    config.merge_from_file(str(path), allow_unsafe=False)
+    config.MODEL.DEVICE, config.MODEL.WEIGHTS = "cpu", ""
+    torch.manual_seed(3)
+    network = build_model(config).eval()
+    weights = folder / "model.pth"
+    torch.save({"model": network.state_dict(), "iteration": 7}, weights)
+    return SimpleNamespace(
+        places=f"{path},{weights}", config=path, weights=weights, network=network, cfg=config, changes=changes
+    )
+
+
 def tiny(
     tmp_path: Path,
     name: str,

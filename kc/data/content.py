@@ -8,9 +8,10 @@ from pathlib import Path
 
 from kc.data.manifest import Manifest
 from kc.data.readers.detectron2_dicts import Detectron2Reader
+from kc.data.readers.huggingface import HuggingFaceReader
 from kc.data.readers.open import resolve_data_root
 from kc.data.shards.store import open_store
-from kc.data.sources import Detectron2Source, EmbeddedSource, ShardsSource
+from kc.data.sources import Detectron2Source, EmbeddedSource, HuggingFaceSource, ShardsSource
 
 
 def content_key(manifest: Manifest, data_root: Path | None = None) -> str:
@@ -29,6 +30,9 @@ def content_key(manifest: Manifest, data_root: Path | None = None) -> str:
         for part in manifest.splits.values():
             for index in part.paths():  # it holds the sizes and checksums of everything else
                 digest.update(store.read_file(index))
+    elif isinstance(manifest.source, HuggingFaceSource) and manifest.source.name:
+        for split in manifest.splits:
+            digest.update(HuggingFaceReader.open(manifest, split, None).table._fingerprint.encode())
     elif not isinstance(manifest.source, EmbeddedSource):
         root = resolve_data_root(manifest, data_root)
         for folder, subfolders, files in os.walk(root):

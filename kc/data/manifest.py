@@ -41,7 +41,13 @@ _KINDS: dict[str, tuple[TaskKind, ...]] = {
     "csv": ("classification",),
     "cub": ("classification",),
     "cifar_binary": ("classification",),
-    "index_png": ("semantic",),
+    "index_png": ("semantic", "panoptic"),
+    "voc_xml": ("classification",),
+    "pascal_context": ("semantic",),
+    "ade20k_full": ("panoptic", "semantic"),
+    "coco_instances": ("panoptic", "semantic"),
+    "torchvision": ("classification", "semantic"),
+    "huggingface": ("classification", "semantic"),
     "labelme": ("panoptic", "semantic"),
     "coco_panoptic": ("panoptic", "semantic"),
     "shards": ("classification", "semantic", "panoptic"),
@@ -49,14 +55,17 @@ _KINDS: dict[str, tuple[TaskKind, ...]] = {
     "digits": ("classification",),
     "detectron2": ("panoptic", "semantic"),
 }
-_NAMES_FOLDERS = ("folder", "csv", "cub", "labelme", "coco_panoptic")
+_NAMES_FOLDERS = ("folder", "csv", "cub", "labelme", "coco_panoptic", "coco_instances", "voc_xml", "huggingface")
+_OWN_NUMBERS = ("pascal_context", "ade20k_full")
+_HAVE_VALUES = ("index_png", "torchvision", "huggingface", *_OWN_NUMBERS)
 
 
 class ClassSpec(Strict):
     """One class as the manifest writes it.
 
     `folder`: its name in the files (of a class folder, in a table, in a JSON) where that differs from the class name.
-    `values`: in index masks further values beside the id that mean this class, such as all stuff for a background.
+    `values`: in index masks further values beside the id that mean this class, such as all stuff for a background; in
+    data with numbers of its own (PASCAL-Context, the full ADE20K) the numbers of this class.
     """
 
     id: Annotated[int, Field(ge=0)]
@@ -143,11 +152,14 @@ class Manifest(Strict):
             if sum(steps) != len(self.classes):
                 n = len(self.classes)
                 raise ValueError(f"task_splits.{name}: the steps add up to {sum(steps)} classes; the manifest has {n}")
-        further = [v for c in self.classes for v in c.values]
-        if (self.ignored or further) and self.source.reader != "index_png":
+        if (self.ignored or any(c.values for c in self.classes)) and self.source.reader not in _HAVE_VALUES:
             key = "ignore" if self.ignored else "values"
-            raise ValueError(f"{key}: only index_png masks have values of their own, not {self.source.reader!r}")
-        twice = [v for v, n in Counter([*self.class_ids(), *further, *self.ignored]).items() if n > 1]
+            raise ValueError(f"{key}: only {', '.join(_HAVE_VALUES)} have values, not {self.source.reader!r}")
+        if self.task_kind == "panoptic" and self.source.reader == "index_png":
+            for name, part in self.splits.items():
+                if getattr(part, "objects", None) is None:
+                    raise ValueError(f"splits.{name}.objects: a panoptic benchmark of index_png needs this folder")
+        twice = [v for v, n in Counter([*self.mask_values(), *self.ignored]).items() if n > 1]
         if twice:
             raise ValueError(f"the mask value {twice[0]} has two meanings among class ids, values and ignore")
         if self.task_kind == "classification" and any(c.background or c.thing for c in self.classes):
@@ -171,6 +183,16 @@ class Manifest(Strict):
         if self.ignore is None:
             return ()
         return (self.ignore,) if isinstance(self.ignore, int) else self.ignore
+
+    def mask_values(self) -> list[int]:
+        """Every value of a mask that means a class, in the order of the classes: see `values_of`."""
+        return [v for c in self.classes for v in self.values_of(c)]
+
+    def values_of(self, spec: ClassSpec) -> tuple[int, ...]:
+        """The values in masks that mean a class: its id and `values`; `values` alone in data with own numbers."""
+        if self.source.reader in _OWN_NUMBERS and spec.values:
+            return spec.values
+        return (spec.id, *spec.values)
 
     def class_ids(self) -> tuple[int, ...]:
         """Global class ids in manifest order."""

@@ -7,7 +7,7 @@ from pathlib import PurePosixPath, PureWindowsPath
 from typing import Annotated, ClassVar, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 _COMMAND = re.compile(r"[|;&$`<>\n]")
 
@@ -170,6 +170,69 @@ class CifarSource(Strict):
     label_bytes: Literal[1, 2] = 1
 
 
+class VocXmlSource(Strict):
+    """VOC's XML of boxes, one an image, as class labels.
+
+    `take`: `single`: the images whose objects are all of one class, others are left out; `largest`: every image, the
+    class of its largest box; `boxes`: every box, cut out of its image. `difficult`: whether objects marked so count.
+    """
+
+    reader: Literal["voc_xml"]
+    folder: RelativePath
+    take: Literal["single", "largest", "boxes"] = "single"
+    difficult: bool = False
+
+
+class PascalContextSource(Strict):
+    """PASCAL-Context as distributed: one MAT-file an image, its `LabelMap` (H, W) of 1..459.
+
+    A class's `values` are its numbers there, its id where it has none; other numbers are void, or the background.
+    """
+
+    reader: Literal["pascal_context"]
+    folder: RelativePath
+
+
+class Ade20kFullSource(Strict):
+    """The full ADE20K: class and instance in the colours of `*_seg.png` (level 0) or `*_parts_LEVEL.png`.
+
+    A class's `values` are its index numbers (R / 10 * 256 + G), its id where it has none; others are void.
+    """
+
+    reader: Literal["ade20k_full"]
+    folder: RelativePath
+    level: Annotated[int, Field(ge=0, le=9)] = 0
+
+
+class CocoInstancesSource(Strict):
+    """COCO instances JSON: polygons and run lengths of things, painted large to small."""
+
+    reader: Literal["coco_instances"]
+    folder: RelativePath
+
+
+class TorchvisionSource(Strict):
+    """A data set of torchvision.datasets by its class name, in the layout that torchvision downloads to."""
+
+    reader: Literal["torchvision"]
+    folder: RelativePath = "."
+    dataset: Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9]*$")]
+
+
+class HuggingFaceSource(Strict):
+    """A data set of Hugging Face `datasets`: what `save_to_disk` wrote in `folder`, Parquet files there, or, by `name`,
+    one that the hub or its cache has. `image`, `label`: names of the columns.
+    """
+
+    reader: Literal["huggingface"]
+    folder: RelativePath = "."
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]*(/[\w.-]+)?$")] | None = None
+    config: Annotated[str, Field(min_length=1)] | None = None
+    revision: Annotated[str, Field(min_length=1)] | None = None
+    image: Annotated[str, Field(min_length=1)] = "image"
+    label: Annotated[str, Field(min_length=1)] = "label"
+
+
 class ShardsSource(Strict):
     """Tar shards that `kc data shards` wrote: below `folder`, or at an `address` such as s3://bucket/camvid."""
 
@@ -219,10 +282,11 @@ class IndexPngSplit(SplitPart):
     and a mask path a line, from the benchmark's folder (the augmented lists of VOC); other files are then left alone.
     `image_ending`, `label_ending`: what a name ends in, where the two kinds differ in more than the suffix
     (Cityscapes: _leftImg8bit.png, _gtFine_labelTrainIds.png). `recursive`: files lie in sub-folders that are part of
-    their names (Cityscapes: one folder a city).
+    their names (Cityscapes: one folder a city). `objects`: a folder of PNGs named like the masks, whose values tell the
+    objects of an image apart (VOC SegmentationObject); with it the benchmark may be panoptic.
     """
 
-    PATHS = ("images", "labels", "names")
+    PATHS = ("images", "labels", "names", "objects")
     reader: Literal["index_png"]
     images: RelativePath
     labels: RelativePath
@@ -230,6 +294,7 @@ class IndexPngSplit(SplitPart):
     image_ending: FileEnding | None = None
     label_ending: FileEnding = ".png"
     recursive: bool = False
+    objects: RelativePath | None = None
 
 
 class CocoPanopticSplit(SplitPart):
@@ -285,6 +350,74 @@ class Detectron2Split(SplitPart):
     dataset: Annotated[str, Field(min_length=1)]
 
 
+class VocXmlSplit(SplitPart):
+    """`images`, `annotations`: two folders with files of equal names; `names`: a list of those that belong to the split
+    (VOC ImageSets), one a line; without it all do."""
+
+    PATHS = ("images", "annotations", "names")
+    reader: Literal["voc_xml"]
+    images: RelativePath
+    annotations: RelativePath
+    names: RelativePath | None = None
+
+
+class PascalContextSplit(SplitPart):
+    """`images`, `labels`: two folders with files of equal names; `names`: a list of those of the split, one a line."""
+
+    PATHS = ("images", "labels", "names")
+    reader: Literal["pascal_context"]
+    images: RelativePath
+    labels: RelativePath
+    names: RelativePath | None = None
+
+
+class Ade20kFullSplit(SplitPart):
+    """`path`: the folder, with sub-folders, of images and the PNGs beside them."""
+
+    PATHS = ("path",)
+    reader: Literal["ade20k_full"]
+    path: RelativePath
+
+
+class CocoInstancesSplit(SplitPart):
+    """`images`: image folder; `annotations`: the JSON file."""
+
+    PATHS = ("images", "annotations")
+    reader: Literal["coco_instances"]
+    images: RelativePath
+    annotations: RelativePath
+
+
+class TorchvisionSplit(SplitPart):
+    """`arguments`: what the data set's class is called with, such as {train: true} or {image_set: val}."""
+
+    reader: Literal["torchvision"]
+    arguments: dict[str, bool | int | str] = Field(default_factory=dict)
+
+    @field_validator("arguments")
+    @classmethod
+    def _ours_stay_ours(cls, arguments: dict[str, bool | int | str]) -> dict[str, bool | int | str]:
+        for name in arguments:
+            if name in ("root", "download", "transform", "target_transform", "transforms", "loader"):
+                raise ValueError(f"{name!r} is not for a manifest to say")
+        return arguments
+
+
+class HuggingFaceSplit(SplitPart):
+    """`part`: the split's name there; `files`: Parquet files instead."""
+
+    PATHS = ("files",)
+    reader: Literal["huggingface"]
+    part: Annotated[str, Field(min_length=1)] | None = None
+    files: tuple[RelativePath, ...] = ()
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> HuggingFaceSplit:
+        if (self.part is None) == (not self.files):
+            raise ValueError("expected either `part`, the name of a split, or `files`")
+        return self
+
+
 class ShardsSplit(SplitPart):
     """`index`: the file that says where each sample lies."""
 
@@ -309,6 +442,12 @@ READER_MODELS: dict[str, tuple[type[Strict], type[SplitPart]]] = {
     "index_png": (IndexPngSource, IndexPngSplit),
     "labelme": (LabelMeSource, LabelMeSplit),
     "coco_panoptic": (CocoPanopticSource, CocoPanopticSplit),
+    "voc_xml": (VocXmlSource, VocXmlSplit),
+    "pascal_context": (PascalContextSource, PascalContextSplit),
+    "ade20k_full": (Ade20kFullSource, Ade20kFullSplit),
+    "coco_instances": (CocoInstancesSource, CocoInstancesSplit),
+    "torchvision": (TorchvisionSource, TorchvisionSplit),
+    "huggingface": (HuggingFaceSource, HuggingFaceSplit),
     "shards": (ShardsSource, ShardsSplit),
     "embedded": (EmbeddedSource, EmbeddedSplit),
     "detectron2": (Detectron2Source, Detectron2Split),
@@ -322,6 +461,12 @@ Source = Annotated[
     | IndexPngSource
     | LabelMeSource
     | CocoPanopticSource
+    | VocXmlSource
+    | PascalContextSource
+    | Ade20kFullSource
+    | CocoInstancesSource
+    | TorchvisionSource
+    | HuggingFaceSource
     | ShardsSource
     | EmbeddedSource
     | Detectron2Source,
@@ -335,6 +480,12 @@ Split = Annotated[
     | IndexPngSplit
     | LabelMeSplit
     | CocoPanopticSplit
+    | VocXmlSplit
+    | PascalContextSplit
+    | Ade20kFullSplit
+    | CocoInstancesSplit
+    | TorchvisionSplit
+    | HuggingFaceSplit
     | ShardsSplit
     | EmbeddedSplit
     | Detectron2Split,

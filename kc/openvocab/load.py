@@ -10,13 +10,15 @@ from kc.errors import KcError, MissingExtraError, unknown_name
 from kc.openvocab.dense_clip.options import DenseOptions, protocol_of, row_of
 from kc.openvocab.dense_clip.rows import ROWS
 from kc.openvocab.fc_clip.options import FcClipOptions, is_fc_clip, weights_of
+from kc.proposals.detectron2_files import check_detectron2
 
 if TYPE_CHECKING:
     from kc.encoders.base import Encoder
     from kc.openvocab.base import OpenVocabulary
 
-BASES = ("conse", *ROWS, "fc-clip")
-"""Every base; those of `ROWS` also as `ROW:MODEL[@FILE]`, with a CLIP of their own; fc-clip as `fc-clip@FILE`."""
+BASES = ("conse", *ROWS, "fc-clip", "detectron2")
+"""Every base; those of `ROWS` also as `ROW:MODEL[@FILE]`, with a CLIP of their own; fc-clip as `fc-clip@FILE`;
+detectron2 as `detectron2:CONFIG.yaml,WEIGHTS.pth`."""
 
 
 def check_base_name(name: str) -> None:
@@ -24,6 +26,9 @@ def check_base_name(name: str) -> None:
     if is_fc_clip(name):
         return
     row, colon, model = name.partition(":")
+    if row == "detectron2":
+        check_detectron2(model, f"--base {name}")
+        return
     if row not in BASES or (colon and row not in ROWS):
         raise unknown_name("base", name, [*BASES, *(f"{r}:MODEL[@FILE]" for r in ROWS), "fc-clip[:MODEL]@FILE"])
     if colon:
@@ -36,6 +41,8 @@ def check_base(name: str, encoder: str, kind: str, options: DenseOptions | None 
     if is_fc_clip(name):
         check_fc_clip(name, kind)
     row, colon, model = name.partition(":")
+    if row == "detectron2" and kind == "classification":
+        raise KcError(f"base {name!r} labels regions and pixels; this benchmark is classification")
     if row not in ROWS:
         return
     if not colon and not encoder.startswith("open_clip:"):
@@ -78,6 +85,10 @@ def load_base(
         from kc.openvocab.fc_clip.base import load_fc_clip_base
 
         return load_fc_clip_base(name, fc_clip)
+    if name.startswith("detectron2:"):
+        from kc.openvocab.detectron2_model import Detectron2Base
+
+        return Detectron2Base(name.removeprefix("detectron2:"))
     if name != "conse":
         from kc.openvocab.dense_clip.base import load_dense
 

@@ -71,6 +71,18 @@ def _check_grounded_sam(paths: str) -> None:
     check_folder(sam, ("sam",), f"grounded-sam:{paths}")
 
 
+def _detectron2(places: str, **settings: Any) -> Proposer:
+    from kc.proposals.detectron2_model import Detectron2Masks
+
+    return Detectron2Masks(places, **settings)
+
+
+def _check_detectron2(places: str) -> None:
+    from kc.proposals.detectron2_files import check_detectron2
+
+    check_detectron2(places, f"--proposals detectron2:{places}")
+
+
 def _two(paths: str) -> tuple[str, str]:
     dino, comma, sam = paths.partition(",")
     if not comma or not dino or not sam:
@@ -98,6 +110,7 @@ FAMILIES: dict[str, Family] = {
     "mask2former": Family("PATH", _check_mask2former, _mask2former),
     "sam": Family("PATH", _check_sam, _sam),
     "grounded-sam": Family("DINO_PATH,SAM_PATH", _check_grounded_sam, _grounded_sam),
+    "detectron2": Family("CONFIG.yaml,WEIGHTS.pth", _check_detectron2, _detectron2),
 }
 """Proposers named `family:PATH`."""
 

@@ -28,6 +28,8 @@ KNOWN: dict[str, tuple[int, tuple[int, str], tuple[int, str], int, int | tuple[i
     "pascal-context-60": (60, (0, "background"), (59, "wood"), 0, None),
     "coco-object": (81, (200, "background"), (89, "toothbrush"), 80, None),
     "cityscapes": (19, (0, "road"), (18, "bicycle"), 8, 255),
+    "ade20k-847": (847, (0, "wall"), (848, "adding machine"), 0, None),
+    "pascal-context-459": (459, (0, "accordion"), (460, "wool"), 0, None),
     "pascal-context-59": (59, (1, "aeroplane"), (59, "wood"), 0, 0),
     "coco-panoptic": (133, (1, "person"), (200, "rug-merged"), 80, None),
     "coco-stuff": (171, (0, "person"), (181, "wood"), 80, 255),
@@ -51,6 +53,17 @@ def test_classes_are_those_of_the_owners(name: str) -> None:
     assert manifest.ignore == ignore
     assert len(manifest.obtain) > 40
     assert manifest.homepage is not None
+
+
+def test_large_vocabularies_keep_the_owners_numbers() -> None:
+    ade, context = load_manifest("ade20k-847"), load_manifest("pascal-context-459")
+    numbers = {c.name: c.values for c in ade.classes}
+    assert (numbers["wall"], numbers["building"], numbers["silver screen"]) == ((2978,), (312,), (2254,))
+    assert [c.values for c in context.classes] == [(i,) for i in range(1, 460)]
+    # Of a frequent class the numbers in datasets/prepare_pascal_ctx_sem_seg.py of bytedance/fc-clip, as above.
+    few = {c.name: c.values for c in context.classes if c.name in load_manifest("pascal-context-59").class_names()}
+    assert len(few) == 59
+    assert (few["aeroplane"], few["light"], few["wood"], few["person"]) == ((2,), (232,), (458,), (284,))
 
 
 def test_every_manifest_loads_under_its_own_name() -> None:

@@ -81,7 +81,7 @@ def set_key(**values: Any) -> Callable[[dict[str, Any]], Any]:
         (lambda c: c["splits"].update(dev={}), ["splits.dev", "'train', 'val' or 'test'"]),
         (lambda c: c["source"].update(reader="pickle"), ["source", "'pickle'", "'index_png'"]),
         (lambda c: c.pop("input_size"), ["input_size", "missing"]),
-        (set_key(task_kind="panoptic"), ["task_kind", "'index_png'", "semantic"]),
+        (set_key(task_kind="classification"), ["task_kind", "'index_png'", "semantic"]),
         (set_key(task_kind="detection"), ["task_kind", "'classification', 'semantic' or 'panoptic'", "'detection'"]),
         (set_class(1, id=0), ["classes", "duplicate class id 0"]),
         (set_class(1, name="sky"), ["classes", "duplicate class name 'sky'"]),

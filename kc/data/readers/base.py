@@ -173,7 +173,9 @@ def decode_mask(file: Path | BinaryIO, name: str, channels: int) -> npt.NDArray[
         raise DataError(f"{name}: cannot read the mask, the file is corrupt or not an image ({error})") from error
 
 
-def check_same_size(image_file: str, image: UInt8Array, mask_file: str, mask: npt.NDArray[np.integer]) -> None:
+def check_same_size(
+    image_file: str, image: npt.NDArray[np.integer], mask_file: str, mask: npt.NDArray[np.integer]
+) -> None:
     """Raise DataError unless image and mask have the same height and width."""
     if image.shape[:2] != mask.shape[:2]:
         (h, w), (mask_h, mask_w) = image.shape[:2], mask.shape[:2]

@@ -17,6 +17,7 @@ import numpy as np
 
 from kc.data.manifest import RESERVED_IDS, ClassSpec, Manifest
 from kc.data.readers.base import check_same_size, presence, read_image, read_mask
+from kc.data.readers.instance_masks import painted
 from kc.data.sources import Detectron2Split
 from kc.errors import DataError, MissingExtraError
 from kc.types import VOID, BoolArray, Int32Array, Int64Array, Sample, SplitName, TaskKind
@@ -172,7 +173,8 @@ class Detectron2Reader:
         """The map (H, W, 2) of class id and instance number, and which instances are crowds."""
         found = self.dicts[index]
         if "pan_seg_file_name" not in found:
-            return self._painted(index)
+            marked = [(self.class_of(a), a["segmentation"], bool(a.get("iscrowd"))) for a in found["annotations"]]
+            return painted(marked, int(found["height"]), int(found["width"]))
         path = Path(found["pan_seg_file_name"])
         rgb = read_mask(path.parent, path.name, channels=3).astype(np.int64)
         ids = rgb[..., 0] + 256 * rgb[..., 1] + 65536 * rgb[..., 2]
@@ -185,19 +187,6 @@ class Detectron2Reader:
             panoptic[ids == int(segment["id"])] = (class_id, number)
             if number and segment.get("iscrowd"):
                 crowd.add(number)
-        return panoptic, frozenset(crowd)
-
-    def _painted(self, index: int) -> tuple[Int32Array, frozenset[int]]:
-        """Instances painted large to small, so that what lies in front, which is smaller as a rule, stays whole."""
-        found = self.dicts[index]
-        height, width = int(found["height"]), int(found["width"])
-        masks = [instance_mask(a["segmentation"], height, width) for a in found["annotations"]]
-        panoptic = np.stack([np.full((height, width), VOID), np.zeros((height, width))], axis=-1).astype(np.int32)
-        crowd = set()
-        for i in sorted(range(len(masks)), key=lambda i: -int(masks[i].sum())):
-            panoptic[masks[i]] = (self.class_of(found["annotations"][i]), i + 1)
-            if found["annotations"][i].get("iscrowd"):
-                crowd.add(i + 1)
         return panoptic, frozenset(crowd)
 
     def read(self, index: int) -> Sample:
@@ -216,17 +205,3 @@ class Detectron2Reader:
     def select(self, indices: Sequence[int]) -> Self:
         """A reader of only these samples."""
         return replace(self, dicts=tuple(self.dicts[i] for i in indices))
-
-
-def instance_mask(segmentation: Any, height: int, width: int) -> BoolArray:
-    """(H, W) bool of a COCO segmentation: polygons, or run lengths, compressed or not."""
-    from pycocotools import mask as coder
-
-    if isinstance(segmentation, list):
-        rle = coder.merge(coder.frPyObjects(segmentation, height, width))
-    elif isinstance(segmentation["counts"], list):
-        rle = coder.frPyObjects(segmentation, height, width)
-    else:
-        rle = segmentation
-    mask: BoolArray = coder.decode(rle).astype(np.bool_)
-    return mask

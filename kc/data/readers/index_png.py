@@ -13,9 +13,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
+import numpy.typing as npt
 
 from kc.data.cache import atomic_file, cache_dir
 from kc.data.manifest import Manifest
@@ -30,9 +31,10 @@ from kc.data.readers.base import (
     read_lines,
     read_mask,
 )
+from kc.data.readers.mask_values import ValueTable, with_objects
 from kc.data.sources import IndexPngSplit
 from kc.errors import DataError
-from kc.types import VOID, BoolArray, Int64Array, Sample, SplitName
+from kc.types import VOID, BoolArray, Int32Array, Int64Array, Sample, SplitName
 
 _THREADS = 4
 _INDEX_VERSION = "index-png-1"
@@ -40,11 +42,12 @@ _INDEX_VERSION = "index-png-1"
 
 @dataclass(frozen=True)
 class Pair:
-    """`name`: unique in the split; `image`, `mask`: files relative to the root."""
+    """`name`: unique in the split; `image`, `mask`, `objects`: files relative to the root."""
 
     name: str
     image: str
     mask: str
+    objects: str | None = None
 
 
 @dataclass(frozen=True)
@@ -67,17 +70,7 @@ class IndexPngReader:
         """
         part = manifest.splits[split]
         assert isinstance(part, IndexPngSplit)
-        problems: list[str] = []
-        if part.names is None:
-            pairs = _all_pairs(root, part, problems)
-        else:
-            pairs = _listed_pairs(root, part, part.names, problems)
-        if problems:
-            raise LayoutError(problems)
-        if not pairs:
-            where = root / (part.names or part.images)
-            raise DataError(f"{where}: no images; splits.{split} of {manifest.name} expects them there")
-        return cls(manifest, split, root, tuple(pairs))
+        return cls(manifest, split, root, paired(manifest, split, root, part))
 
     def __len__(self) -> int:
         return len(self.items)
@@ -104,55 +97,42 @@ class IndexPngReader:
             np.savez(file, table=table)
         return table
 
+    def values(self, index: int) -> npt.NDArray[np.integer[Any]]:
+        """The mask (H, W) as stored."""
+        return read_mask(self.root, self.items[index].mask, channels=1)
+
+    @property
+    def others(self) -> int | None:
+        """What a value becomes that is neither a class nor ignored; None: it is an error."""
+        return None
+
     def semantic(self, index: int) -> Int64Array:
         """The mask as (H, W) int64 class ids, what the manifest ignores as VOID.
 
         Raises:
             DataError: a value that means no class and is not ignored.
         """
-        file = self.items[index].mask
-        values = read_mask(self.root, file, channels=1)
-        meaning = self._meaning
-        semantic: Int64Array
-        if values.dtype == np.uint8 and self._bytes is not None:
-            known, table = self._bytes  # one byte for another is several times faster than numbers from a table
-            content = values.tobytes()
-            if not content.translate(None, known):
-                return np.frombuffer(content.translate(table), np.uint8).reshape(values.shape).astype(np.int64)
-        values = np.where((values < 0) | (values >= len(meaning)), len(meaning) - 1, values)
-        semantic = meaning.take(values)
-        if semantic.min(initial=0) < 0:
-            original = read_mask(self.root, file, channels=1)
-            wrong = ", ".join(str(v) for v in np.unique(original[semantic < 0])[:8])
-            allowed = ", ".join(str(v) for v in np.flatnonzero(meaning >= 0))
-            raise DataError(
-                f"{self.root / file}: value {wrong} is no class of {self.manifest.name}; allowed: {allowed}"
-            )
-        return semantic
+        return self._table(self.values(index), str(self.root / self.items[index].mask))
+
+    def panoptic(self, index: int, semantic: Int64Array) -> Int32Array:
+        """The map (H, W, 2) of class id and instance number. In VOC's files 255 marks the borders of objects."""
+        file = self.items[index].objects
+        assert file is not None
+        objects, where = read_mask(self.root, file, channels=1), str(self.root / file)
+        check_same_size(str(self.root / self.items[index].mask), semantic, where, objects)
+        return with_objects(semantic, objects, self.manifest.thing_ids, where, none=(0, VOID))
 
     @cached_property
-    def _bytes(self) -> tuple[bytes, bytes] | None:
-        """The bytes that mean something, and what each byte means; None where a class id is no byte."""
-        if int(self._meaning.max()) > 255:
-            return None
-        table = self._meaning[:256]
-        return np.flatnonzero(table >= 0).astype(np.uint8).tobytes(), table.clip(0).astype(np.uint8).tobytes()
-
-    @cached_property
-    def _meaning(self) -> Int64Array:
-        """Value in a mask -> class id or VOID; -1 for none, also in the last entry, which stands for all beyond."""
-        meaning = {value: c.id for c in self.manifest.classes for value in (c.id, *c.values)}
-        meaning |= dict.fromkeys(self.manifest.ignored, VOID)
-        table = np.full(max(255, *meaning) + 2, -1, dtype=np.int64)
-        table[list(meaning)] = list(meaning.values())
-        return table
+    def _table(self) -> ValueTable:
+        return ValueTable(self.manifest, self.others)
 
     def read(self, index: int) -> Sample:
-        """Image and semantic map at the original size."""
+        """Image, semantic map and, in a panoptic benchmark, panoptic map at the original size."""
         item = self.items[index]
         image, semantic = read_image(self.root, item.image), self.semantic(index)
         check_same_size(str(self.root / item.image), image, str(self.root / item.mask), semantic)
-        return Sample(self.sample_ids[index], image, semantic=semantic)
+        panoptic = self.panoptic(index, semantic) if self.manifest.task_kind == "panoptic" else None
+        return Sample(self.sample_ids[index], image, semantic=semantic, panoptic=panoptic)
 
     def image_file(self, index: int) -> Path:
         """The file of an image."""
@@ -171,6 +151,23 @@ class IndexPngReader:
         return digest.hexdigest()
 
 
+def paired(manifest: Manifest, split: SplitName, root: Path, part: IndexPngSplit) -> tuple[Pair, ...]:
+    """The pairs of a split. Raises as `IndexPngReader.open`."""
+    problems: list[str] = []
+    if part.names is None:
+        pairs = _all_pairs(root, part, problems)
+    else:
+        pairs = _listed_pairs(root, part, part.names, problems)
+    if part.objects is not None:
+        pairs = _with_object_files(root, part, part.objects, pairs, problems)
+    if problems:
+        raise LayoutError(problems)
+    if not pairs:
+        where = root / (part.names or part.images)
+        raise DataError(f"{where}: no images; splits.{split} of {manifest.name} expects them there")
+    return tuple(pairs)
+
+
 def _all_pairs(root: Path, part: IndexPngSplit, problems: list[str]) -> list[Pair]:
     """Every image and mask of the two folders, sorted by name; what has no counterpart is a problem."""
     images, masks = _images(root, part, problems), _masks(root, part, problems)
@@ -181,6 +178,19 @@ def _all_pairs(root: Path, part: IndexPngSplit, problems: list[str]) -> list[Pai
         expected = root / part.images / f"{name}{part.image_ending or '.jpg'}"
         problems.append(f"{root / masks[name]}: a mask without an image; expected {expected}")
     return [Pair(name, images[name], masks[name]) for name in sorted(images.keys() & masks.keys())]
+
+
+def _with_object_files(
+    root: Path, part: IndexPngSplit, folder: str, pairs: list[Pair], problems: list[str]
+) -> list[Pair]:
+    """The pairs with the files that tell their objects apart."""
+    files = list_files(root, folder, frozenset({".png"}), part.recursive)
+    objects = _by_name(root, files, folder, part.label_ending, problems)
+    for pair in pairs:
+        if pair.name not in objects:
+            expected = root / folder / f"{pair.name}{part.label_ending}"
+            problems.append(f"{root / pair.mask}: its objects are missing; expected {expected}")
+    return [replace(pair, objects=objects.get(pair.name)) for pair in pairs]
 
 
 def _listed_pairs(root: Path, part: IndexPngSplit, file: str, problems: list[str]) -> list[Pair]:
@@ -223,7 +233,8 @@ def _images(root: Path, part: IndexPngSplit, problems: list[str]) -> dict[str, s
 
 
 def _masks(root: Path, part: IndexPngSplit, problems: list[str]) -> dict[str, str]:
-    files = list_files(root, part.labels, frozenset({".png"}), part.recursive)
+    suffixes = frozenset({PurePosixPath(f"a{part.label_ending}").suffix})
+    files = list_files(root, part.labels, suffixes, part.recursive)
     return _by_name(root, files, part.labels, part.label_ending, problems)
 
 

@@ -10,19 +10,25 @@ from pathlib import Path
 import numpy as np
 
 from kc.data.manifest import Manifest
+from kc.data.readers.ade20k_full import Ade20kFullReader
 from kc.data.readers.base import Reader, inside
 from kc.data.readers.cifar import CifarReader
+from kc.data.readers.coco_instances import CocoInstancesReader
 from kc.data.readers.coco_panoptic import CocoPanopticReader
 from kc.data.readers.csv_file import open_csv
 from kc.data.readers.cub import open_cub
 from kc.data.readers.detectron2_dicts import Detectron2Reader
 from kc.data.readers.embedded import open_embedded
 from kc.data.readers.folder import open_folder
+from kc.data.readers.huggingface import HuggingFaceReader
 from kc.data.readers.index_png import IndexPngReader
 from kc.data.readers.labelme import LabelMeReader
+from kc.data.readers.pascal_context import PascalContextReader
+from kc.data.readers.torchvision_data import TorchvisionReader
+from kc.data.readers.voc_xml import open_voc_xml
 from kc.data.shards.reader import ShardReader
 from kc.data.shards.store import open_store
-from kc.data.sources import Detectron2Source, EmbeddedSource, ShardsSource
+from kc.data.sources import Detectron2Source, EmbeddedSource, HuggingFaceSource, ShardsSource
 from kc.errors import DataError
 from kc.types import SplitName
 
@@ -34,6 +40,12 @@ READERS: dict[str, Callable[[Manifest, SplitName, Path], Reader]] = {
     "index_png": IndexPngReader.open,
     "labelme": LabelMeReader.open,
     "coco_panoptic": CocoPanopticReader.open,
+    "coco_instances": CocoInstancesReader.open,
+    "voc_xml": open_voc_xml,
+    "pascal_context": PascalContextReader.open,
+    "ade20k_full": Ade20kFullReader.open,
+    "torchvision": TorchvisionReader.open,
+    "huggingface": HuggingFaceReader.open,
 }
 """Reader name of a manifest -> what opens a split of it. The embedded sets need no folder: see `open_reader`."""
 
@@ -61,6 +73,8 @@ def open_reader(
     elif isinstance(manifest.source, ShardsSource):
         place = manifest.source.address or resolve_data_root(manifest, data_root)
         reader = ShardReader.open(manifest, split, open_store(place))
+    elif isinstance(manifest.source, HuggingFaceSource) and manifest.source.name:
+        reader = HuggingFaceReader.open(manifest, split, None)
     else:
         root = resolve_data_root(manifest, data_root)
         _verify_checksums(manifest, root)
@@ -83,6 +97,8 @@ def resolve_data_root(manifest: Manifest, data_root: Path | None = None) -> Path
     """
     if isinstance(manifest.source, EmbeddedSource | Detectron2Source):
         raise DataError(f"{manifest.name} is {manifest.source.reader}: it has no data folder")
+    if isinstance(manifest.source, HuggingFaceSource) and manifest.source.name:
+        raise DataError(f"{manifest.name} is {manifest.source.name} of the Hugging Face hub: it has no data folder")
     if isinstance(manifest.source, ShardsSource) and manifest.source.address:
         raise DataError(f"{manifest.name} lies at {manifest.source.address}: it has no data folder")
     source = f"Get the data from {manifest.homepage} and say" if manifest.homepage else "Say"

@@ -1,0 +1,75 @@
+"""The full ADE20K (Zhou et al. 2017): class and instance in the colours of PNGs beside the images, parts in others.
+
+Class number = R / 10 * 256 + G, whole numbers; B tells the instances of an image apart
+(https://groups.csail.mit.edu/vision/datasets/ADE20K/, loadAde20K of the owners' tools).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from kc.data.manifest import Manifest
+from kc.data.readers.base import list_files, read_mask
+from kc.data.readers.index_png import IndexPngReader, Pair, paired
+from kc.data.readers.mask_values import with_objects
+from kc.data.sources import Ade20kFullSource, Ade20kFullSplit, IndexPngSplit
+from kc.errors import DataError
+from kc.types import VOID, Int32Array, Int64Array, SplitName
+
+
+@dataclass(frozen=True)
+class Ade20kFullReader(IndexPngReader):
+    """Whole objects of every image, or parts of one level of the images that have it; numbers of no class are VOID."""
+
+    @classmethod
+    def open(cls, manifest: Manifest, split: SplitName, root: Path) -> Ade20kFullReader:
+        """Pair `NAME.jpg` with `NAME_seg.png` or `NAME_parts_LEVEL.png`. Raises as `IndexPngReader.open`."""
+        part, source = manifest.splits[split], manifest.source
+        assert isinstance(part, Ade20kFullSplit)
+        assert isinstance(source, Ade20kFullSource)
+        if source.level:
+            return cls(manifest, split, root, _with_parts(root, part.path, source.level))
+        as_masks = IndexPngSplit(
+            reader="index_png",
+            images=part.path,
+            labels=part.path,
+            image_ending=".jpg",
+            label_ending="_seg.png",
+            recursive=True,
+        )
+        return cls(manifest, split, root, paired(manifest, split, root, as_masks))
+
+    @property
+    def others(self) -> int | None:
+        """VOID: a benchmark names some of the 3,000 classes."""
+        return VOID
+
+    def values(self, index: int) -> npt.NDArray[np.integer[Any]]:
+        """Class numbers (H, W); 0 is unlabelled."""
+        rgb = read_mask(self.root, self.items[index].mask, channels=3).astype(np.int64)
+        numbers: Int64Array = rgb[..., 0] // 10 * 256 + rgb[..., 1]
+        return numbers
+
+    def panoptic(self, index: int, semantic: Int64Array) -> Int32Array:
+        """The map (H, W, 2) of class id and instance number."""
+        file = self.items[index].mask
+        blue = read_mask(self.root, file, channels=3)[..., 2]
+        return with_objects(semantic, blue, self.manifest.thing_ids, str(self.root / file))
+
+
+def _with_parts(root: Path, folder: str, level: int) -> tuple[Pair, ...]:
+    ending = f"_parts_{level}.png"
+    masks = [f for f in list_files(root, folder, frozenset({".png"}), recursive=True) if f.endswith(ending)]
+    images = set(list_files(root, folder, frozenset({".jpg"}), recursive=True))
+    if not masks:
+        raise DataError(f"{root / folder}: no file that ends in {ending}")
+    stems = [mask.removesuffix(ending) for mask in masks]
+    lost = [stem for stem in stems if f"{stem}.jpg" not in images]
+    if lost:
+        raise DataError(f"{root / lost[0]}{ending}: parts without an image; expected {root / lost[0]}.jpg")
+    return tuple(Pair(s.removeprefix(f"{folder}/"), f"{s}.jpg", m) for s, m in zip(stems, masks, strict=True))

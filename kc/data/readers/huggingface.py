@@ -1,0 +1,166 @@
+"""Data sets of Hugging Face `datasets`: a folder that `save_to_disk` wrote, Parquet files, or one of the hub by name.
+
+Code that a data set brings along is never run: `trust_remote_code` is not passed, and `datasets` refuses it then.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+
+from kc.data.manifest import Manifest
+from kc.data.readers.base import check_same_size, decode_image, decode_mask, inside, presence
+from kc.data.readers.mask_values import ValueTable
+from kc.data.sources import HuggingFaceSource, HuggingFaceSplit
+from kc.errors import DataError, MissingExtraError
+from kc.types import BoolArray, Int64Array, Sample, SplitName
+
+
+@dataclass(frozen=True)
+class HuggingFaceReader:
+    """Rows of one table in its order. `root`: where image paths of the table may point below; None: nowhere.
+
+    `column_of`: a label as the table writes it (number or name) -> position of its class in the manifest.
+    """
+
+    manifest: Manifest
+    split: SplitName
+    table: Any
+    root: Path | None
+    column_of: dict[Any, int]
+    rows: tuple[int, ...]
+
+    @classmethod
+    def open(cls, manifest: Manifest, split: SplitName, root: Path | None) -> HuggingFaceReader:
+        """Open the table.
+
+        Raises:
+            MissingExtraError: `datasets` is not installed.
+            DataError: the data is not here, lacks a column, or has other classes than the manifest.
+        """
+        source = manifest.source
+        assert isinstance(source, HuggingFaceSource)
+        table = _table(manifest, split, root)
+        for column in (source.image, source.label):
+            if column not in table.column_names:
+                raise DataError(
+                    f"splits.{split} of {manifest.name}: no column {column!r}; "
+                    f"its columns: {', '.join(table.column_names)}"
+                )
+        kinds = importlib.import_module("datasets")
+        # Bytes, which our own careful reader decodes.
+        for column in (source.image, source.label):
+            if column == source.image or isinstance(table.features[column], kinds.Image):
+                table = table.cast_column(column, kinds.Image(decode=False))
+        column_of: dict[Any, int] = {}
+        if manifest.task_kind == "classification":
+            column_of = _columns(manifest, table.features[source.label])
+        return cls(manifest, split, table, root, column_of, tuple(range(len(table))))
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @cached_property
+    def sample_ids(self) -> list[str]:
+        """ "SPLIT/NUMBER" of the row, from 0."""
+        return [f"{self.split}/{row:07d}" for row in self.rows]
+
+    @cached_property
+    def class_table(self) -> BoolArray:
+        """(n, C) bool: from the column of labels alone; of label maps every one is read."""
+        if self.manifest.task_kind == "semantic":
+            return np.stack([presence(self._semantic(i), self.manifest) for i in range(len(self))])
+        labels = self.table.with_format(None).select_columns([self._source.label])[:][self._source.label]
+        columns = np.array([self._column(i, labels[row]) for i, row in enumerate(self.rows)])
+        table: BoolArray = columns[:, None] == np.arange(len(self.manifest.classes))[None, :]
+        return table
+
+    def read(self, index: int) -> Sample:
+        """Image and label, or label map, of a row."""
+        found, name = self.table[self.rows[index]], self.sample_ids[index]
+        image = decode_image(self._file(index, found[self._source.image]), self._where(index))
+        if self.manifest.task_kind == "classification":
+            column = self._column(index, found[self._source.label])
+            return Sample(name, image, label=self.manifest.classes[column].id)
+        semantic = self._semantic(index)
+        check_same_size(self._where(index), image, f"the label map of {self._where(index)}", semantic)
+        return Sample(name, image, semantic=semantic)
+
+    def select(self, indices: Sequence[int]) -> Self:
+        """A reader of only these samples."""
+        return replace(self, rows=tuple(self.rows[i] for i in indices))
+
+    @property
+    def _source(self) -> HuggingFaceSource:
+        assert isinstance(self.manifest.source, HuggingFaceSource)
+        return self.manifest.source
+
+    @cached_property
+    def _meaning(self) -> ValueTable:
+        return ValueTable(self.manifest, None)
+
+    def _where(self, index: int) -> str:
+        return f"row {self.rows[index]} of splits.{self.split} of {self.manifest.name}"
+
+    def _file(self, index: int, stored: Any) -> Path | io.BytesIO:
+        if not isinstance(stored, dict):
+            raise DataError(f"{self._where(index)}: no image")
+        if stored["bytes"] is not None:
+            return io.BytesIO(stored["bytes"])
+        if self.root is None or not stored["path"]:
+            raise DataError(f"{self._where(index)}: the image is not in the table ({stored['path']})")
+        return inside(self.root, stored["path"])
+
+    def _column(self, index: int, label: Any) -> int:
+        if label not in self.column_of:
+            raise DataError(f"{self._where(index)}: label {label!r} is no class of {self.manifest.name}")
+        return self.column_of[label]
+
+    def _semantic(self, index: int) -> Int64Array:
+        stored = self.table[self.rows[index]][self._source.label]
+        values = decode_mask(self._file(index, stored), self._where(index), channels=1)
+        return self._meaning(values, self._where(index))
+
+
+def _table(manifest: Manifest, split: SplitName, root: Path | None) -> Any:
+    part, source = manifest.splits[split], manifest.source
+    assert isinstance(part, HuggingFaceSplit)
+    assert isinstance(source, HuggingFaceSource)
+    if importlib.util.find_spec("datasets") is None:
+        raise MissingExtraError(f"{manifest.name} needs Hugging Face datasets: pip install 'kc-continual[huggingface]'")
+    kinds = importlib.import_module("datasets")
+    where = f"splits.{split} of {manifest.name}"
+    try:
+        if root is None:
+            return kinds.load_dataset(source.name, source.config, split=part.part, revision=source.revision)
+        if part.files:
+            return kinds.Dataset.from_parquet([str(inside(root, file)) for file in part.files])
+        found = kinds.load_from_disk(str(root))
+    except Exception as error:  # a missing file, a foreign file, no network: each has errors of its own
+        raise DataError(f"{where}: `datasets` cannot open it ({type(error).__name__}: {error})") from error
+    if isinstance(found, kinds.Dataset):
+        raise DataError(f"{where}: {root} holds one table; save a DatasetDict with a split {part.part!r}")
+    if part.part not in found:
+        raise DataError(f"{where}: {root} has no split {part.part!r}; its splits: {', '.join(found)}")
+    return found[part.part]
+
+
+def _columns(manifest: Manifest, feature: Any) -> dict[Any, int]:
+    """Where the table numbers its classes, by their names; else a label is a class name or a class id."""
+    names = {name: i for i, name in enumerate(manifest.class_names())}
+    names |= {name: i for i, name in enumerate(manifest.names_in_files())}
+    numbered = getattr(feature, "names", None)
+    if numbered is None:
+        return {**{c.id: i for i, c in enumerate(manifest.classes)}, **names}
+    unknown = [name for name in numbered if name not in names]
+    if unknown:
+        raise DataError(f"{manifest.name}: the table has a class {unknown[0]!r} that the manifest has not")
+    return {number: names[name] for number, name in enumerate(numbered)}

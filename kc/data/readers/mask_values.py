@@ -1,0 +1,72 @@
+"""From the numbers in a mask to class ids, and from class ids and object numbers to panoptic maps."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from kc.data.manifest import Manifest
+from kc.errors import DataError
+from kc.types import VOID, Int32Array, Int64Array
+
+
+class ValueTable:
+    """What the values of a benchmark's masks mean: made once a reader, asked for every image.
+
+    `others`: what a value that means no class and is not ignored becomes; None: an error.
+    """
+
+    def __init__(self, manifest: Manifest, others: int | None) -> None:
+        self.name = manifest.name
+        self.meaning = {value: c.id for c in manifest.classes for value in manifest.values_of(c)}
+        self.meaning |= dict.fromkeys(manifest.ignored, VOID)
+        # Its last entry stands for every value beyond.
+        self.table = np.full(max(255, *self.meaning) + 2, -1 if others is None else others, dtype=np.int64)
+        self.table[list(self.meaning)] = list(self.meaning.values())
+        first = self.table[:256]
+        self.known_bytes = np.flatnonzero(first >= 0).astype(np.uint8).tobytes()
+        self.all_known = len(self.known_bytes) == len(first)
+        self.bytes = first.clip(0).astype(np.uint8).tobytes() if first.max() < 256 else None
+
+    def __call__(self, values: npt.NDArray[np.integer[Any]], where: str) -> Int64Array:
+        """Mask values (H, W) as int64 class ids. DataError that names `where` for a value without a meaning."""
+        semantic: Int64Array
+        if values.dtype == np.uint8 and self.bytes is not None:
+            # One byte for another is several times faster than numbers from a table.
+            content = values.tobytes()
+            if self.all_known or not content.translate(None, self.known_bytes):
+                translated = np.frombuffer(content.translate(self.bytes), np.uint8)
+                return translated.reshape(values.shape).astype(np.int64)
+        last = len(self.table) - 1
+        semantic = self.table.take(np.where((values < 0) | (values > last), last, values))
+        if semantic.min(initial=0) < 0:
+            wrong = ", ".join(str(v) for v in np.unique(values[semantic < 0])[:8])
+            allowed = ", ".join(str(v) for v in sorted(self.meaning))
+            raise DataError(f"{where}: value {wrong} is no class of {self.name}; allowed: {allowed}")
+        return semantic
+
+
+def with_objects(
+    semantic: Int64Array,
+    objects: npt.NDArray[np.integer[Any]],
+    thing_ids: Collection[int],
+    where: str,
+    none: Collection[int] = (0,),
+) -> Int32Array:
+    """A panoptic map (H, W, 2) of class ids (H, W) and object numbers (H, W); `none` are numbers of no object.
+
+    Every pair of a thing and an object number is one instance, numbered from 1 in rising order of (object, class).
+    Raises DataError, naming `where`, for pixels of a thing that belong to no object.
+    """
+    things = np.isin(semantic, list(thing_ids))
+    lost = things & np.isin(objects, list(none))
+    if lost.any():
+        raise DataError(f"{where}: {int(lost.sum())} pixels of class {int(semantic[lost][0])}, a thing, are no object")
+    panoptic = np.stack([semantic, np.zeros_like(semantic)], axis=-1).astype(np.int32)
+    pairs = np.stack([objects[things].astype(np.int64), semantic[things]], axis=-1)
+    if len(pairs):
+        panoptic[things, 1] = np.unique(pairs, axis=0, return_inverse=True)[1].reshape(-1) + 1
+    return panoptic

@@ -1,0 +1,143 @@
+"""Data sets of torchvision.datasets by name, from files that are here: nothing is downloaded."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from kc.data.manifest import Manifest
+from kc.data.readers.base import check_same_size, presence
+from kc.data.readers.mask_values import ValueTable
+from kc.data.sources import TorchvisionSource, TorchvisionSplit
+from kc.errors import DataError, unknown_name
+from kc.types import BoolArray, Int64Array, Sample, SplitName
+
+_LABELS = ("targets", "labels", "_labels")
+
+
+@dataclass(frozen=True)
+class TorchvisionReader:
+    """Samples of one data set in its order. Class numbers are positions in the manifest; label maps are read by value.
+
+    `data`: the data set of torchvision; `rows`: which of its samples.
+    """
+
+    manifest: Manifest
+    split: SplitName
+    data: Any
+    rows: tuple[int, ...]
+
+    @classmethod
+    def open(cls, manifest: Manifest, split: SplitName, root: Path) -> TorchvisionReader:
+        """Make the data set with `download=False`.
+
+        Raises:
+            UnknownNameError: torchvision has no such data set.
+            DataError: its files are not here, its arguments do not fit, or its classes are another number.
+        """
+        part, source = manifest.splits[split], manifest.source
+        assert isinstance(part, TorchvisionSplit)
+        assert isinstance(source, TorchvisionSource)
+        kind = dataset_class(source.dataset)
+        parameters = inspect.signature(kind).parameters
+        more = {"download": False} if "download" in parameters else {}
+        said = ", ".join(f"{k}={v!r}" for k, v in part.arguments.items())
+        try:
+            data = kind(root=str(root), **more, **part.arguments)
+        except Exception as error:  # each data set fails in its own way where its files are not as it expects
+            raise DataError(
+                f"splits.{split} of {manifest.name}: torchvision's {source.dataset}({said}) cannot be read from {root} "
+                f"({type(error).__name__}: {error})"
+            ) from error
+        names = getattr(data, "classes", None)
+        if manifest.task_kind == "classification" and names is not None and len(names) != len(manifest.classes):
+            raise DataError(f"{source.dataset} has {len(names)} classes, {manifest.name} has {len(manifest.classes)}")
+        return cls(manifest, split, data, tuple(range(len(data))))
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @cached_property
+    def sample_ids(self) -> list[str]:
+        """ "SPLIT/NUMBER" in the data set's order, from 0."""
+        return [f"{self.split}/{row:07d}" for row in self.rows]
+
+    @cached_property
+    def class_table(self) -> BoolArray:
+        """(n, C) bool. Where the data set does not list its labels, every sample is read."""
+        if self.manifest.task_kind == "semantic":
+            return np.stack([presence(self._semantic(i, self._pair(i)[1]), self.manifest) for i in range(len(self))])
+        listed = next((getattr(self.data, n) for n in _LABELS if hasattr(self.data, n)), None)
+        every = [self._pair(i)[1] if listed is None else listed[row] for i, row in enumerate(self.rows)]
+        columns = np.array([self._column(i, target) for i, target in enumerate(every)])
+        table: BoolArray = columns[:, None] == np.arange(len(self.manifest.classes))[None, :]
+        return table
+
+    def read(self, index: int) -> Sample:
+        """Image and label, or label map, of a sample. Raises DataError where they are not of this kind."""
+        image, target = self._pair(index)
+        picture = np.array(image.convert("RGB")) if hasattr(image, "convert") else None
+        name = self.sample_ids[index]
+        if picture is None:
+            raise DataError(f"{self._where(index)}: its first part is a {type(image).__name__}, not an image")
+        if self.manifest.task_kind == "classification":
+            return Sample(name, picture, label=self.manifest.classes[self._column(index, target)].id)
+        semantic = self._semantic(index, target)
+        check_same_size(self._where(index), picture, f"the label map of {self._where(index)}", semantic)
+        return Sample(name, picture, semantic=semantic)
+
+    def select(self, indices: Sequence[int]) -> Self:
+        """A reader of only these samples."""
+        return replace(self, rows=tuple(self.rows[i] for i in indices))
+
+    @cached_property
+    def _meaning(self) -> ValueTable:
+        return ValueTable(self.manifest, None)
+
+    def _where(self, index: int) -> str:
+        return f"sample {self.rows[index]} of torchvision's {type(self.data).__name__}"
+
+    def _pair(self, index: int) -> tuple[Any, Any]:
+        try:
+            found = self.data[self.rows[index]]
+        except (OSError, ValueError, SyntaxError) as error:
+            raise DataError(f"{self._where(index)}: cannot be read ({error})") from error
+        if not isinstance(found, tuple) or len(found) != 2:
+            raise DataError(f"{self._where(index)}: expected an image and its label, got {type(found).__name__}")
+        return found
+
+    def _column(self, index: int, target: Any) -> int:
+        value = target.item() if hasattr(target, "item") else target
+        if not isinstance(value, int) or not 0 <= value < len(self.manifest.classes):
+            raise DataError(
+                f"{self._where(index)}: label {value!r}; expected 0 to {len(self.manifest.classes) - 1}, a position "
+                f"among the classes of {self.manifest.name}"
+            )
+        return value
+
+    def _semantic(self, index: int, target: Any) -> Int64Array:
+        values: npt.NDArray[Any] = np.asarray(target) if hasattr(target, "convert") else np.zeros(0)
+        if values.ndim != 2 or values.dtype.kind not in "ui":
+            raise DataError(f"{self._where(index)}: its label is no map of class numbers")
+        return self._meaning(values, self._where(index))
+
+
+def dataset_class(name: str) -> Any:
+    """The class `name` of torchvision.datasets that reads files below a root. Raises UnknownNameError."""
+    module = importlib.import_module("torchvision.datasets")
+    known = [n for n in module.__all__ if _reads_files(getattr(module, n))]
+    if name not in known:
+        raise unknown_name("torchvision data set", name, known)
+    return getattr(module, name)
+
+
+def _reads_files(kind: Any) -> bool:
+    return isinstance(kind, type) and "root" in inspect.signature(kind).parameters
