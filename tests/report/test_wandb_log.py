@@ -89,7 +89,9 @@ def test_an_offline_run_holds_everything(make_results: Make, tmp_path: Path, mon
     assert history[3]["knn/final/average"] == result.metrics.average
     assert "knn/final/forward_transfer" not in history[3]
     assert (history[3]["examples/count"], history[3]["examples/width"]) == (2, 8)
-    own = [json.loads(i.value_json) for r in found if r.HasField("config") for i in r.config.update if i.key == "_wandb"]
+    own = [
+        json.loads(i.value_json) for r in found if r.HasField("config") for i in r.config.update if i.key == "_wandb"
+    ]
     labels = own[-1]["mask/class_labels"].values()
     assert [sorted(v["value"].values()) for v in labels] == [["far, away", "not labelled", "one"]] * 2
     files = [p for p in tmp_path.rglob("media/**/*") if p.is_file()]
