@@ -158,7 +158,7 @@ def test_resume_refuses_other_settings(finished: Path) -> None:
         (["--benchmark", "camvd"], "Did you mean 'camvid'"),
         (["--tasks", "11"], "11 tasks were asked for"),
         (["--tasks", "many"], "tasks"),
-        (["--encoder", "lite1"], "'lite0'"),
+        (["--encoder", "lite9"], "'lite0'"),
         (["--methods", "ncm"], "use knn"),
         (["--benchmark", "digits", "--methods", "mib"], "labels pixels"),
         (["--benchmark", "coco200-panoptic", "--methods", "plop"], "hidden pixels are void"),

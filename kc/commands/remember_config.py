@@ -16,8 +16,8 @@ DEFAULTS: dict[str, str | int] = {"encoder": "lite0", "proposals": "superpixels"
 @dataclass(frozen=True)
 class RememberConfig:
     """Teach a memory what a few pictures show. Where the thing is may be said by files beside `photo.jpg`:
-    photo.mask.png (not 0: the thing), boxes.csv (image,x,y,width,height), or annotations.json (COCO); without one it
-    is all over the picture.
+    photo.mask.png (not 0: the thing), boxes.csv (image,x,y,width,height), annotations.json (COCO), or photo.json
+    (LabelMe); without one it is all over the picture.
 
     Args:
         folder: Folder of pictures that show the thing.

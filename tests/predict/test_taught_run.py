@@ -22,7 +22,10 @@ from kc.serve.desk import Desk
 
 
 def test_a_taught_memory_and_its_run(
-    tiny_index_png: SimpleNamespace, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tiny_index_png: SimpleNamespace,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     root = tiny_index_png.root
     arguments = ["--benchmark", str(tiny_index_png.path), "--data-root", str(root), "--wandb", "disabled"]
@@ -82,3 +85,12 @@ def test_a_taught_memory_and_its_run(
     assert main(["memory", "remove", str(memory), "--source", "taught"]) == 0
     assert main(["run", "--resume", str(run), "--wandb", "disabled"]) == 0
     assert Results.load(run / "results.json").methods[0].matrix == whole
+
+    # A run folder can be moved, and be named from any place.
+    moved = run.rename(tmp_path / "moved, über uns")
+    (moved / "report.html").unlink()
+    monkeypatch.chdir(moved / "methods")
+    assert main(["report", ".."]) == 0
+    assert "tiny-index" in (moved / "report.html").read_text(encoding="utf-8")
+    assert main(["predict", "../../a thing, taught/new.png", "--run", "..", "--out", "said, é"]) == 0
+    assert (moved / "methods" / "said, é" / "new.png.json").is_file()

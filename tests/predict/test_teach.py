@@ -205,3 +205,37 @@ def test_masks_must_fit_and_show_something(tmp_path: Path) -> None:
     Image.fromarray(np.zeros((6, 8), np.uint8)).save(tmp_path / "a.mask.png")
     with pytest.raises(DataError, match="is empty"):
         read_examples(tmp_path)
+
+
+def test_shapes_of_labelme_are_read(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        Image.fromarray(np.full((8, 10, 3), 50, np.uint8)).save(tmp_path / f"{name}.png")
+    shapes = [
+        {"label": "x", "points": [[6.0, 5.0], [2.0, 1.0]], "shape_type": "rectangle"},
+        {"label": "andere, ä", "points": [[0, 7], [1, 7], [1, 6]], "shape_type": "polygon"},
+    ]
+    content = {"imageHeight": 8, "imageWidth": 10, "imagePath": "a.png", "shapes": shapes}
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps(content), encoding="utf-8")
+    first, second = read_examples(tmp_path)
+    wanted = np.zeros((8, 10), bool)
+    wanted[1:6, 2:7] = True
+    wanted[7, 0:2] = wanted[6, 1] = True
+    assert first.mask is not None
+    assert (first.mask == wanted).all()
+    assert second.mask is None
+    circle = {"label": "x", "points": [[4, 4], [6, 4]], "shape_type": "circle"}
+    path.write_text(json.dumps(content | {"shapes": [circle]}))
+    mask = read_examples(tmp_path)[0].mask
+    assert mask is not None
+    assert mask[4, 2:7].all()
+    assert not mask[4, [1, 7]].any()
+    assert not mask[1].any()
+    for broken, said in (
+        ({"shapes": [{"label": "x", "points": [[1, 1]], "shape_type": "point"}]}, "a point of 1 points has no area"),
+        ({"imageWidth": 11}, "its picture is said to be 11x8"),
+        ({"shapes": 3}, "not a LabelMe file"),
+    ):
+        path.write_text(json.dumps(content | broken))
+        with pytest.raises(DataError, match=said):
+            read_examples(tmp_path)
