@@ -68,6 +68,8 @@ class RunConfig(MethodOptions):
             (where the images of a task do not divide by it, the first ones are seen twice in an epoch).
         num_workers: Processes that load data; the numbers do not depend on it.
         limit_images: At most so many images a split, for a quick look.
+        save_predictions: Write each method's answers on the test images after the last task, and what was asked, below
+            methods/NAME-sSEED/predictions: COCO panoptic and results, index PNGs, or a table.
         wandb: Weights & Biases: online, offline or disabled.
         logger: Further loggers of scores and costs a task, separated by commas: csv, tensorboard.
         wandb_project: Project of the W&B runs.
@@ -110,6 +112,7 @@ class RunConfig(MethodOptions):
     devices: int = 1
     num_workers: int = 0
     limit_images: int | None = None
+    save_predictions: bool = False
     wandb: str = "offline"
     logger: str = ""
     wandb_project: str = "kc"

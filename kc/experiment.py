@@ -25,6 +25,7 @@ from kc.data.content import content_key
 from kc.data.datamodule import IncrementalDataModule
 from kc.data.lists import fingerprint
 from kc.data.manifest import Manifest, Recommended, load_manifest
+from kc.data.predictions import PredictionWriter
 from kc.data.readers.base import Reader
 from kc.encoders.base import Encoder
 from kc.encoders.cache import FeatureCache
@@ -364,7 +365,10 @@ def make_loop(
 
     kind = shared.data.manifest.task_kind
     options = TrainerOptions(config.accelerator, config.devices, method_config)
-    return MethodLoop(name, seed, make, shared.data, kind, place, options, progress, publish, split)
+    predictions = None
+    if config.save_predictions and split == "test":
+        predictions = PredictionWriter(place / "predictions", kind, shared.data.classes.values())
+    return MethodLoop(name, seed, make, shared.data, kind, place, options, progress, publish, split, predictions)
 
 
 def method_class(name: str) -> type[Any]:

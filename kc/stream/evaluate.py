@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +15,9 @@ from kc.metrics.confusion import ConfusionMatrix, grouped_iou
 from kc.metrics.instances import InstancePrecision
 from kc.metrics.panoptic import PanopticQuality
 from kc.types import Int64Array, Prediction, Task, TaskKind
+
+Observe = Callable[[Mapping[str, Any], Prediction], None]
+"""Receives each batch and the method's answer to it."""
 
 METRIC = {"classification": "accuracy", "semantic": "miou", "panoptic": "pq"}
 """The score in the matrix R for each kind of benchmark."""
@@ -89,22 +92,25 @@ def evaluate(
     thing_ids: Sequence[int] = (),
     device: torch.device | None = None,
     groups: Mapping[str, Sequence[int]] | None = None,
+    observe: Observe | None = None,
 ) -> Scores:
     """Run a method over a test loader and score its answers over `vocabulary`.
 
     Classification: accuracy a class, and over all images. Semantic: IoU from one confusion matrix. Panoptic: PQ by
     panopticapi's rules, mIoU beside it, and mask AP of things as COCO defines it, NaN for methods that do not score
     instances. Ground truth outside the vocabulary is ignored. `groups` of class ids get
-    their own mIoU, `miou_<group>`, and base and novel classes their harmonic mean.
+    their own mIoU, `miou_<group>`, and base and novel classes their harmonic mean. `observe` sees every answer.
     """
     vocab = tuple(vocabulary)
     if kind == "classification":
-        return _classification(method, loader, vocab, device)
+        return _classification(method, loader, vocab, device, observe)
     matrix = ConfusionMatrix(vocab)
     quality = PanopticQuality(vocab, [c for c in thing_ids if c in set(vocab)])
     precision: InstancePrecision | None = None
     for batch in loader:
         prediction = method.predict(to_device(batch, device), vocab)
+        if observe is not None:
+            observe(batch, prediction)
         if prediction.instances:
             precision = precision or InstancePrecision(quality.thing_ids)
             for truth, instances, crowd in zip(batch["panoptic"], prediction.instances, batch["crowd"], strict=True):
@@ -133,12 +139,16 @@ def _classification(
     loader: Iterable[Mapping[str, Any]],
     vocab: tuple[int, ...],
     device: torch.device | None,
+    observe: Observe | None,
 ) -> Scores:
     hits: dict[int, list[bool]] = {c: [] for c in vocab}
     confusion = np.zeros((len(vocab), len(vocab) + 1), np.int64)
     column = {c: i for i, c in enumerate(vocab)}
     for batch in loader:
-        found = answers(method.predict(to_device(batch, device), vocab))
+        prediction = method.predict(to_device(batch, device), vocab)
+        if observe is not None:
+            observe(batch, prediction)
+        found = answers(prediction)
         for label, answer in zip(batch["label"].tolist(), found.tolist(), strict=True):
             if label in hits:
                 hits[label].append(answer == label)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, Protocol, cast
 
 import lightning as L
@@ -13,9 +14,9 @@ from kc.methods.base import ContinualMethod
 from kc.methods.distributed import process_rank
 from kc.metrics.confusion import old_and_new
 from kc.stream.cost import CostMeter
-from kc.stream.evaluate import Scores, evaluate, over_domains, over_tasks
+from kc.stream.evaluate import Observe, Scores, evaluate, over_domains, over_tasks
 from kc.stream.resume import MethodState, none_if_nan
-from kc.types import ClassInfo, Question, SplitName, Task, TaskKind
+from kc.types import ClassInfo, Prediction, Question, SplitName, Task, TaskKind
 
 Loader = Any
 
@@ -36,11 +37,31 @@ class Stream(Protocol):
         ...
 
 
+class Predictions(Protocol):
+    """Where answers go after the last task (kc.data.predictions.PredictionWriter)."""
+
+    def start(self) -> None:
+        """Begin anew."""
+        ...
+
+    def add(self, part: int | None, batch: Mapping[str, Any], prediction: Prediction) -> None:
+        """Take the answer to one batch of a part: of a task, or None where there is one pass over all images."""
+        ...
+
+    def finish(self) -> None:
+        """Everything was answered."""
+        ...
+
+
 class Evaluator:
     """Scores a method on one split of a stream. All seen classes compete, unless the stream asks another question:
-    the classes of each task among themselves, or all classes in each domain."""
+    the classes of each task among themselves, or all classes in each domain. `predictions` receives every answer after
+    the last task."""
 
-    def __init__(self, stream: Stream, kind: TaskKind, split: SplitName = "test") -> None:
+    def __init__(
+        self, stream: Stream, kind: TaskKind, split: SplitName = "test", predictions: Predictions | None = None
+    ) -> None:
+        self.predictions = predictions
         self.stream = stream
         self.split = split
         self.kind = kind
@@ -52,11 +73,28 @@ class Evaluator:
 
     def after(self, method: ContinualMethod, task: int, device: torch.device | None) -> tuple[Scores, list[float]]:
         """What `seen` says, and the score on each task 0..`task`."""
+        keep = self.predictions if task == len(self.stream.tasks) - 1 else None
+        if keep is not None:
+            keep.start()
+        found = self._after(method, task, device, keep)
+        if keep is not None:
+            keep.finish()
+        return found
+
+    def _after(
+        self, method: ContinualMethod, task: int, device: torch.device | None, keep: Predictions | None
+    ) -> tuple[Scores, list[float]]:
+        def observer(part: int | None) -> Observe | None:
+            return None if keep is None else partial(keep.add, part)
+
         tasks = self.stream.tasks[: task + 1]
         if self.stream.question == "seen":
-            scores = self._run(method, task, "seen", device)
+            scores = self._run(method, task, "seen", device, observe=observer(None))
             return scores, [scores.of_task(t) for t in tasks]
-        parts = [self._run(method, t.index, "task", device, vocabulary=self._asked(t.index)) for t in tasks]
+        parts = [
+            self._run(method, t.index, "task", device, vocabulary=self._asked(t.index), observe=observer(t.index))
+            for t in tasks
+        ]
         row = [scores.of_task(t) for scores, t in zip(parts, tasks, strict=True)]
         if self.stream.question == "domain":
             return over_domains(parts), row
@@ -88,6 +126,7 @@ class Evaluator:
         device: torch.device | None,
         split: str | None = None,
         vocabulary: Sequence[int] | None = None,
+        observe: Observe | None = None,
     ) -> Scores:
         loader = self.stream.loader(split or self.split, task, scope, raw=method.needs_raw)
         module = cast(Any, method)
@@ -97,7 +136,7 @@ class Evaluator:
             if vocabulary is None:
                 vocabulary = self.stream.tasks[task].seen_ids
             groups = class_groups(self.stream.tasks, task) if self.stream.question == "seen" else None
-            return evaluate(method, loader, vocabulary, self.kind, self.things, device, groups)
+            return evaluate(method, loader, vocabulary, self.kind, self.things, device, groups, observe)
         finally:
             module.train(was_training)
 

@@ -22,7 +22,7 @@ from kc.stream.average import WeightAverage
 from kc.stream.best import BestWeights
 from kc.stream.cost import CostMeter
 from kc.stream.evaluate import METRIC
-from kc.stream.forgetting_callback import Evaluator, ForgettingCallback
+from kc.stream.forgetting_callback import Evaluator, ForgettingCallback, Predictions
 from kc.stream.memory_callback import MemoryCallback
 from kc.stream.progress import RunProgress, StepProgress
 from kc.stream.resume import MethodState, load_checkpoint, none_if_nan, save_checkpoint
@@ -61,6 +61,7 @@ class MethodLoop:
         folder: where this method keeps state, checkpoints and memory.
         publish: receives the state and the task after each task (for W&B).
         split: what the scores are taken on.
+        predictions: receives every answer after the last task.
     """
 
     def __init__(
@@ -75,10 +76,11 @@ class MethodLoop:
         progress: RunProgress,
         publish: Callable[[MethodState, int], None],
         split: SplitName = "test",
+        predictions: Predictions | None = None,
     ) -> None:
         self.name, self.seed, self.make, self.stream, self.kind = name, seed, make, stream, kind
         self.folder, self.options, self.progress, self.publish = folder, options, progress, publish
-        self.evaluator = Evaluator(stream, kind, split)
+        self.evaluator = Evaluator(stream, kind, split, predictions)
 
     def run(self) -> tuple[MethodState, ContinualMethod]:
         """Learn what is left to learn; return the whole record and the method as it is at the end."""
