@@ -34,7 +34,18 @@ from kc.data.lists import find, load_image_lists
 from kc.data.manifest import Manifest, load_manifest
 from kc.data.readers.base import Reader
 from kc.data.sample_cache import MemoryBudget, SampleCache
-from kc.data.split import SETTINGS, build_tasks, images_with, leaked, long_tailed, samples_of_task, visible_ids
+from kc.data.shards.reader import ShardReader
+from kc.data.split import (
+    SETTINGS,
+    BitTable,
+    ClassTable,
+    build_tasks,
+    images_with,
+    leaked,
+    long_tailed,
+    samples_of_task,
+    visible_ids,
+)
 from kc.data.streams import Stream, StreamKind, check_stream
 from kc.errors import DataError, SplitError, unknown_name
 from kc.types import VOID, BoolArray, ClassInfo, Int64Array, Question, Setting, SplitName, Task
@@ -183,6 +194,11 @@ class IncrementalDataModule(LightningDataModule):
         """(n, C) bool: which class (columns in manifest order, `class_ids`) each image of `split` holds."""
         return self._cache(split).reader.class_table
 
+    def _table(self, split: SplitName) -> ClassTable:
+        """The class table of a split, as bits where its reader keeps it so."""
+        reader = self._cache(split).reader
+        return BitTable(reader.packed_table) if isinstance(reader, ShardReader) else reader.class_table
+
     def n_images(self, split: SplitName, task: int, scope: Scope = "task") -> int:
         """How many images `dataset(split, task, scope)` has."""
         return len(self._select(split, self._checked(task), scope))
@@ -308,7 +324,7 @@ class IncrementalDataModule(LightningDataModule):
         if self.stream.kind == "names" and task > 0:
             return np.empty(0, dtype=np.int64)
         if task not in self._train_indices:
-            table = self.presence("train")
+            table = self._table("train")
             if self.stream.kind == "domain":
                 self._train_indices[task] = self._of_domains("train", task, task)
                 return self._train_indices[task]
@@ -334,13 +350,15 @@ class IncrementalDataModule(LightningDataModule):
     def _select(self, split: SplitName, task: int, scope: Scope) -> Int64Array:
         if scope not in SCOPES:
             raise unknown_name("scope", scope, SCOPES)
-        table = self.presence(split)
+        table = self._table(split)
         if scope == "all":
             return np.arange(len(table), dtype=np.int64)
         if split == "train":
             first = task if scope == "task" else 0
-            parts = [self._indices_of_task(t) for t in range(first, task + 1)]
-            return np.unique(np.concatenate(parts))
+            chosen = np.zeros(len(table), dtype=np.bool_)
+            for t in range(first, task + 1):
+                chosen[self._indices_of_task(t)] = True
+            return np.flatnonzero(chosen).astype(np.int64)
         if self.stream.kind == "domain":
             return self._of_domains(split, task if scope == "task" else 0, task)
         wanted = self.tasks[task].class_ids if scope == "task" else self.tasks[task].seen_ids

@@ -139,6 +139,8 @@ class LabelledImages(Dataset[Item]):
             if sample.panoptic is None:
                 raise ValueError(f"sample {sample.id!r} of a panoptic benchmark has no panoptic map")
             panoptic, crowd = sample.panoptic, sample.crowd
+            if keep is None and sample.semantic is not None:
+                return sample.semantic, panoptic, crowd
             if keep is not None:
                 panoptic, crowd = hide_panoptic(panoptic, crowd, keep)
             return panoptic[..., 0].astype(np.int64), panoptic, crowd

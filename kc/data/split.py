@@ -17,7 +17,7 @@ The background class belongs to task 0 by name, is labelled in every task, and n
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar, get_args
 
@@ -27,7 +27,7 @@ import numpy.typing as npt
 from kc.data.lists import is_table, load_table, read_array
 from kc.data.streams import Stream
 from kc.errors import SplitError, nearest, unknown_name
-from kc.types import VOID, BoolArray, ClassInfo, Int32Array, Int64Array, Setting, Task
+from kc.types import VOID, BoolArray, ClassInfo, Int32Array, Int64Array, Setting, Task, UInt8Array
 
 if TYPE_CHECKING:
     from kc.data.manifest import Manifest
@@ -114,7 +114,7 @@ def with_leaks(tasks: Sequence[Task], background_id: int | None, stream: Stream,
 
 def leaked(
     rows: Sequence[Int64Array],
-    class_table: BoolArray,
+    class_table: ClassTable,
     class_ids: Sequence[int],
     tasks: Sequence[Task],
     leak: float,
@@ -133,7 +133,7 @@ def leaked(
     last = len(tasks) - 1
     for t, own in enumerate(rows):
         leaky = set(tasks[t].class_ids) & set(tasks[last].returning_ids) if t < last else set()
-        goes = images_with(class_table[own], class_ids, leaky) & (rng.random(len(own)) < leak)
+        goes = images_with(class_table, class_ids, leaky)[own] & (rng.random(len(own)) < leak)
         where = np.where(goes, rng.integers(min(t + 1, last), last + 1, size=len(own)), t)
         if not (where == t).any():
             raise SplitError(f"task {t} keeps no training image: all of its images leak; use a smaller --leak.")
@@ -241,7 +241,7 @@ def _order_of_file(path: Path, background: list[ClassInfo], rest: list[ClassInfo
 
 
 def samples_of_task(
-    class_table: BoolArray,
+    class_table: ClassTable,
     class_ids: Sequence[int],
     tasks: Sequence[Task],
     t: int,
@@ -273,11 +273,24 @@ def samples_of_task(
     return indices
 
 
-def images_with(class_table: BoolArray, class_ids: Sequence[int], wanted: Iterable[int]) -> BoolArray:
-    """(n,) bool: which images hold at least one of the `wanted` classes. `class_table` (n, C) bool."""
+@dataclass(frozen=True)
+class BitTable:
+    """A class table (n, C) as (n, ceil(C / 8)) uint8, eight classes a byte: an eighth of the memory to touch."""
+
+    bits: UInt8Array
+
+    def __len__(self) -> int:
+        return len(self.bits)
+
+
+ClassTable = BoolArray | BitTable
+
+
+def images_with(class_table: ClassTable, class_ids: Sequence[int], wanted: Iterable[int]) -> BoolArray:
+    """(n,) bool: which images hold at least one of the `wanted` classes. `class_table` (n, C)."""
     # Eight classes a byte: a million rows then cost a few byte operations instead of a strided walk over every column.
     mask = np.packbits(np.isin(np.asarray(class_ids, dtype=np.int64), np.fromiter(wanted, dtype=np.int64)))
-    rows = np.packbits(class_table, axis=1)
+    rows = class_table.bits if isinstance(class_table, BitTable) else np.packbits(class_table, axis=1)
     found = np.zeros(len(class_table), dtype=np.bool_)
     for byte in np.flatnonzero(mask):
         found |= (rows[:, byte] & mask[byte]) != 0
@@ -285,7 +298,7 @@ def images_with(class_table: BoolArray, class_ids: Sequence[int], wanted: Iterab
 
 
 def partition_of(
-    class_table: BoolArray, class_ids: Sequence[int], tasks: Sequence[Task], background_id: int | None, seed: int
+    class_table: ClassTable, class_ids: Sequence[int], tasks: Sequence[Task], background_id: int | None, seed: int
 ) -> Int64Array:
     """(n,) int64: the one task each image belongs to, -1 for an image without a class of any task.
 

@@ -17,6 +17,7 @@ from typing import Self
 
 import numpy as np
 
+from kc.data.byte_table import ByteTable
 from kc.data.cache import atomic_file, cache_dir
 from kc.data.manifest import Manifest
 from kc.data.readers.base import (
@@ -114,11 +115,8 @@ class IndexPngReader:
         values = read_mask(self.root, file, channels=1)
         meaning = self._meaning
         semantic: Int64Array
-        if values.dtype == np.uint8 and self._bytes is not None:
-            known, table = self._bytes  # one byte for another is several times faster than numbers from a table
-            content = values.tobytes()
-            if not content.translate(None, known):
-                return np.frombuffer(content.translate(table), np.uint8).reshape(values.shape).astype(np.int64)
+        if values.dtype == np.uint8 and (of_bytes := self._bytes) is not None and of_bytes.knows(values.view(np.uint8)):
+            return of_bytes.mapped(values.view(np.uint8)).astype(np.int64)
         values = np.where((values < 0) | (values >= len(meaning)), len(meaning) - 1, values)
         semantic = meaning.take(values)
         if semantic.min(initial=0) < 0:
@@ -131,12 +129,9 @@ class IndexPngReader:
         return semantic
 
     @cached_property
-    def _bytes(self) -> tuple[bytes, bytes] | None:
-        """The bytes that mean something, and what each byte means; None where a class id is no byte."""
-        if int(self._meaning.max()) > 255:
-            return None
-        table = self._meaning[:256]
-        return np.flatnonzero(table >= 0).astype(np.uint8).tobytes(), table.clip(0).astype(np.uint8).tobytes()
+    def _bytes(self) -> ByteTable | None:
+        """The same for bytes alone; None where a class id is no byte."""
+        return None if int(self._meaning.max()) > VOID else ByteTable.of(self._meaning[:256])
 
     @cached_property
     def _meaning(self) -> Int64Array:
@@ -151,7 +146,7 @@ class IndexPngReader:
         """Image and semantic map at the original size."""
         item = self.items[index]
         image, semantic = read_image(self.root, item.image), self.semantic(index)
-        check_same_size(str(self.root / item.image), image, str(self.root / item.mask), semantic)
+        check_same_size(f"{self.root}/{item.image}", image, f"{self.root}/{item.mask}", semantic)
         return Sample(self.sample_ids[index], image, semantic=semantic)
 
     def image_file(self, index: int) -> Path:
