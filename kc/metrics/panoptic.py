@@ -88,9 +88,13 @@ def _runs(target: PanopticMap, prediction: PanopticMap) -> tuple[Int64Array, Int
 def _distinct(codes: Int64Array) -> tuple[Int64Array, Int64Array]:
     """Sorted distinct codes and the position of each run's code among them."""
     if codes.size and codes.min() >= 0 and codes.max() < 1 << 20:
-        # Counting instead of sorting: five times faster, and every usual map fits.
-        present = np.bincount(codes) > 0
-        return np.flatnonzero(present), (np.cumsum(present) - 1)[codes]
+        # Marking instead of sorting: several times faster, and every usual map fits.
+        present = np.zeros(int(codes.max()) + 1, dtype=np.bool_)
+        present[codes] = True
+        values = np.flatnonzero(present)
+        place = np.empty(len(present), dtype=np.int64)
+        place[values] = np.arange(len(values))
+        return values, place[codes]
     values, inverse = np.unique(codes, return_inverse=True)
     return values, inverse.ravel()
 
