@@ -199,6 +199,7 @@ def open_data(
         stream=stream_of(config),
         image_lists=config.image_lists,
         skip_bad=config.skip_bad,
+        shard_order=config.shard_order,  # type: ignore[arg-type]  # checked by kc.checks.check
     )
     data.setup()
     return data

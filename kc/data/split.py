@@ -102,14 +102,25 @@ def build_tasks(
 
 
 def with_leaks(tasks: Sequence[Task], background_id: int | None, stream: Stream, seed: int) -> tuple[Task, ...]:
-    """Tasks that say which classes of earlier ones return. Raises `SplitError` for a stream of one task."""
+    """Tasks that say which classes of other ones they show too. Raises `SplitError` for a stream of one task.
+
+    Where classes leak into earlier tasks, they are seen from the first task on.
+    """
     if len(tasks) < 2:
-        raise SplitError("a blurry stream needs at least 2 tasks: a class leaks into later ones.")
-    candidates = [c for task in tasks[:-1] for c in task.class_ids if c != background_id]
+        raise SplitError("a blurry stream needs at least 2 tasks: a class leaks into other ones.")
+    both = stream.leak_to == "all"
+    candidates = [c for task in (tasks if both else tasks[:-1]) for c in task.class_ids if c != background_id]
     n_leaky = max(1, round(stream.blurry_classes * len(candidates)))
     drawn = np.random.default_rng([seed, 1]).permutation(len(candidates))[:n_leaky]
     leaky = {candidates[i] for i in drawn}
-    return tuple(replace(t, returning_ids=tuple(c for c in t.old_ids if c in leaky)) for t in tasks)
+    if not both:
+        return tuple(replace(t, returning_ids=tuple(c for c in t.old_ids if c in leaky)) for t in tasks)
+    result = []
+    for t in tasks:
+        early = tuple(c for c in tasks[-1].seen_ids if c in leaky and c not in set(t.seen_ids))
+        others = tuple(c for c in tasks[-1].seen_ids if c in leaky and c not in set(t.class_ids))
+        result.append(replace(t, seen_ids=(*t.seen_ids, *early), returning_ids=others))
+    return tuple(result)
 
 
 def leaked(
@@ -117,28 +128,34 @@ def leaked(
     class_table: ClassTable,
     class_ids: Sequence[int],
     tasks: Sequence[Task],
-    leak: float,
+    stream: Stream,
     seed: int,
 ) -> tuple[Int64Array, ...]:
     """The training images of every task of a blurry stream, from those (`rows`) of the stream that is not blurred.
 
-    Of the images of a task that hold a leaky class of it, each comes with probability `leak` in one of the later tasks
-    instead (Bang et al. 2021, "Rainbow Memory", and Koh et al. 2022, i-Blurry, leak into earlier tasks too; here a
-    class never comes before its task, so that the vocabulary of a task is known).
+    Of the images of a task that hold a leaky class of it, each comes with probability `stream.leak` in another task
+    instead, drawn evenly from all others or from the later ones, as `stream.leak_to` says (Bang et al. 2021, "Rainbow
+    Memory", and Koh et al. 2022, i-Blurry, leak into all; into later ones alone, a class never comes before its task).
 
     Raises `SplitError` where a task keeps no image.
     """
     rng = np.random.default_rng([seed, 2])
     result: list[list[Int64Array]] = [[] for _ in tasks]
     last = len(tasks) - 1
+    both = stream.leak_to == "all"
     for t, own in enumerate(rows):
-        leaky = set(tasks[t].class_ids) & set(tasks[last].returning_ids) if t < last else set()
-        goes = images_with(class_table, class_ids, leaky)[own] & (rng.random(len(own)) < leak)
-        where = np.where(goes, rng.integers(min(t + 1, last), last + 1, size=len(own)), t)
+        leaky = set(tasks[t].class_ids) & {c for other in tasks for c in other.returning_ids}
+        goes = images_with(class_table, class_ids, leaky)[own] & (rng.random(len(own)) < stream.leak)
+        if both:
+            drawn = rng.integers(0, last, size=len(own))
+            other = drawn + (drawn >= t)
+        else:
+            other = rng.integers(min(t + 1, last), last + 1, size=len(own))
+        where = np.where(goes, other, t)
         if not (where == t).any():
             raise SplitError(f"task {t} keeps no training image: all of its images leak; use a smaller --leak.")
-        for later in range(t, last + 1):
-            result[later].append(own[where == later])
+        for other_task in range(last + 1):
+            result[other_task].append(own[where == other_task])
     return tuple(np.unique(np.concatenate(parts)) for parts in result)
 
 
