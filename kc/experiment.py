@@ -139,6 +139,7 @@ def compare(
         versions=versions(),
         fingerprints=fingerprints,
         own_configs={name: stored_config(c) for name, c in own.items()},
+        read_bytes=data.read_bytes(),
     )
     write_everything(folder, results, console)
     return states

@@ -36,6 +36,7 @@ from kc.data.manifest import Manifest, load_manifest
 from kc.data.readers.base import Reader
 from kc.data.sample_cache import MemoryBudget, SampleCache
 from kc.data.shards.order import stream_order
+from kc.data.shards.plan import task_bytes
 from kc.data.shards.reader import ShardReader
 from kc.data.split import (
     SETTINGS,
@@ -216,6 +217,16 @@ class IncrementalDataModule(LightningDataModule):
     def n_images(self, split: SplitName, task: int, scope: Scope = "task") -> int:
         """How many images `dataset(split, task, scope)` has."""
         return len(self._select(split, self._checked(task), scope))
+
+    def read_bytes(self) -> tuple[int, ...] | None:
+        """From shards: bytes that one pass over the training images of each task reads: the blocks they lie in, and
+        the index. None from other sources."""
+        reader = self._cache("train").reader
+        if not isinstance(reader, ShardReader):
+            return None
+        rows = np.arange(len(reader.index)) if reader.rows is None else reader.rows
+        of_tasks = [rows[self._indices_of_task(t.index)] for t in self.tasks]
+        return tuple(task_bytes(reader.index, own, None, reader.store.block).by_index for own in of_tasks)
 
     def dataset(
         self,
