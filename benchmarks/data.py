@@ -2,6 +2,8 @@
 
     python benchmarks/data.py [--quick] [--json FILE]
 
+With no worker the CPU time of the process is shown too: it says what the code costs on a machine that others use.
+
 Everyone decodes the same generated files with Pillow, resizes with the same calls of torchvision and gives the same
 tensors; contenders take turns and medians are shown. Beside ours: torchvision's own VOCSegmentation, a bare WebDataset
 pipeline over the shards that `kc data shards` wrote, and for panoptic maps, of which torchvision has no data set, a
@@ -18,6 +20,7 @@ import os
 import statistics
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -216,6 +219,17 @@ def bare_webdataset(files: list[str], workers: int) -> Callable[[], int]:
     pipeline = webdataset.WebDataset(files, shardshuffle=len(files), empty_check=False).shuffle(100).map(item)
     loader = DataLoader(pipeline.batched(BATCH), batch_size=None, num_workers=workers, persistent_workers=workers > 0)
     return lambda: sum(len(batch[0]) for batch in loader)
+
+
+def cpu(calls: dict[str, Callable[[], Any]], n: int, times: int) -> dict[str, float]:
+    """Images per second of CPU time of this process: of each contender its best turn."""
+    best = dict.fromkeys(calls, float("inf"))
+    for _ in range(times):
+        for name, call in calls.items():
+            start = time.process_time()
+            call()
+            best[name] = min(best[name], time.process_time() - start)
+    return {name: n / seconds for name, seconds in best.items()}
 
 
 def compare(calls: dict[str, Callable[[], Any]], n: int, times: int) -> dict[str, float]:
@@ -425,7 +439,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="few images: to see that it runs")
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     given = parser.parse_args()
-    n, times = (16, 2) if given.quick else (96, 7)
+    n, times = (16, 2) if given.quick else (64, 5)
     figures: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
         top = Path(folder)
@@ -437,32 +451,29 @@ def main() -> None:
         (semantic_shards, semantic_files), (panoptic_shards, panoptic_files) = (
             sharded(m, top) for m in (semantic, panoptic)
         )
-        for workers in (1, 2):
-            voc = VOCSegmentation(str(top), "2012", "train", transforms=voc_item)
-            rates = compare(
-                {
+        voc = VOCSegmentation(str(top), "2012", "train", transforms=voc_item)
+        for workers in (0, 1, 2):
+            contenders = {
+                "semantic": {
                     "ours, folder": ours(semantic, top, workers),
                     "torchvision": epoch(voc, workers),
                     "ours, shards": ours(semantic_shards, top, workers),
                     "bare WebDataset": bare_webdataset(semantic_files, workers),
                 },
-                n,
-                times,
-            )
-            figures[f"semantic, {workers} workers"] = rates
-            print(*report(f"semantic, {workers} workers", rates), sep="\n")
-            rates = compare(
-                {
+                "panoptic": {
                     "ours, folder": ours(panoptic, top, workers),
                     "plain, rgb2id": epoch(PlainPanoptic(reader), workers),
                     "ours, shards": ours(panoptic_shards, top, workers),
                     "bare WebDataset": bare_webdataset(panoptic_files, workers),
                 },
-                n,
-                times,
-            )
-            figures[f"panoptic, {workers} workers"] = rates
-            print(*report(f"panoptic, {workers} workers", rates), sep="\n")
+            }
+            for kind, calls in contenders.items():
+                measured = {f"{kind}, {workers} workers": compare(calls, n, times)}
+                if not workers:
+                    measured[f"{kind}, CPU time"] = cpu(calls, n, 3 * times)
+                for title, rates in measured.items():
+                    figures[title] = rates
+                    print(*report(title, rates), sep="\n", flush=True)
         things = set(panoptic.thing_ids)
         for i in range(2):  # who decodes faster must decode the same
             np.testing.assert_array_equal(reader.panoptic(i)[0], plain_maps(reader, i, things)[0])

@@ -41,6 +41,8 @@ CHOICES = {
     "fisher": ("empirical", "sampled"),
     "lora_scope": ("grow", "task"),
     "lwf_columns": ("old", "all"),
+    "leak_to": ("later", "all"),
+    "shard_order": ("random", "stream"),
     "wandb": ("online", "offline", "disabled"),
     "plop_entropy": ("paper", "official"),
     "plop_pod": ("paper", "official"),
@@ -229,6 +231,7 @@ def stream_of(config: RunConfig) -> Stream:
         domains=config.domains,
         blurry_classes=config.blurry_classes,
         leak=config.leak,
+        leak_to=config.leak_to,  # type: ignore[arg-type]  # one of CHOICES
         imbalance=config.imbalance,
     )
 

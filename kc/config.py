@@ -28,8 +28,11 @@ class RunConfig(MethodOptions):
         domains: Stream domain: one task each: clean or a corruption, with :STRENGTH (1 to 5) or at strength 3:
             gaussian-noise, shot-noise, impulse-noise, gaussian-blur, defocus-blur, contrast, brightness, jpeg,
             pixelate.
-        blurry_classes: Stream blurry: share of the classes that leak into later tasks.
-        leak: Stream blurry: share of the training images of such a class that come in a later task.
+        shard_order: How training images of shards are shuffled: random (from all of them) or stream (shard after shard
+            with a shuffle buffer: for shards that lie far away).
+        blurry_classes: Stream blurry: share of the classes that leak into other tasks.
+        leak: Stream blurry: share of the training images of such a class that come in another task.
+        leak_to: Stream blurry: later (a class never comes before its task) or all (any other task, as published).
         imbalance: Stream long-tailed: training images of the most frequent class divided by those of the rarest.
         methods: Methods to compare, separated by commas.
         encoder: Encoder: lite0, lite1, lite2, timm:MODEL[@FILE], torchvision:MODEL[@FILE], open_clip:MODEL[@FILE], or
@@ -84,10 +87,12 @@ class RunConfig(MethodOptions):
     class_order: str = "natural"
     image_lists: Path | None = None
     skip_bad: bool = False
+    shard_order: str = "random"
     stream: str = "class"
     domains: str = "clean,gaussian-noise,gaussian-blur,jpeg,contrast"
     blurry_classes: float = 0.5
     leak: float = 0.3
+    leak_to: str = "later"
     imbalance: float = 100.0
     methods: str = "finetune,replay,joint,knn"
     encoder: str = "lite0"

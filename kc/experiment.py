@@ -140,6 +140,7 @@ def compare(
         versions=versions(),
         fingerprints=fingerprints,
         own_configs={name: stored_config(c) for name, c in own.items()},
+        read_bytes=data.read_bytes(),
     )
     write_everything(folder, results, console)
     return states
@@ -200,6 +201,7 @@ def open_data(
         stream=stream_of(config),
         image_lists=config.image_lists,
         skip_bad=config.skip_bad,
+        shard_order=config.shard_order,  # type: ignore[arg-type]  # checked by kc.checks.check
     )
     data.setup()
     return data

@@ -69,8 +69,8 @@ class Sample:
 class Task:
     """One step of the stream. `index` is zero-based; `class_ids` are new here; `seen_ids` includes them.
 
-    In a domain-incremental stream every task has all classes. `returning_ids`: classes of earlier tasks of which a
-    blurry stream shows images, with their labels, once more.
+    In a domain-incremental stream every task has all classes. `returning_ids`: classes of other tasks of which a
+    blurry stream shows images here, with their labels; those of later tasks are among the `seen_ids` too.
     """
 
     index: int

@@ -10,6 +10,7 @@ Batches are plain dicts; `kc.data.dataset.collate_training` and `collate_evaluat
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -34,13 +35,28 @@ from kc.data.lists import find, load_image_lists
 from kc.data.manifest import Manifest, load_manifest
 from kc.data.readers.base import Reader
 from kc.data.sample_cache import MemoryBudget, SampleCache
-from kc.data.split import SETTINGS, build_tasks, images_with, leaked, long_tailed, samples_of_task, visible_ids
+from kc.data.shards.order import stream_order
+from kc.data.shards.plan import task_bytes
+from kc.data.shards.reader import ShardReader
+from kc.data.split import (
+    SETTINGS,
+    BitTable,
+    ClassTable,
+    build_tasks,
+    images_with,
+    leaked,
+    long_tailed,
+    samples_of_task,
+    visible_ids,
+)
 from kc.data.streams import Stream, StreamKind, check_stream
 from kc.errors import DataError, SplitError, unknown_name
-from kc.types import VOID, BoolArray, ClassInfo, Int64Array, Question, Setting, SplitName, Task
+from kc.types import VOID, BoolArray, ClassInfo, Int32Array, Int64Array, Question, Setting, SplitName, Task
 
 Scope = Literal["task", "seen", "all"]
 SCOPES: tuple[Scope, ...] = get_args(Scope)
+ShardOrder = Literal["random", "stream"]
+SHARD_ORDERS: tuple[ShardOrder, ...] = get_args(ShardOrder)
 CACHE_BYTES = 1 << 30
 """What decoded samples may take in memory, over all splits of one data module."""
 
@@ -54,6 +70,9 @@ class IncrementalDataModule(LightningDataModule):
     `augment`: mirror training images at random. `readers`: use these instead of opening the manifest's source.
     `cache_samples`: keep up to 1 GiB of decoded samples in memory, because every task evaluates on the same test
     images again; only the main process keeps, so it helps with `num_workers=0`.
+
+    `shard_order`: how the training images of shards are shuffled: "random" draws from all of them, "stream" reads
+    shard after shard with a shuffle buffer, for shards that lie far away (`kc.data.shards.order`).
 
     The order, the content and the augmentation of batches depend on (seed, task, epoch), never on `num_workers`.
     Wrong arguments raise before any data is read; data is read at `setup`, or when first asked for.
@@ -78,6 +97,7 @@ class IncrementalDataModule(LightningDataModule):
         stream: Stream | StreamKind = "class",
         image_lists: str | Path | None = None,
         skip_bad: bool = False,
+        shard_order: ShardOrder = "random",
     ) -> None:
         super().__init__()
         if setting not in SETTINGS:
@@ -103,6 +123,9 @@ class IncrementalDataModule(LightningDataModule):
                 )
             find(str(image_lists))
         self.image_lists = image_lists
+        if shard_order not in SHARD_ORDERS:
+            raise unknown_name("shard order", shard_order, SHARD_ORDERS)
+        self.shard_order = shard_order
         self.skip_bad = skip_bad
         self.skipped: dict[SplitName, tuple[str, ...]] = {}
         self.stream = stream
@@ -136,6 +159,7 @@ class IncrementalDataModule(LightningDataModule):
                 "limit_images": limit_images,
                 "augment": augment,
                 "stream": stream.kind,
+                "shard_order": shard_order,
                 "image_lists": None if image_lists is None else str(image_lists),
             }
         )
@@ -176,6 +200,8 @@ class IncrementalDataModule(LightningDataModule):
         for split in self.splits:
             self._cache(split)
         if "train" in self.splits:
+            if self.shard_order == "stream":
+                self._shards("train")
             for task in self.tasks:
                 self._indices_of_task(task.index)
 
@@ -183,9 +209,24 @@ class IncrementalDataModule(LightningDataModule):
         """(n, C) bool: which class (columns in manifest order, `class_ids`) each image of `split` holds."""
         return self._cache(split).reader.class_table
 
+    def _table(self, split: SplitName) -> ClassTable:
+        """The class table of a split, as bits where its reader keeps it so."""
+        reader = self._cache(split).reader
+        return BitTable(reader.packed_table) if isinstance(reader, ShardReader) else reader.class_table
+
     def n_images(self, split: SplitName, task: int, scope: Scope = "task") -> int:
         """How many images `dataset(split, task, scope)` has."""
         return len(self._select(split, self._checked(task), scope))
+
+    def read_bytes(self) -> tuple[int, ...] | None:
+        """From shards: bytes that one pass over the training images of each task reads: the blocks they lie in, and
+        the index. None from other sources."""
+        reader = self._cache("train").reader
+        if not isinstance(reader, ShardReader):
+            return None
+        rows = np.arange(len(reader.index)) if reader.rows is None else reader.rows
+        of_tasks = [rows[self._indices_of_task(t.index)] for t in self.tasks]
+        return tuple(task_bytes(reader.index, own, None, reader.store.block).by_index for own in of_tasks)
 
     def dataset(
         self,
@@ -253,10 +294,16 @@ class IncrementalDataModule(LightningDataModule):
         process would see.
         """
         data = self.dataset(split, task, scope, at=at, raw=raw, with_images=with_images)
+        order = None
+        if shuffle and self.shard_order == "stream":
+            order = partial(stream_order, self._shards(split)[data.indices])
+        sampler = SeededSampler(
+            len(data), shuffle=shuffle, seed=self.seed, task=task, part=part, parts=parts, order=order
+        )
         return DataLoader(
             data,
             batch_size=self.batch_size // parts,
-            sampler=SeededSampler(len(data), shuffle=shuffle, seed=self.seed, task=task, part=part, parts=parts),
+            sampler=sampler,
             num_workers=self.num_workers,
             collate_fn=collate_training if data.view.training else collate_evaluation,
             worker_init_fn=seed_worker,
@@ -264,6 +311,18 @@ class IncrementalDataModule(LightningDataModule):
             generator=generator_of(self.seed, task),
             persistent_workers=self.num_workers > 0,
         )
+
+    def _shards(self, split: SplitName) -> Int32Array:
+        """(n,) int32: the shard of each image of `split`."""
+        reader = self._cache(split).reader
+        if not isinstance(reader, ShardReader):
+            raise DataError(
+                f"shard order 'stream' is for benchmarks that lie in shards, with any stream but domain; {split} of "
+                f"{self.manifest.name} is read by {type(reader).__name__}"
+            )
+        if reader.rows is not None and (np.diff(reader.rows) <= 0).any():
+            raise DataError("shard order 'stream': the samples of the reader must be in the order of its shards")
+        return reader.index.shard if reader.rows is None else reader.index.shard[reader.rows]
 
     def task(
         self, t: int, scope: Scope = "task", *, raw: bool | None = None, with_images: bool = True
@@ -308,7 +367,7 @@ class IncrementalDataModule(LightningDataModule):
         if self.stream.kind == "names" and task > 0:
             return np.empty(0, dtype=np.int64)
         if task not in self._train_indices:
-            table = self.presence("train")
+            table = self._table("train")
             if self.stream.kind == "domain":
                 self._train_indices[task] = self._of_domains("train", task, task)
                 return self._train_indices[task]
@@ -322,7 +381,7 @@ class IncrementalDataModule(LightningDataModule):
                     for t in wanted
                 ]
             if self.stream.kind == "blurry":
-                rows = list(leaked(rows, table, self.class_ids, self.tasks, self.stream.leak, self.seed))
+                rows = list(leaked(rows, table, self.class_ids, self.tasks, self.stream, self.seed))
             self._train_indices |= dict(zip(wanted, rows, strict=True))
         return self._train_indices[task]
 
@@ -334,13 +393,15 @@ class IncrementalDataModule(LightningDataModule):
     def _select(self, split: SplitName, task: int, scope: Scope) -> Int64Array:
         if scope not in SCOPES:
             raise unknown_name("scope", scope, SCOPES)
-        table = self.presence(split)
+        table = self._table(split)
         if scope == "all":
             return np.arange(len(table), dtype=np.int64)
         if split == "train":
             first = task if scope == "task" else 0
-            parts = [self._indices_of_task(t) for t in range(first, task + 1)]
-            return np.unique(np.concatenate(parts))
+            chosen = np.zeros(len(table), dtype=np.bool_)
+            for t in range(first, task + 1):
+                chosen[self._indices_of_task(t)] = True
+            return np.flatnonzero(chosen).astype(np.int64)
         if self.stream.kind == "domain":
             return self._of_domains(split, task if scope == "task" else 0, task)
         wanted = self.tasks[task].class_ids if scope == "task" else self.tasks[task].seen_ids

@@ -6,7 +6,7 @@ One item is one image with the labels that its scope may see; `kc.data.datamodul
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -139,6 +139,8 @@ class LabelledImages(Dataset[Item]):
             if sample.panoptic is None:
                 raise ValueError(f"sample {sample.id!r} of a panoptic benchmark has no panoptic map")
             panoptic, crowd = sample.panoptic, sample.crowd
+            if keep is None and sample.semantic is not None:
+                return sample.semantic, panoptic, crowd
             if keep is not None:
                 panoptic, crowd = hide_panoptic(panoptic, crowd, keep)
             return panoptic[..., 0].astype(np.int64), panoptic, crowd
@@ -191,19 +193,31 @@ class SeededSampler(Sampler[EpochIndex]):
     """The order of one epoch: a permutation drawn from (seed, task, epoch), or 0..n-1 without shuffling.
 
     Lightning calls `set_epoch` before each epoch; so does a hand-written loop that wants a new order. It yields
-    (epoch, position), so the order and the augmentation are the same for any number of workers.
+    (epoch, position), so the order and the augmentation are the same for any number of workers. `order` draws another
+    kind of permutation of 0..n-1 than an even one.
 
     With `parts` processes each takes every `parts`-th position, so that B / parts of each make the batch of B that one
     process would see; where n does not divide, the first positions are seen again at the end, to keep them in step.
     """
 
-    def __init__(self, n: int, *, shuffle: bool, seed: int, task: int, part: int = 0, parts: int = 1) -> None:
+    def __init__(
+        self,
+        n: int,
+        *,
+        shuffle: bool,
+        seed: int,
+        task: int,
+        part: int = 0,
+        parts: int = 1,
+        order: Callable[[np.random.Generator], Int64Array] | None = None,
+    ) -> None:
         self.n = n
         self.part = part
         self.parts = parts
         self.shuffle = shuffle
         self.seed = seed
         self.task = task
+        self.order = order
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -215,7 +229,9 @@ class SeededSampler(Sampler[EpochIndex]):
 
     def __iter__(self) -> Iterator[EpochIndex]:
         order = torch.arange(self.n)
-        if self.shuffle:
+        if self.shuffle and self.order is not None:
+            order = torch.from_numpy(self.order(np.random.default_rng((self.seed, self.task, self.epoch))))
+        elif self.shuffle:
             order = torch.randperm(self.n, generator=generator_of(self.seed, self.task, self.epoch))
         epoch = self.epoch
         order = order.repeat(2)[self.part : len(self) * self.parts : self.parts] if self.parts > 1 else order

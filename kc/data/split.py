@@ -17,7 +17,7 @@ The background class belongs to task 0 by name, is labelled in every task, and n
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar, get_args
 
@@ -27,7 +27,7 @@ import numpy.typing as npt
 from kc.data.lists import is_table, load_table, read_array
 from kc.data.streams import Stream
 from kc.errors import SplitError, nearest, unknown_name
-from kc.types import VOID, BoolArray, ClassInfo, Int32Array, Int64Array, Setting, Task
+from kc.types import VOID, BoolArray, ClassInfo, Int32Array, Int64Array, Setting, Task, UInt8Array
 
 if TYPE_CHECKING:
     from kc.data.manifest import Manifest
@@ -102,43 +102,60 @@ def build_tasks(
 
 
 def with_leaks(tasks: Sequence[Task], background_id: int | None, stream: Stream, seed: int) -> tuple[Task, ...]:
-    """Tasks that say which classes of earlier ones return. Raises `SplitError` for a stream of one task."""
+    """Tasks that say which classes of other ones they show too. Raises `SplitError` for a stream of one task.
+
+    Where classes leak into earlier tasks, they are seen from the first task on.
+    """
     if len(tasks) < 2:
-        raise SplitError("a blurry stream needs at least 2 tasks: a class leaks into later ones.")
-    candidates = [c for task in tasks[:-1] for c in task.class_ids if c != background_id]
+        raise SplitError("a blurry stream needs at least 2 tasks: a class leaks into other ones.")
+    both = stream.leak_to == "all"
+    candidates = [c for task in (tasks if both else tasks[:-1]) for c in task.class_ids if c != background_id]
     n_leaky = max(1, round(stream.blurry_classes * len(candidates)))
     drawn = np.random.default_rng([seed, 1]).permutation(len(candidates))[:n_leaky]
     leaky = {candidates[i] for i in drawn}
-    return tuple(replace(t, returning_ids=tuple(c for c in t.old_ids if c in leaky)) for t in tasks)
+    if not both:
+        return tuple(replace(t, returning_ids=tuple(c for c in t.old_ids if c in leaky)) for t in tasks)
+    result = []
+    for t in tasks:
+        early = tuple(c for c in tasks[-1].seen_ids if c in leaky and c not in set(t.seen_ids))
+        others = tuple(c for c in tasks[-1].seen_ids if c in leaky and c not in set(t.class_ids))
+        result.append(replace(t, seen_ids=(*t.seen_ids, *early), returning_ids=others))
+    return tuple(result)
 
 
 def leaked(
     rows: Sequence[Int64Array],
-    class_table: BoolArray,
+    class_table: ClassTable,
     class_ids: Sequence[int],
     tasks: Sequence[Task],
-    leak: float,
+    stream: Stream,
     seed: int,
 ) -> tuple[Int64Array, ...]:
     """The training images of every task of a blurry stream, from those (`rows`) of the stream that is not blurred.
 
-    Of the images of a task that hold a leaky class of it, each comes with probability `leak` in one of the later tasks
-    instead (Bang et al. 2021, "Rainbow Memory", and Koh et al. 2022, i-Blurry, leak into earlier tasks too; here a
-    class never comes before its task, so that the vocabulary of a task is known).
+    Of the images of a task that hold a leaky class of it, each comes with probability `stream.leak` in another task
+    instead, drawn evenly from all others or from the later ones, as `stream.leak_to` says (Bang et al. 2021, "Rainbow
+    Memory", and Koh et al. 2022, i-Blurry, leak into all; into later ones alone, a class never comes before its task).
 
     Raises `SplitError` where a task keeps no image.
     """
     rng = np.random.default_rng([seed, 2])
     result: list[list[Int64Array]] = [[] for _ in tasks]
     last = len(tasks) - 1
+    both = stream.leak_to == "all"
     for t, own in enumerate(rows):
-        leaky = set(tasks[t].class_ids) & set(tasks[last].returning_ids) if t < last else set()
-        goes = images_with(class_table[own], class_ids, leaky) & (rng.random(len(own)) < leak)
-        where = np.where(goes, rng.integers(min(t + 1, last), last + 1, size=len(own)), t)
+        leaky = set(tasks[t].class_ids) & {c for other in tasks for c in other.returning_ids}
+        goes = images_with(class_table, class_ids, leaky)[own] & (rng.random(len(own)) < stream.leak)
+        if both:
+            drawn = rng.integers(0, last, size=len(own))
+            other = drawn + (drawn >= t)
+        else:
+            other = rng.integers(min(t + 1, last), last + 1, size=len(own))
+        where = np.where(goes, other, t)
         if not (where == t).any():
             raise SplitError(f"task {t} keeps no training image: all of its images leak; use a smaller --leak.")
-        for later in range(t, last + 1):
-            result[later].append(own[where == later])
+        for other_task in range(last + 1):
+            result[other_task].append(own[where == other_task])
     return tuple(np.unique(np.concatenate(parts)) for parts in result)
 
 
@@ -241,7 +258,7 @@ def _order_of_file(path: Path, background: list[ClassInfo], rest: list[ClassInfo
 
 
 def samples_of_task(
-    class_table: BoolArray,
+    class_table: ClassTable,
     class_ids: Sequence[int],
     tasks: Sequence[Task],
     t: int,
@@ -273,11 +290,24 @@ def samples_of_task(
     return indices
 
 
-def images_with(class_table: BoolArray, class_ids: Sequence[int], wanted: Iterable[int]) -> BoolArray:
-    """(n,) bool: which images hold at least one of the `wanted` classes. `class_table` (n, C) bool."""
+@dataclass(frozen=True)
+class BitTable:
+    """A class table (n, C) as (n, ceil(C / 8)) uint8, eight classes a byte: an eighth of the memory to touch."""
+
+    bits: UInt8Array
+
+    def __len__(self) -> int:
+        return len(self.bits)
+
+
+ClassTable = BoolArray | BitTable
+
+
+def images_with(class_table: ClassTable, class_ids: Sequence[int], wanted: Iterable[int]) -> BoolArray:
+    """(n,) bool: which images hold at least one of the `wanted` classes. `class_table` (n, C)."""
     # Eight classes a byte: a million rows then cost a few byte operations instead of a strided walk over every column.
     mask = np.packbits(np.isin(np.asarray(class_ids, dtype=np.int64), np.fromiter(wanted, dtype=np.int64)))
-    rows = np.packbits(class_table, axis=1)
+    rows = class_table.bits if isinstance(class_table, BitTable) else np.packbits(class_table, axis=1)
     found = np.zeros(len(class_table), dtype=np.bool_)
     for byte in np.flatnonzero(mask):
         found |= (rows[:, byte] & mask[byte]) != 0
@@ -285,7 +315,7 @@ def images_with(class_table: BoolArray, class_ids: Sequence[int], wanted: Iterab
 
 
 def partition_of(
-    class_table: BoolArray, class_ids: Sequence[int], tasks: Sequence[Task], background_id: int | None, seed: int
+    class_table: ClassTable, class_ids: Sequence[int], tasks: Sequence[Task], background_id: int | None, seed: int
 ) -> Int64Array:
     """(n,) int64: the one task each image belongs to, -1 for an image without a class of any task.
 

@@ -5,7 +5,7 @@
 | `class`       | new classes, images and labels under the setting           | all classes seen                     |
 | `task`        | the same                                                   | the classes of each image's own task |
 | `online`      | the same, every image once                                 | all classes seen                     |
-| `blurry`      | the same, and some images of classes that came before      | all classes seen                     |
+| `blurry`      | the same, and some images of classes of other tasks        | all classes seen                     |
 | `long-tailed` | the same, with ever fewer training images from class to class | all classes seen                  |
 | `names`       | after the first task names alone, no image                 | all classes seen                     |
 | `domain`      | all classes in another domain: a corruption of every image | each domain                          |
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 StreamKind = Literal["class", "task", "domain", "online", "blurry", "long-tailed", "names"]
 STREAMS: tuple[StreamKind, ...] = get_args(StreamKind)
+LeakTo = Literal["later", "all"]
+LEAK_TO: tuple[LeakTo, ...] = get_args(LeakTo)
 CLEAN = "clean"
 STANDARD_DOMAINS = "clean,gaussian-noise,gaussian-blur,jpeg,contrast"
 USUAL_STRENGTH = 3
@@ -54,9 +56,11 @@ class Stream:
     """A kind of stream and its numbers; each kind reads its own.
 
     `domains`: names of corruptions or "clean", each with ":STRENGTH" or at strength 3, separated by commas, one a
-    task. `blurry_classes`: share of the classes, without those of the last task, that leak; `leak`: share of the
-    training images of such a class that come in a later task. `imbalance`: training images of the most frequent class
-    divided by those of the rarest.
+    task. `blurry_classes`: share of the classes that leak; `leak`: share of the training images of such a class that
+    come in another task. `leak_to` "later": only in later ones, so the classes of the last task do not leak; "all": in
+    any other task, as in the published protocols (Bang et al. 2021, blurry-M: all classes, leak M %; Koh et al. 2022,
+    i-Blurry-N-M: N % of the classes do not leak, of the others M % do). `imbalance`: training images of the most
+    frequent class divided by those of the rarest.
 
     Raises `UnknownNameError` for a kind or a corruption that does not exist, `SplitError` for a number out of range.
     """
@@ -65,6 +69,7 @@ class Stream:
     domains: str = STANDARD_DOMAINS
     blurry_classes: float = 0.5
     leak: float = 0.3
+    leak_to: LeakTo = "later"
     imbalance: float = 100.0
 
     def __post_init__(self) -> None:
@@ -74,6 +79,8 @@ class Stream:
             if not 0 < value <= 1 or (flag == "--leak" and value == 1):
                 most = "at most 1" if flag == "--blurry-classes" else "below 1"
                 raise SplitError(f"{flag} {value}: a share above 0 and {most} is expected")
+        if self.leak_to not in LEAK_TO:
+            raise unknown_name("leak_to", self.leak_to, LEAK_TO)
         if self.imbalance < 1:
             raise SplitError(f"--imbalance {self.imbalance}: the most frequent class has at least the rarest's images")
         if self.kind == "domain":

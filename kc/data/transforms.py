@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -21,9 +22,12 @@ def image_to_tensor(image: UInt8Array, size: tuple[int, int]) -> Tensor:
     return tensor.contiguous().float().div_(255.0)
 
 
+@lru_cache(maxsize=256)
 def nearest_indices(n_in: int, n_out: int) -> Int64Array:
-    """(n_out,) int64: the input cell under the centre of each output cell, in exact integer arithmetic."""
-    return ((2 * np.arange(n_out, dtype=np.int64) + 1) * n_in) // (2 * n_out)
+    """(n_out,) int64, read-only: the input cell under the centre of each output cell, in exact integer arithmetic."""
+    indices: Int64Array = ((2 * np.arange(n_out, dtype=np.int64) + 1) * n_in) // (2 * n_out)
+    indices.flags.writeable = False
+    return indices
 
 
 def resize_labels(labels: npt.NDArray[Any], size: tuple[int, int]) -> npt.NDArray[Any]:

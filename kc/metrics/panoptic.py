@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from kc.types import VOID, Int64Array
+from kc.types import VOID, BoolArray, Int64Array
 
 FloatArray = npt.NDArray[np.float64]
 PanopticMap = npt.NDArray[np.integer[Any]]
@@ -54,7 +54,8 @@ class PanopticStats:
 
 @dataclass(frozen=True)
 class _Map:
-    """Segments of one map. `index` (H*W,): segment of each pixel, 0 = void; `category` (S,): its column, -1 = void."""
+    """Segments of one map. `index` (R,): segment of each run, 0 = void; `category` (S,): its column, -1 = void;
+    `area` (S,) in pixels."""
 
     index: Int64Array
     category: Int64Array
@@ -62,20 +63,51 @@ class _Map:
     area: Int64Array
 
 
+def _changes(panoptic: PanopticMap) -> BoolArray:
+    """(H*W - 1,) bool: in reading order, whether a pixel differs from the one before it."""
+    pixels = panoptic.reshape(-1, 2)
+    if pixels.dtype == np.int32 and pixels.flags.c_contiguous:  # both numbers in one comparison, as eight bytes
+        pairs = pixels.view(np.int64)[:, 0]
+        different: BoolArray = pairs[1:] != pairs[:-1]
+        return different
+    changes: BoolArray = (pixels[1:] != pixels[:-1]).any(axis=1)
+    return changes
+
+
+def _runs(target: PanopticMap, prediction: PanopticMap) -> tuple[Int64Array, Int64Array]:
+    """(R,) first pixel and (R,) length of the runs in which, in reading order, neither map changes.
+
+    Segments are wide, so a map has far fewer runs than pixels, and only they have to be told apart and counted.
+    """
+    first = np.ones(target.shape[0] * target.shape[1], dtype=np.bool_)
+    first[1:] = _changes(target) | _changes(prediction)
+    starts = np.flatnonzero(first)
+    return starts, np.diff(starts, append=len(first))
+
+
 def _distinct(codes: Int64Array) -> tuple[Int64Array, Int64Array]:
-    """Sorted distinct codes and the position of each pixel's code among them."""
+    """Sorted distinct codes and the position of each run's code among them."""
     if codes.size and codes.min() >= 0 and codes.max() < 1 << 20:
-        # Counting instead of sorting: five times faster, and every usual map fits.
-        present = np.bincount(codes) > 0
-        return np.flatnonzero(present), (np.cumsum(present) - 1)[codes]
+        # Marking instead of sorting: several times faster, and every usual map fits.
+        present = np.zeros(int(codes.max()) + 1, dtype=np.bool_)
+        present[codes] = True
+        values = np.flatnonzero(present)
+        place = np.empty(len(present), dtype=np.int64)
+        place[values] = np.arange(len(values))
+        return values, place[codes]
     values, inverse = np.unique(codes, return_inverse=True)
     return values, inverse.ravel()
 
 
-def _segments(panoptic: PanopticMap, class_ids: Sequence[int]) -> _Map:
+def _count(codes: Int64Array, lengths: Int64Array, n: int) -> Int64Array:
+    """Pixels of each of `n` codes, from runs of them. Sums of whole numbers: exact in float64."""
+    return np.bincount(codes, weights=lengths, minlength=n).astype(np.int64)
+
+
+def _segments(panoptic: PanopticMap, starts: Int64Array, lengths: Int64Array, class_ids: Sequence[int]) -> _Map:
     """Segments of the evaluated classes; every other pixel belongs to segment 0."""
-    category = panoptic[..., 0].ravel().astype(np.int64)
-    instance = panoptic[..., 1].ravel().astype(np.int64)
+    runs = panoptic.reshape(-1, 2)[starts].astype(np.int64)
+    category, instance = runs[:, 0], runs[:, 1]
     low = int(instance.min(initial=0))
     span = int(instance.max(initial=0)) - low + 1
     codes, inverse = _distinct(category * span + (instance - low))
@@ -90,7 +122,7 @@ def _segments(panoptic: PanopticMap, class_ids: Sequence[int]) -> _Map:
         index,
         np.concatenate([void, columns[kept]]),
         np.concatenate([void, codes[kept] % span + low]),
-        np.bincount(index, minlength=int(kept.sum()) + 1).astype(np.int64),
+        _count(index, lengths, int(kept.sum()) + 1),
     )
 
 
@@ -110,9 +142,10 @@ def panoptic_stats(
     """
     if target.shape != prediction.shape or target.ndim != 3 or target.shape[-1] != 2:
         raise ValueError(f"expected two (H, W, 2) maps of one size, got {target.shape} and {prediction.shape}")
-    truth, found = _segments(target, class_ids), _segments(prediction, class_ids)
+    starts, lengths = _runs(target, prediction)
+    truth, found = (_segments(m, starts, lengths, class_ids) for m in (target, prediction))
     n_truth, n_found = len(truth.area), len(found.area)
-    overlap = np.bincount(truth.index * n_found + found.index, minlength=n_truth * n_found).reshape(n_truth, n_found)
+    overlap = _count(truth.index * n_found + found.index, lengths, n_truth * n_found).reshape(n_truth, n_found)
 
     is_crowd = np.isin(truth.instance, list(crowd)) & (truth.category >= 0)
     union = truth.area[:, None] + (found.area - overlap[0])[None, :] - overlap

@@ -14,9 +14,9 @@ from kc.report.examples import Example, load_examples
 from kc.report.records import MethodResult, Results
 
 _PROTOCOL = ("benchmark", "tasks", "split", "setting", "class_order", "limit_images", "image_lists", "stream",
-             "domains", "blurry_classes", "leak", "imbalance")  # fmt: skip
+             "domains", "blurry_classes", "leak", "leak_to", "imbalance")  # fmt: skip
 """Settings that are compared by what they lead to: the content of the benchmark, the classes of each task."""
-_OF_STREAM = {"domain": ("domains",), "blurry": ("blurry_classes", "leak"), "long-tailed": ("imbalance",)}
+_OF_STREAM = {"domain": ("domains",), "blurry": ("blurry_classes", "leak", "leak_to"), "long-tailed": ("imbalance",)}
 _ELSEWHERE = ("seed", "methods", "data_root")
 """Settings that the methods of a run do not have in common, or that change no number."""
 _LONGEST = 22  # characters of a name with settings; beyond, methods are told apart by the number of their run

@@ -158,11 +158,15 @@ class Results(_Record):
     versions: dict[Name, Str] = {}
     fingerprints: dict[Name, Str] = {}
     config: FreeForm = {}
+    read_bytes: Annotated[list[Count], Field(min_length=1)] | None = None
+    """From shards: bytes that one pass over the training images of each task reads (T,); None from other sources."""
 
     @model_validator(mode="after")
     def _fits_the_stream(self) -> Results:
         """Sizes and names that a JSON schema cannot compare with one another."""
         n, known = len(self.tasks), {name for task in self.tasks for name in task}
+        if self.read_bytes is not None and len(self.read_bytes) != n:
+            raise ValueError(f"read_bytes has {len(self.read_bytes)} entries for {n} tasks")
         done: set[tuple[str, int]] = set()
         metric_of: dict[str, str] = {}
         for method in self.methods:
@@ -193,6 +197,8 @@ class Results(_Record):
         """Write `results.json` at once or not at all. Raises RunError when the place cannot be written."""
         data = self.model_dump(mode="json", by_alias=True)
         order = {name: i for i, name in enumerate(name for task in self.tasks for name in task)}
+        if self.read_bytes is None:
+            del data["read_bytes"]
         for key in ("versions", "fingerprints", "config"):
             data[key] = _sorted(data[key])
         for method in data["methods"]:

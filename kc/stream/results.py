@@ -26,6 +26,7 @@ def build_results(
     versions: Mapping[str, str],
     fingerprints: Mapping[str, str],
     own_configs: Mapping[str, Mapping[str, Any]] | None = None,
+    read_bytes: Sequence[int] | None = None,
 ) -> Results:
     """The record of a finished run; `own_configs`: those of methods that ran with another than `config`.
 
@@ -45,6 +46,7 @@ def build_results(
         versions=dict(versions),
         fingerprints=dict(fingerprints),
         config=dict(config),
+        read_bytes=None if read_bytes is None else list(read_bytes),
     )
 
 

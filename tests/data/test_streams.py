@@ -103,7 +103,7 @@ def test_a_blurry_stream_leaks_forward_only() -> None:
     assert tasks[0].returning_ids == ()
     assert not leaky & {6, 7}
     rows = [np.flatnonzero(np.isin(labels, t.class_ids)) for t in tasks]
-    found = leaked(rows, table, ids, tasks, stream.leak, seed=1)
+    found = leaked(rows, table, ids, tasks, stream, seed=1)
     assert sorted(np.concatenate(found).tolist()) == list(range(800))  # each image once
     for t, own in enumerate(found):
         classes = set(labels[own].tolist())
@@ -111,9 +111,43 @@ def test_a_blurry_stream_leaks_forward_only() -> None:
         for c in tasks[t].class_ids:
             n = int((labels[own] == c).sum())
             assert n == 100 if c not in leaky else 55 <= n <= 85
-    again = leaked(rows, table, ids, tasks, stream.leak, seed=1)
+    again = leaked(rows, table, ids, tasks, stream, seed=1)
     assert all((a == b).all() for a, b in zip(found, again, strict=True))
     assert set(visible_ids(tasks[3], "overlapped")) == leaky | {6, 7}
+
+
+def test_a_blurry_stream_as_published_leaks_both_ways() -> None:
+    """i-Blurry-50-30: of 8 classes of 300 images in 4 tasks half leak; 30 % of their images lie evenly elsewhere."""
+    rng = np.random.default_rng(0)
+    labels = np.repeat(np.arange(8), 300)
+    rng.shuffle(labels)
+    table, ids = labels[:, None] == np.arange(8), tuple(range(8))
+    stream = Stream("blurry", blurry_classes=0.5, leak=0.3, leak_to="all")
+    plain = [Task(t, ids[2 * t : 2 * t + 2], ids[: 2 * t + 2], ("a", "b")) for t in range(4)]
+    tasks = with_leaks(plain, None, stream, seed=3)
+    leaky = {c for t in tasks for c in t.returning_ids}
+    assert len(leaky) == 4
+    assert leaky & {0, 1, 2, 3, 4, 5}
+    assert leaky & {4, 5, 6, 7}
+    for task, before in zip(tasks, plain, strict=True):
+        assert task.class_ids == before.class_ids
+        assert set(task.returning_ids) == leaky - set(task.class_ids)
+        assert set(task.seen_ids) == set(before.seen_ids) | leaky  # a class that leaks is named from the start
+        assert len(set(task.seen_ids)) == len(task.seen_ids)
+        assert set(visible_ids(task, "overlapped")) == set(task.class_ids) | leaky
+    rows = [np.flatnonzero(np.isin(labels, t.class_ids)) for t in tasks]
+    found = leaked(rows, table, ids, tasks, stream, seed=3)
+    assert sorted(np.concatenate(found).tolist()) == list(range(2400))  # each image once
+    counts = np.array([np.bincount(labels[own], minlength=8) for own in found])
+    for c in range(8):
+        home = c // 2
+        if c not in leaky:
+            assert counts[home, c] == 300
+            continue
+        assert 180 <= counts[home, c] <= 240  # 210 +- 3.8 standard deviations of 7.9
+        assert all(12 <= counts[t, c] <= 50 for t in range(4) if t != home)  # 30 each, in earlier and later tasks
+    with pytest.raises(UnknownNameError, match="leak_to"):
+        Stream("blurry", leak_to="earlier")  # type: ignore[arg-type]
 
 
 def test_a_blurry_stream_of_masks_labels_what_returns(tiny_index_png: SimpleNamespace) -> None:

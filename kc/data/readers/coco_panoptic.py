@@ -155,7 +155,7 @@ class CocoPanopticReader:
         item = self.items[index]
         image = read_image(self.root, item.image)
         panoptic, crowd = self.panoptic(index)
-        check_same_size(str(self.root / item.image), image, str(self.root / item.mask), panoptic)
+        check_same_size(f"{self.root}/{item.image}", image, f"{self.root}/{item.mask}", panoptic)
         semantic = panoptic[..., 0].astype(np.int64)
         if self.manifest.task_kind == "semantic":
             return Sample(self.sample_ids[index], image, semantic=semantic)

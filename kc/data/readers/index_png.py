@@ -130,7 +130,7 @@ class IndexPngReader:
         """Image, semantic map and, in a panoptic benchmark, panoptic map at the original size."""
         item = self.items[index]
         image, semantic = read_image(self.root, item.image), self.semantic(index)
-        check_same_size(str(self.root / item.image), image, str(self.root / item.mask), semantic)
+        check_same_size(f"{self.root}/{item.image}", image, f"{self.root}/{item.mask}", semantic)
         panoptic = self.panoptic(index, semantic) if self.manifest.task_kind == "panoptic" else None
         return Sample(self.sample_ids[index], image, semantic=semantic, panoptic=panoptic)
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from kc.data.byte_table import ByteTable
 from kc.data.manifest import Manifest
 from kc.errors import DataError
 from kc.types import VOID, Int32Array, Int64Array
@@ -26,20 +27,14 @@ class ValueTable:
         # Its last entry stands for every value beyond.
         self.table = np.full(max(255, *self.meaning) + 2, -1 if others is None else others, dtype=np.int64)
         self.table[list(self.meaning)] = list(self.meaning.values())
-        first = self.table[:256]
-        self.known_bytes = np.flatnonzero(first >= 0).astype(np.uint8).tobytes()
-        self.all_known = len(self.known_bytes) == len(first)
-        self.bytes = first.clip(0).astype(np.uint8).tobytes() if first.max() < 256 else None
+        # The same for bytes alone; None where a class id is no byte.
+        self.bytes = None if int(self.table.max()) > VOID else ByteTable.of(self.table[:256])
 
     def __call__(self, values: npt.NDArray[np.integer[Any]], where: str) -> Int64Array:
         """Mask values (H, W) as int64 class ids. DataError that names `where` for a value without a meaning."""
         semantic: Int64Array
-        if values.dtype == np.uint8 and self.bytes is not None:
-            # One byte for another is several times faster than numbers from a table.
-            content = values.tobytes()
-            if self.all_known or not content.translate(None, self.known_bytes):
-                translated = np.frombuffer(content.translate(self.bytes), np.uint8)
-                return translated.reshape(values.shape).astype(np.int64)
+        if values.dtype == np.uint8 and self.bytes is not None and self.bytes.knows(values.view(np.uint8)):
+            return self.bytes.mapped(values.view(np.uint8)).astype(np.int64)
         last = len(self.table) - 1
         semantic = self.table.take(np.where((values < 0) | (values > last), last, values))
         if semantic.min(initial=0) < 0:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from kc.data.byte_table import ByteTable
 from kc.data.readers.base import IMAGE_SUFFIXES, decode_image, decode_mask
 from kc.errors import DataError
 from kc.types import Int32Array, Int64Array, Sample
@@ -97,12 +99,18 @@ def from_fields(fields: Mapping[str, bytes], where: str, known: frozenset[int] |
 def _check_known(labels: npt.NDArray[np.integer], known: frozenset[int] | None, where: str) -> None:
     if known is None:
         return
-    if labels.dtype == np.uint8:  # several times faster than sorting
-        strange = set(labels.tobytes().translate(None, bytes(c for c in known if c < 256)))
-    else:
-        strange = set(np.unique(labels).tolist()) - known
-    if strange:
+    if labels.dtype == np.uint8 and _bytes(known).knows(labels.view(np.uint8)):  # several times faster than sorting
+        return
+    if strange := set(np.unique(labels).tolist()) - known:
         raise DataError(f"{where}: labels {sorted(strange)[:5]} are of no class of the benchmark")
+
+
+@lru_cache(maxsize=8)
+def _bytes(known: frozenset[int]) -> ByteTable:
+    meaning = np.full(256, -1, dtype=np.int64)
+    of_bytes = [label for label in known if label < 256]
+    meaning[of_bytes] = of_bytes
+    return ByteTable.of(meaning)
 
 
 def _fitting(sample: Sample, pixels: npt.NDArray[np.integer], where: str) -> Sample:

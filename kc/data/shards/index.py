@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kc.errors import DataError
-from kc.types import BoolArray, Int64Array, UInt8Array
+from kc.types import Int64Array, UInt8Array
 
 SCHEMA = 1
 
@@ -83,11 +83,6 @@ class ShardIndex:
     def ids(self) -> PackedIds:
         """The sample ids."""
         return PackedIds(self.id_text, self.id_ends)
-
-    @cached_property
-    def table(self) -> BoolArray:
-        """(n, C) bool."""
-        return np.unpackbits(self.packed, axis=1, count=len(self.class_ids)).view(np.bool_)
 
     @property
     def n_bytes(self) -> int:

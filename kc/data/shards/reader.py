@@ -17,7 +17,7 @@ from kc.data.shards.index import PackedIds, ShardIndex
 from kc.data.shards.store import Store
 from kc.data.sources import ShardsSplit
 from kc.errors import DataError, ManifestError
-from kc.types import VOID, BoolArray, Int64Array, Sample, SplitName
+from kc.types import VOID, BoolArray, Int64Array, Sample, SplitName, UInt8Array
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,12 @@ class ShardReader:
     @cached_property
     def class_table(self) -> BoolArray:
         """(n, C) bool, from the index."""
-        return self.index.table if self.rows is None else self.index.table[self.rows]
+        return np.unpackbits(self.packed_table, axis=1, count=len(self.index.class_ids)).view(np.bool_)
+
+    @property
+    def packed_table(self) -> UInt8Array:
+        """(n, C / 8) uint8: the class table as bits."""
+        return self.index.packed if self.rows is None else self.index.packed[self.rows]
 
     def read(self, index: int) -> Sample:
         """The sample at its original resolution."""

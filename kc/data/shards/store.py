@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -69,8 +70,11 @@ class FolderStore:
 
     def size(self, name: str) -> int | None:
         """Bytes of a file, None where there is none."""
-        path = inside(self.folder, name)
-        return path.stat().st_size if path.is_file() else None
+        try:
+            found = os.stat(inside(self.folder, name))
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        return found.st_size if stat.S_ISREG(found.st_mode) else None
 
     def read_file(self, name: str) -> bytes:
         """A whole file."""
@@ -83,8 +87,11 @@ class FolderStore:
     def read(self, name: str, offset: int, size: int) -> bytes:
         """A part of a file."""
         try:
-            with open(os.path.join(self.folder, name), "rb", buffering=0) as file:
-                return os.pread(file.fileno(), size, offset)
+            file = os.open(f"{self.name}/{name}", os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+            try:
+                return os.pread(file, size, offset)
+            finally:
+                os.close(file)
         except OSError as error:
             raise DataError(f"{self.folder / name}: cannot read it ({error.strerror})") from error
 

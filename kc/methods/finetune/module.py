@@ -103,7 +103,7 @@ class FinetuneModule(L.LightningModule):
         self.task_index = task.index
         self.previous = Previous(self) if self.keeps_previous and task.index > 0 else None
         known = set(self.classifier.class_ids)
-        self.classifier.grow([c for c in task.class_ids if c not in known])
+        self.classifier.grow([c for c in task.seen_ids if c not in known])
 
     def end_task(self, task: Task) -> None:
         """Let go of the copy: what was learned is in the weights."""

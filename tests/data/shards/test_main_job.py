@@ -12,10 +12,13 @@ from rich.console import Console
 from kc.checks import check
 from kc.cli import main
 from kc.config import RunConfig
+from kc.data.datamodule import IncrementalDataModule
+from kc.data.shards.index import ShardIndex
 from kc.experiment import run
 
 
-def numbers(benchmark: Path, root: Path, out: Path, **more: Any) -> list[Any]:
+def numbers(benchmark: Path, root: Path, out: Path, **more: Any) -> tuple[list[Any], list[int] | None]:
+    """Every score of a run, and the bytes that a pass over each task reads."""
     config = RunConfig(
         benchmark=str(benchmark), data_root=root, out=out, epochs=1, exemplars=12, k=3, accelerator="cpu",
         wandb="disabled", tasks=2, **more,
@@ -23,7 +26,7 @@ def numbers(benchmark: Path, root: Path, out: Path, **more: Any) -> list[Any]:
     check(config)
     folder = run(config, Console(quiet=True))
     results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
-    return [(m["name"], m["matrix"], m["seen"], m["final"]) for m in results["methods"]]
+    return [(m["name"], m["matrix"], m["seen"], m["final"]) for m in results["methods"]], results.get("read_bytes")
 
 
 @pytest.mark.parametrize("name", ["tiny_folder", "tiny_index_png", "tiny_coco"])
@@ -41,4 +44,16 @@ def test_a_run_from_shards_has_the_numbers_of_the_folder(
     kind = {"methods": methods} | ({} if name == "tiny_folder" else {"proposals": "oracle"})
     folder = numbers(tiny.path, tiny.root, tmp_path / "a", **kind)
     shards = numbers(out / f"{tiny.manifest.name}.yaml", out, tmp_path / "b", **kind)
-    assert shards == folder
+    assert shards[0] == folder[0]
+    assert folder[1] is None
+    index = ShardIndex.from_bytes((out / "train.index.npz").read_bytes(), "index")
+    data = IncrementalDataModule(out / f"{tiny.manifest.name}.yaml", data_root=out, tasks=2)
+    blocks = [  # (shard, block) of every byte of a task's images
+        {
+            (int(index.shard[row]), b)
+            for row in data.dataset("train", t).indices.tolist()
+            for b in range(int(index.offset[row]) // 4096, int(index.offset[row] + index.size[row] - 1) // 4096 + 1)
+        }
+        for t in range(2)
+    ]
+    assert shards[1] == [4096 * len(of_task) + index.n_bytes for of_task in blocks]

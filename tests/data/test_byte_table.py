@@ -1,0 +1,31 @@
+"""Bytes of label maps, against a dictionary for all of them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from kc.data.byte_table import ByteTable
+
+
+@pytest.mark.parametrize(
+    ("meaning", "span"),
+    [
+        ({i: i for i in range(21)} | {255: 255}, 21),  # VOC: from 255 over 0 to 20
+        ({i: i - 1 for i in range(1, 151)} | {0: 255}, 150),  # ADE20K: another number for each
+        ({3: 3, 7: 7, 9: 1}, None),  # gaps
+        ({i: i for i in range(256)}, 255),
+        ({5: 5}, 0),
+    ],
+)
+def test_bytes_mean_what_the_dictionary_says(meaning: dict[int, int], span: int | None) -> None:
+    numbers = np.full(256, -1, dtype=np.int64)
+    numbers[list(meaning)] = list(meaning.values())
+    table = ByteTable.of(numbers)
+    assert table.span == span
+    for value in range(256):
+        row = np.array([next(iter(meaning)), value], dtype=np.uint8)
+        assert table.knows(row) == (value in meaning), value
+    known = np.array(sorted(meaning), dtype=np.uint8).reshape(1, -1)
+    assert table.mapped(known).tolist() == [[meaning[v] for v in sorted(meaning)]]
+    assert table.knows(np.empty(0, np.uint8))
