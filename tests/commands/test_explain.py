@@ -87,7 +87,7 @@ def test_the_rows_that_voted(
         (["nothing.png", *told], "neither a file nor a sample of tiny-folder"),
         ([picture, *told, "--vote", "ranks"], "Did you mean 'rank'"),
         ([picture, *told, "--tau", "0"], "--tau 0.0: must be above 0"),
-        ([picture, *told, "--tau", "inf"], "--tau inf: must be above 0"),
+        ([picture, *told, "--tau", ".inf"], "--tau inf: must be above 0"),
         ([picture, *told, "--alpha", "-1"], "--alpha -1.0: must be above 0"),
         ([picture, *told, "--tip-beta", "0"], "--tip-beta 0.0: must be above 0"),
         ([picture, *told, "--k", "0"], "--k 0: must be above 0"),

@@ -53,7 +53,7 @@ def test_what_cannot_work(tiny_index_png: SimpleNamespace, capsys: pytest.Captur
         (["--noise", "120"], "--noise 120: 0 to 100"),
         (["--queries", "tests"], "Did you mean 'test'"),
         (["--alpha", "0"], "--alpha 0.0: must be above 0"),
-        (["--tau", "inf"], "--tau inf: must be above 0"),
+        (["--tau", ".inf"], "--tau inf: must be above 0"),
         (["--beta", "-1"], "--beta -1.0: must be above 0"),
         (["--encoder", "lite00"], "Did you mean 'lite0'"),
         (["--encoders", "lite0"], "did you mean --encoder"),

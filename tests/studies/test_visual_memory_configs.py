@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 import pytest
 
-from kc.data.manifest import load_manifest
+from kc.data import manifest as manifests
 from kc.encoders.load import check_encoder_name
 from kc.parsing import parser, values_of
 from kc.studies.visual_memory.config import VisualMemoryConfig
+from kc.studies.visual_memory.crossed import shared_classes
 
 FILES = sorted((Path(__file__).resolve().parents[2] / "experiments/configs/visual_memory").glob("*.yaml"))
+load_manifest = cache(manifests.load_manifest)  # a thousand classes take a second to read
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
@@ -60,3 +63,14 @@ def test_further_lists_are_those_of_their_owners() -> None:
     wnids = [c.folder for c in load_manifest("imagenet-1k").classes]
     of_a = {folder: i for i, folder in enumerate(load_manifest("imagenet-a").names_in_files())}
     assert [of_a[str(wnids[place])] for place in (6, 11, 89, 314, 492, 626, 988)] == [0, 1, 19, 56, 99, 123, 199]
+
+
+def test_imagenets_classes_meet() -> None:
+    memory = load_manifest("imagenet-1k")
+    for name, n in (("imagenet-a", 200), ("imagenet-r", 200), ("imagenet-sketch", 1000), ("imagenet-v2", 1000)):
+        queries = load_manifest(name)
+        same = shared_classes(queries, memory)
+        names = {c.id: c.name for c in memory.classes}
+        assert len(same) == len(set(same.values())) == n
+        assert [names[same[c.id]] for c in queries.classes] == [c.name for c in queries.classes]
+    assert shared_classes(load_manifest("ninco"), memory) == {}
