@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -80,9 +81,9 @@ def run_explain(config: ExplainConfig, console: Console | None = None) -> int:
     settings |= {name: value for name, value in vars(config).items() if value is not None}
     if settings["vote"] not in VOTES:
         raise unknown_name("vote", settings["vote"], VOTES)
-    for name in ("k", "tau", "alpha"):
-        if not settings[name] > 0:
-            raise KcError(f"--{name} {settings[name]}: must be above 0")
+    for name in ("k", "tau", "alpha", "tip_beta"):
+        if not (settings[name] > 0 and math.isfinite(settings[name])):
+            raise KcError(f"--{name.replace('_', '-')} {settings[name]}: must be above 0")
     names = class_names(memory, config.benchmark)
     sources, asked = question(memory, settings)
     at = None if config.at is None else task_index(memory, config.at)
@@ -91,7 +92,8 @@ def run_explain(config: ExplainConfig, console: Console | None = None) -> int:
     if n_found < settings["k"]:
         console.print(f"k {settings['k']} is clamped to the {n_found} rows that there are", highlight=False)
     classes = np.unique(found.class_id).tolist()
-    rule = {"kind": settings["vote"], "tau": float(settings["tau"]), "alpha": float(settings["alpha"])}
+    knobs = {name: float(settings[name]) for name in ("tau", "alpha")} | {"beta": float(settings["tip_beta"])}
+    rule: dict[str, Any] = {"kind": settings["vote"], **knobs}
     cast = contributions(found, classes, **rule)[0].numpy()
     totals = vote(found, classes, **rule)[0].numpy()
     winner = int(decide(found, classes, **rule)[0])

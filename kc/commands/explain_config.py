@@ -25,6 +25,7 @@ class ExplainConfig:
         vote: plurality, distance, softmax, rank or tip.
         tau: Temperature of the softmax vote.
         alpha: Offset of the rank vote.
+        tip_beta: Sharpness of the tip vote.
         at: The memory as it was after this task, counted from 1; default: the present.
         out: Picture to write (.png, .svg or .pdf); default: explain-IMAGE.png.
     """
@@ -40,6 +41,7 @@ class ExplainConfig:
     vote: str | None = None
     tau: float | None = None
     alpha: float | None = None
+    tip_beta: float | None = None
     at: int | None = None
     out: Path | None = None
 

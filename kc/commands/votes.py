@@ -58,7 +58,7 @@ def run_votes(config: VotesConfig, console: Console | None = None) -> int:
     if config.queries not in ("test", "leave-one-out"):
         raise unknown_name("queries", config.queries, ["test", "leave-one-out"])
     for name in ("tau", "alpha", "beta"):
-        if not getattr(config, name) > 0:
+        if not (getattr(config, name) > 0 and math.isfinite(getattr(config, name))):
             raise KcError(f"--{name} {getattr(config, name)}: must be above 0")
     encoders = [part.strip() for part in config.encoder.split(",") if part.strip()]
     for name in encoders:
@@ -73,7 +73,7 @@ def run_votes(config: VotesConfig, console: Console | None = None) -> int:
     loaded = {name: load_encoder(name) for name in encoders}
     found = []
     for name, encoder in loaded.items():
-        found.append(of_encoder(config, data, name, encoder, [int(k) for k in ks], shares, console))
+        found.append(of_encoder(config, data, name, encoder, [int(k) for k in ks], shares, console, first=not found))
         settings = {k: None if v is None else str(v) for k, v in vars(config).items()}
         content = nan_to_null({"version": __version__, "config": settings, "encoders": found})
         write_atomic(config.out / "votes.json", json.dumps(content, indent=1, allow_nan=False).encode())
@@ -112,8 +112,9 @@ def of_encoder(
     ks: Sequence[int],
     shares: Sequence[float],
     console: Console,
+    first: bool,
 ) -> dict[str, Any]:
-    """All tables of one encoder: printed, and as plain values."""
+    """All tables of one encoder: printed, and as plain values. A k beyond the rows is said of the `first` alone."""
     place = cache_dir() / "derived" / f"{data.manifest.name}-{content_key(data.manifest, data.data_root)}"
     features = FeatureCache(place / "features", encoder)
     train = encoded(data, "train", features, console)
@@ -124,7 +125,7 @@ def of_encoder(
         with memory:
             memory.add(Rows(train.keys, train.label, train.sample_id, np.zeros(len(train.label), np.int64)), 0)
             memory.commit(0)
-            if max(ks) > len(memory) - loo:
+            if first and max(ks) > len(memory) - loo:
                 console.print(f"k {max(ks)} is clamped to the {len(memory) - loo} rows that there are")
             table: NeighbourTable | None = None
             if loo or shares or config.prune:

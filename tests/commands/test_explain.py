@@ -87,10 +87,16 @@ def test_the_rows_that_voted(
         (["nothing.png", *told], "neither a file nor a sample of tiny-folder"),
         ([picture, *told, "--vote", "ranks"], "Did you mean 'rank'"),
         ([picture, *told, "--tau", "0"], "--tau 0.0: must be above 0"),
+        ([picture, *told, "--tau", ".inf"], "--tau inf: must be above 0"),
+        ([picture, *told, "--alpha", "-1"], "--alpha -1.0: must be above 0"),
+        ([picture, *told, "--tip-beta", "0"], "--tip-beta 0.0: must be above 0"),
         ([picture, *told, "--k", "0"], "--k 0: must be above 0"),
-        ([picture, "--benchmark", tiny_folder.path, "--encoder", "mlp:8x1"], "holds keys of encoder 'lite0"),
     ):
         assert text in kc(capsys, "explain", *arguments, "--memory", moved, status=2)
+    wrong = [picture, "--benchmark", tiny_folder.path, "--encoder", "mlp:8x1"]
+    said = kc(capsys, "explain", *wrong, "--memory", moved, status=2)
+    assert "holds keys of encoder 'lite0" in said
+    assert "'mlp:8x1" in said
 
 
 def test_which_memory(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

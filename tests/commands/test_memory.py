@@ -94,6 +94,7 @@ def test_what_was_removed_can_be_erased(folder: Path, capsys: pytest.CaptureFixt
 
 def test_nothing_met(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "no row meets the filters" in kc(capsys, "remove", folder, "--source", "nobody")
+    assert "no row meets the filters" in kc(capsys, "remove", folder, "--source", "nobody", "--strict", status=1)
     kc(capsys, "erase", folder, "--class", "zero", "--task", "2", "--strict", status=1)
     assert ids(folder) == list(range(12))
 
@@ -112,6 +113,8 @@ def test_nothing_met(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (["remove", "DIR", "--class", "zeroo"], "Did you mean 'zero'"),
         (["remove", "DIR", "--ids", "3-1"], "expected ids such as 3,7,10-20"),
         (["erase", "DIR", "--ids", "3,12,40"], "stores no row with id 12, 40"),
+        (["remove", "DIR", "--ids", "3,90-92"], "stores no row with id 90, 91, 92"),
+        (["search", "DIR", "x.png", "--k", "0"], "--k 0: must be at least 1"),
         (["remove", "DIR", "--task", "0"], "tasks counted from 1"),
         (["remove", "DIR", "--task", ","], "expected a value"),
         (["export", "DIR"], "say which .npz or .parquet file to write to"),

@@ -67,9 +67,25 @@ def test_images_join_a_memory(made: SimpleNamespace, tmp_path: Path, capsys: pyt
         ([tmp_path / "none"], "no such folder"),
         ([tmp_path / "more", "--task", 2], "expected a task from"),
         ([tmp_path / "more" / "red"], "holds no folders of classes"),
-        ([tmp_path / "more", "--encoder", "mlp:8x1"], "give the encoder that made them"),
     ):
         assert text in kc(capsys, "memory", "add", made.memory, *arguments, status=2)
+    said = kc(capsys, "memory", "add", made.memory, tmp_path / "more", "--encoder", "mlp:8x1", status=2)
+    assert f"holds keys of encoder '{memory.fingerprint}', but 'mlp:8x1' is 'mlp:8x1" in said
+
+
+def test_an_image_that_cannot_be_read_adds_nothing(
+    made: SimpleNamespace, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for i, name in enumerate(("red/a.png", "red/b.png", "red/c.png")):
+        picture(tmp_path / "more" / name, i)
+    torn = tmp_path / "more" / "red" / "b.png"
+    torn.write_bytes(torn.read_bytes()[:60])
+    said = kc(capsys, "memory", "add", made.memory, tmp_path / "more", status=2)
+    assert str(torn) in said
+    assert len(Memory.open(made.memory)) == 12
+    assert [v.task for v in Memory.open(made.memory).versions()] == [0, 1, 2]
+    picture(torn, 1)
+    assert "added 3 of 3 rows as task 4" in kc(capsys, "memory", "add", made.memory, tmp_path / "more")
 
 
 def test_snapshot_and_weights(made: SimpleNamespace, capsys: pytest.CaptureFixture[str]) -> None:

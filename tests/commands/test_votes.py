@@ -38,7 +38,8 @@ def test_tables(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     said = capsys.readouterr().out
     assert "k 200 is clamped to the 120 rows" in said
 
-    (loo,) = votes(tmp_path / "loo", *wanted, "--queries", "leave-one-out")
+    loo, _ = votes(tmp_path / "loo", *wanted, "--queries", "leave-one-out", "--encoder", "lite0,mlp:32x1")
+    assert capsys.readouterr().out.count("k 200 is clamped to the 119 rows") == 1
     assert loo["queries"] == 120
     assert loo["accuracy"]["rank"][0] < 1  # no row finds itself
     assert loo["accuracy"] != found["accuracy"]
@@ -52,6 +53,7 @@ def test_what_cannot_work(tiny_index_png: SimpleNamespace, capsys: pytest.Captur
         (["--noise", "120"], "--noise 120: 0 to 100"),
         (["--queries", "tests"], "Did you mean 'test'"),
         (["--alpha", "0"], "--alpha 0.0: must be above 0"),
+        (["--tau", ".inf"], "--tau inf: must be above 0"),
         (["--beta", "-1"], "--beta -1.0: must be above 0"),
         (["--encoder", "lite00"], "Did you mean 'lite0'"),
         (["--encoders", "lite0"], "did you mean --encoder"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,17 +13,19 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from PIL import Image
 from scipy.stats import linregress
 
 from kc.cli import main
 from kc.memory.study import gain
+from kc.studies.visual_memory import corruptions
 from kc.studies.visual_memory.compositionality import next_class, residual
 from kc.studies.visual_memory.corrupt import STRENGTHS, corrupted
 from kc.studies.visual_memory.keys import Source
 from kc.studies.visual_memory.law import axis, fit_law
 from kc.types import Neighbours
 
-SMALL = ["--limit-images", 60, "--k", "5,1", "--seeds", "0,1"]
+SMALL = ["--limit-images", 60, "--k", "5,1", "--seeds", 0, "--encoder", "mlp:128x1"]
 
 
 def study(out: Path, name: str, *arguments: object) -> list[dict[str, Any]]:
@@ -36,9 +39,28 @@ def study(out: Path, name: str, *arguments: object) -> list[dict[str, Any]]:
     return rows
 
 
+@pytest.fixture
+def other(tiny_folder: SimpleNamespace) -> Path:
+    """A benchmark of test images alone: blue and green leaf of `tiny_folder` under other ids, and noise."""
+    top = tiny_folder.root / "tiny-other"
+    for name in ("blue", "green_leaf"):
+        shutil.copytree(tiny_folder.root / "tiny-folder" / "test" / name, top / name)
+    (top / "noise").mkdir()
+    for i in range(3):
+        pixels = np.random.default_rng(i).integers(0, 256, (20, 24, 3)).astype(np.uint8)
+        Image.fromarray(pixels).save(top / "noise" / f"{i}.png")
+    classes = [{"id": 5, "name": "blue"}, {"id": 0, "name": "leaf", "folder": "green_leaf"}, {"id": 2, "name": "noise"}]
+    # At 16 x 16 pixels the plain colours have features of length 0.
+    content = {k: v for k, v in tiny_folder.content.items() if k != "task_splits"} | {"input_size": [64, 64]}
+    tiny_folder.path.write_text(yaml.safe_dump(content))
+    content |= {"name": "tiny-other", "classes": classes, "splits": {"test": {"path": "."}}}
+    content["source"] = {"reader": "folder", "folder": "tiny-other"}
+    path: Path = tiny_folder.path.with_name("tiny-other.yaml")
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
 def test_votes_and_noise(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    study(tmp_path / "many", "votes", "--limit-images", 60, "--k", 99)
-    assert capsys.readouterr().out.count("k 99 is clamped to the 60 rows") == 1
     rows = study(tmp_path, "votes", *SMALL)
     assert [r["k"] for r in rows] == [1, 5]
     assert rows[0]["plurality"] == rows[0]["rank"] == rows[0]["tip"]
@@ -47,11 +69,21 @@ def test_votes_and_noise(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     before = (folder / "rows.jsonl").read_bytes()
     assert study(tmp_path, "votes", *SMALL) == rows  # nothing is computed twice
     assert (folder / "rows.jsonl").read_bytes() == before
+    assert "clamped" not in capsys.readouterr().out
     noise = study(tmp_path, "noise", *SMALL)
-    assert [r["noise"] for r in noise] == [s for s in range(0, 61, 10) for _ in range(2)]
+    assert [r["noise"] for r in noise] == list(range(0, 61, 10))
     assert noise[0]["auroc"] is None
     assert noise[0]["rank"] == rows[1]["rank"]
-    assert np.mean([r["rank"] for r in noise[-2:]]) < noise[0]["rank"]
+    assert noise[-1]["rank"] < noise[0]["rank"]
+
+
+@pytest.mark.parametrize("name", ["votes", "unknowns", "dimensions", "deletion"])
+def test_a_k_beyond_the_rows_is_said_once(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    told = ["--limit-images", 20, "--seeds", "0,1", "--encoder", "mlp:128x1", "--size", 300]
+    study(tmp_path, name, *told, "--k", "99,98")
+    said = " ".join(capsys.readouterr().out.split())
+    assert said.count("k 99 is clamped to the ") == 1
+    assert said.count("clamped") == 1
 
 
 def test_pruning(tmp_path: Path) -> None:
@@ -69,42 +101,64 @@ def test_pruning(tmp_path: Path) -> None:
 
 
 def test_scaling_and_dimensions(tmp_path: Path) -> None:
-    rows = study(tmp_path, "scaling", "--limit-images", 400, "--k", 5, "--seeds", 0)
+    rows = study(tmp_path, "scaling", *SMALL, "--limit-images", 400)
     measured = [r for r in rows if "seed" in r]
     assert [r["rows"] for r in measured] == [100, 316, 400]
     law = rows[-1]
     assert law["slope low"] < law["slope"] < law["slope high"]
-    assert law["encoder parameters"] > 3e6
+    assert law["encoder parameters"] > 1000
     rows = study(tmp_path, "dimensions", *SMALL)
     of = {(r["keys"], r["dim"]): r for r in rows}
-    assert of["full", 1280]["bytes"] == 5120
-    assert of["int8", 1280]["bytes"] == 1280
-    assert of["binary", 1280]["bytes"] == 160
+    assert of["full", 128]["bytes"] == 512
+    assert of["int8", 128]["bytes"] == 128
+    assert of["binary", 128]["bytes"] == 16
     assert of["random projection", 64]["bytes"] == 256
     assert ("PCA", 64) not in of  # more directions than rows
-    assert abs(of["int8", 1280]["change"]) < 10
+    assert abs(of["int8", 128]["change"]) < 10
 
 
 def test_unknowns_and_migration(tmp_path: Path) -> None:
-    rows = study(tmp_path, "unknowns", "--limit-images", 200, "--k", 5, "--seeds", 0)
+    rows = study(tmp_path, "unknowns", *SMALL, "--limit-images", 200)
     nearest = next(r for r in rows if r["score"] == "nearest")
-    assert nearest["hidden classes"] == 2
+    assert nearest["unknown classes"] == 2
     assert nearest["known"] + nearest["unknown"] == 200
     assert 0.5 < nearest["auroc"] < 1
     assert nearest["risk at 50 %"] <= nearest["risk at 100 %"]
-    rows = study(tmp_path, "migrate", "--limit-images", 80, "--k", 5, "--seeds", 0, "--encoder", "lite0,mlp:64x1")
+    rows = study(tmp_path, "migrate", *SMALL, "--limit-images", 80, "--encoder", "mlp:128x1,mlp:64x1")
     of = {(r["share"], r["memory"]): r["accuracy"] for r in rows}
     assert len({of[s, "old"] for s in (0.02, 0.5)}) == 1
     assert of[0.5, "ridge"] > 20
 
 
-def test_corruptions_and_reranking(
-    tiny_folder: SimpleNamespace, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_queries_of_another_benchmark(
+    tiny_folder: SimpleNamespace, other: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    told = ["--benchmark", tiny_folder.path, "--queries", other, "--data-root", tiny_folder.root]
+    told += ["--k", "3,1", "--seeds", "0,1"]
+    rows = study(tmp_path, "votes", *told)
+    # Red is in the memory's benchmark alone, noise in the other: four rows a class and two queries are left of each.
+    assert [(r["rows"], r["queries"], r["rank"]) for r in rows] == [(8, 4, 100), (8, 4, 100)]
+    assert (tmp_path / "tiny-folder-tiny-other" / "votes").is_dir()
+    rows = study(tmp_path, "unknowns", *told)
+    assert {(r["known"], r["unknown"], r["unknown classes"]) for r in rows} == {(6, 3, 1)}
+    assert next(r["auroc"] for r in rows if r["score"] == "nearest") == 1  # noise is near no colour
+    for arguments, said in (
+        (["votes", "--benchmark", "digits", "--queries", str(other)], "tiny-other shares no class with digits"),
+        (["rerank", *map(str, told)], "asks the memory's own benchmark only"),
+        (["unknowns", *map(str, told), "--queries", str(tiny_folder.path)], "tiny-folder has all of its classes"),
+    ):
+        assert main(["visual-memory", *arguments, "--out", str(tmp_path / "not")]) == 2, arguments
+        assert said in " ".join(capsys.readouterr().err.split()), arguments
+
+
+def test_corruptions_and_reranking(
+    tiny_folder: SimpleNamespace, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(corruptions, "STRENGTHS", {"blur": STRENGTHS["blur"]})
     tiny_folder.path.write_text(yaml.safe_dump(tiny_folder.content | {"input_size": [64, 64]}))
-    told = ["--benchmark", tiny_folder.path, "--data-root", tiny_folder.root, "--k", "3,1"]
+    told = ["--benchmark", tiny_folder.path, "--data-root", tiny_folder.root, "--k", "3,1", "--encoder", "mlp:128x1"]
     rows = study(tmp_path, "corruptions", *told)
-    assert len(rows) == 4 * (1 + 5 * 3)
+    assert len(rows) == 1 + 5 * 3
     of = {(r["corruption"], r["strength"], r["memory"]): r for r in rows}
     assert of["blur", 5, "added"]["rows"] == 24
     assert of["blur", 5, "swapped"]["rows"] == 12
@@ -143,6 +197,7 @@ def test_what_cannot_work(tiny_index_png: SimpleNamespace, capsys: pytest.Captur
         (["vote"], "Did you mean 'votes'"),
         (["votes", "--k", "0"], "whole numbers of at least 1"),
         (["votes", "--tau", "0"], "--tau 0.0: must be above 0"),
+        (["votes", "--tau", ".inf"], "--tau inf: must be above 0"),
         (["votes", "--alpha", "-1"], "--alpha -1.0: must be above 0"),
         (["votes", "--encoder", "lite00"], "Did you mean 'lite0'"),
         (["votes", "--rows", "segments"], "digits is classification"),

@@ -5,29 +5,37 @@ from __future__ import annotations
 import importlib
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
 
 from kc import __version__
+from kc.data.manifest import load_manifest
 from kc.encoders.load import check_encoder_name
 from kc.errors import KcError, stopped, unknown_name
 from kc.studies.record import Row, Study
 from kc.studies.visual_memory.config import STUDIES, VisualMemoryConfig
-from kc.studies.visual_memory.keys import Source
+from kc.studies.visual_memory.crossed import Crossed
+from kc.studies.visual_memory.keys import Keys, Source, answers
+from kc.types import Float32Array, Neighbours
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SHOWN = 30
 """Rows that the terminal shows; the files hold all."""
+OF_ONE = ("compositionality", "rerank")
+"""Studies that read the images of the queries themselves, and so take them from the memory's benchmark only."""
 
 
 @dataclass(frozen=True)
 class Asked:
-    """A study with its options read: `ks`, `seeds`, `wanted` as numbers, `encoders` as names."""
+    """A study with its options read: `ks`, `seeds`, `wanted` as numbers, `encoders` as names.
+
+    `strangers`: of unknowns, the benchmark that holds what is unknown.
+    """
 
     config: VisualMemoryConfig
     source: Source
@@ -36,6 +44,8 @@ class Asked:
     seeds: tuple[int, ...]
     wanted: tuple[float, ...]
     encoders: tuple[str, ...]
+    strangers: Source | None = None
+    clamped: list[int] = field(default_factory=list)
 
     @property
     def k(self) -> int:
@@ -47,6 +57,17 @@ class Asked:
         """Arguments of the votes."""
         return {"tau": self.config.tau, "alpha": self.config.alpha, "beta": self.config.beta}
 
+    def clamp(self, k: int, n_rows: int) -> int:
+        """At most the rows that there are; a k that is larger is said once, whatever is asked afterwards."""
+        if k > n_rows and not self.clamped:
+            self.source.console.print(f"k {k} is clamped to the {n_rows} rows that there are", highlight=False)
+            self.clamped.append(n_rows)
+        return min(k, n_rows)
+
+    def answers(self, train: Keys, queries: Float32Array, k: int) -> Neighbours:
+        """The k nearest rows of each query, exactly; see `clamp`."""
+        return answers(train, queries, self.clamp(k, len(train)))
+
 
 def run_study(config: VisualMemoryConfig, console: Console | None = None) -> int:
     """Do what `config` asks for. Raises KcError for what a user can act on, before anything is encoded."""
@@ -56,7 +77,7 @@ def run_study(config: VisualMemoryConfig, console: Console | None = None) -> int
     with stopped("the same command goes on after the last finished row"):
         figure = job(asked)
     written = [*asked.study.table(), *asked.study.figure(figure)]
-    show(f"{config.study} on {asked.source.manifest.name}", asked.study.rows, console)
+    show(f"{config.study} on {asked.study.folder.parent.name}", asked.study.rows, console)
     for what, value in (config.published or {}).items():
         console.print(f"published: {what}: {value:g}", highlight=False)
     for path in written:
@@ -81,10 +102,23 @@ def ask(config: VisualMemoryConfig, console: Console) -> Asked:
         check_encoder_name(name)
     if not encoders or (config.study == "migrate" and len(encoders) < 2):
         raise KcError(f"--encoder {config.encoder}: {config.study} needs {2 if config.study == 'migrate' else 1}")
-    source = Source(config.benchmark, config.data_root, config.rows, config.limit_images, config.dim, console)
+    options: dict[str, Any] = {
+        "data_root": config.data_root, "rows": config.rows, "limit_images": config.limit_images, "dim": config.dim,
+        "console": console,
+    }  # fmt: skip
+    strangers = None
+    if config.queries is None:
+        source = Source(config.benchmark, **options)
+    elif config.study in OF_ONE:
+        raise KcError(f"--queries {config.queries}: {config.study} asks the memory's own benchmark only")
+    elif config.study == "unknowns":
+        source, strangers = Source(config.benchmark, **options), Source(config.queries, **options)
+    else:
+        source = Crossed(config.benchmark, config.queries, **options)
     settings = {k: v for k, v in vars(config).items() if k not in ("out", "data_root")} | {"version": __version__}
-    study = Study(config.out / source.manifest.name, config.study, settings)
-    return Asked(config, source, study, ks, seeds, wanted, encoders)
+    of = source.manifest.name + (f"-{load_manifest(config.queries).name}" if config.queries else "")
+    study = Study(config.out / of, config.study, settings)
+    return Asked(config, source, study, ks, seeds, wanted, encoders, strangers)
 
 
 def numbers(option: str, text: str) -> tuple[float, ...]:

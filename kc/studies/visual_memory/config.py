@@ -32,6 +32,9 @@ class VisualMemoryConfig:
         study: votes, pruning, noise, scaling, unknowns, corruptions, migrate, compositionality, rerank, dimensions or
             deletion.
         benchmark: Name of a benchmark, or path of a manifest (YAML). Segmentation: one row a true segment.
+        queries: Benchmark of the test rows where it is another (imagenet-a, ninco): classes are matched by their names
+            in the files, else by their names, and the memory keeps those that both have. unknowns: classes that the
+            memory lacks are the unknown ones. Not in compositionality and rerank.
         data_root: Folder that holds the data sets; default: the environment variable KC_DATA.
         encoder: Encoders, separated by commas; the first is the one that is studied where one is enough.
         rows: What becomes a row: segments (segmentation's default), images (classification's) or cells (every
@@ -53,6 +56,7 @@ class VisualMemoryConfig:
 
     study: str
     benchmark: str = "digits"
+    queries: str | None = None
     data_root: Path | None = None
     encoder: str = "lite0"
     rows: str | None = None

@@ -14,7 +14,7 @@ from kc.report.style import looks
 from kc.studies.record import Row, column, dress, panels
 from kc.studies.visual_memory.command import Asked
 from kc.studies.visual_memory.corrupt import STRENGTHS, corrupted
-from kc.studies.visual_memory.keys import Keys, answers, joined
+from kc.studies.visual_memory.keys import Keys, joined
 from kc.types import SplitName
 
 MEMORIES = ("clean", "swapped", "added")
@@ -41,7 +41,7 @@ def run(asked: Asked) -> Figure:
             spoilt = keys("train", kind, strength)
             other = replace(spoilt, sample_id=tuple(f"{s}|{kind}-{strength}" for s in spoilt.sample_id))
             train = other if memory == "swapped" else joined([clean, other])
-        scores = accuracies(answers(train, test.key, asked.k), test.label, [asked.k], ["rank"], **asked.knobs)
+        scores = accuracies(asked.answers(train, test.key, asked.k), test.label, [asked.k], ["rank"], **asked.knobs)
         return {
             "corruption": kind, "strength": strength, "memory": memory, "rows": len(train), "queries": len(test),
             "accuracy": 100 * scores["rank"][0],

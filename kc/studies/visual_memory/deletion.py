@@ -60,9 +60,9 @@ def real(asked: Asked, train: Keys, test: Keys, what: str, gone: Int64Array) -> 
         start = time.perf_counter()
         memory.remove(gone)
         taken = time.perf_counter() - start
-        found = memory.search(test.key, asked.k)
+        found = memory.search(test.key, asked.clamp(asked.k, len(kept)))
     with memory_of(train.take(kept)) as never:
-        want = never.search(test.key, asked.k)
+        want = never.search(test.key, asked.clamp(asked.k, len(kept)))
     same = equal(found, want, kept)
     return {
         "what": what, "kind": "real", "rows": len(train), "removed": len(gone), "median ms": 1000 * taken,

@@ -14,7 +14,6 @@ from kc.report.style import looks
 from kc.studies.record import Row, column, dress, panels
 from kc.studies.visual_memory.axes import log_axes
 from kc.studies.visual_memory.command import Asked
-from kc.studies.visual_memory.keys import answers
 from kc.types import BoolArray
 
 DIMS = (64, 128, 256, 512, 1024)
@@ -51,7 +50,7 @@ def rows_of(asked: Asked, name: str) -> None:
 
     def right(kind: Compressed) -> BoolArray:
         small = replace(train, key=kind.apply(train.key))
-        found = answers(small, kind.apply(test.key), asked.k)
+        found = asked.answers(small, kind.apply(test.key), asked.k)
         return correct(nearest(found, asked.k), test.label, "rank", **asked.knobs)
 
     def row(kind: str, dim: int) -> Row:

@@ -13,7 +13,7 @@ from kc.report.style import looks
 from kc.studies.record import Row, column, dress, panels
 from kc.studies.visual_memory.axes import log_axes
 from kc.studies.visual_memory.command import Asked
-from kc.studies.visual_memory.keys import Keys, answers, joined
+from kc.studies.visual_memory.keys import Keys, joined
 from kc.types import BoolArray
 
 SHARES = (0.02, 0.05, 0.1, 0.25, 0.5)
@@ -33,7 +33,7 @@ def run(asked: Asked) -> Figure:
         raise ValueError(f"{first} and {second} see other rows: a key of length 0 in one of them")
 
     def judged(train: Keys, test: Keys) -> float:
-        found = answers(train, test.key, asked.k)
+        found = asked.answers(train, test.key, asked.k)
         return 100 * accuracies(found, test.label, [asked.k], ["rank"], **asked.knobs)["rank"][0]
 
     def row(share: float, seed: int, memory: str) -> Row:

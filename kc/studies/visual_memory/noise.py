@@ -30,7 +30,7 @@ def run(asked: Asked) -> Figure:
     @cache
     def searched() -> tuple[NeighbourTable, Neighbours]:
         with memory_of(train) as memory:
-            return leave_one_out(memory, ASKED), memory.search(test.key, asked.k)
+            return leave_one_out(memory, ASKED), memory.search(test.key, asked.clamp(asked.k, len(train)))
 
     for share in SHARES:
         for seed in asked.seeds:

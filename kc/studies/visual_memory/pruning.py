@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from kc.memory.coreset import greedy
 from kc.memory.prune import NeighbourTable, hard, leave_one_out, soft
-from kc.memory.study import correct, gain
+from kc.memory.study import correct, gain, nearest
 from kc.report.style import looks
 from kc.studies.record import column, dress, panels
 from kc.studies.visual_memory.axes import log_axes
@@ -58,7 +58,8 @@ def run(asked: Asked) -> Figure:
 
     @cache
     def right(way: str) -> dict[tuple[str, int], BoolArray]:
-        return judged(train, test, ways[way](), ks, asked.knobs)
+        largest = asked.clamp(ks[-1], len(train))
+        return judged(train, test, ways[way](), ks, largest, asked.knobs)
 
     for way in ways:
         for kind in KINDS:
@@ -88,14 +89,13 @@ def some(n_rows: int, n: int, seed: int) -> Float32Array:
 
 
 def judged(
-    train: Keys, test: Keys, factor: Float32Array, ks: list[int], knobs: dict[str, float]
+    train: Keys, test: Keys, factor: Float32Array, ks: list[int], largest: int, knobs: dict[str, float]
 ) -> dict[tuple[str, int], BoolArray]:
-    """Which test keys each vote gets right at each k, by a memory whose rows weigh `factor`."""
-    from kc.memory.study import nearest
-
+    """Which test keys each vote gets right at each k, by a memory whose rows weigh `factor`; `largest`: k of the
+    search."""
     with memory_of(train) as memory:
         memory.reweight(np.arange(len(train)), factor)
-        found = memory.search(test.key, ks[-1])
+        found = memory.search(test.key, largest)
     return {(kind, k): correct(nearest(found, k), test.label, kind, **knobs) for kind in KINDS for k in ks}
 
 

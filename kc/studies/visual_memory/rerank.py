@@ -16,7 +16,6 @@ from kc.report.style import looks
 from kc.studies.record import Row, column, dress, panels
 from kc.studies.visual_memory.axes import log_axes
 from kc.studies.visual_memory.command import Asked
-from kc.studies.visual_memory.keys import answers
 from kc.types import Neighbours
 
 ORDERS = ("memory", "model", "only the model", "possible")
@@ -34,7 +33,7 @@ def run(asked: Asked) -> Figure:
 
     @cache
     def found() -> Neighbours:
-        return answers(train, test.key, max(*asked.ks, top))
+        return asked.answers(train, test.key, max(*asked.ks, top))
 
     @cache
     def similar() -> Tensor:

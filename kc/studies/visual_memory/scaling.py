@@ -7,7 +7,7 @@ from functools import cache
 import numpy as np
 from matplotlib.figure import Figure
 
-from kc.memory.study import correct, nearest
+from kc.memory.study import correct
 from kc.memory.vote import VOTES
 from kc.report.style import looks
 from kc.studies.record import Row, column, dress, panels
@@ -46,7 +46,7 @@ def run(asked: Asked) -> Figure:
                     order = np.random.default_rng([seed, 77]).permutation(len(train))[:size]
                     asked_keys = queries(name)
                     with memory_of(train.take(np.sort(order))) as memory:
-                        found = nearest(memory.search(asked_keys.key, asked.k), asked.k)
+                        found = memory.search(asked_keys.key, asked.clamp(asked.k, size))
                     error = {
                         f"error {kind}": 100 * float(1 - correct(found, asked_keys.label, kind, **asked.knobs).mean())
                         for kind in KINDS

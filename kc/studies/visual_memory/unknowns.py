@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import cache
 
 import numpy as np
 from matplotlib.figure import Figure
 
-from kc.memory.study import correct, nearest
+from kc.errors import KcError
+from kc.memory.study import correct
 from kc.memory.unknown import auroc, familiarity, fpr, risk_coverage
 from kc.memory.vote import vote
 from kc.report.style import looks
 from kc.studies.record import Row, column, dress, panels
 from kc.studies.visual_memory.command import Asked
-from kc.studies.visual_memory.keys import answers
-from kc.types import Neighbours
+from kc.studies.visual_memory.crossed import NOT_IN_MEMORY, renamed, shared_classes
+from kc.studies.visual_memory.keys import Keys, joined
+from kc.types import BoolArray, Neighbours
 
 HIDDEN_SHARE = 0.2
+SCORES = ("nearest", "kth", "mean", "agreement", "vote")
 COVERAGES = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0)
 
 
@@ -26,42 +31,69 @@ def hidden_classes(classes: list[int], seed: int) -> list[int]:
     return sorted(np.random.default_rng([seed, 5]).permutation(classes)[:n].tolist())
 
 
-def run(asked: Asked) -> Figure:
-    """A row a seed (which classes are hidden) and score: AUROC and FPR95 of unknown against known queries, and the
-    risk of the rank vote on known queries at several coverages."""
+@dataclass(frozen=True)
+class Case:
+    """A memory, and queries of which some, `known` (Q,), are of its classes; `seed` drew it."""
+
+    seed: int
+    memory: Keys
+    queries: Keys
+    known: BoolArray
+    n_unknown_classes: int
+
+
+def cases(asked: Asked) -> list[Case]:
+    """A case a seed, in which a fifth of the classes is left out; with `--queries` one, whose unknown queries are those
+    of the other benchmark's classes that the memory lacks."""
     name = asked.encoders[0]
     train, test = (asked.source.keys(name, split) for split in ("train", "test"))
-    classes = np.unique(train.label).tolist()
-    for seed in asked.seeds:
-        hidden = hidden_classes(classes, seed)
+    if asked.strangers is None:
+        hidden = {seed: hidden_classes(np.unique(train.label).tolist(), seed) for seed in asked.seeds}
+        return [
+            Case(seed, train.take(~np.isin(train.label, h)), test, ~np.isin(test.label, h), len(h))
+            for seed, h in hidden.items()
+        ]
+    theirs = asked.strangers.keys(name, "test")
+    label = renamed(theirs.label, shared_classes(asked.strangers.manifest, asked.source.manifest))
+    others = replace(theirs, label=label).take(label == NOT_IN_MEMORY)
+    if len(others) == 0:
+        raise KcError(f"--queries {asked.config.queries}: {asked.source.manifest.name} has all of its classes")
+    both = joined([test, others])
+    n_classes = len(np.unique(theirs.label[label == NOT_IN_MEMORY]))
+    return [Case(asked.seeds[0], train, both, both.label != NOT_IN_MEMORY, n_classes)]
+
+
+def run(asked: Asked) -> Figure:
+    """A row a case and score: AUROC and FPR95 of unknown against known queries, and the risk of the rank vote on known
+    queries at several coverages."""
+    for case in cases(asked):
 
         @cache
-        def found(seed: int = seed) -> Neighbours:
-            kept = train.take(~np.isin(train.label, hidden_classes(classes, seed)))
-            return nearest(answers(kept, test.key, asked.k), asked.k)
+        def found(case: Case = case) -> Neighbours:
+            return asked.answers(case.memory, case.queries.key, asked.k)
 
-        for score in ("nearest", "kth", "mean", "agreement", "vote"):
+        for score in SCORES:
 
-            def row(seed: int = seed, score: str = score, hidden: list[int] = hidden) -> Row:
-                known = ~np.isin(test.label, hidden)
+            def row(case: Case = case, score: str = score, found: Callable[[], Neighbours] = found) -> Row:
                 if score == "vote":
-                    shares = vote(found(seed), classes, "softmax", **asked.knobs).numpy()
+                    classes = np.unique(case.memory.label)
+                    shares = vote(found(), classes, "softmax", **asked.knobs).numpy()
                     value = (shares / np.maximum(shares.sum(1, keepdims=True), 1e-300)).max(1)
                 else:
-                    value = familiarity(found(seed))[score]
-                right = correct(found(seed), test.label, "rank", **asked.knobs)
+                    value = familiarity(found())[score]
+                right, known = correct(found(), case.queries.label, "rank", **asked.knobs), case.known
                 risks, area = risk_coverage(value[known], right[known], COVERAGES)
                 return {
-                    "seed": seed, "score": score, "hidden classes": len(hidden), "known": int(known.sum()),
-                    "unknown": int((~known).sum()), "auroc": auroc(value[known], value[~known]),
-                    "fpr95": fpr(value[known], value[~known]), "aurc": 100 * area,
+                    "seed": case.seed, "score": score, "unknown classes": case.n_unknown_classes,
+                    "known": int(known.sum()), "unknown": int((~known).sum()),
+                    "auroc": auroc(value[known], value[~known]), "fpr95": fpr(value[known], value[~known]),
+                    "aurc": 100 * area,
                     **{f"risk at {100 * c:g} %": 100 * r for c, r in zip(COVERAGES, risks, strict=True)},
                 }  # fmt: skip
 
-            asked.study.row(f"{seed} {score}", row)
+            asked.study.row(f"{case.seed} {score}", row)
     figure, (left, right) = panels(2, width=4.2)
-    scores = list(dict.fromkeys(r["score"] for r in asked.study.rows))
-    look = looks(scores)
+    scores, look = SCORES, looks(list(SCORES))
     for i, what in enumerate(("auroc", "fpr95")):
         means = [column([r for r in asked.study.rows if r["score"] == s], what).mean() for s in scores]
         left.bar(
@@ -71,7 +103,7 @@ def run(asked: Asked) -> Figure:
     left.set_xticks(range(len(scores)), scores)
     left.set_ylim(0, 1.25)
     left.legend(fontsize=8, frameon=False)
-    dress(left, f"{asked.source.manifest.name}: a class that is not in memory", "", "mean of the seeds")
+    dress(left, f"{asked.study.folder.parent.name}: a class that is not in memory", "", "mean of the seeds")
     for score in scores:
         rows = [r for r in asked.study.rows if r["score"] == score]
         risk = [column(rows, f"risk at {100 * c:g} %").mean() for c in COVERAGES]

@@ -12,7 +12,6 @@ from kc.report.style import looks
 from kc.studies.record import column, dress, panels
 from kc.studies.visual_memory.axes import log_axes
 from kc.studies.visual_memory.command import Asked
-from kc.studies.visual_memory.keys import answers
 
 
 def run(asked: Asked) -> Figure:
@@ -23,9 +22,7 @@ def run(asked: Asked) -> Figure:
         @cache
         def found(name: str = name) -> tuple[dict[str, list[float]], int, int]:
             train, test = source.keys(name, "train"), source.keys(name, "test")
-            if ks[-1] > len(train):
-                source.console.print(f"k {ks[-1]} is clamped to the {len(train)} rows that there are", highlight=False)
-            scores = accuracies(answers(train, test.key, ks[-1]), test.label, ks, **asked.knobs)
+            scores = accuracies(asked.answers(train, test.key, ks[-1]), test.label, ks, **asked.knobs)
             return scores, len(train), len(test)
 
         for i, k in enumerate(ks):
