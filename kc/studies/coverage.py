@@ -10,7 +10,7 @@ from torch import Tensor
 
 from kc.studies.config import StudyConfig
 from kc.studies.drawing import lines
-from kc.studies.record import Row, Study, panels
+from kc.studies.record import Row, Study, column, panels
 from kc.studies.scenes import Bench, Regions, best_of, numbers, remembered
 from kc.studies.simulate import filled_up
 from kc.studies.tuning import given, shown
@@ -34,16 +34,18 @@ def study(config: StudyConfig, console: Console) -> Study:
             record.row(f"{share} {n}", partial(row, bench, kept, said, share, n, config))
     metrics = ["pq", "miou"] if bench.panoptic else ["miou"]
     figure, axes = panels(len(metrics), width=4.4)
-    real = len(stored.label)
+    of_lines = [r for r in record.rows if r["covered"] != "base alone"]
+    partly = [r for r in of_lines if r["simulated"]]
     for ax, metric in zip(axes, metrics, strict=True):
-        of_lines = [r for r in record.rows if r["covered"] != "base alone"]
         lines(ax, of_lines, "rows", metric, "covered", x_name="rows in memory")
         ax.set_xscale("log")
         ax.axhline(100 * record.rows[0][metric], color="#7f7f7f", linestyle=":", linewidth=1, label="base alone")
-        ax.axvspan(real, max(*sizes, real) * 1.2, color="#eeeeee", zorder=0)
-        ax.text(real, 0.5, " more than the real rows:\n the rest is simulated", fontsize=7, color="#555555")
+        ax.scatter(column(partly, "rows"), 100 * column(partly, metric), s=90, facecolors="none", edgecolors="#555555",
+                   linewidths=0.8, label="some rows simulated")  # fmt: skip
         ax.set_ylim(bottom=0)
-    axes[0].legend(title="classes in memory", title_fontsize=8, frameon=False, fontsize=8)
+    axes[-1].legend(
+        title="classes in memory", title_fontsize=8, fontsize=8, loc="upper left", bbox_to_anchor=(1, 1), frameon=False
+    )
     record.figure(figure)
     return record
 

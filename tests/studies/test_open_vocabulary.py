@@ -7,6 +7,8 @@ import dataclasses
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,7 +17,9 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from kc.encoders.load import load_encoder
 from kc.errors import KcError, UnknownNameError
+from kc.openvocab.load import load_base
 from kc.studies import transfer
 from kc.studies.config import STUDIES, StudyConfig, main
 from kc.studies.distance import kernel, mmd2, permutation_test
@@ -25,6 +29,16 @@ from kc.studies.run import run_study
 from kc.studies.scenes import Regions, remembered
 from kc.studies.simulate import around, filled_up, spreads
 from kc.types import ClassInfo
+
+
+@pytest.fixture(scope="module", autouse=True)
+def loaded_once() -> Iterator[None]:
+    """Encoder and base, which no study changes, are loaded once for all of them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("kc.experiment.load_encoder", cache(load_encoder))
+        base = cache(lambda name, encoder: load_base(name, encoder))
+        patch.setattr("kc.experiment.load_base", lambda name, encoder, *_: base(name, encoder))
+        yield
 
 
 @pytest.fixture

@@ -21,9 +21,9 @@ from kc.memory.vote import decide, vote
 from kc.methods.base import Batch, Context
 from kc.methods.config import MethodConfig
 from kc.methods.regions import Regions, best, normalised, posteriors, to_prediction
+from kc.methods.retrieval.build import labelled_rows
 from kc.methods.retrieval.module import RetrievalModule
-from kc.proposals.pooling import segment_labels
-from kc.types import VOID, Float32Array, Neighbours, Prediction, Rows, Task
+from kc.types import Float32Array, Neighbours, Prediction, Rows, Task
 
 TIE_BREAK = 1e-12
 """Relative lead that the class which reached a tied score first is given; votes are float64."""
@@ -115,16 +115,9 @@ class VisualMemory(RetrievalModule):
             ids = tuple(batch["sample_id"])
             self.staged.append(Rows(keys, labels, ids, np.zeros(len(ids), np.int64)))
             return
-        keep = np.zeros(VOID + 1 + max(self.context.classes), dtype=bool)
-        keep[[*self.task.class_ids, *self.task.returning_ids]] = True
-        if self.context.background_id is not None:
-            keep[self.context.background_id] = True
-        for row, of_image in enumerate(regions):
-            labels = segment_labels(batch["labels_raw"][row], of_image.segments, self.context.config.purity)
-            chosen = np.flatnonzero((labels != VOID) & keep[labels])
-            if len(chosen):
-                sample_ids = (batch["sample_id"][row],) * len(chosen)
-                self.staged.append(Rows(of_image.keys[chosen], labels[chosen], sample_ids, chosen.astype(np.int64)))
+        background = self.context.background_id
+        wanted = {*self.task.class_ids, *self.task.returning_ids, *(() if background is None else (background,))}
+        self.staged += labelled_rows(batch, regions, wanted, self.context.config.purity)
 
     # -- answering --------------------------------------------------------------------------------------------------
 
