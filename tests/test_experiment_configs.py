@@ -226,7 +226,8 @@ def test_it_takes_a_step(file: Path, stand_in: Callable[[str], Path], tmp_path: 
     config = read(file, stand_in)
     data = open_data(config)
     network = encoder(config.encoder)
-    knobs = MethodConfig(**{f: getattr(config, f) for f in MethodConfig.__dataclass_fields__ if f != "keys"})
+    own = {f: getattr(config, f) for f in MethodConfig.__dataclass_fields__ if f not in ("keys", "decoder")}
+    knobs = MethodConfig(**own, decoder=config.decoder or "fpn")
     kind = data.manifest.task_kind
     context = Context(kind, data.classes, network, FeatureCache(tmp_path, network), knobs, 0, tmp_path)
     method = cast(Any, method_class(config.method_names[0])(context))
@@ -241,6 +242,6 @@ def test_it_takes_a_step(file: Path, stand_in: Callable[[str], Path], tmp_path: 
     rates = [g["initial_lr"] for g in optimizer.param_groups]
     assert rates == pytest.approx([1e-4, 1e-5] if masks else [0.01] * len(rates))
     backbone = method.decoder.backbone if masks else method.network
-    own = {id(p) for p in backbone.parameters()}
-    changed = [k for k, p in method.trained().items() if id(p) in own and not torch.equal(p, before[k])]
+    of_backbone = {id(p) for p in backbone.parameters()}
+    changed = [k for k, p in method.trained().items() if id(p) in of_backbone and not torch.equal(p, before[k])]
     assert changed

@@ -14,7 +14,8 @@ from kc.encoders.lite import load_lite0
 from kc.errors import KcError
 from kc.methods.base import Context
 from kc.methods.config import MethodConfig
-from kc.methods.finetune.mask2former import Mask2Former, Mask2FormerReplay
+from kc.methods.finetune.comformer import CoMFormer
+from kc.methods.finetune.mask2former import Mask2Former, Mask2FormerJoint, Mask2FormerReplay
 from kc.types import HIDDEN, VOID, ClassInfo, Task
 
 Make = Callable[..., Context]
@@ -130,6 +131,19 @@ def test_it_reads_images_where_features_of_the_shared_encoder_are_cached(toy_con
     context = toy_context("semantic", train="head")
     context.input_size = (32, 32)
     assert Mask2Former(context).needs_images
+
+
+@pytest.mark.parametrize("cls", [CoMFormer, Mask2FormerJoint, Mask2FormerReplay])
+def test_the_first_task_is_that_of_fine_tuning(cls: type[Mask2Former], toy_context: Make) -> None:
+    losses = []
+    for kind in (Mask2Former, cls):
+        method = kind(toy_context("semantic", exemplars=6, train="full"))
+        torch.manual_seed(0)
+        method.start_task(TASKS[0])
+        method.on_train_start()
+        torch.manual_seed(1)
+        losses.append(method.training_step(halves(1, 2), 0))
+    assert torch.equal(*losses)
 
 
 def test_a_frozen_encoder_is_asked_once_for_an_image(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO, Protocol, Self, runtime_checkable
 
@@ -67,13 +68,19 @@ class HasImageFiles(Protocol):
         ...
 
 
+@lru_cache(maxsize=64)
+def _resolved(root: Path) -> Path:
+    """`root` with links followed: once, for it is asked for every image."""
+    return root.resolve()
+
+
 def inside(root: Path, relative: str | Path) -> Path:
     """The path under `root`, with links followed.
 
     Raises:
         DataError: the path, or what a link in it points to, lies outside `root`.
     """
-    base = root.resolve()
+    base = _resolved(root.absolute())  # a relative one depends on where we are
     path = (base / relative).resolve()
     if not path.is_relative_to(base):
         raise DataError(f"{root / relative}: leaves the data folder {base} (it points to {path}); copy the data inside")
@@ -136,8 +143,8 @@ def decode_image(file: Path | BinaryIO, name: str) -> UInt8Array:
         with Image.open(file) as image:
             if image.mode in _DEEP_MODES:
                 raise DataError(f"{name}: image mode {image.mode!r} is deeper than 8 bits; convert it to 8-bit RGB")
-            upright = ImageOps.exif_transpose(image)
-            return np.array(upright.convert("RGB"))
+            ImageOps.exif_transpose(image, in_place=True)  # in place, and no conversion to what it is: no copies
+            return np.array(image if image.mode == "RGB" else image.convert("RGB"))
     except FileNotFoundError as error:
         raise DataError(f"{name}: the image is missing") from error
     except _BROKEN as error:

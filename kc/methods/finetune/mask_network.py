@@ -191,7 +191,7 @@ class EncoderBackbone(nn.Module):
 def _over_encoder(encoder: Encoder, model: Any) -> MaskNetwork:
     """A small Mask2Former whose backbone is a copy of `encoder` with its weights; the rest has learned nothing.
 
-    Masks have the stride of the encoder's finest level.
+    Its sizes are for a handful of objects and a CPU. Masks have the stride of the encoder's finest level.
     """
     backbone = EncoderBackbone(encoder)
     config = tiny_config(
