@@ -18,10 +18,16 @@ class Turns:
         contestants: name -> a loop that calls `step()` after each of its training steps, for ever or until it raises
             `Over`.
         steps: how many are timed.
+        clock: seconds, read in the contestant's thread.
     """
 
-    def __init__(self, contestants: Mapping[str, Callable[[Callable[[], None]], object]], steps: int) -> None:
-        self.contestants, self.steps = dict(contestants), steps
+    def __init__(
+        self,
+        contestants: Mapping[str, Callable[[Callable[[], None]], object]],
+        steps: int,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self.contestants, self.steps, self.clock = dict(contestants), steps, clock
         self.seconds: dict[str, list[float]] = {name: [] for name in contestants}
         self._next = {name: threading.Semaphore(0) for name in contestants}
         self._failed: BaseException | None = None
@@ -43,18 +49,18 @@ class Turns:
         name, following = names[place], names[(place + 1) % len(names)]
         own = self._next[name]
         own.acquire()
-        began = time.perf_counter()
+        began = self.clock()
 
         def step() -> None:
             nonlocal began
-            self.seconds[name].append(time.perf_counter() - began)
+            self.seconds[name].append(self.clock() - began)
             if self._failed is not None or len(self.seconds[name]) == self.steps + WARMING:
                 raise Over
             self._next[following].release()
             own.acquire()
             if self._failed is not None:
                 raise Over
-            began = time.perf_counter()
+            began = self.clock()
 
         try:
             if self._failed is None:
@@ -70,6 +76,9 @@ class Over(Exception):
     """A contestant has made all its steps."""
 
 
-def ratio(one: list[float], other: list[float]) -> float:
-    """Median over the rounds of the seconds of `one` by those of `other` in the same round."""
-    return statistics.median(a / b for a, b in zip(one, other, strict=True))
+def ratio(one: list[float], other: list[float]) -> tuple[float, float, float]:
+    """Lower quartile, median and upper quartile over the rounds of the seconds of `one` by those of `other` in the same
+    round.
+    """
+    low, middle, high = statistics.quantiles([a / b for a, b in zip(one, other, strict=True)], n=4, method="inclusive")
+    return low, middle, high

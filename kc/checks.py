@@ -174,7 +174,9 @@ def check_methods(config: RunConfig, manifest: Manifest) -> None:
         read_names(config.names)
     decoder = config.decoder or manifest.recommended.decoder or "fpn"
     regions = manifest.task_kind != "classification" and decoder == "regions"
-    if regions and config.train == "full":
+    # Mask classifiers have a network of their own, whatever decoder is recommended; retrieval trains nothing.
+    trains_encoder = [name for name in config.method_names if name not in MASKS and ".retrieval." not in METHODS[name]]
+    if regions and config.train == "full" and (trains_encoder or not MASKS & set(config.method_names)):
         raise KcError("--train full changes the encoder, but --decoder regions reads frozen keys: add --decoder fpn")
     for name in config.method_names:
         if regions and name in TRAINS_ENCODER:

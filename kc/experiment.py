@@ -43,7 +43,7 @@ from kc.parsing import NOT_STORED, Config
 from kc.proposals.base import Proposer
 from kc.proposals.cache import PartitionCache
 from kc.proposals.load import load_proposer, reads_names
-from kc.registry import METHODS, NEEDS_BASE
+from kc.registry import MASKS, METHODS, NEEDS_BASE
 from kc.report.figures import curves
 from kc.report.html import write_report
 from kc.report.records import Results, metrics_csv, write_atomic
@@ -291,10 +291,11 @@ def warm(
 ) -> None:
     """Encode every image, and its regions where a method reads them, before the clocks of the methods start.
 
-    The first method must not pay for the others. Methods that train the encoder read no frozen features.
+    The first method must not pay for the others. Methods that train the encoder read no frozen features, and
+    mask classifiers have a network of their own.
     """
     tuned = all(issubclass(method_class(name), FinetuneModule) for name in config.method_names)
-    if tuned and config.train == "full":
+    if tuned and (config.train == "full" or set(config.method_names) <= MASKS):
         return
     last = len(shared.data.tasks) - 1
     size = shared.data.manifest.input_size

@@ -21,19 +21,21 @@ from kc.checks import check
 from kc.config import RunConfig
 from kc.encoders.base import Encoder
 from kc.encoders.cache import FeatureCache
+from kc.encoders.lite import Lite0
 from kc.encoders.timm_model import TimmEncoder
 from kc.encoders.torchvision_model import TorchvisionResNet
 from kc.experiment import method_class, open_data
 from kc.methods.base import Context
 from kc.methods.config import MethodConfig, at_task
 from kc.parsing import parse
+from kc.registry import MASKS
 
 FOLDER = Path(__file__).resolve().parents[1] / "experiments" / "configs"
 FILES = sorted(FOLDER.glob("*.yaml"))
 
-# File -> epochs, batch, learning rates of the first and the second task, classes a task (background counted).
-VOC, ADE, COCO = (30, 24, 0.01, 0.001), (60, 24, 0.01, 0.001), (60, 24, 0.01, 0.001)
-VIT = (20, 48, 0.01, 0.01)
+# File -> epochs of the first and the second task, batch, learning rates of the two; classes a task (with background).
+VOC, ADE = (30, 30, 24, 0.01, 0.001), (60, 60, 24, 0.01, 0.001)
+VIT = (20, 20, 48, 0.01, 0.01)
 PUBLISHED: dict[str, tuple[tuple[float, ...], list[int]]] = {
     "voc-19-1": (VOC, [20, 1]),
     "voc-15-5": (VOC, [16, 5]),
@@ -43,14 +45,31 @@ PUBLISHED: dict[str, tuple[tuple[float, ...], list[int]]] = {
     "ade-100-10": (ADE, [100] + [10] * 5),
     "ade-100-5": (ADE, [100] + [5] * 10),
     "ade-50-50": (ADE, [50] * 3),
-    "coco-panoptic-83-10": (COCO, [83] + [10] * 5),
-    "coco-panoptic-83-5": (COCO, [83] + [5] * 10),
     "cifar100-10": (VIT, [10] * 10),
     "cifar100-20": (VIT, [5] * 20),
     "imagenet-r-10": (VIT, [20] * 10),
     "imagenet-r-20": (VIT, [10] * 20),
 }
-PUBLISHED |= {k.replace("ade-", "ade-panoptic-"): v for k, v in PUBLISHED.items() if k.startswith("ade-")}
+# Iterations of the first and of a later task: comformer's and eclipse's.
+ITERATIONS = {
+    "100-50": ((160_000, 20_000), (160_000, 80_000)),
+    "100-10": ((160_000, 4_000), (160_000, 16_000)),
+    "100-5": ((160_000, 2_000), (160_000, 12_000)),
+    "50-50": ((160_000, 20_000), (80_000, 120_000)),
+}
+
+
+def epochs(iterations: int, batch: int, images: int) -> int:
+    return max(1, round(iterations * batch / images))
+
+
+for setting, schedules in ITERATIONS.items():
+    for suffix, rate, numbers in zip(("", "-eclipse"), (5e-5, 5e-4), schedules, strict=True):
+        first, later = (epochs(n, 8, 20_210) for n in numbers)
+        PUBLISHED[f"ade-panoptic-{setting}{suffix}"] = (first, later, 8, 1e-4, rate), PUBLISHED[f"ade-{setting}"][1]
+for setting, later, sizes in (("83-10", 32_000, [10] * 5), ("83-5", 8_000, [5] * 10)):
+    both = (epochs(240_000, 16, 118_287), epochs(later, 16, 118_287))
+    PUBLISHED[f"coco-panoptic-{setting}"] = (*both, 16, 1e-4, 5e-4), [83, *sizes]
 
 
 @pytest.fixture(autouse=True)
@@ -157,7 +176,7 @@ def stand_in(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
         }
         start = prefixes.get(benchmark, "none")
         splits = {k.removeprefix(start): v for k, (_, v) in PUBLISHED.items() if k.startswith(start)}
-        splits = {k: v for k, v in splits.items() if not k.startswith("panoptic-")}
+        splits = {k: v for k, v in splits.items() if not k.startswith("panoptic-")}  # nor "-eclipse": the same splits
         path = root / f"{benchmark}.yaml"
         path.write_text(yaml.safe_dump({"name": benchmark, **content, "classes": classes, "task_splits": splits}))
         return path
@@ -170,6 +189,8 @@ def encoder(name: str) -> Encoder:
     """The encoder of a config with random weights: the network is the published one, its file is not here."""
     torch.manual_seed(0)
     family, _, model = name.partition(":")
+    if family == "lite0":  # a mask classifier does not read it
+        return Lite0().eval().requires_grad_(False)
     if family == "torchvision":
         return TorchvisionResNet(model).eval().requires_grad_(False)
     network = timm.create_model(model.partition(".")[0], num_classes=0, dynamic_img_size=True, dynamic_img_pad=True)
@@ -177,10 +198,10 @@ def encoder(name: str) -> Encoder:
 
 
 def read(file: Path, stand_in: Callable[[str], Path]) -> RunConfig:
-    """The config on the stand-in's data, with batches of two."""
+    """The config on the stand-in's data, with batches of two and a tiny mask network."""
     manifest = stand_in(yaml.safe_load(file.read_text())["benchmark"])
     return parse(["--config", str(file), "--benchmark", str(manifest), "--data-root", str(manifest.parent / "data"),
-                  "--batch-size", "2"])  # fmt: skip
+                  "--batch-size", "2", "--mask-model", "tiny"])  # fmt: skip
 
 
 def test_every_published_setting_is_there() -> None:
@@ -189,11 +210,13 @@ def test_every_published_setting_is_there() -> None:
 
 @pytest.mark.parametrize("file", FILES, ids=lambda f: f.stem)
 def test_it_says_what_the_paper_says(file: Path, stand_in: Callable[[str], Path]) -> None:
-    (epochs, batch, first, second), classes = PUBLISHED[file.stem]
+    (first_epochs, epochs, batch, first, second), classes = PUBLISHED[file.stem]
     config = read(file, stand_in)
     check(config)
-    assert yaml.safe_load(file.read_text())["batch_size"] == batch
-    assert at_task(config.epochs, 0) == at_task(config.epochs, 1) == epochs
+    content = yaml.safe_load(file.read_text())
+    assert content["batch_size"] == batch
+    assert content.get("mask_model", "facebook/mask2former").startswith("facebook/mask2former")
+    assert (at_task(config.epochs, 0), at_task(config.epochs, 1)) == (first_epochs, epochs)
     assert (at_task(config.lr, 0), at_task(config.lr, 1)) == (first, second)
     assert [len(t.class_ids) for t in open_data(config).tasks] == classes
 
@@ -203,16 +226,22 @@ def test_it_takes_a_step(file: Path, stand_in: Callable[[str], Path], tmp_path: 
     config = read(file, stand_in)
     data = open_data(config)
     network = encoder(config.encoder)
-    knobs = MethodConfig(**{f: getattr(config, f) for f in MethodConfig.__dataclass_fields__ if f != "keys"})
+    own = {f: getattr(config, f) for f in MethodConfig.__dataclass_fields__ if f not in ("keys", "decoder")}
+    knobs = MethodConfig(**own, decoder=config.decoder or "fpn")
     kind = data.manifest.task_kind
     context = Context(kind, data.classes, network, FeatureCache(tmp_path, network), knobs, 0, tmp_path)
     method = cast(Any, method_class(config.method_names[0])(context))
     method.start_task(data.tasks[0])
     trainer = L.Trainer(accelerator="cpu", max_steps=1, logger=False, enable_checkpointing=False, barebones=True)
-    before = next(method.network.parameters()).clone()
+    before = {k: p.detach().clone() for k, p in method.trained().items()}
     trainer.fit(method, data.task(0, method.train_scope, raw=False))
     (optimizer,) = trainer.optimizers
     assert trainer.global_step == 1
-    assert isinstance(optimizer, torch.optim.SGD)
-    assert [g["initial_lr"] for g in optimizer.param_groups] == [0.01] * len(optimizer.param_groups)
-    assert not torch.equal(next(method.network.parameters()), before)
+    masks = config.method_names[0] in MASKS
+    assert isinstance(optimizer, torch.optim.AdamW if masks else torch.optim.SGD)
+    rates = [g["initial_lr"] for g in optimizer.param_groups]
+    assert rates == pytest.approx([1e-4, 1e-5] if masks else [0.01] * len(rates))
+    backbone = method.decoder.backbone if masks else method.network
+    of_backbone = {id(p) for p in backbone.parameters()}
+    changed = [k for k, p in method.trained().items() if id(p) in of_backbone and not torch.equal(p, before[k])]
+    assert changed

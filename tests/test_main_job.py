@@ -14,7 +14,10 @@ from typing import Any
 import pytest
 import yaml
 
+from kc.checks import check
 from kc.data.manifest import load_manifest, manifest_folder
+from kc.errors import KcError
+from kc.parsing import parse
 
 ROOT = Path(__file__).parents[1]
 METHODS = "finetune,replay,joint,knn"
@@ -175,6 +178,17 @@ def test_mistakes_are_answered_at_once(given: list[str], said: str) -> None:
     assert said in done.stderr
     assert "Traceback" not in done.stderr
     assert time.monotonic() - started < 20  # generous: the point is that no model or data was loaded
+
+
+def test_mask_classifiers_train_whatever_the_recommended_decoder_reads() -> None:
+    """digit-scenes recommends regions, whose keys are frozen: that binds the methods that read them."""
+    for methods, refused in (("mask2former", False), ("mask2former,knn", False), ("mask2former,finetune", True)):
+        config = parse(["--benchmark", "digit-scenes", "--methods", methods, "--train", "full", "--tasks", "2"])
+        if refused:
+            with pytest.raises(KcError, match="add --decoder fpn"):
+                check(config)
+        else:
+            check(config)
 
 
 def test_missing_data_names_what_to_do(tmp_path: Path) -> None:

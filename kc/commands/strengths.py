@@ -58,10 +58,11 @@ class Strength:
 SCALES = [sign * step for step in range(1, 11) for sign in (1, -1)]
 HALF_DECADE = 10**0.5
 _LR = Strength("lr", HALF_DECADE)
-# Whose papers have no weight to set. icarl (Rebuffi et al. 2017, algorithm 3) adds its distillation to the loss as it
-# is, without factor or temperature, and its exemplars are a budget that all who replay share. lora (Hu et al. 2022,
-# section 4.1) scales by alpha / r, "tuning alpha is roughly the same as tuning the learning rate", so alpha is r here;
-# and r is a size: section 7.2 finds that even r = 1 is enough. eclipse's logit manipulation has one value a task.
+# Whose losses have no weight of their own. icarl (`icarl_loss`) adds its distillation as it is, without factor or
+# temperature; its exemplars are a budget that all who replay share. lora (Hu et al. 2022) scales by alpha / r, of which
+# section 4.1 says that with Adam "tuning alpha is roughly the same as tuning the learning rate"; alpha is r here. The
+# rank is a size: section 7.2 finds that "a rank as small as one suffices" on its data. eclipse's logit manipulation has
+# one value a task.
 _EWC = Strength("ewc_lambda")
 OF_IMAGES = {
     **dict.fromkeys(("finetune", "joint", "linear-probe", "replay", "er", "icarl", "lora"), _LR),

@@ -31,8 +31,8 @@ class MethodOptions:
         train: What fine-tuning trains: head (the encoder stays frozen, its features are cached) or full (a copy of it
             is trained with the head).
         mask_model: Network of mask2former: tiny (random weights), encoder (small and random over the pretrained
-            --encoder, which needs three dense levels), or a published one: a folder that transformers saved, or its
-            name on the hub.
+            --encoder, which needs three dense levels; with --train head they are cached, and a step costs less than
+            half), or a published one: a folder that transformers saved, or its name on the hub.
         mask_score: Probability that a query of a mask classifier must pass to be a panoptic segment; default: the
             authors', 0.8 (eclipse: 0), which suits long training; after a short one few queries are so sure.
         mask_overlap: Share of its mask that a query must win to be a panoptic segment; default: the authors', 0.8

@@ -10,7 +10,7 @@ import torch
 
 from kc.errors import KcError
 from kc.methods.base import Context
-from kc.methods.finetune.buffer import Reservoir, Stored, as_batch
+from kc.methods.finetune.buffer import Reservoir, as_batch
 from kc.methods.finetune.der import DerPlusPlus
 from kc.methods.finetune.er import Er
 from kc.methods.finetune.losses import logit_distance
@@ -22,17 +22,13 @@ Images = Callable[..., dict[str, Any]]
 Learn = Callable[..., None]
 
 
-def item(number: int) -> Stored:
-    return Stored(str(number), torch.zeros(3, 1, 1, dtype=torch.uint8), number, torch.zeros(0))
-
-
 def test_every_place_of_the_stream_is_kept_equally_often() -> None:
     torch.manual_seed(0)
     counts = torch.zeros(12)
+    stream = {"image": torch.zeros(12, 3, 1, 1), "label": torch.arange(12), "sample_id": list("abcdefghijkl")}
     for _ in range(2000):
         reservoir = Reservoir(3)
-        for i in range(12):
-            reservoir.offer(item(i))
+        reservoir.offer_batch(stream)
         assert len(reservoir) == 3
         counts[[s.label for s in reservoir.items]] += 1
     expected = 2000 * 3 / 12

@@ -49,3 +49,10 @@ def test_who_needs_images(toy_context: Make) -> None:
     assert Er(sure).needs_images
     assert Lora(sure).needs_images
     assert Finetune(replace(toy_context(train="full"), input_size=(16, 16))).needs_images
+
+
+def test_a_batch_moves_by_its_tensors(toy_context: Make, images: Images) -> None:
+    method, batch = Finetune(toy_context()), images([1, 2])
+    moved = method.transfer_batch_to_device(batch, torch.device("meta"), 0)
+    assert moved["image"].device.type == moved["label"].device.type == "meta"
+    assert moved["sample_id"] is batch["sample_id"]

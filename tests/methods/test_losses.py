@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from kc.methods.finetune.losses import IGNORED, pixel_cross_entropy, to_columns, vector_cross_entropy
+from kc.methods.finetune.losses import IGNORED, at_loss, pixel_cross_entropy, to_columns, vector_cross_entropy
 from kc.types import HIDDEN, VOID
 
 
@@ -19,6 +19,8 @@ def test_columns_of_known_hidden_and_unknown_ids() -> None:
 
 def test_columns_of_large_ids() -> None:
     assert to_columns(torch.tensor([846, 300]), [846]).tolist() == [0, IGNORED]
+    assert to_columns(torch.tensor([3, 0]), []).tolist() == [IGNORED, IGNORED]
+    assert to_columns(torch.tensor([3, 7]), [7], {3: 5}).tolist() == [5, 0]
 
 
 def test_the_256th_column_is_trained_like_any_other() -> None:
@@ -53,3 +55,14 @@ def test_nothing_labelled_gives_zero_with_a_gradient() -> None:
     assert loss.item() == 0.0
     assert logits.grad is not None
     assert torch.equal(logits.grad, torch.zeros_like(logits))
+
+
+def test_gradients_of_cross_entropy() -> None:
+    seed = torch.Generator().manual_seed(0)
+    vectors = torch.randn(3, 4, generator=seed, dtype=torch.float64, requires_grad=True)
+    target = torch.tensor([3, IGNORED, 0])
+    assert torch.autograd.gradcheck(lambda z: vector_cross_entropy(z, target), vectors)
+    maps = torch.randn(1, 3, 2, 2, generator=seed, dtype=torch.float64, requires_grad=True)
+    labels = torch.tensor([[[0, 1, 2, IGNORED], [2, 2, 1, 0]] * 2])
+    assert torch.autograd.gradcheck(lambda z: pixel_cross_entropy(z, labels), maps)
+    assert torch.autograd.gradcheck(lambda z: pixel_cross_entropy(at_loss(z, 2), labels), maps)

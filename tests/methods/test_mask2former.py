@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 
 import pytest
 import torch
 
+from kc.encoders.cache import FeatureCache
+from kc.encoders.lite import load_lite0
 from kc.errors import KcError
 from kc.methods.base import Context
-from kc.methods.finetune.mask2former import Mask2Former, Mask2FormerReplay
-from kc.types import HIDDEN, VOID, Task
+from kc.methods.config import MethodConfig
+from kc.methods.finetune.comformer import CoMFormer
+from kc.methods.finetune.mask2former import Mask2Former, Mask2FormerJoint, Mask2FormerReplay
+from kc.types import HIDDEN, VOID, ClassInfo, Task
 
 Make = Callable[..., Context]
 TASKS = [Task(0, (1, 2), (1, 2), ("1", "2")), Task(1, (3,), (1, 2, 3), ("3",))]
@@ -126,6 +131,39 @@ def test_it_reads_images_where_features_of_the_shared_encoder_are_cached(toy_con
     context = toy_context("semantic", train="head")
     context.input_size = (32, 32)
     assert Mask2Former(context).needs_images
+
+
+@pytest.mark.parametrize("cls", [CoMFormer, Mask2FormerJoint, Mask2FormerReplay])
+def test_the_first_task_is_that_of_fine_tuning(cls: type[Mask2Former], toy_context: Make) -> None:
+    losses = []
+    for kind in (Mask2Former, cls):
+        method = kind(toy_context("semantic", exemplars=6, train="full"))
+        torch.manual_seed(0)
+        method.start_task(TASKS[0])
+        method.on_train_start()
+        torch.manual_seed(1)
+        losses.append(method.training_step(halves(1, 2), 0))
+    assert torch.equal(*losses)
+
+
+def test_a_frozen_encoder_is_asked_once_for_an_image(tmp_path: Path) -> None:
+    """Its levels come from the cache afterwards, the trained one's never; both see the same images."""
+    encoder = load_lite0()
+    classes = {c: ClassInfo(c, str(c)) for c in range(4)}
+    images = halves(1, 2)
+    asked: dict[str, list[int]] = {"head": [], "full": []}
+    for train, calls in asked.items():
+        config = MethodConfig(train=train, mask_model="encoder")
+        features = FeatureCache(tmp_path / "features", encoder)
+        method = Mask2Former(Context("semantic", classes, encoder, features, config, 0, tmp_path))
+        torch.manual_seed(0)
+        method.start_task(TASKS[0])
+        method.on_train_start()
+        pyramid = cast(Any, method.mask_network.backbone).pyramid
+        pyramid.register_forward_hook(lambda *_, calls=calls, pyramid=pyramid: calls.append(pyramid.training))
+        for _ in range(3):
+            assert torch.isfinite(method.loss_on(images))
+    assert asked == {"head": [False] * 2, "full": [True] * 3}  # a CPU encodes images one by one
 
 
 def test_what_it_cannot_do_is_refused(toy_context: Make) -> None:

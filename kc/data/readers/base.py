@@ -81,7 +81,7 @@ def inside(root: Path, relative: str | Path) -> Path:
         DataError: the path, or what a link in it points to, lies outside `root`.
     """
     # On text: making Path objects of every step costs several times what following the links does.
-    base = _real(str(root))
+    base = _real(os.path.abspath(root))  # a relative one depends on where we are
     path = os.path.realpath(os.path.join(base, relative))
     if path != base and not path.startswith(base.rstrip(os.sep) + os.sep):
         raise DataError(f"{root / relative}: leaves the data folder {base} (it points to {path}); copy the data inside")

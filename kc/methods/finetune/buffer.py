@@ -37,22 +37,19 @@ class Reservoir:
     def __len__(self) -> int:
         return len(self.items)
 
-    def offer(self, item: Stored) -> None:
-        """Keep `item` with probability size / seen, in the place of a random other."""
-        self.seen += 1
-        if len(self.items) < self.size:
-            self.items.append(item)
-            return
-        place = int(torch.randint(self.seen, (1,)))
-        if place < self.size:
-            self.items[place] = item
-
     def offer_batch(self, batch: Batch, logits: Tensor | None = None) -> None:
-        """Offer each image of a batch, with its logits (N, C) where they are to be kept."""
-        images = (batch["image"] * 255).round().to("cpu", torch.uint8)
-        kept = torch.zeros(len(images), 0) if logits is None else logits.detach().float().cpu()
+        """Keep each image of a batch with probability size / seen, in the place of a random other; with its logits
+        (N, C) where they are to be kept.
+        """
         for row, sample_id in enumerate(batch["sample_id"]):
-            self.offer(Stored(sample_id, images[row].clone(), int(batch["label"][row]), kept[row].clone()))
+            self.seen += 1
+            free = len(self.items) < self.size
+            place = len(self.items) if free else int(torch.randint(self.seen, (1,)))
+            if place >= self.size:
+                continue
+            image = (batch["image"][row] * 255).round().to("cpu", torch.uint8)
+            kept = torch.zeros(0) if logits is None else logits[row].detach().to("cpu", torch.float32, copy=True)
+            self.items[place : place + 1] = [Stored(sample_id, image, int(batch["label"][row]), kept)]
 
     def draw(self, n: int) -> list[Stored]:
         """`n` items, with replacement."""

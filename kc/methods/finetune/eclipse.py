@@ -81,9 +81,7 @@ class Eclipse(Mask2Former):
         if step > 0:
             queries: Queries = self.prompts[step - 1](self.mask_network, pixels)
             return queries
-        part = self.mask_network.model.transformer_module
-        positions = part.queries_embedder.weight.expand(len(part.decoder.layers), -1, -1)
-        return self.mask_network.decode(pixels, part.queries_features.weight, positions)
+        return self.mask_network.own_queries(pixels)
 
     def classes(self, state: Tensor, step: int) -> Tensor:
         """(N, Q, 1 + C) logits, the first column the "no object" of the step."""

@@ -25,10 +25,9 @@ def to_columns(target: Tensor, class_ids: Sequence[int], other: dict[int, int] |
     """
     pairs = {c: i for i, c in enumerate(class_ids)} | (other or {})
     top = max(max(pairs, default=0), int(target.max()) if target.numel() else 0)
-    table = torch.full((top + 1,), IGNORED, dtype=torch.int64, device=target.device)
-    for class_id, column in pairs.items():
-        table[class_id] = column
-    return table[target.long()]
+    table = torch.full((top + 1,), IGNORED, dtype=torch.int64)
+    table[list(pairs)] = torch.tensor(list(pairs.values()), dtype=torch.int64)
+    return table.to(target.device)[target.long()]
 
 
 def vector_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:

@@ -8,10 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from kc.encoders.cache import FeatureCache
 from kc.errors import KcError
 from kc.methods.base import Batch, Context, as_map, n_bytes
 from kc.methods.finetune.heads import GrowingClassifier
-from kc.methods.finetune.mask_network import MaskNetwork, Queries, load_mask_network
+from kc.methods.finetune.mask_network import EncoderBackbone, MaskNetwork, Queries, load_mask_network
 from kc.methods.finetune.mask_targets import MaskLoss, MaskSet, mask_sets
 from kc.methods.finetune.module import FinetuneModule
 from kc.methods.finetune.replay import Replay
@@ -41,6 +42,11 @@ class Mask2Former(FinetuneModule):
         self.classifier = GrowingClassifier(network.width, layers=self.classifier_layers)
         self.classifier.grow([VOID])
         self.criterion: MaskLoss | None = None
+        backbone = network.backbone
+        self.pyramids: FeatureCache | None = None
+        """Levels of a frozen backbone that is the run's encoder."""
+        if isinstance(backbone, EncoderBackbone) and context.config.train == "head":
+            self.pyramids = FeatureCache(context.features.folder, backbone.pyramid)
 
     @property
     def trains_all(self) -> bool:
@@ -49,7 +55,7 @@ class Mask2Former(FinetuneModule):
 
     @property
     def needs_images(self) -> bool:
-        """Always: nothing of it is cached."""
+        """Always: nothing of it is cached beforehand."""
         return True
 
     def start_task(self, task: Task) -> None:
@@ -74,8 +80,10 @@ class Mask2Former(FinetuneModule):
             self.mask_network.backbone.eval()
 
     def features(self, batch: Batch) -> Features:
-        """The images themselves: the network has its own backbone."""
-        return Features(batch["image"])
+        """The levels of a frozen encoder, from the cache where it has them; else the images themselves."""
+        if self.pyramids is None:
+            return Features(batch["image"])
+        return self.pyramids.encode(batch["image"], list(batch["sample_id"]))
 
     def mask_sets(self, batch: Batch) -> list[MaskSet]:
         """The masks to be learned of each image, under the columns of the head."""

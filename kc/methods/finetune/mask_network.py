@@ -9,10 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from kc.encoders.base import Encoder
+from kc.encoders.pyramid import Pyramid
 from kc.errors import KcError, MissingExtraError
 from kc.types import Features
 
-SMALL = 96
+SMALL = 64
 """Width of a network over the run's encoder."""
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -61,32 +62,38 @@ class MaskNetwork(nn.Module):
         return part
 
     def forward(self, features: Features) -> Queries:
-        """Queries of the images that stand in `features.pooled`: (N, 3, H, W) float RGB in [0, 1]."""
-        out = self.model(pixel_values=self._images(features), output_hidden_states=True, return_dict=True)
-        states = tuple(s.transpose(0, 1) for s in out.transformer_decoder_intermediate_states)
-        return Queries(states, tuple(out.masks_queries_logits))
+        """The network's own queries in N images, as `pixels` reads them."""
+        return self.own_queries(self.pixels(features))
 
-    def _images(self, features: Features) -> Tensor:
-        images = features.pooled
-        if not self.normal:
-            return images
-        mean, std = images.new_tensor([MEAN, STD]).view(2, 1, 3, 1, 1)
-        normal: Tensor = (images - mean) / std
-        return normal
-
-    # -- with other queries than its own ----------------------------------------------------------------------------
+    def levels(self, images: Tensor) -> tuple[Tensor, ...]:
+        """The levels of the backbone, finest first, of images (N, 3, H, W) float RGB in [0, 1]."""
+        if self.normal:
+            mean, std = images.new_tensor([MEAN, STD]).view(2, 1, 3, 1, 1)
+            images = (images - mean) / std
+        return tuple(self.backbone(images).feature_maps)
 
     def pixels(self, features: Features) -> Pixels:
-        """The images of `features.pooled`, as `decode` reads them."""
-        out, part = self.model.pixel_level_module(self._images(features)), self.model.transformer_module
+        """What `decode` reads of N images.
+
+        `features`: the levels of the backbone, finest first, where there are any, else the images in `pooled`:
+        (N, 3, H, W) float RGB in [0, 1].
+        """
+        part, maps = self.model.transformer_module, features.levels or self.levels(features.pooled)
+        out = self.model.pixel_level_module.decoder(maps, output_hidden_states=True)
         levels, positions, sizes = [], [], []
-        for i, level in enumerate(out.decoder_hidden_states):
+        for i, level in enumerate(out.multi_scale_features):
             place = part.position_embedder(level.shape, level.device, level.dtype, None)
             level_of = part.input_projections[i](level) + part.level_embed.weight[i][:, None, None]
             levels.append(level_of.flatten(2).permute(2, 0, 1))
             positions.append(place.flatten(2).permute(2, 0, 1))
             sizes.append((level.shape[2], level.shape[3]))
-        return Pixels(tuple(levels), tuple(positions), tuple(sizes), out.decoder_last_hidden_state)
+        return Pixels(tuple(levels), tuple(positions), tuple(sizes), out.mask_features)
+
+    def own_queries(self, pixels: Pixels) -> Queries:
+        """The queries of the network itself."""
+        part = self.model.transformer_module
+        positions = part.queries_embedder.weight.expand(len(part.decoder.layers), -1, -1)
+        return self.decode(pixels, part.queries_features.weight, positions)
 
     def decode(
         self, pixels: Pixels, contents: Tensor, positions: Tensor, mask_head: nn.Module | None = None
@@ -171,31 +178,30 @@ class EncoderBackbone(nn.Module):
                 f"--mask-model encoder: {encoder.name} has {len(encoder.pyramid_channels)} dense levels, a mask "
                 "classifier reads three: take a convolutional or hierarchical encoder, such as lite0"
             )
-        self.encoder = encoder.to_train()
-        self.channels = list(encoder.pyramid_channels)
+        self.pyramid = Pyramid(encoder.to_train())
 
     def forward(self, images: Tensor) -> Any:
         """The levels of images (N, 3, H, W) in [0, 1], finest first, as transformers' backbones return them."""
         from transformers.modeling_outputs import BackboneOutput
 
-        maps: Any = self.encoder.pyramid(images)
-        return BackboneOutput(feature_maps=maps)
+        levels: Any = self.pyramid(images).levels
+        return BackboneOutput(feature_maps=levels)
 
 
 def _over_encoder(encoder: Encoder, model: Any) -> MaskNetwork:
     """A small Mask2Former whose backbone is a copy of `encoder` with its weights; the rest has learned nothing.
 
-    Masks have the stride of the encoder's finest level.
+    Its sizes are for a handful of objects and a CPU. Masks have the stride of the encoder's finest level.
     """
     backbone = EncoderBackbone(encoder)
     config = tiny_config(
         feature_size=SMALL, mask_feature_size=SMALL, hidden_dim=SMALL, encoder_feedforward_dim=2 * SMALL,
-        dim_feedforward=4 * SMALL, encoder_layers=1, decoder_layers=4, num_attention_heads=6, num_queries=20,
+        dim_feedforward=4 * SMALL, train_num_points=256,
         feature_strides=list(encoder.pyramid_strides), common_stride=encoder.pyramid_strides[0],
     )  # fmt: skip
     built: Any = model(config)
     module = built.pixel_level_module
-    decoder = type(module.decoder)(config, feature_channels=backbone.channels)
+    decoder = type(module.decoder)(config, feature_channels=list(backbone.pyramid.channels))
     decoder.apply(built._init_weights)  # a decoder built alone has not even finite weights
     module.encoder, module.decoder = backbone, decoder
     return MaskNetwork(built, normal=False)

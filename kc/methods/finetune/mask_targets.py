@@ -14,6 +14,8 @@ from kc.methods.base import Batch
 from kc.methods.distributed import mean_of, weight_of, world
 from kc.methods.finetune.mask_network import Queries
 
+_PAIR = 1 << 32
+"""More than any instance number."""
 MaskSet = tuple[Tensor, Tensor]
 """Masks (n, H, W) float in {0, 1} and their columns (n,) int64 of one image."""
 
@@ -31,16 +33,14 @@ def mask_sets(batch: Batch, columns: Mapping[int, int]) -> list[MaskSet]:
     sets: list[MaskSet] = []
     panoptic = "panoptic" in batch
     for row, labels in enumerate(batch["panoptic" if panoptic else "semantic"]):
-        flat = labels.reshape(-1, 2) if panoptic else labels.reshape(-1, 1)
+        # One number a segment: finding the pairs that occur takes 20 times as long.
+        flat = labels[..., 0].long() * _PAIR + labels[..., 1] if panoptic else labels.long() * _PAIR
         crowd = batch["crowd"][row] if panoptic else frozenset()
-        kept = [
-            values
-            for values in torch.unique(flat, dim=0)
-            if int(values[0]) in columns and not (panoptic and int(values[1]) in crowd)
-        ]
+        segments = [(value // _PAIR, value % _PAIR, value) for value in torch.unique(flat).tolist()]
+        kept = [(c, value) for c, instance, value in segments if c in columns and not (panoptic and instance in crowd)]
         size = labels.shape[:2]
-        masks = [(flat == values).all(1).reshape(size).float() for values in kept]
-        found = torch.tensor([columns[int(v[0])] for v in kept], dtype=torch.int64, device=labels.device)
+        masks = [(flat == value).float() for _, value in kept]
+        found = torch.tensor([columns[c] for c, _ in kept], dtype=torch.int64, device=labels.device)
         sets.append((torch.stack(masks) if masks else torch.zeros(0, *size, device=labels.device), found))
     return sets
 

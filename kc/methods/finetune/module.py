@@ -113,6 +113,10 @@ class FinetuneModule(L.LightningModule):
         """Every task trains in the same mode: an encoder comes in evaluation mode and stayed so in the first one."""
         self.train()
 
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+        """The tensors of a batch on `device`; Lightning would look into every list of names for more."""
+        return {k: v.to(device, non_blocking=True) if isinstance(v, Tensor) else v for k, v in batch.items()}
+
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Add what is classified to a training batch: the keys of its regions and their classes."""
         return batch if self.regions is None else with_keys(batch, self.regions, self.context.config.purity)
