@@ -71,7 +71,7 @@ def run_votes(config: VotesConfig, console: Console | None = None) -> int:
     data.setup()
     # All of them first: a name that cannot be loaded must not show after an hour of encoding with another.
     loaded = {name: load_encoder(name) for name in encoders}
-    found = []
+    found: list[dict[str, Any]] = []
     for name, encoder in loaded.items():
         found.append(of_encoder(config, data, name, encoder, [int(k) for k in ks], shares, console, first=not found))
         settings = {k: None if v is None else str(v) for k, v in vars(config).items()}

@@ -112,6 +112,11 @@ class IncrementalDataModule(LightningDataModule):
             if value < least:
                 raise DataError(f"{name} must be at least {least}, not {value}.")
         self.manifest = load_manifest(manifest) if isinstance(manifest, str | Path) else manifest
+        if "train" not in self.manifest.splits and readers is None:
+            raise DataError(
+                f"{self.manifest.name} has no training images: it asks what another benchmark taught (kc visual-memory "
+                f"STUDY --benchmark OTHER --queries {self.manifest.name})"
+            )
         check_stream(stream, self.manifest, setting)
         if image_lists is not None:
             if skip_bad:

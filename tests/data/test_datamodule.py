@@ -409,3 +409,8 @@ def test_parts_of_an_epoch_make_the_batches_of_one_process() -> None:
     first, second = orders(7, 2)
     assert len(first) == len(second) == 4
     assert sorted(first + second) == sorted([*range(7), alone[0]])  # one image is seen twice to keep them in step
+
+
+def test_a_benchmark_of_questions_alone_makes_no_stream() -> None:
+    with pytest.raises(DataError, match="imagenet-a has no training images"):
+        IncrementalDataModule("imagenet-a", tasks=2)

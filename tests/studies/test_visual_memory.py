@@ -191,7 +191,7 @@ def test_segments(tiny_coco: SimpleNamespace, tiny_index_png: SimpleNamespace, t
     assert rows[-1]["removed"] == 101
 
 
-def test_what_cannot_work(tiny_index_png: SimpleNamespace, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_cannot_work(tiny_index_png: SimpleNamespace, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     maps = ["--benchmark", str(tiny_index_png.path), "--data-root", str(tiny_index_png.root)]
     for arguments, said in (
         (["vote"], "Did you mean 'votes'"),
@@ -208,8 +208,9 @@ def test_what_cannot_work(tiny_index_png: SimpleNamespace, capsys: pytest.Captur
         (["rerank", *maps], "rerank reads whole images"),
         (["rerank", "--model", "clip"], "open_clip:MODEL"),
     ):
-        assert main(["visual-memory", *arguments, "--out", "/nonexistent-but-unused"]) == 2, arguments
+        assert main(["visual-memory", *arguments, "--out", str(tmp_path / "out")]) == 2, arguments
         assert said in " ".join(capsys.readouterr().err.split()), arguments
+        assert not (tmp_path / "out").exists(), arguments
 
 
 def test_the_law_is_scipys_line() -> None:

@@ -15,6 +15,7 @@ from kc import __version__
 from kc.data.manifest import load_manifest
 from kc.encoders.load import check_encoder_name
 from kc.errors import KcError, stopped, unknown_name
+from kc.methods.retrieval.rerank import check_reranker_name
 from kc.studies.record import Row, Study
 from kc.studies.visual_memory.config import STUDIES, VisualMemoryConfig
 from kc.studies.visual_memory.crossed import Crossed
@@ -117,6 +118,12 @@ def ask(config: VisualMemoryConfig, console: Console) -> Asked:
         source = Crossed(config.benchmark, config.queries, **options)
     settings = {k: v for k, v in vars(config).items() if k not in ("out", "data_root")} | {"version": __version__}
     of = source.manifest.name + (f"-{load_manifest(config.queries).name}" if config.queries else "")
+    if config.study == "compositionality" and source.kind == "images":
+        raise KcError(f"{of}: composed scenes need segments; take digit-scenes, for instance")
+    if config.study == "rerank":
+        if source.kind != "images":
+            raise KcError(f"rerank reads whole images; {of} is {source.manifest.task_kind}")
+        check_reranker_name(config.model)
     study = Study(config.out / of, config.study, settings)
     return Asked(config, source, study, ks, seeds, wanted, encoders, strangers)
 

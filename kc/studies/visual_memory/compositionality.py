@@ -40,8 +40,6 @@ def run(asked: Asked) -> Figure:
     of another class than the first answer's. subtract: nearest to q - n; project: to q - (q n) n, where n is the
     nearest row (arXiv 2408.08172 leaves this open; both are our reading).
     """
-    if asked.source.kind == "images":
-        raise KcError(f"{asked.source.manifest.name}: composed scenes need segments; take digit-scenes, for instance")
     name = asked.encoders[0]
     things = {c.id for c in asked.source.manifest.info if c.is_thing} or set(asked.source.names)
 

@@ -8,9 +8,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from kc.errors import KcError
 from kc.memory.study import correct, nearest
-from kc.methods.retrieval.rerank import check_reranker_name, load_reranker, prompts, rerank
+from kc.methods.retrieval.rerank import load_reranker, prompts, rerank
 from kc.report.records import write_atomic
 from kc.report.style import looks
 from kc.studies.record import Row, column, dress, panels
@@ -24,9 +23,6 @@ ORDERS = ("memory", "model", "only the model", "possible")
 def run(asked: Asked) -> Figure:
     """A row a k and order: accuracy of the rank vote of the memory's order and of the model's; of the model alone over
     all classes; and how often the true class is among the neighbours at all. Writes prompts.jsonl beside."""
-    if asked.source.kind != "images":
-        raise KcError(f"rerank reads whole images; {asked.source.manifest.name} is {asked.source.manifest.task_kind}")
-    check_reranker_name(asked.config.model)
     name, source, top = asked.encoders[0], asked.source, asked.config.top
     train, test = (source.keys(name, split) for split in ("train", "test"))
     ids = sorted(source.names)
