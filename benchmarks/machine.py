@@ -49,18 +49,20 @@ def reading(n_bytes: int = 2**30) -> tuple[Callable[[], object], int]:
     return lambda: x @ x, n_bytes
 
 
-def write_rate(folder: Path, n_bytes: int = 2**28) -> float:
-    """Bytes/s of writing one new file and its fsync."""
-    data = np.random.default_rng(0).bytes(n_bytes)
+def write_rate(folder: Path, n_bytes: int = 2**28, times: int = 3) -> float:
+    """Bytes/s of writing one new file of at least `n_bytes` and its fsync: the best of several times."""
+    data = np.random.default_rng(0).bytes(min(n_bytes, 2**26))
+    parts = -(-n_bytes // len(data))
     path = folder / "rate.bin"
 
     def write() -> None:
         with path.open("wb") as file:
-            file.write(data)
+            for _ in range(parts):
+                file.write(data)
             file.flush()
             os.fsync(file.fileno())
 
-    rate = n_bytes / least(write, 3)
+    rate = parts * len(data) / least(write, times)
     path.unlink()
     return rate
 

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import faiss
 import numpy as np
 
 from kc.memory.blocks import Float64Array
 from kc.memory.index import FIRST_EFFORT, Index, next_effort
 from kc.memory.search import SPARE, Search, best
-from kc.memory.view import View
+from kc.memory.view import Columns, View
 from kc.types import BoolArray, Float32Array, Int64Array
 
 PROBES = 200
@@ -36,20 +37,60 @@ class ApproximateSearch(Search):
     ) -> tuple[Int64Array, Float64Array]:
         wanted = k + SPARE + (exclude is not None)
         _, position = self.index.propose(fast, wanted, self._shown)
-        found = position >= 0
-        score = self._score(exact, np.where(found, position, 0))
-        score[~found] = -np.inf
+        rough = inner_products(self.columns, fast, position)
         if exclude is not None:
-            score[position == exclude[:, None]] = -np.inf
-        chosen, values = best(position, score, k)
+            rough[position == exclude[:, None]] = -np.inf
+        chosen, values, unsure = self._decided(exact, position, rough, k, k + SPARE)
+        if len(unsure):
+            # Float32 cannot tell which proposals are the best: float64 decides among all of them.
+            some = self._decided(exact[unsure], position[unsure], rough[unsure], k, position.shape[1])
+            chosen[unsure], values[unsure] = some[0], some[1]
         # Too few rows in the lists visited; or a scene of near duplicates that fills the list and may go on behind it.
-        reach = score[:, -EDGE:] >= values[:, -1:] - NEAR
+        reach = rough[:, -EDGE:] >= values[:, -1:] - NEAR
         dense = (2 * reach.sum(axis=1) >= EDGE) & (position.shape[1] < self.n_rows)
         unsure = np.flatnonzero(np.isneginf(values).any(axis=1) | dense)
         if len(unsure):
             out = None if exclude is None else exclude[unsure]
             chosen[unsure], values[unsure] = super()._nearest(fast[unsure], exact[unsure], k, out)
         return chosen, values
+
+    def _decided(
+        self, exact: Float64Array, position: Int64Array, rough: Float32Array, k: int, n: int
+    ) -> tuple[Int64Array, Float64Array, Int64Array]:
+        """Positions and cosines (Q, k) of the best of the `n` proposals with the best float32 score, and the queries
+        for which a row behind these could be better."""
+        if more := n < position.shape[1]:
+            keep = np.argpartition(-rough, n - 1, axis=1)[:, :n]
+            position, rough = np.take_along_axis(position, keep, 1), np.take_along_axis(rough, keep, 1)
+        lost = np.isneginf(rough)
+        score = self._score(exact, np.where(lost, 0, position))
+        score[lost] = -np.inf
+        chosen, values = best(position, score, k)
+        hidden = rough.min(axis=1) >= values[:, -1] - self._margin(exact.shape[1])
+        return chosen, values, np.flatnonzero(hidden & more & ~lost.any(axis=1))
+
+
+def inner_products(columns: Columns, queries: Float32Array, positions: Int64Array) -> Float32Array:
+    """Float32 products (Q, n) of queries (Q, D) with their own rows at `positions` (Q, n), read where they are mapped,
+    by all threads; -inf where a position is below 0."""
+    n_queries, n = positions.shape
+    score = np.full((n_queries, n), -np.inf, np.float32)
+    found = np.empty_like(score)
+    number = np.searchsorted(columns.offsets, positions, side="right") - 1
+    for i in np.unique(number[positions >= 0]):
+        here = number == i
+        rows = np.where(here, positions - columns.offsets[i], -1)
+        faiss.fvec_inner_products_by_idx(  # type: ignore[attr-defined]  # its stubs lack it
+            faiss.swig_ptr(found),
+            faiss.swig_ptr(queries),
+            faiss.swig_ptr(columns.segments[i].vectors),
+            faiss.swig_ptr(rows),
+            queries.shape[1],
+            n_queries,
+            n,
+        )
+        np.copyto(score, found, where=here)
+    return score
 
 
 def probe(view: View, mask: BoolArray, index: Index, target: float, seed: int, tune: bool) -> Index:

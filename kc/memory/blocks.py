@@ -23,11 +23,20 @@ CACHE_BYTES = 512 * 2**20
 """Gathered copies of filtered rows are kept for the next batch up to this size; larger ones are gathered again."""
 SCRATCH_ROWS = 1024
 SCORE_BYTES = 2**20
-"""Scores that a masked product holds at once."""
+"""Scores that a product holds at once."""
+SERIAL = 100_000
+"""FAISS takes in more scores than this at once in several threads, which wait for those of numpy's BLAS, still spinning
+after the product: several times slower than one."""
+FEW_QUERIES = 32
+"""Up to so many, products in numpy beat FAISS, whose loops for few queries use one core a query."""
+SPARE_ROWS = 4096
+SPARE_HIDDEN = 128
+"""Rows that a search may find in vain, and the rows among which it may: then none is copied and none is masked."""
 # Costs of handling one row, in units of the product of one row with one query inside a large batch (768-d, one core).
 READ_COST = 7.0
 COPY_COST = 30.0
 LONE_COST = 6.5
+MASK_COST = 1.2
 Float64Array = npt.NDArray[np.float64]
 _blas_lock = threading.RLock()
 
@@ -56,6 +65,14 @@ os.register_at_fork(after_in_child=_one_thread_in_child)
 
 def gather(columns: Columns, positions: Int64Array, out: npt.NDArray[np.float32] | Float64Array) -> None:
     """Copy the keys at `positions` (N,) into `out` (N, D), float32 or float64."""
+    if out.dtype == np.float32 and len(positions) > SCRATCH_ROWS and bool((positions[1:] > positions[:-1]).all()):
+        bounds = np.searchsorted(positions, columns.offsets)
+        for i in np.flatnonzero(np.diff(bounds)):
+            part = slice(bounds[i], bounds[i + 1])
+            np.take(
+                columns.segments[i].vectors, positions[part] - columns.offsets[i], axis=0, out=out[part], mode="clip"
+            )
+        return
     scratch = np.empty((min(len(positions), SCRATCH_ROWS), out.shape[1]), np.float32)
     for first in range(0, len(positions), SCRATCH_ROWS):
         wanted = positions[first : first + SCRATCH_ROWS]
@@ -80,49 +97,94 @@ class Block:
     keep: BoolArray | None = None
     copy: Float32Array | None = None
 
-    def nearest(self, columns: Columns, queries: Float32Array, n: int) -> tuple[Float32Array, Int64Array]:
-        """Scores and positions (Q, min(n, rows)), in no special order, of the best rows by float32 inner product."""
+    def nearest(
+        self, columns: Columns, queries: Float32Array, n: int, scratch: list[Float32Array]
+    ) -> tuple[Float32Array, Int64Array]:
+        """Scores and positions (Q, min(n, rows)), in no special order, of the best rows by float32 inner product.
+
+        scratch: holds the memory for copied rows from one block to the next (new pages cost as much as the copy).
+        """
         n = min(n, len(self.positions))
-        if self.copy is not None:
-            return self._listed(queries, self.copy, n)
-        if self.run is not None and self.keep is None:
+        if self.copy is not None or self.run is None:
+            return self._listed(queries, self.load(columns, scratch), n)
+        if self.keep is None:
             return self._listed(queries, self.run, n)
-        if self.run is None or self.keep is None:
-            return self._listed(queries, self.load(columns), n)
-        plan = cheapest(len(queries), len(self.positions) / len(self.run))
+        plan = cheapest(len(queries), len(self.positions) / len(self.run), most_hidden(self.keep))
         if plan == "copy":
-            return self._listed(queries, self.load(columns), n)
+            return self._listed(queries, self.load(columns, scratch), n)
         if plan == "lone":
             score, row = lone_products(queries, self.run, self.keep, n)
+        elif plan == "spare":
+            score, row = spare_products(queries, self.run, self.keep, n)
         else:
-            score, row = masked_products(queries, self.run, self.keep, n)
+            score, row = products(queries, self.run, self.keep, n)
         return score, self.positions[0] + row
 
     def _listed(self, queries: Float32Array, keys: Float32Array, n: int) -> tuple[Float32Array, Int64Array]:
-        score, row = faiss.knn(queries, keys, n, metric=faiss.METRIC_INNER_PRODUCT)
+        score, row = listed(queries, keys, n)
         return score, self.positions[row]
 
-    def load(self, columns: Columns) -> Float32Array:
-        """The keys of exactly these rows, contiguous."""
+    def load(self, columns: Columns, scratch: list[Float32Array] | None = None) -> Float32Array:
+        """The keys of exactly these rows, contiguous; in the memory of `scratch`, if given, until it is used again."""
         if self.copy is not None:
             return self.copy
         if self.run is not None and self.keep is None:
             return self.run
-        keys = np.empty((len(self.positions), columns.segments[0].vectors.shape[1]), np.float32)
+        shape = (len(self.positions), columns.segments[0].vectors.shape[1])
+        if scratch is None:
+            keys = np.empty(shape, np.float32)
+        else:
+            if not scratch or len(scratch[0]) < shape[0]:
+                scratch[:] = [np.empty(shape, np.float32)]
+            keys = scratch[0][: shape[0]]
         gather(columns, self.positions, keys)
         return keys
 
 
-def cheapest(n_queries: int, fraction: float) -> str:
-    """How to search `fraction` of the rows of a mapped run: "copy" them and multiply, multiply all and "mask", or
-    take each product of one query and one row "lone"."""
+def cheapest(n_queries: int, fraction: float, hidden: int) -> str:
+    """How to search `fraction` of the rows of a mapped run, of which at most `hidden` in SPARE_ROWS are not meant:
+    "copy" them and multiply, multiply all and "mask", ask for as many "spare" rows as are hidden, or take each product
+    of one query and one row "lone"."""
     whole = max(READ_COST, n_queries) + READ_COST * (n_queries > 1)
     costs = {
-        "mask": whole,
+        "mask": whole * (1 if n_queries <= FEW_QUERIES else MASK_COST),
         "copy": fraction * (COPY_COST + whole),
         "lone": fraction * max(READ_COST, LONE_COST * n_queries),
     }
+    if n_queries > FEW_QUERIES and hidden <= SPARE_HIDDEN:
+        costs["spare"] = whole
     return min(costs, key=lambda plan: costs[plan])
+
+
+def most_hidden(keep: BoolArray) -> int:
+    """The most False in any SPARE_ROWS rows that are asked together."""
+    return int(np.add.reduceat(~keep, np.arange(0, len(keep), SPARE_ROWS), dtype=np.int64).max())
+
+
+def listed(queries: Float32Array, keys: Float32Array, n: int) -> tuple[Float32Array, Int64Array]:
+    """Scores and numbers (Q, n) of the `n` best rows of `keys`, in no special order."""
+    few = len(queries) == 1 or 4 <= len(queries) <= FEW_QUERIES
+    if few and faiss.omp_get_max_threads() > 1:
+        return products(queries, keys, None, n)
+    found: tuple[Float32Array, Int64Array] = faiss.knn(queries, keys, n, metric=faiss.METRIC_INNER_PRODUCT)
+    return found
+
+
+def spare_products(
+    queries: Float32Array, run: Float32Array, keep: BoolArray, n: int
+) -> tuple[Float32Array, Int64Array]:
+    """The `n` best rows of `run` where `keep`: of every SPARE_ROWS rows, as many more as are hidden there."""
+    scores, rows = [], []
+    for first in range(0, len(run), SPARE_ROWS):
+        kept = keep[first : first + SPARE_ROWS]
+        wanted = min(len(kept), n + len(kept) - int(kept.sum()))
+        score, row = listed(queries, run[first : first + SPARE_ROWS], wanted)
+        score[~kept[row]] = -np.inf
+        scores.append(score)
+        rows.append(row + first)
+    score, row = np.concatenate(scores, axis=1), np.concatenate(rows, axis=1)
+    best = np.argpartition(-score, n - 1, axis=1)[:, :n]
+    return np.take_along_axis(score, best, 1), np.take_along_axis(row, best, 1)
 
 
 def lone_products(queries: Float32Array, run: Float32Array, keep: BoolArray, n: int) -> tuple[Float32Array, Int64Array]:
@@ -145,23 +207,31 @@ def lone_products(queries: Float32Array, run: Float32Array, keep: BoolArray, n: 
     return score, row
 
 
-def masked_products(
-    queries: Float32Array, run: Float32Array, keep: BoolArray, n: int
+def products(
+    queries: Float32Array, run: Float32Array, keep: BoolArray | None, n: int
 ) -> tuple[Float32Array, Int64Array]:
-    """The `n` best rows of `run` where `keep`, from the products with all rows: no row is copied."""
-    score = np.empty((len(queries), n), np.float32)
-    row = np.empty((len(queries), n), np.int64)
+    """The `n` best rows of `run` (where `keep`, if given), from the products with all rows: no row is copied."""
+    n_queries = len(queries)
+    score = np.empty((n_queries, n), np.float32)
+    row = np.empty((n_queries, n), np.int64)
     heaps = faiss.float_minheap_array_t()
-    heaps.nh, heaps.k = len(queries), n
+    heaps.nh, heaps.k = n_queries, n
     heaps.val, heaps.ids = faiss.swig_ptr(score), faiss.swig_ptr(row)
     heaps.heapify()
-    penalty = np.where(keep, np.float32(0), np.float32(-np.inf))
-    step = max(256, SCORE_BYTES // (4 * max(1, len(queries))))
+    penalty = None if keep is None else np.where(keep, np.float32(0), np.float32(-np.inf))
+    step = min(SERIAL, max(256, SCORE_BYTES // (4 * n_queries)))
+    together = max(1, SERIAL // step)
+    found = np.empty((n_queries, min(step, len(run))), np.float32)
     for first in range(0, len(run), step):
-        products = queries @ run[first : first + step].T
-        products += penalty[first : first + step]
-        heaps.addn(products.shape[1], faiss.swig_ptr(products), first)  # type: ignore[call-arg]  # stub lacks defaults
-    heaps.reorder()
+        part = run[first : first + step]
+        if len(part) < found.shape[1]:
+            found = np.empty((n_queries, len(part)), np.float32)
+        np.matmul(queries, part.T, out=found)
+        if penalty is not None:
+            found += penalty[first : first + step]
+        for q in range(0, n_queries, together):
+            some = found[q : q + together]
+            heaps.addn(some.shape[1], faiss.swig_ptr(some), first, q, len(some))  # type: ignore[call-arg]  # stub lacks them
     return score, row
 
 

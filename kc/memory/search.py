@@ -141,9 +141,10 @@ class Search:
     def _short_list(self, fast: Float32Array, wanted: int) -> tuple[Int64Array, Float32Array]:
         """Positions (Q, wanted) and float32 scores of the best rows by float32 inner product, in no special order."""
         scores, positions = [], []
+        scratch: list[Float32Array] = []
         with blas_from(4 * fast.shape[1]):
             for block in self.blocks:
-                score, position = block.nearest(self.columns, fast, wanted)
+                score, position = block.nearest(self.columns, fast, wanted, scratch)
                 scores.append(score)
                 positions.append(position)
         if len(scores) == 1:

@@ -5,31 +5,56 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import faiss
 import numpy as np
 import pytest
 
 from kc.memory import blocks as blocks_module
-from kc.memory.blocks import cheapest, gather, lone_products, masked_products, plan_blocks
+from kc.memory.blocks import (
+    cheapest,
+    gather,
+    listed,
+    lone_products,
+    most_hidden,
+    plan_blocks,
+    products,
+    spare_products,
+)
 from kc.memory.rows import Memory
 from kc.memory.view import Columns
 from kc.types import Rows
 
 
-@pytest.mark.parametrize("products", [lone_products, masked_products])
-@pytest.mark.parametrize("n_queries", [1, 7])
+@pytest.mark.parametrize("ways", [lone_products, products, spare_products])
+@pytest.mark.parametrize("n_queries", [1, 7, 40])
 def test_masked_runs_against_a_twin(
-    monkeypatch: pytest.MonkeyPatch, products: Callable[..., tuple[np.ndarray, np.ndarray]], n_queries: int
+    monkeypatch: pytest.MonkeyPatch, ways: Callable[..., tuple[np.ndarray, np.ndarray]], n_queries: int
 ) -> None:
-    monkeypatch.setattr(blocks_module, "SCORE_BYTES", 8 * 1024)  # several steps
+    # Several steps, and several calls for the heaps of each.
+    for name, value in (("SCORE_BYTES", 8 * 1024), ("SERIAL", 900), ("SPARE_ROWS", 400)):
+        monkeypatch.setattr(blocks_module, name, value)
     rng = np.random.default_rng(0)
     run = rng.normal(size=(1500, 12)).astype(np.float32)
     queries = rng.normal(size=(n_queries, 12)).astype(np.float32)
     keep = rng.random(1500) < 0.4
-    score, row = products(queries, run, keep, 30)
+    score, row = ways(queries, run, keep, 30)
     twin = np.where(keep, queries @ run.T, -np.inf)
     order = np.argsort(-twin, axis=1)[:, :30]
     assert np.array_equal(np.sort(row, axis=1), np.sort(order, axis=1))
     assert np.allclose(score, np.take_along_axis(twin, row, 1), atol=1e-5)
+
+
+@pytest.mark.parametrize("n_queries", [1, 3, 7, 40])
+def test_rows_of_a_whole_run(monkeypatch: pytest.MonkeyPatch, n_queries: int) -> None:
+    monkeypatch.setattr(faiss, "omp_get_max_threads", lambda: 2)
+    rng = np.random.default_rng(0)
+    keys = rng.normal(size=(900, 12)).astype(np.float32)
+    queries = rng.normal(size=(n_queries, 12)).astype(np.float32)
+    for n in (1, 30, 900):
+        score, row = listed(queries, keys, n)
+        twin = queries @ keys.T
+        assert np.array_equal(np.sort(row, axis=1), np.sort(np.argsort(-twin, axis=1)[:, :n], axis=1))
+        assert np.allclose(score, np.take_along_axis(twin, row, 1), atol=1e-5)
 
 
 def columns_of(path: Path, sizes: list[int]) -> tuple[Columns, np.ndarray]:
@@ -66,15 +91,28 @@ def test_blocks_are_mapped_masked_or_gathered(tmp_path: Path, monkeypatch: pytes
         assert [(b.run is not None, b.keep is not None) for b in blocks] == kinds
         assert np.array_equal(np.sort(np.concatenate([b.positions for b in blocks])), np.flatnonzero(mask))
         assert all((b.copy is not None) == (b.run is None and cache > 0) for b in blocks)
+        scratch: list[np.ndarray] = []
         for b in blocks:
             assert np.array_equal(b.load(columns), keys[b.positions])
             for n_queries in (1, 3):
-                position = b.nearest(columns, query[:n_queries], 9)[1]
+                position = b.nearest(columns, query[:n_queries], 9, scratch)[1]
                 best = b.positions[np.argsort(-(query[:n_queries] @ keys[b.positions].T), axis=1)[:, :9]]
                 assert np.array_equal(np.sort(position, axis=1), np.sort(best, axis=1))
 
 
-def test_the_cheapest_way() -> None:
-    assert cheapest(1, 0.01) == cheapest(1, 0.5) == "lone"
-    assert cheapest(100, 0.2) == "copy"
-    assert cheapest(100, 0.99) == cheapest(16, 0.95) == "mask"
+def test_the_cheapest_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert cheapest(1, 0.01, 4000) == cheapest(1, 0.5, 2000) == "lone"
+    assert cheapest(100, 0.2, 3500) == "copy"
+    assert cheapest(16, 0.95, 300) == cheapest(100, 0.95, 300) == "mask"
+    assert cheapest(100, 0.99, 100) == "spare"
+    monkeypatch.setattr(blocks_module, "SPARE_ROWS", 4)
+    assert most_hidden(np.array([1, 0, 1, 1, 0, 0, 1, 0, 0, 0], bool)) == 3
+
+
+def test_gather_of_rising_positions_crosses_segments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(blocks_module, "SCRATCH_ROWS", 16)
+    columns, keys = columns_of(tmp_path / "m", [300, 1, 500])
+    positions = np.flatnonzero(np.random.default_rng(2).random(801) < 0.5)
+    out = np.empty((len(positions), 6), dtype=np.float32)
+    gather(columns, positions, out)
+    assert np.array_equal(out, keys[positions])

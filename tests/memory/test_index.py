@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from kc.memory import planner as planner_module
+from kc.memory.approximate import inner_products
 from kc.memory.plan import SearchOptions
 from kc.memory.rows import Memory
 from kc.types import Neighbours, Rows
@@ -221,3 +222,14 @@ def test_an_index_that_cannot_be_stored_serves_this_process(memory: Memory) -> N
     with pytest.warns(RuntimeWarning, match="serves this process only"):
         memory.search(queries, 5)
     assert memory.stats()["index"]["rows"] == N
+
+
+def test_products_with_own_rows_across_segments(memory: Memory) -> None:
+    add(memory, 1, *features(500, 1))
+    columns, rng = memory._view().columns, np.random.default_rng(0)
+    assert len(columns.segments) > 1
+    positions = rng.integers(-1, len(columns), (5, 40))
+    queries = rng.normal(size=(5, DIM)).astype(np.float32)
+    keys = np.concatenate([s.vectors for s in columns.segments])
+    twin = np.where(positions < 0, -np.inf, np.einsum("qd,qnd->qn", queries, keys[positions]))
+    assert np.allclose(inner_products(columns, queries, positions), twin, atol=1e-5)
