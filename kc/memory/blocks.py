@@ -28,7 +28,9 @@ SERIAL = 100_000
 """FAISS takes in more scores than this at once in several threads, which wait for those of numpy's BLAS, still spinning
 after the product: several times slower than one."""
 FEW_QUERIES = 32
-"""Up to so many, products in numpy beat FAISS, whose loops for few queries use one core a query."""
+PRODUCT_BYTES = 2**26
+"""Up to so many, with keys of at least so many bytes, products in numpy beat FAISS, whose loops for few queries use one
+core a query; with fewer keys the threads wait for each other for longer than they work."""
 SPARE_ROWS = 4096
 SPARE_HIDDEN = 128
 """Rows that a search may find in vain, and the rows among which it may: then none is copied and none is masked."""
@@ -164,7 +166,7 @@ def most_hidden(keep: BoolArray) -> int:
 def listed(queries: Float32Array, keys: Float32Array, n: int) -> tuple[Float32Array, Int64Array]:
     """Scores and numbers (Q, n) of the `n` best rows of `keys`, in no special order."""
     few = len(queries) == 1 or 4 <= len(queries) <= FEW_QUERIES
-    if few and faiss.omp_get_max_threads() > 1:
+    if few and keys.nbytes >= PRODUCT_BYTES and faiss.omp_get_max_threads() > 1:
         return products(queries, keys, None, n)
     found: tuple[Float32Array, Int64Array] = faiss.knn(queries, keys, n, metric=faiss.METRIC_INNER_PRODUCT)
     return found

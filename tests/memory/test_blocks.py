@@ -47,6 +47,7 @@ def test_masked_runs_against_a_twin(
 @pytest.mark.parametrize("n_queries", [1, 3, 7, 40])
 def test_rows_of_a_whole_run(monkeypatch: pytest.MonkeyPatch, n_queries: int) -> None:
     monkeypatch.setattr(faiss, "omp_get_max_threads", lambda: 2)
+    monkeypatch.setattr(blocks_module, "PRODUCT_BYTES", 1)
     rng = np.random.default_rng(0)
     keys = rng.normal(size=(900, 12)).astype(np.float32)
     queries = rng.normal(size=(n_queries, 12)).astype(np.float32)
