@@ -23,12 +23,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import faiss
 import numpy as np
 import torch
 
 from benchmarks.machine import describe, least, pairs, reading, rounds, seconds, sgemm, write_rate
 from benchmarks.synthetic import CHUNK, Synthetic
+from kc.memory.blas import faiss
 from kc.memory.blocks import blas_from
 from kc.memory.fuse import knn_clip
 from kc.memory.plan import SearchOptions

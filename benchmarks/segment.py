@@ -7,13 +7,15 @@
 
 The networks (encoder, base, proposer) are left out: their outputs are made up here, with the shapes of the default
 encoder and 100 masks that overlap. Shown is the shortest of several calls of each stage, and of all together; beside
-it the least time on the processors, of all threads, which others on the machine lengthen little.
+it the least time on the processors, of all threads, which others on the machine lengthen little. A variable
+OPENBLAS_CORETYPE that names an old processor halves the speed of the search: it is shown where it is set.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
 import tempfile
 import time
@@ -21,11 +23,14 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line sets it
+
 import numpy as np
 import torch
 
 from benchmarks.machine import describe
 from benchmarks.synthetic import Synthetic
+from kc.memory.blas import CHOICE
 from kc.memory.fuse import among, beside_unknown, knn_clip, retrieval_logits
 from kc.memory.plan import IndexKind, SearchOptions
 from kc.memory.rows import Memory
@@ -136,7 +141,7 @@ def main() -> None:
         shutil.rmtree(folder, ignore_errors=True)
     print("  ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in machine.items()))
     print(f"one image of 640 x 480, {args.proposals} proposals, {rows:,} rows of {dim} values, {args.names} names")
-    print(f"search: {args.index}")
+    print(f"search: {args.index}" + (f"  {CHOICE} {os.environ[CHOICE]}" if CHOICE in os.environ else ""))
     for stage in found:
         times_of = f"{stage.milliseconds:>9.2f} ms{stage.cpu_milliseconds:>9.2f} ms CPU"
         print(f"{stage.name:<18}{times_of}{100 * stage.share:>7.1f} %")

@@ -11,10 +11,10 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import faiss
 import numpy as np
 import numpy.typing as npt
 
+from kc.memory.blas import faiss
 from kc.memory.view import Columns
 from kc.types import BoolArray, Float32Array, Int64Array
 

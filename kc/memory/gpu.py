@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import faiss
 import numpy as np
 import torch
 from torch import Tensor
 
 from kc.errors import KcError, MissingExtraError
+from kc.memory.blas import faiss
 from kc.memory.plan import SearchOptions
 from kc.memory.search import SPARE, Search
 from kc.memory.view import Columns, View

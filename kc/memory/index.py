@@ -9,9 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-import faiss
 import numpy as np
 
+from kc.memory.blas import faiss
 from kc.memory.blocks import gather
 from kc.memory.plan import factory, projected_dim
 from kc.memory.segments import VECTORS

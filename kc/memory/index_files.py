@@ -12,10 +12,9 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-import faiss
-
 from kc.errors import CorruptMemoryError
 from kc.memory import files
+from kc.memory.blas import faiss
 from kc.memory.index import Index
 from kc.memory.maintain import DERIVED
 

@@ -22,10 +22,15 @@ def paint(segments: Segments, labels: Int64Array) -> Int64Array:
         painted: Int64Array = labels[segments.partition]
         return painted
     assert segments.masks is not None
-    result = np.full(segments.size, VOID, dtype=np.int64)
-    for i in np.argsort(segments.scores, kind="stable"):
-        result[segments.masks[i]] = labels[i]
-    return result
+    order = np.argsort(segments.scores, kind="stable")
+    rank = np.empty(len(order), np.min_scalar_type(len(order)))
+    rank[order] = np.arange(1, len(order) + 1)
+    # The highest rank of each pixel: whole masks are multiplied and compared, many times faster than chosen pixels.
+    top, ranked = np.zeros((2, *segments.size), rank.dtype)
+    for mask, place in zip(segments.masks.view(np.uint8), rank, strict=True):
+        np.maximum(top, np.multiply(mask, place, out=ranked), out=top)
+    named: Int64Array = np.array([VOID, *labels[order]], np.int64)[top]
+    return named
 
 
 def semantic_to_panoptic(semantic: Int64Array, thing_ids: Iterable[int]) -> Int32Array:
@@ -34,9 +39,13 @@ def semantic_to_panoptic(semantic: Int64Array, thing_ids: Iterable[int]) -> Int3
     Touching objects of one class cannot be told apart this way. Stuff and VOID have instance 0.
     """
     things = np.isin(semantic, np.fromiter(thing_ids, dtype=np.int64))
+    found = np.empty((*semantic.shape, 2), np.int32)
+    found[..., 0] = semantic
     # +1: the background value of the labelling must not be a class id.
-    instance = connected(np.where(things, semantic + 1, 0), background=0, connectivity=2)  # type: ignore[no-untyped-call]
-    return np.stack([semantic, instance], axis=-1).astype(np.int32)
+    number = found[..., 0] + 1
+    number[~things] = 0
+    found[..., 1] = connected(number, background=0, connectivity=2)  # type: ignore[no-untyped-call]
+    return found
 
 
 def masks_to_panoptic(segments: Segments, labels: Int64Array, thing_ids: Iterable[int]) -> Int32Array:

@@ -64,9 +64,13 @@ def pool(dense: Tensor, segments: Segments) -> Float32Array:
     """
     weights = coverage(segments, (dense.shape[1], dense.shape[2]))
     # The L2 norm below removes any scale, so that the sum over the region serves as its mean.
-    maps = dense.detach().cpu().float().flatten(1).numpy().T
-    sums = weights @ (maps if isinstance(weights, np.ndarray) else np.ascontiguousarray(maps))
-    keys: Float32Array = F.normalize(torch.from_numpy(np.asarray(sums, dtype=np.float32)), dim=1).numpy()
+    maps = dense.detach().cpu().float().flatten(1)
+    if isinstance(weights, np.ndarray):
+        # Torch's product, not numpy's: the threads of numpy's BLAS go on spinning while the memory is searched.
+        sums = F.linear(torch.from_numpy(weights), maps)
+    else:
+        sums = torch.from_numpy(np.asarray(weights @ np.ascontiguousarray(maps.numpy().T), np.float32))
+    keys: Float32Array = F.normalize(sums, dim=1).numpy()
     return keys
 
 

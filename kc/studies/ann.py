@@ -12,6 +12,7 @@ from kc.memory.plan import IndexKind, SearchOptions
 from kc.progress import track
 from kc.report.style import looks
 from kc.studies.config import StudyConfig
+from kc.studies.drawing import plain_log
 from kc.studies.record import Row, Study, column, dress, panels
 from kc.studies.scenes import Bench, Regions, numbers, remembered, voted
 from kc.studies.simulate import filled_up
@@ -83,6 +84,6 @@ def draw(record: Study, sizes: list[int]) -> None:
         simulated = max(r["simulated"] for r in record.rows if r["rows"] == n)
         note = f" ({simulated:,} simulated)" if simulated else " (all real)"
         dress(ax, f"{n:,} rows{note}", "queries a second", f"{metric} × 100")
-        ax.set_xscale("log")
+        plain_log(ax)
     axes[-1].legend(frameon=False, fontsize=8)
     record.figure(figure)

@@ -93,12 +93,14 @@ def _draw(record: Study, kind: str) -> None:
     figure, axes = panels(len(COLUMNS), columns=2, width=4.8, height=0.28 * len(rows) + 1.2)
     metric = {"classification": "accuracy", "semantic": "mIoU", "panoptic": "PQ"}[kind]
     for ax, column in zip(axes, COLUMNS, strict=True):
-        values = [math.nan if row[column] is None else 100 * row[column] for row in rows]
-        ax.barh(names, values, color=[look[n].color for n in names], height=0.65)
+        values = [row[column] for row in rows]
+        # No width rather than NaN: a bar that is not drawn would take its line, and its name, with it.
+        ax.barh(names, [100 * (value or 0) for value in values], color=[look[n].color for n in names], height=0.65)
         for at, value in enumerate(values):
-            text = "cannot answer" if math.isnan(value) and column == "never_trained" else f"{value:.1f}"
-            ax.text(0 if math.isnan(value) else max(value, 0), at, " " + text, va="center", fontsize=7, color="#333333")
-        ax.invert_yaxis()
+            missing = "cannot answer" if column == "never_trained" else "–"
+            text = missing if value is None else f"{100 * value:.1f}"
+            ax.text(max(100 * (value or 0), 0), at, " " + text, va="center", fontsize=7, color="#333333")
+        ax.set_ylim(len(rows) - 0.5, -0.5)
         title = {"old": "classes of earlier tasks", "new": "classes of the last task",
                  "never_trained": "classes never trained", "forgetting": "forgetting"}[column]  # fmt: skip
         dress(ax, title, f"{metric} × 100", "")

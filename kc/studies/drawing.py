@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from matplotlib.axes import Axes
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from kc.report.style import looks
 from kc.studies.record import Row, column, dress
@@ -27,3 +28,12 @@ def lines(ax: Axes, rows: Sequence[Row], x: str, y: str, by: str, *, x_name: str
         if one.dash:
             line.set_dashes(one.dash)
     dress(ax, title, x_name, TITLES.get(y, y))
+
+
+def plain_log(ax: Axes) -> None:
+    """A logarithmic x axis whose numbers are written out, at 1, 2 and 5 of each power: powers of ten leave a panel that
+    spans less than one without a number, and matplotlib's own numbers between them run into each other."""
+    ax.set_xscale("log")
+    ax.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
+    ax.xaxis.set_minor_formatter(NullFormatter())

@@ -94,6 +94,7 @@ def draw(record: Study, pair: tuple[Bench, Bench]) -> None:
         )
         ax.axhline(100 * base[bench.metric], color="#7f7f7f", linestyle=":", linewidth=1, label="base alone")
         ax.set_xscale("symlog", linthresh=10)
+        ax.set_xlim(left=-1)
         ax.set_ylim(bottom=0)
         ax.legend(frameon=False, fontsize=8)
     record.figure(figure)

@@ -24,6 +24,19 @@ def test_paint_masks_the_best_on_top_and_void_where_none() -> None:
         assert paint(segments, np.array([4, 6])).tolist() == [expected]
 
 
+@pytest.mark.parametrize("n", [0, 40, 300])
+def test_masks_are_painted_in_rising_order_of_score_the_later_of_equals_on_top(n: int) -> None:
+    rng = np.random.default_rng(n)
+    masks = rng.random((n, 9, 11)) < 3 / max(n, 1)
+    scores, labels = rng.integers(0, n // 2 + 1, n).astype(np.float32), rng.integers(0, 700, n)
+    expected = np.full((9, 11), VOID)
+    for i in sorted(range(n), key=lambda i: scores[i]):
+        expected[masks[i]] = labels[i]
+    painted = paint(Segments((9, 11), scores, masks=masks), labels)
+    assert painted.dtype == np.int64
+    np.testing.assert_array_equal(painted, expected)
+
+
 def test_a_label_for_every_region() -> None:
     segments = from_partition(np.array([[0, 1], [1, 2]]))
     with pytest.raises(ValueError, match="2 labels for 3 regions"):

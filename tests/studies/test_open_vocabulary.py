@@ -101,6 +101,7 @@ def test_domain_shift_and_spaces(config: StudyConfig) -> None:
     _, record = run(config, "spaces")
     shifted = {row["compared"]: row for row in record["rows"]}
     assert shifted["masked against full"]["mmd2"] > shifted["retrieved against full"]["mmd2"]
+    assert shifted["full against full (two halves)"]["cosine_of_pairs"] is None
 
 
 def test_coverage_says_what_is_simulated(config: StudyConfig) -> None:
