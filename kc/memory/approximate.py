@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import faiss
 import numpy as np
 
+from kc.memory.blas import faiss
 from kc.memory.blocks import Float64Array
 from kc.memory.index import FIRST_EFFORT, Index, next_effort
 from kc.memory.search import SPARE, Search, best

@@ -27,10 +27,9 @@ SCORE_BYTES = 2**20
 SERIAL = 100_000
 """FAISS takes in more scores than this at once in several threads, which wait for those of numpy's BLAS, still spinning
 after the product: several times slower than one."""
-FEW_QUERIES = 32
 PRODUCT_BYTES = 2**26
-"""Up to so many, with keys of at least so many bytes, products in numpy beat FAISS, whose loops for few queries use one
-core a query; with fewer keys the threads wait for each other for longer than they work."""
+"""One query with keys of at least so many bytes is a product in numpy, which reads them with all cores; FAISS uses one
+core."""
 SPARE_ROWS = 4096
 SPARE_HIDDEN = 128
 """Rows that a search may find in vain, and the rows among which it may: then none is copied and none is masked."""
@@ -39,6 +38,7 @@ READ_COST = 7.0
 COPY_COST = 30.0
 LONE_COST = 6.5
 MASK_COST = 1.2
+LONE_MASK_COST = 0.6
 Float64Array = npt.NDArray[np.float64]
 _blas_lock = threading.RLock()
 
@@ -149,11 +149,11 @@ def cheapest(n_queries: int, fraction: float, hidden: int) -> str:
     of one query and one row "lone"."""
     whole = max(READ_COST, n_queries) + READ_COST * (n_queries > 1)
     costs = {
-        "mask": whole * (1 if n_queries <= FEW_QUERIES else MASK_COST),
+        "mask": whole * (LONE_MASK_COST if n_queries == 1 else MASK_COST),
         "copy": fraction * (COPY_COST + whole),
         "lone": fraction * max(READ_COST, LONE_COST * n_queries),
     }
-    if n_queries > FEW_QUERIES and hidden <= SPARE_HIDDEN:
+    if n_queries > 1 and hidden <= SPARE_HIDDEN:
         costs["spare"] = whole
     return min(costs, key=lambda plan: costs[plan])
 
@@ -165,8 +165,7 @@ def most_hidden(keep: BoolArray) -> int:
 
 def listed(queries: Float32Array, keys: Float32Array, n: int) -> tuple[Float32Array, Int64Array]:
     """Scores and numbers (Q, n) of the `n` best rows of `keys`, in no special order."""
-    few = len(queries) == 1 or 4 <= len(queries) <= FEW_QUERIES
-    if few and keys.nbytes >= PRODUCT_BYTES and faiss.omp_get_max_threads() > 1:
+    if len(queries) == 1 and keys.nbytes >= PRODUCT_BYTES and faiss.omp_get_max_threads() > 1:
         return products(queries, keys, None, n)
     found: tuple[Float32Array, Int64Array] = faiss.knn(queries, keys, n, metric=faiss.METRIC_INNER_PRODUCT)
     return found

@@ -104,8 +104,8 @@ def test_blocks_are_mapped_masked_or_gathered(tmp_path: Path, monkeypatch: pytes
 def test_the_cheapest_way(monkeypatch: pytest.MonkeyPatch) -> None:
     assert cheapest(1, 0.01, 4000) == cheapest(1, 0.5, 2000) == "lone"
     assert cheapest(100, 0.2, 3500) == "copy"
-    assert cheapest(16, 0.95, 300) == cheapest(100, 0.95, 300) == "mask"
-    assert cheapest(100, 0.99, 100) == "spare"
+    assert cheapest(1, 0.9, 400) == cheapest(16, 0.95, 300) == cheapest(100, 0.95, 300) == "mask"
+    assert cheapest(16, 0.99, 100) == cheapest(100, 0.99, 100) == "spare"
     monkeypatch.setattr(blocks_module, "SPARE_ROWS", 4)
     assert most_hidden(np.array([1, 0, 1, 1, 0, 0, 1, 0, 0, 0], bool)) == 3
 
