@@ -404,6 +404,20 @@ def test_torchvision_mnist_and_a_stream_of_it(tmp_path: Path) -> None:
     assert [len(data.loader("train", t).dataset) for t in range(5)] == [4] * 5
 
 
+@pytest.mark.parametrize(("name", "dataset"), [("mnist", "MNIST"), ("fashion-mnist", "FashionMNIST")])
+def test_the_files_that_are_fetched_lie_where_they_are_read(name: str, dataset: str, tmp_path: Path) -> None:
+    manifest = load_manifest(name)
+    assert {a.into for a in manifest.download} == {f"{name}/{dataset}/raw"}
+    images = np.random.default_rng(0).integers(0, 256, (10, 28, 28), dtype=np.uint8)
+    mnist(tmp_path / manifest.download[0].into, images, list(range(10)))
+    named = {Path(a.file_name).stem for a in manifest.download}
+    assert named == {p.name for p in (tmp_path / manifest.download[0].into).iterdir()}
+    for split in ("train", "test"):
+        reader = open_reader(manifest, split, tmp_path)
+        assert [reader.read(i).label for i in range(10)] == list(range(10))
+        assert np.array_equal(reader.read(9).image[..., 0], images[9])
+
+
 def test_torchvision_cifar10_is_checked_before_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """torchvision unpickles CIFAR only where the files have the checksums that its own source says."""
     from torchvision.datasets import CIFAR10
