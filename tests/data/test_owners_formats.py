@@ -458,6 +458,25 @@ def test_torchvision_voc_segmentation(tmp_path: Path) -> None:
     assert reader.class_table.tolist() == [[True, True]]
 
 
+def test_torchvision_images_are_read_as_carefully_as_ours(tmp_path: Path) -> None:
+    top = tmp_path / "data" / "tiny" / "cat"
+    top.mkdir(parents=True)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # shown rotated by 90 degrees
+    Image.new("RGB", (6, 4)).save(top / "a.jpg", exif=exif)
+    Image.new("CMYK", (6, 4), (0, 255, 255, 0)).save(top / "b.jpg")
+    Image.new("I;16", (6, 4), 900).save(top / "c.png")
+    (top / "d.jpg").write_bytes((top / "b.jpg").read_bytes()[:200])
+    source = {"reader": "torchvision", "dataset": "ImageFolder"}
+    reader = open_reader(benchmark(tmp_path, "classification", source, {"train": {}}, ["cat"]).manifest, "train",
+                         tmp_path / "data")  # fmt: skip
+    assert reader.read(0).image.shape == (6, 4, 3)
+    assert reader.read(1).image[0, 0].tolist()[0] > 200
+    for index, said in ((2, r"c\.png.*deeper than 8 bits"), (3, r"d\.jpg: cannot read the image")):
+        with pytest.raises(DataError, match=said):
+            reader.read(index)
+
+
 def test_torchvision_errors(tmp_path: Path) -> None:
     def opened(dataset: str, arguments: dict[str, Any], n: int = 10) -> Any:
         source = {"reader": "torchvision", "dataset": dataset}

@@ -63,7 +63,7 @@ class LabelMeReader:
 
         Raises:
             LayoutError: files that are not LabelMe JSON, have an unknown label or a shape without area, or whose image
-                is missing.
+                is missing; images beside them that no file labels.
         """
         part = manifest.splits[split]
         assert isinstance(part, LabelMeSplit)
@@ -78,6 +78,17 @@ class LabelMeReader:
                 problems.append(str(error))
         if problems:
             raise LayoutError(problems)
+        labelled = {item.image for item in items}
+        lost = [
+            f
+            for f in list_files(root, part.path)
+            if inside(root, f).relative_to(root.resolve()).as_posix() not in labelled
+        ]
+        if lost:
+            said = (
+                "an image without a JSON file that labels it; save one, without shapes if there is nothing, or move it"
+            )
+            raise LayoutError([f"{root / file}: {said}" for file in lost])
         return cls(manifest, split, root, tuple(items))
 
     def __len__(self) -> int:
