@@ -60,7 +60,7 @@ def test_our_methods_on_a_folder_of_images(
 
 
 def test_avalanche_trains_on_our_tasks_and_counts_as_we_do() -> None:
-    pytest.importorskip("avalanche", reason="avalanche-lib is not installed")
+    pytest.importorskip("avalanche", reason="the extra `avalanche` is not installed")
     import torch
 
     from kc.data.datamodule import IncrementalDataModule
