@@ -1,4 +1,4 @@
-"""Our DataModule inside a loop of Avalanche: `pip install 'kc-continual[avalanche]'`, then `python examples/avalanche_loop.py`.
+"""Our DataModule inside a loop of Avalanche: `python examples/avalanche_loop.py` (extra `avalanche`).
 
 Tasks, images and order are ours; strategy, optimiser and metrics are Avalanche's: naive training beside its replay.
 """
