@@ -404,7 +404,7 @@ def test_labelme_defects(labelme: SimpleNamespace, change: Any, said: str) -> No
 
 def test_labelme_images_without_a_file_are_named(labelme: SimpleNamespace) -> None:
     save(labelme.folder / "train" / "new.jpg", np.zeros((4, 4, 3)))
-    with pytest.raises(LayoutError, match=r"train/new\.jpg: an image without a JSON file that labels it"):
+    with pytest.raises(LayoutError, match=r"train/new\.jpg: no JSON file labels this image"):
         open_reader(labelme.manifest, "train", labelme.root)
 
 

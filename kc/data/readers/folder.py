@@ -54,23 +54,27 @@ def _left_out(top: Path, folders: Sequence[str], skip: Sequence[str], name: str)
     classes, known = set(folders), {*folders, *skip, *above}
     found: list[tuple[str, str]] = []
     for place in sorted({*folders, *above}):
-        if not (top / place).is_dir():
-            continue
-        with os.scandir(top / place) as entries:
-            for entry in entries:
-                suffix = os.path.splitext(entry.name)[1].lower()
-                if entry.name.startswith("."):
-                    continue
-                if entry.is_dir():
-                    if str(PurePosixPath(place, entry.name)) not in known:
-                        found.append(
-                            (entry.path, f"a folder of no class of {name}; allowed: {', '.join(sorted(classes))}")
-                        )
-                elif place not in classes and suffix in IMAGE_SUFFIXES:
-                    found.append((entry.path, "an image without a label: it lies in no class folder"))
-                elif place in classes and suffix in _NOT_READ:
-                    found.append((entry.path, f"{suffix} images are not read; convert it to PNG or JPEG"))
+        for entry in _entries(top / place):
+            suffix = os.path.splitext(entry.name)[1].lower()
+            if entry.is_dir():
+                if str(PurePosixPath(place, entry.name)) not in known:
+                    found.append((entry.path, f"a folder of no class of {name}; allowed: {', '.join(sorted(classes))}"))
+            elif place not in classes and suffix in IMAGE_SUFFIXES:
+                found.append((entry.path, "an image without a label: it lies in no class folder"))
+            elif place in classes and suffix in _NOT_READ:
+                found.append((entry.path, f"{suffix} images are not read; convert it to PNG or JPEG"))
     return found
+
+
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    """What lies in a folder, hidden things left; nothing where it is missing."""
+    try:
+        with os.scandir(folder) as entries:
+            return [entry for entry in entries if not entry.name.startswith(".")]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise DataError(f"{folder}: cannot read this folder ({error.strerror})") from error
 
 
 def _shared(files: list[str], share: tuple[int, int] | None) -> list[str]:

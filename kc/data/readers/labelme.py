@@ -79,16 +79,11 @@ class LabelMeReader:
         if problems:
             raise LayoutError(problems)
         labelled = {item.image for item in items}
-        lost = [
-            f
-            for f in list_files(root, part.path)
-            if inside(root, f).relative_to(root.resolve()).as_posix() not in labelled
-        ]
+        images = {file: inside(root, file).relative_to(root.resolve()) for file in list_files(root, part.path)}
+        lost = [root / file for file, image in images.items() if image.as_posix() not in labelled]
         if lost:
-            said = (
-                "an image without a JSON file that labels it; save one, without shapes if there is nothing, or move it"
-            )
-            raise LayoutError([f"{root / file}: {said}" for file in lost])
+            said = "no JSON file labels this image; save one, without shapes if there is nothing, or move the image"
+            raise LayoutError([f"{file}: {said}" for file in lost])
         return cls(manifest, split, root, tuple(items))
 
     def __len__(self) -> int:
