@@ -11,13 +11,20 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-BLOCK = re.compile(r"^```python(?: title=\"(?P<file>[^\"]+)\")?\n(?P<code>.*?)^```", re.DOTALL | re.MULTILINE)
+NEEDS = {"detectron2.md": ("detectron2", "panopticapi")}
+"""What the code of a page asks for beside us."""
+
+BLOCK = re.compile(
+    r"^```(?:python|yaml(?= title))(?: title=\"(?P<file>[^\"]+)\")?\n(?P<code>.*?)^```", re.DOTALL | re.MULTILINE
+)
 PAGES = [p for p in sorted((ROOT / "docs").rglob("*.md")) if BLOCK.search(p.read_text(encoding="utf-8"))]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.relative_to(ROOT).as_posix())
 def test_code_runs(page: Path, tmp_path: Path) -> None:
     """A block with a title is a file of that name; the others run one after another in one program."""
+    for package in NEEDS.get(page.name, ()):
+        pytest.importorskip(package, reason=f"{package} is not installed; docs/{page.name} says how")
     program = []
     for block in BLOCK.finditer(page.read_text(encoding="utf-8")):
         if block["file"]:

@@ -1,7 +1,8 @@
-"""Unpack tar and zip archives that are not trusted: no path leaves the folder, no links, no bomb."""
+"""Unpack tar, zip and gzip files that are not trusted: no path leaves the folder, no links, no bomb."""
 
 from __future__ import annotations
 
+import gzip
 import os
 import shutil
 import stat
@@ -12,7 +13,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import IO, cast
 
 from kc.errors import DataError
 
@@ -25,6 +26,8 @@ _BROKEN = (OSError, EOFError, RuntimeError, NotImplementedError, zlib.error, tar
 
 def unpack(archive: Path, folder: Path, progress: Callable[[int], None] | None = None) -> int:
     """Unpack `archive` (tar, tar.gz, tar.bz2, tar.xz or zip) below `folder`; returns how many files it held.
+
+    NAME.gz that is no NAME.tar.gz holds one file, NAME.
 
     Files appear complete under their name or not at all; those of the same name are replaced. Modes and owners of the
     archive are not taken over. `progress` is called with the bytes written so far.
@@ -72,6 +75,9 @@ def _members(archive: Path) -> Iterator[Iterator[Member]]:
     if zipfile.is_zipfile(archive):
         with zipfile.ZipFile(archive) as opened:
             yield _of_zip(archive, opened)
+    elif archive.suffix == ".gz" and not archive.stem.endswith(".tar"):
+        with gzip.open(archive) as file:
+            yield iter([(archive.stem, cast(IO[bytes], file))])
     else:
         with tarfile.open(archive, mode="r:*") as opened_tar:
             yield _of_tar(archive, opened_tar)

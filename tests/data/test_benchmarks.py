@@ -33,6 +33,8 @@ KNOWN: dict[str, tuple[int, tuple[int, str], tuple[int, str], int, int | tuple[i
     "pascal-context-59": (59, (1, "aeroplane"), (59, "wood"), 0, 0),
     "coco-panoptic": (133, (1, "person"), (200, "rug-merged"), 80, None),
     "coco-stuff": (171, (0, "person"), (181, "wood"), 80, 255),
+    "mnist": (10, (0, "zero"), (9, "nine"), 0, None),
+    "fashion-mnist": (10, (0, "t-shirt"), (9, "ankle boot"), 0, None),
     "cifar10": (10, (0, "airplane"), (9, "truck"), 0, None),
     "cifar100": (100, (0, "apple"), (99, "worm"), 0, None),
     "cub200": (200, (0, "Black footed Albatross"), (199, "Common Yellowthroat"), 0, None),

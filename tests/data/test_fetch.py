@@ -326,3 +326,17 @@ def test_every_kind_of_archive(tmp_path: Path, mode: str) -> None:
     assert unpack(tmp_path / "archive", tmp_path / "out") == 5
     assert [(tmp_path / "out" / "a" / f"{i}.txt").read_bytes() for i in range(5)] == list(files.values())
     assert stat.S_IMODE((tmp_path / "out" / "a" / "1.txt").stat().st_mode) == 0o644
+
+
+def test_one_file_in_gzip_has_its_name_without_the_ending(tmp_path: Path) -> None:
+    archive = tmp_path / "train-labels-idx1-ubyte.gz"
+    archive.write_bytes(gzip.compress(b"labels"))
+    assert unpack(archive, tmp_path / "out") == 1
+    assert (tmp_path / "out" / "train-labels-idx1-ubyte").read_bytes() == b"labels"
+    for damaged, said in ((gzip.compress(bytes(range(256)))[:-9], "cannot unpack"), (b"labels", "cannot unpack"),
+                          (gzip.compress(bytes(4 << 20)), "unpacks beyond")):  # fmt: skip
+        archive.write_bytes(damaged)
+        with pytest.raises(DataError, match=said):
+            unpack(archive, tmp_path / "out")
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["train-labels-idx1-ubyte"]
+    assert (tmp_path / "out" / "train-labels-idx1-ubyte").read_bytes() == b"labels"

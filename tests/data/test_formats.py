@@ -402,6 +402,12 @@ def test_labelme_defects(labelme: SimpleNamespace, change: Any, said: str) -> No
         open_reader(labelme.manifest, "train", labelme.root)
 
 
+def test_labelme_images_without_a_file_are_named(labelme: SimpleNamespace) -> None:
+    save(labelme.folder / "train" / "new.jpg", np.zeros((4, 4, 3)))
+    with pytest.raises(LayoutError, match=r"train/new\.jpg: no JSON file labels this image"):
+        open_reader(labelme.manifest, "train", labelme.root)
+
+
 def test_labelme_size_must_be_that_of_the_image(labelme: SimpleNamespace) -> None:
     labelme.shapes["imageWidth"] = 21
     write(labelme.folder / "train" / "photo 1.json", json.dumps(labelme.shapes))

@@ -404,6 +404,20 @@ def test_torchvision_mnist_and_a_stream_of_it(tmp_path: Path) -> None:
     assert [len(data.loader("train", t).dataset) for t in range(5)] == [4] * 5
 
 
+@pytest.mark.parametrize(("name", "dataset"), [("mnist", "MNIST"), ("fashion-mnist", "FashionMNIST")])
+def test_the_files_that_are_fetched_lie_where_they_are_read(name: str, dataset: str, tmp_path: Path) -> None:
+    manifest = load_manifest(name)
+    assert {a.into for a in manifest.download} == {f"{name}/{dataset}/raw"}
+    images = np.random.default_rng(0).integers(0, 256, (10, 28, 28), dtype=np.uint8)
+    mnist(tmp_path / manifest.download[0].into, images, list(range(10)))
+    named = {Path(a.file_name).stem for a in manifest.download}
+    assert named == {p.name for p in (tmp_path / manifest.download[0].into).iterdir()}
+    for split in ("train", "test"):
+        reader = open_reader(manifest, split, tmp_path)
+        assert [reader.read(i).label for i in range(10)] == list(range(10))
+        assert np.array_equal(reader.read(9).image[..., 0], images[9])
+
+
 def test_torchvision_cifar10_is_checked_before_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """torchvision unpickles CIFAR only where the files have the checksums that its own source says."""
     from torchvision.datasets import CIFAR10
@@ -442,6 +456,25 @@ def test_torchvision_voc_segmentation(tmp_path: Path) -> None:
     assert semantic is not None
     assert np.array_equal(semantic, mask)
     assert reader.class_table.tolist() == [[True, True]]
+
+
+def test_torchvision_images_are_read_as_carefully_as_ours(tmp_path: Path) -> None:
+    top = tmp_path / "data" / "tiny" / "cat"
+    top.mkdir(parents=True)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # shown rotated by 90 degrees
+    Image.new("RGB", (6, 4)).save(top / "a.jpg", exif=exif)
+    Image.new("CMYK", (6, 4), (0, 255, 255, 0)).save(top / "b.jpg")
+    Image.new("I;16", (6, 4), 900).save(top / "c.png")
+    (top / "d.jpg").write_bytes((top / "b.jpg").read_bytes()[:200])
+    source = {"reader": "torchvision", "dataset": "ImageFolder"}
+    reader = open_reader(benchmark(tmp_path, "classification", source, {"train": {}}, ["cat"]).manifest, "train",
+                         tmp_path / "data")  # fmt: skip
+    assert reader.read(0).image.shape == (6, 4, 3)
+    assert reader.read(1).image[0, 0].tolist()[0] > 200
+    for index, said in ((2, r"c\.png.*deeper than 8 bits"), (3, r"d\.jpg: cannot read the image")):
+        with pytest.raises(DataError, match=said):
+            reader.read(index)
 
 
 def test_torchvision_errors(tmp_path: Path) -> None:

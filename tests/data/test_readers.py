@@ -13,6 +13,7 @@ import yaml
 from PIL import Image
 
 from kc.data.manifest import load_manifest
+from kc.data.readers.base import LayoutError
 from kc.data.readers.index_png import IndexPngReader
 from kc.data.readers.open import open_reader
 from kc.errors import DataError, ManifestError
@@ -63,6 +64,22 @@ def test_folder_defects(tiny_folder: SimpleNamespace) -> None:
     with pytest.raises(DataError, match=r"violet.*allowed: blue, green_leaf, red"):
         open_reader(tiny_folder.manifest, "train", tiny_folder.root)
     extra.rmdir()
+    inner, loose, odd = (tiny_folder.folder / "train" / n for n in ("red/more", "loose.jpg", "blue/scan.TIF"))
+    inner.mkdir()
+    Image.new("RGB", (4, 4)).save(loose)
+    Image.new("RGB", (4, 4)).save(odd)
+    (tiny_folder.folder / "train" / "readme.txt").write_text("no image")
+    with pytest.raises(LayoutError) as caught:
+        open_reader(tiny_folder.manifest, "train", tiny_folder.root)
+    assert [p.partition("train/")[2].partition(";")[0] for p in caught.value.problems] == [
+        "blue/scan.TIF: .tif images are not read",
+        "loose.jpg: an image without a label: it lies in no class folder",
+        "red/more: a folder of no class of tiny-folder",
+    ]
+    inner.rmdir()
+    for file in (loose, odd):
+        file.unlink()
+    assert len(open_reader(tiny_folder.manifest, "train", tiny_folder.root)) == 12
     for file in (tiny_folder.folder / "test" / "red").iterdir():
         file.unlink()
     with pytest.raises(DataError, match=r"test/red: no image of class 'red'"):
@@ -233,6 +250,8 @@ def test_coco_categories_must_be_the_classes(tiny_coco: SimpleNamespace) -> None
         (lambda c: c["annotations"][0]["segments_info"][0].update(category_id=77), r"category 77; allowed: 1, 2, 18"),
         (lambda c: c.pop("categories"), "not a COCO panoptic annotation file"),
         (lambda c: c["annotations"].clear(), "no annotations"),
+        (lambda c: c["annotations"].pop(0), r"0 annotations of image \S+; expected one"),
+        (lambda c: c["annotations"].append(c["annotations"][0]), r"2 annotations of image \S+; expected one"),
     ],
 )
 def test_coco_bad_json(tiny_coco: SimpleNamespace, change: Any, said: str) -> None:

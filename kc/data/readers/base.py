@@ -142,16 +142,22 @@ def decode_image(file: Path | BinaryIO, name: str) -> UInt8Array:
     """What `read_image` reads, of a file or of one in memory; `name` is what errors call it."""
     try:
         with Image.open(file) as image:
-            if image.mode in _DEEP_MODES:
-                raise DataError(f"{name}: image mode {image.mode!r} is deeper than 8 bits; convert it to 8-bit RGB")
-            # A JPEG says in its head, which is read already, whether it has any of this; other formats are asked.
-            if image.format != "JPEG" or image.info.keys() & _MAY_TURN:
-                ImageOps.exif_transpose(image, in_place=True)
-            return np.array(image if image.mode == "RGB" else image.convert("RGB"))
+            return upright_rgb(image, name)
     except FileNotFoundError as error:
         raise DataError(f"{name}: the image is missing") from error
     except _BROKEN as error:
         raise DataError(f"{name}: cannot read the image, the file is corrupt or not an image ({error})") from error
+
+
+def upright_rgb(image: Image.Image, name: str) -> UInt8Array:
+    """An image as `read_image` gives it. Raises DataError for one that is deeper than 8 bits."""
+    if image.mode in _DEEP_MODES:
+        raise DataError(f"{name}: image mode {image.mode!r} is deeper than 8 bits; convert it to 8-bit RGB")
+    # A JPEG says in its head, which is read already, whether it has any of this, and so does an image that another
+    # package has decoded; other formats are asked.
+    if image.format not in ("JPEG", None) or image.info.keys() & _MAY_TURN:
+        ImageOps.exif_transpose(image, in_place=True)
+    return np.array(image if image.mode == "RGB" else image.convert("RGB"))
 
 
 def read_mask(root: Path, relative: str, channels: int) -> npt.NDArray[np.integer]:

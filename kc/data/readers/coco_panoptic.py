@@ -6,6 +6,7 @@ Kirillov et al. 2019, "Panoptic Segmentation"; format: https://cocodataset.org/#
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -15,7 +16,7 @@ from typing import Any, Self
 import numpy as np
 
 from kc.data.manifest import Manifest
-from kc.data.readers.base import check_same_size, inside, read_image, read_mask
+from kc.data.readers.base import LayoutError, check_same_size, inside, read_image, read_mask
 from kc.data.sources import CocoPanopticSplit
 from kc.errors import DataError, ManifestError
 from kc.types import VOID, BoolArray, Int32Array, Sample, SplitName
@@ -54,6 +55,7 @@ class CocoPanopticReader:
 
         Raises:
             DataError: the JSON is missing or damaged, names an unknown category or leaves the data folder.
+            LayoutError: images of the JSON without an annotation, or with two.
             ManifestError: its categories are not the manifest's classes; lists the difference.
         """
         part = manifest.splits[split]
@@ -65,6 +67,7 @@ class CocoPanopticReader:
             # As text: COCO numbers its images, the ADE20K files of Mask2Former name them.
             names = {str(image["id"]): str(image["file_name"]) for image in content["images"]}
             items = [_item(part, annotation, names) for annotation in content["annotations"]]
+            labelled = Counter(str(annotation["image_id"]) for annotation in content["annotations"])
         except FileNotFoundError as error:
             raise DataError(
                 f"{path}: no such file; splits.{split}.annotations of {manifest.name} expects it"
@@ -83,6 +86,9 @@ class CocoPanopticReader:
                     )
         if not items:
             raise DataError(f"{path}: no annotations")
+        wrong = [i for i in names if labelled[i] != 1]
+        if wrong:
+            raise LayoutError([f"{path}: {labelled[i]} annotations of image {names[i]}; expected one" for i in wrong])
         return cls(manifest, split, root, tuple(sorted(items, key=lambda item: item.image)))
 
     def __len__(self) -> int:

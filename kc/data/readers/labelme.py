@@ -63,7 +63,7 @@ class LabelMeReader:
 
         Raises:
             LayoutError: files that are not LabelMe JSON, have an unknown label or a shape without area, or whose image
-                is missing.
+                is missing; images beside them that no file labels.
         """
         part = manifest.splits[split]
         assert isinstance(part, LabelMeSplit)
@@ -78,6 +78,12 @@ class LabelMeReader:
                 problems.append(str(error))
         if problems:
             raise LayoutError(problems)
+        labelled = {item.image for item in items}
+        images = {file: inside(root, file).relative_to(root.resolve()) for file in list_files(root, part.path)}
+        lost = [root / file for file, image in images.items() if image.as_posix() not in labelled]
+        if lost:
+            said = "no JSON file labels this image; save one, without shapes if there is nothing, or move the image"
+            raise LayoutError([f"{file}: {said}" for file in lost])
         return cls(manifest, split, root, tuple(items))
 
     def __len__(self) -> int:

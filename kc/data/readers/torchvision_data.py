@@ -12,9 +12,10 @@ from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 from kc.data.manifest import Manifest
-from kc.data.readers.base import check_same_size, presence
+from kc.data.readers.base import check_same_size, decode_image, presence, upright_rgb
 from kc.data.readers.mask_values import ValueTable
 from kc.data.sources import TorchvisionSource, TorchvisionSplit
 from kc.errors import DataError, unknown_name
@@ -48,7 +49,8 @@ class TorchvisionReader:
         assert isinstance(source, TorchvisionSource)
         kind = dataset_class(source.dataset)
         parameters = inspect.signature(kind).parameters
-        more = {"download": False} if "download" in parameters else {}
+        ours = {"download": False, "loader": _load}
+        more = {name: value for name, value in ours.items() if name in parameters}
         said = ", ".join(f"{k}={v!r}" for k, v in part.arguments.items())
         try:
             data = kind(root=str(root), **more, **part.arguments)
@@ -84,10 +86,10 @@ class TorchvisionReader:
     def read(self, index: int) -> Sample:
         """Image and label, or label map, of a sample. Raises DataError where they are not of this kind."""
         image, target = self._pair(index)
-        picture = np.array(image.convert("RGB")) if hasattr(image, "convert") else None
         name = self.sample_ids[index]
-        if picture is None:
+        if not isinstance(image, Image.Image):
             raise DataError(f"{self._where(index)}: its first part is a {type(image).__name__}, not an image")
+        picture = upright_rgb(image, self._where(index))
         if self.manifest.task_kind == "classification":
             return Sample(name, picture, label=self.manifest.classes[self._column(index, target)].id)
         semantic = self._semantic(index, target)
@@ -128,6 +130,11 @@ class TorchvisionReader:
         if values.ndim != 2 or values.dtype.kind not in "ui":
             raise DataError(f"{self._where(index)}: its label is no map of class numbers")
         return self._meaning(values, self._where(index))
+
+
+def _load(path: str) -> Image.Image:
+    """How data sets that leave it to others read their image files: upright, RGB, with errors that name the file."""
+    return Image.fromarray(decode_image(Path(path), path))
 
 
 def dataset_class(name: str) -> Any:
