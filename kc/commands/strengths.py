@@ -58,11 +58,11 @@ class Strength:
 SCALES = [sign * step for step in range(1, 11) for sign in (1, -1)]
 HALF_DECADE = 10**0.5
 _LR = Strength("lr", HALF_DECADE)
-# Whose losses have no weight of their own. icarl (`icarl_loss`) adds its distillation as it is, without factor or
-# temperature; its exemplars are a budget that all who replay share. lora (Hu et al. 2022) scales by alpha / r, of which
-# section 4.1 says that with Adam "tuning alpha is roughly the same as tuning the learning rate"; alpha is r here. The
-# rank is a size: section 7.2 finds that "a rank as small as one suffices" on its data. eclipse's logit manipulation has
-# one value a task.
+# Whose losses have no weight of their own. icarl adds its distillation as it is (algorithm 3 of Rebuffi et al. 2017);
+# its exemplars are a budget that all who replay share. lora (Hu et al. 2022) scales by alpha / r, of which section 4.1
+# says that with Adam "tuning alpha is roughly the same as tuning the learning rate"; alpha is r here. The rank is a
+# size: table 6 finds that "a rank as small as one suffices" on its data. eclipse's logit manipulation has one value a
+# task.
 _EWC = Strength("ewc_lambda")
 OF_IMAGES = {
     **dict.fromkeys(("finetune", "joint", "linear-probe", "replay", "er", "icarl", "lora"), _LR),

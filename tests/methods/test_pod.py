@@ -115,3 +115,14 @@ def test_gradient_and_nothing_to_learn_where_nothing_moved(wave: Wave) -> None:
     assert torch.autograd.gradcheck(lambda x: local_pod(x, old, squared=True), new)
     (grad,) = torch.autograd.grad(local_pod(new, new.detach()), new)
     assert not grad.any()
+
+
+def test_gradient_of_the_whole_reaches_features_and_logits(wave: Wave) -> None:
+    features, logits = wave(1, 2, 4, 4).requires_grad_(True), wave(1, 5, 3, 3, scale=2.0).requires_grad_(True)
+    old, before = wave(1, 2, 4, 4, phase=0.5), wave(1, 3, 3, 3, phase=0.7)
+    for squared in (False, True):
+
+        def loss(x: Tensor, z: Tensor, squared: bool = squared) -> Tensor:
+            return pod_loss([x], [old], z, before, feature_weight=0.1, logit_weight=0.5, squared=squared)
+
+        assert torch.autograd.gradcheck(loss, (features, logits))

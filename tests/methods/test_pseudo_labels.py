@@ -129,6 +129,13 @@ def test_the_weight_is_of_an_image() -> None:
     assert loss != F.cross_entropy(logits, target, ignore_index=IGNORED)
 
 
+def test_gradient_of_the_weighted_cross_entropy(wave: Wave) -> None:
+    logits = wave(2, 3, 2, 2).requires_grad_(True)
+    target = torch.tensor([[[0, 1], [2, IGNORED]], [[1, IGNORED], [IGNORED, 0]]])
+    weight = torch.tensor([0.3, 0.8], dtype=torch.float64)
+    assert torch.autograd.gradcheck(lambda z: weighted_cross_entropy(z, target, weight), logits)
+
+
 def test_unknown_reading() -> None:
     with pytest.raises(UnknownNameError, match="Valid: official, paper"):
         EntropyFilter(2, 3, "papr")

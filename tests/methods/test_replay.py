@@ -127,3 +127,12 @@ def test_a_checkpoint_that_does_not_fit_lists_its_keys() -> None:
     tensors["strange"] = tensors.pop("classifier.steps.0.bias")
     with pytest.raises(KcError, match=r"missing \['classifier.steps.0.bias'\], unexpected \['strange'\]"):
         Replay(context("classification", 6)).load_state(tensors, meta)
+
+
+def test_weights_of_other_shapes_are_listed() -> None:
+    method = Replay(context("classification", 6))
+    learn(method, 0)
+    tensors, meta = method.state()
+    tensors["classifier.steps.0.bias"] = torch.zeros(9)
+    with pytest.raises(KcError, match=r"of other shapes \['classifier.steps.0.bias \(9,\)'\]"):
+        Replay(context("classification", 6)).load_state(tensors, meta)

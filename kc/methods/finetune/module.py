@@ -252,6 +252,10 @@ class FinetuneModule(L.LightningModule):
             if position > start:
                 self.classifier.grow(step)
         own = {k: v for k, v in tensors.items() if k.partition(".")[0] not in self.beside}
+        have = self.state_dict()
+        shapes = [f"{k} {tuple(v.shape)}" for k, v in own.items() if k in have and have[k].shape != v.shape]
+        if shapes:  # torch raises an error of its own for these
+            raise KcError(f"{self.name}: the checkpoint does not fit; of other shapes {shapes}")
         missing, unexpected = self.load_state_dict(own, strict=False)
         if missing or unexpected:
             raise KcError(f"{self.name}: the checkpoint does not fit; missing {missing}, unexpected {unexpected}")
