@@ -16,6 +16,7 @@ from kc.commands.memory_selection import FILTERS, SHOWN, class_names, id_list, r
 from kc.errors import KcError, unknown_name
 from kc.memory import exchange
 from kc.memory.absence import CANNOT_UNDO, Traces, prove_absent, traces, traces_in
+from kc.memory.never import ASKED, as_if_never
 from kc.memory.reader import Reader
 from kc.memory.rows import Memory
 from kc.types import Int64Array
@@ -192,7 +193,7 @@ def _verify(config: MemoryConfig, console: Console) -> int:
 
 
 def _proof(memory: Reader, gone: Traces, console: Console) -> int:
-    """Look for erased rows and say what was found; the exit status."""
+    """Look for erased rows, compare answers, and say what was found; the exit status."""
     result = prove_absent(memory.path, gone)
     looked = f"{len(gone.ids):,} ids, {len(gone.keys):,} keys, {len(gone.names):,} names"
     where = f"{result.files} files, {result.bytes / 2**20:.1f} MiB"
@@ -202,6 +203,18 @@ def _proof(memory: Reader, gone: Traces, console: Console) -> int:
             console.print(f"  {sentence}", highlight=False, markup=False, soft_wrap=True)
         return 1
     console.print(f"absent: {looked} are in none of {where}", highlight=False, soft_wrap=True)
+    answers = as_if_never(memory, gone.keys)
+    if answers is not None and not answers.equal:
+        console.print("[bold]answers differ[/bold] from those of a memory that never had the rows", soft_wrap=True)
+        return 1
+    console.print(
+        "answers were not compared: the memory is too large to make a second one"
+        if answers is None
+        else f"answers to {answers.queries} queries are bitwise those of a memory that never had the rows: ids, "
+        f"scores, classes and weights of the {ASKED} nearest, and so every vote",
+        highlight=False,
+        soft_wrap=True,
+    )
     console.print("what this does not reach:")
     for sentence in CANNOT_UNDO:
         console.print(f"  {sentence}", highlight=False, soft_wrap=True)

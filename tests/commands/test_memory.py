@@ -80,6 +80,7 @@ def test_rows_are_taken_out_by_every_filter(
     assert stored == (left if action == "erase" else list(range(12)))
     if action == "erase":
         assert f"absent: {n} ids, {n} keys" in said
+        assert "answers to 12 queries are bitwise those of a memory that never had the rows" in said
         assert "the encoder: it may have been trained on the image" in said
     else:
         assert "versions committed before still show them" in said
@@ -166,6 +167,7 @@ def test_export_import_and_proof(folder: Path, tmp_path: Path, capsys: pytest.Ca
     assert "absent: 2 ids, 2 keys, 2 names" in kc(capsys, "verify", folder, file, "--absent", "7-8")
     said = kc(capsys, "verify", folder, "--absent", "7")
     assert "absent: 1 ids, 0 keys, 0 names" in said
+    assert "answers to 10 queries are bitwise" in said
     assert "only ids were looked for" in said
 
 
