@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,17 +16,33 @@ import torch
 import yaml
 from PIL import Image
 from scipy.stats import linregress
+from torch import Tensor
 
 from kc.cli import main
 from kc.memory.study import gain
 from kc.studies.visual_memory import corruptions
+from kc.studies.visual_memory import rerank as reranking
 from kc.studies.visual_memory.compositionality import next_class, residual
 from kc.studies.visual_memory.corrupt import STRENGTHS, corrupted
 from kc.studies.visual_memory.keys import Source
 from kc.studies.visual_memory.law import axis, fit_law
-from kc.types import Neighbours
+from kc.types import Neighbours, UInt8Array
 
 SMALL = ["--limit-images", 60, "--k", "5,1", "--seeds", 0, "--encoder", "mlp:128x1"]
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No fsync: power does not fail in these tests."""
+    monkeypatch.setattr("os.fsync", lambda fd: None)
+
+
+class Colours:
+    """A re-ranking model that knows what red, green and blue look like."""
+
+    def similarity(self, images: Sequence[UInt8Array], names: Sequence[str]) -> Tensor:
+        channel = [("red", "green leaf", "blue").index(name) for name in names]
+        return torch.tensor(np.array([image.mean((0, 1))[channel] for image in images]))
 
 
 def study(out: Path, name: str, *arguments: object) -> list[dict[str, Any]]:
@@ -107,6 +124,8 @@ def test_scaling_and_dimensions(tmp_path: Path) -> None:
     law = rows[-1]
     assert law["slope low"] < law["slope"] < law["slope high"]
     assert law["encoder parameters"] > 1000
+    held = law["encoder parameters"] * 4 + law["rows for 5 %"] * 128 * 4
+    assert law["MiB for 5 %"] == pytest.approx(held / 2**20)
     rows = study(tmp_path, "dimensions", *SMALL)
     of = {(r["keys"], r["dim"]): r for r in rows}
     assert of["full", 128]["bytes"] == 512
@@ -162,9 +181,14 @@ def test_corruptions_and_reranking(
     of = {(r["corruption"], r["strength"], r["memory"]): r for r in rows}
     assert of["blur", 5, "added"]["rows"] == 24
     assert of["blur", 5, "swapped"]["rows"] == 12
+    monkeypatch.setattr(reranking, "load_reranker", lambda name, size: Colours())
     rows = study(tmp_path, "rerank", *told, "--published", '{"a paper": 88.5}')
     assert "published: a paper: 88.5" in capsys.readouterr().out
     assert {r["order"] for r in rows} == {"memory", "model", "only the model", "possible"}
+    accuracy = {(r["order"], r["k"]): r["accuracy"] for r in rows}
+    # All twelve rows are ordered again, by a model that is always right.
+    assert accuracy["only the model", 1] == accuracy["model", 1] == accuracy["model", 3] == 100
+    assert accuracy["memory", 1] == accuracy["possible", 1] <= accuracy["possible", 3]
     (lines,) = tmp_path.glob("*/rerank/prompts.jsonl")
     assert len(lines.read_text().splitlines()) == 6
 
