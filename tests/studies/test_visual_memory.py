@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from matplotlib.figure import Figure
 from PIL import Image
 from scipy.stats import linregress
 from torch import Tensor
@@ -22,6 +23,7 @@ from kc.cli import main
 from kc.memory.study import gain
 from kc.studies.visual_memory import corruptions
 from kc.studies.visual_memory import rerank as reranking
+from kc.studies.visual_memory.axes import log_axes
 from kc.studies.visual_memory.compositionality import next_class, residual
 from kc.studies.visual_memory.corrupt import STRENGTHS, corrupted
 from kc.studies.visual_memory.keys import Source
@@ -235,6 +237,23 @@ def test_what_cannot_work(tiny_index_png: SimpleNamespace, tmp_path: Path, capsy
         assert main(["visual-memory", *arguments, "--out", str(tmp_path / "out")]) == 2, arguments
         assert said in " ".join(capsys.readouterr().err.split()), arguments
         assert not (tmp_path / "out").exists(), arguments
+
+
+@pytest.mark.parametrize(
+    ("values", "names"),
+    [
+        ([0.5, 20], ["0.5", "1", "2", "5", "10", "20"]),
+        ([21, 40], ["22.5", "25", "27.5", "30", "32.5", "35", "37.5", "40"]),
+        ([1, 1000], [f"$\\mathdefault{{10^{{{e}}}}}$" for e in range(4)]),
+    ],
+)
+def test_a_logarithmic_axis_has_names(values: list[float], names: list[str]) -> None:
+    ax = Figure().add_subplot()
+    ax.plot(values, [1, 2])
+    log_axes(ax)
+    low, high = ax.get_xlim()
+    name = ax.xaxis.get_major_formatter()
+    assert [name(t) for t in ax.get_xticks() if low <= t <= high] == names
 
 
 def test_the_law_is_scipys_line() -> None:
