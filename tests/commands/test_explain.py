@@ -71,6 +71,11 @@ def test_the_rows_that_voted(
     assert "train/red/1.png" not in said
     assert "blue" not in said
 
+    # The same from the memory's side.
+    same = kc(capsys, "memory", "explain", path, "train/red/1.png", out, "--k", "99", "--at", "2")
+    assert same == said
+    assert "rank vote of 5" in kc(capsys, "memory", "explain", path, picture, out)  # k as in the run
+
     # A memory that was moved needs to be told; without the data there is no picture of a neighbour, but a table.
     moved = tmp_path / "moved"
     path.rename(moved)

@@ -116,6 +116,8 @@ def test_nothing_met(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (["erase", "DIR", "--ids", "3,12,40"], "stores no row with id 12, 40"),
         (["remove", "DIR", "--ids", "3,90-92"], "stores no row with id 90, 91, 92"),
         (["search", "DIR", "x.png", "--k", "0"], "--k 0: must be at least 1"),
+        (["explain", "DIR"], "explain DIR IMAGE: say which image"),
+        (["search", "DIR", "x.png", "y.png"], "kc memory search does not take 'y.png'"),
         (["remove", "DIR", "--task", "0"], "tasks counted from 1"),
         (["remove", "DIR", "--task", ","], "expected a value"),
         (["export", "DIR"], "say which .npz or .parquet file to write to"),
