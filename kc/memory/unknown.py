@@ -7,10 +7,15 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from kc.memory.reader import Reader
 from kc.memory.study import detection
 from kc.types import BoolArray, Neighbours
 
 Float64Array = npt.NDArray[np.float64]
+ACCEPTED = 0.95
+"""Share of what is known that should pass for known."""
+SAMPLED = 1000
+"""Stored rows at most that are compared with the others."""
 
 
 def familiarity(neighbours: Neighbours) -> dict[str, Float64Array]:
@@ -28,6 +33,26 @@ def familiarity(neighbours: Neighbours) -> dict[str, Float64Array]:
         # A cosine is at most 1: a thousandth of a row cannot outweigh one row.
         "agreement": same / score.shape[1] + 1e-3 * score[:, 0] / score.shape[1],
     }
+
+
+def usual(memory: Reader, at: int | None = None) -> Float64Array:
+    """Cosines (N,), ascending, of stored rows with their nearest other row: what is near in this memory.
+
+    Of more than `SAMPLED` rows, those at even steps; rows of weight 0 do not count. Empty for fewer than two rows. A
+    query that lies farther off than all but 1 - `ACCEPTED` of them can be called unknown (`least`).
+    """
+    labels = memory.labels(at)
+    heard = labels.id[labels.weight > 0]
+    if len(heard) < 2:
+        return np.zeros(0)
+    steps = np.linspace(0, len(heard) - 1, min(SAMPLED, len(heard))).astype(np.int64)
+    found = memory.search(memory.keys(heard[steps]), 1, at=at, exclude_ids=heard[steps])
+    return np.sort(found.score[:, 0].astype(np.float64))
+
+
+def least(near: Float64Array) -> float:
+    """The cosine that the share `ACCEPTED` of `near` (N,), as of `usual`, reaches; minus infinity without a value."""
+    return float(np.quantile(near, 1 - ACCEPTED, method="lower")) if len(near) else float("-inf")
 
 
 def auroc(known: Float64Array, unknown: Float64Array) -> float:

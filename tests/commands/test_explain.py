@@ -63,12 +63,15 @@ def test_the_rows_that_voted(
     with Image.open(out) as image:
         assert image.size[0] > 800
 
+    assert "unknown? the nearest row has cosine 0." in said  # noise is not one of the three colours
+
     # A stored sample does not vote on itself, and is known with its class; an older version shows fewer classes.
     said = kc(capsys, "explain", "train/red/1.png", "--memory", path, "--k", "99", "--at", "2", "--out", out)
     assert "k 99 is clamped to the 7 rows" in said
     assert "(true class: red)" in said
     assert "its own row was left out" in said
     assert "train/red/1.png" not in said
+    assert "unknown?" not in said
     assert "blue" not in said
 
     # The same from the memory's side.

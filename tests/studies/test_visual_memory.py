@@ -145,6 +145,7 @@ def test_unknowns_and_migration(tmp_path: Path) -> None:
     assert nearest["known"] + nearest["unknown"] == 200
     assert 0.5 < nearest["auroc"] < 1
     assert nearest["risk at 50 %"] <= nearest["risk at 100 %"]
+    assert 0 <= nearest["known called unknown"] < nearest["unknown called unknown"] <= 100
     rows = study(tmp_path, "migrate", *SMALL, "--limit-images", 80, "--encoder", "mlp:128x1,mlp:64x1")
     of = {(r["share"], r["memory"]): r["accuracy"] for r in rows}
     assert len({of[s, "old"] for s in (0.02, 0.5)}) == 1
