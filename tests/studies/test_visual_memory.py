@@ -26,7 +26,7 @@ from kc.studies.visual_memory import rerank as reranking
 from kc.studies.visual_memory.axes import log_axes
 from kc.studies.visual_memory.compositionality import next_class, residual
 from kc.studies.visual_memory.corrupt import STRENGTHS, corrupted
-from kc.studies.visual_memory.keys import Source
+from kc.studies.visual_memory.keys import Keys, Source, memory_of
 from kc.studies.visual_memory.law import axis, fit_law
 from kc.types import Neighbours, UInt8Array
 
@@ -194,6 +194,12 @@ def test_corruptions_and_reranking(
     assert accuracy["memory", 1] == accuracy["possible", 1] <= accuracy["possible", 3]
     (lines,) = tmp_path.glob("*/rerank/prompts.jsonl")
     assert len(lines.read_text().splitlines()) == 6
+
+
+def test_studies_search_exactly() -> None:
+    keys = Keys(np.eye(3, dtype=np.float32), np.arange(3), ("a", "b", "c"), np.zeros(3, np.int64))
+    with memory_of(keys) as memory:
+        assert memory.stats()["reason"] == "exact, as asked"
 
 
 def test_segments(tiny_coco: SimpleNamespace, tiny_index_png: SimpleNamespace, tmp_path: Path) -> None:
