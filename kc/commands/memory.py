@@ -34,7 +34,7 @@ TAKES = {
     "repair": {"dry_run"},
     "versions": set(),
     "diff": {"first", "second"},
-    "search": {"first", "at", "k", "encoder", "point"},
+    "search": {"first", "at", "k", "encoder", "point", "data_root"},
     "explain": {"first", "second", "at", "k", "encoder", "point", "data_root"},
     "export": {"first", "at", "dry_run"},
     "import": {"first", "dry_run"},
@@ -150,8 +150,8 @@ def _search(config: MemoryConfig, console: Console) -> int:
         raise KcError(f"--k {k}: must be at least 1")
     memory = Memory.open(config.memory)
     settings = {"benchmark": None, "encoder": None, **run_settings(config.memory), "image": config.first}
-    given = {"benchmark": config.benchmark, "encoder": config.encoder, "point": config.point}
-    settings |= {name: value for name, value in given.items() if value is not None}
+    names = ("benchmark", "data_root", "encoder", "point")
+    settings |= {name: getattr(config, name) for name in names if getattr(config, name) is not None}
     asked = question(memory, settings)[1]
     found = search(memory, asked, k, None if config.at is None else task_index(memory, config.at))
     if found.id.shape[1] < k:

@@ -87,6 +87,8 @@ def test_the_rows_that_voted(
     said = kc(capsys, "explain", picture, "--memory", moved, *told, "--data-root", tmp_path / "no", "--out", out)
     assert "some images cannot be shown" in said
     assert "softmax vote of 12" in said
+    stored = ["train/red/1.png", *told, "--data-root", tiny_folder.root, "--k", "1"]
+    assert "red" in kc(capsys, "memory", "search", moved, *stored)
     said = kc(capsys, "memory", "search", moved, picture, *told, "--k", "3")
     assert f"│ 1 │ {found.id[0, 0]} │" in said
     assert f"│ 3 │ {found.id[0, 2]} │" in said
