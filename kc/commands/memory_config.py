@@ -49,7 +49,8 @@ class MemoryConfig:
         prune: reweight: multiply weights by the factor of soft or hard pruning (arXiv 2408.08172).
         to: migrate: encoder of the new memory.
         fit: migrate: how rows whose image is gone are moved: ridge or orthogonal.
-        data_root: build, search, explain, migrate: folder that holds the data sets; default: the environment variable KC_DATA.
+        data_root: build, search, explain, migrate: folder that holds the data sets; default: the environment
+            variable KC_DATA.
     """
 
     action: str
