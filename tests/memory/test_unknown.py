@@ -38,6 +38,11 @@ def test_what_is_near_in_a_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         # Each row's nearest other row: 10, 10, 20 and 60 degrees away.
         assert np.allclose(usual(memory), np.cos(np.radians([60, 20, 10, 10])), atol=1e-6)
         assert np.allclose(usual(memory, at=0), np.cos(np.radians([20, 10, 10])), atol=1e-6)
+        # Rows of one image do not count for each other, however near; a fifth row is another region of c.
+        memory.add(Rows(keys[2:3], np.zeros(1, np.int64), ("c",), np.ones(1, np.int64)), 2)
+        memory.commit(2)
+        assert np.allclose(usual(memory), np.cos(np.radians([60, 20, 20, 10, 10])), atol=1e-6)
+        memory.remove([4])
         monkeypatch.setattr(unknown, "SAMPLED", 2)
         assert np.allclose(usual(memory), np.cos(np.radians([60, 10])), atol=1e-6)  # the first and the last row
         memory.reweight([0, 1, 2], 0)
