@@ -24,6 +24,7 @@ from kc.encoders.load import load_encoder
 from kc.errors import DataError, KcError, unknown_name
 from kc.memory.reader import RowTable
 from kc.memory.rows import Memory
+from kc.memory.unknown import ACCEPTED, least, usual
 from kc.memory.vote import VOTES, contributions, decide, vote
 from kc.methods.regions import normalised
 from kc.report.attribution import Voter, attribution, region_crop
@@ -108,6 +109,15 @@ def run_explain(config: ExplainConfig, console: Console | None = None) -> int:
         highlight=False,
         soft_wrap=True,
     )
+    nearest, near = float(found.score[0, 0]), usual(memory, at)
+    strange = nearest < least(near)
+    if strange:
+        console.print(
+            f"[bold]unknown?[/bold] the nearest row has cosine {nearest:.3f}, but {100 * ACCEPTED:.0f} % of the stored "
+            f"rows have {least(near):.3f} or more with one of another image: perhaps a class that is not in memory",
+            highlight=False,
+            soft_wrap=True,
+        )
     if len(asked.own):
         console.print("what is asked about is stored; its own row was left out", highlight=False)
     if sources.missing:
@@ -121,7 +131,8 @@ def run_explain(config: ExplainConfig, console: Console | None = None) -> int:
         voters.append(Voter(picture, rows.sample_id[i], name, task, float(found.score[0, i]), share))
     shares = [(str(names.get(c, c)), of[c]) for c in ranked]
     out = config.out or Path(f"explain-{Path(config.image).stem}.png")
-    title = f"{config.image}: {names.get(winner, winner)}" + (f" (true class: {truth})" if truth else "")
+    title = f"{config.image}: {names.get(winner, winner)}" + (", or unknown" if strange else "")
+    title += f" (true class: {truth})" if truth else ""
     rest = n_found - len(voters)
     shown = asked.image if asked.mask is None else region_crop(asked.image, asked.mask)
     attribution(shown, title, voters, shares, f"{settings['vote']} vote of {n_found} rows", rest, out)

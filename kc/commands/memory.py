@@ -16,6 +16,7 @@ from kc.commands.memory_selection import FILTERS, SHOWN, class_names, id_list, r
 from kc.errors import KcError, unknown_name
 from kc.memory import exchange
 from kc.memory.absence import CANNOT_UNDO, Traces, prove_absent, traces, traces_in
+from kc.memory.never import ASKED, as_if_never
 from kc.memory.reader import Reader
 from kc.memory.rows import Memory
 from kc.types import Int64Array
@@ -24,7 +25,8 @@ FILES = {
     "export": "FILE: say which .npz or .parquet file to write to",
     "import": "FILE: say which .npz or .parquet file to read",
 }
-FILES |= {"search": "IMAGE: say which image", "add": "FOLDER: say which folder of images"}
+FILES |= dict.fromkeys(("search", "explain"), "IMAGE: say which image")
+FILES |= {"add": "FOLDER: say which folder of images"}
 FILES |= {"migrate": "NEW: say where the new memory is made"}
 TAKES = {
     "stats": {"at"},
@@ -32,7 +34,8 @@ TAKES = {
     "repair": {"dry_run"},
     "versions": set(),
     "diff": {"first", "second"},
-    "search": {"first", "at", "k", "encoder", "point"},
+    "search": {"first", "at", "k", "encoder", "point", "data_root"},
+    "explain": {"first", "second", "at", "k", "encoder", "point", "data_root"},
     "export": {"first", "at", "dry_run"},
     "import": {"first", "dry_run"},
     "compact": {"drop_history", "dry_run"},
@@ -142,18 +145,30 @@ def _diff(config: MemoryConfig, console: Console) -> int:
 def _search(config: MemoryConfig, console: Console) -> int:
     from kc.commands.explain import neighbour_table, question, search  # torch: the other actions start without it
 
-    if config.k < 1:
-        raise KcError(f"--k {config.k}: must be at least 1")
+    k = 10 if config.k is None else config.k
+    if k < 1:
+        raise KcError(f"--k {k}: must be at least 1")
     memory = Memory.open(config.memory)
     settings = {"benchmark": None, "encoder": None, **run_settings(config.memory), "image": config.first}
-    given = {"benchmark": config.benchmark, "encoder": config.encoder, "point": config.point}
-    settings |= {name: value for name, value in given.items() if value is not None}
+    names = ("benchmark", "data_root", "encoder", "point")
+    settings |= {name: getattr(config, name) for name in names if getattr(config, name) is not None}
     asked = question(memory, settings)[1]
-    found = search(memory, asked, config.k, None if config.at is None else task_index(memory, config.at))
-    if found.id.shape[1] < config.k:
-        console.print(f"k {config.k} is clamped to the {found.id.shape[1]} rows that there are", highlight=False)
+    found = search(memory, asked, k, None if config.at is None else task_index(memory, config.at))
+    if found.id.shape[1] < k:
+        console.print(f"k {k} is clamped to the {found.id.shape[1]} rows that there are", highlight=False)
     console.print(neighbour_table(found, memory.rows_of(found.id[0]), class_names(memory, config.benchmark)))
     return 0
+
+
+def _explain(config: MemoryConfig, console: Console) -> int:
+    from kc.commands.explain import run_explain  # torch, as above
+    from kc.commands.explain_config import ExplainConfig
+
+    given = {
+        name: getattr(config, name) for name in ("memory", "benchmark", "data_root", "encoder", "k", "at", "point")
+    }
+    out = None if config.second is None else Path(config.second)
+    return run_explain(ExplainConfig(str(config.first), **given, out=out), console)
 
 
 def _verify(config: MemoryConfig, console: Console) -> int:
@@ -192,7 +207,7 @@ def _verify(config: MemoryConfig, console: Console) -> int:
 
 
 def _proof(memory: Reader, gone: Traces, console: Console) -> int:
-    """Look for erased rows and say what was found; the exit status."""
+    """Look for erased rows, compare answers, and say what was found; the exit status."""
     result = prove_absent(memory.path, gone)
     looked = f"{len(gone.ids):,} ids, {len(gone.keys):,} keys, {len(gone.names):,} names"
     where = f"{result.files} files, {result.bytes / 2**20:.1f} MiB"
@@ -202,6 +217,18 @@ def _proof(memory: Reader, gone: Traces, console: Console) -> int:
             console.print(f"  {sentence}", highlight=False, markup=False, soft_wrap=True)
         return 1
     console.print(f"absent: {looked} are in none of {where}", highlight=False, soft_wrap=True)
+    answers = as_if_never(memory, gone.keys)
+    if answers is not None and not answers.equal:
+        console.print("[bold]answers differ[/bold] from those of a memory that never had the rows", soft_wrap=True)
+        return 1
+    console.print(
+        "answers were not compared: the memory is too large to make a second one"
+        if answers is None
+        else f"answers to {answers.queries} queries are bitwise those of a memory that never had the rows: ids, "
+        f"scores, classes and weights of the {ASKED} nearest, and so every vote",
+        highlight=False,
+        soft_wrap=True,
+    )
     console.print("what this does not reach:")
     for sentence in CANNOT_UNDO:
         console.print(f"  {sentence}", highlight=False, soft_wrap=True)
@@ -412,6 +439,7 @@ _ACTIONS: dict[str, Callable[[MemoryConfig, Console], int]] = {
     "versions": _versions,
     "diff": _diff,
     "search": _search,
+    "explain": _explain,
     "export": _export,
     "import": _import,
     "compact": _compact,

@@ -14,23 +14,25 @@ class MemoryConfig:
     """Look into a memory, move it, and take rows out of it. Tasks are counted from 1, as `kc run` prints them.
 
     Args:
-        action: stats, verify, repair, versions, diff, search, export, import, compact, remove, erase, add,
+        action: stats, verify, repair, versions, diff, search, explain, export, import, compact, remove, erase, add,
             snapshot, reweight, migrate or build.
         memory: Folder of the memory; that of a run is RUN/methods/knn-s0/memory.
-        first: export, import, verify --absent: a .npz or .parquet file; diff: the first task; search: an image
-            file, or a sample of the benchmark; add: a folder of images or of class folders; migrate: the new memory.
-        second: diff: the second task; default: the present.
+        first: export, import, verify --absent: a .npz or .parquet file; diff: the first task; search, explain: an
+            image file, or a sample of the benchmark; add: a folder of images or of class folders; migrate: the new
+            memory.
+        second: diff: the second task; default: the present. explain: the picture to write; default:
+            explain-IMAGE.png.
         ids: Rows with these ids: 3,7,10-20.
         class_: Rows of these classes: names or ids, separated by commas.
         source: Rows of these sources, separated by commas.
         task: Rows that these tasks added, separated by commas.
         sample: Rows of these samples (images), separated by commas.
-        at: stats, search, export: the memory as it was after this task; default: the present.
+        at: stats, search, explain, export: the memory as it was after this task; default: the present.
         absent: verify: prove that no file holds the rows with these ids; with an export made before, their bytes too.
         benchmark: Benchmark whose names the classes have, where the memory and its run do not say.
-        k: search: how many rows.
-        point: search: in a memory of regions, the region at this pixel, ROW,COLUMN; default: the largest.
-        encoder: search: encoder of the keys, where no run says it.
+        k: search: how many rows, 10 where nothing is said; explain: how many vote, as many as in the run.
+        point: search, explain: in a memory of regions, the region at this pixel, ROW,COLUMN; default: the largest.
+        encoder: search, explain, add, migrate: encoder of the keys, where no run says it; build: the one to use.
         dry_run: Say what would change, and change nothing.
         drop_history: compact: keep the present only.
         keys: build: pooled (from the image's feature map; the default) or masked (crop, black out, encode).
@@ -47,7 +49,8 @@ class MemoryConfig:
         prune: reweight: multiply weights by the factor of soft or hard pruning (arXiv 2408.08172).
         to: migrate: encoder of the new memory.
         fit: migrate: how rows whose image is gone are moved: ridge or orthogonal.
-        data_root: build, migrate: folder that holds the data sets; default: the environment variable KC_DATA.
+        data_root: build, search, explain, migrate: folder that holds the data sets; default: the environment
+            variable KC_DATA.
     """
 
     action: str
@@ -62,7 +65,7 @@ class MemoryConfig:
     at: int | None = None
     absent: str | None = None
     benchmark: str | None = None
-    k: int = 10
+    k: int | None = None
     point: str | None = None
     encoder: str | None = None
     dry_run: bool = False

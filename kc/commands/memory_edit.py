@@ -74,11 +74,14 @@ def add(config: MemoryConfig, console: Console) -> int:
     with Memory.open(config.memory, write=not config.dry_run) as memory:
         names = class_names(memory, config.benchmark)
         found, new_names = images_of(folder, config.class_, names)
-        eye = None if config.dry_run else eye_of(memory, config)
+        eye = eye_of(memory, config)
         task = next_task(memory, config.task)
         before, n_new = len(memory), 0
         labels = np.array([c for c, files in found for _ in files], np.int64)
-        if eye is not None:
+        if config.dry_run:
+            stored = memory.ids(sample_id={f"{folder.name}/{file}" for _, files in found for file in files})
+            n_new = len(labels) - len(stored)
+        else:
             for class_id, files in found:
                 for file in track(files, f"encoding {class_id}", console):
                     rows = Rows(
@@ -89,8 +92,8 @@ def add(config: MemoryConfig, console: Console) -> int:
             memory.commit(task)
             if new_names:
                 memory.name_classes({**names, **new_names})
-        done = "would add" if config.dry_run else f"added {n_new:,} of"
-        console.print(f"{done} {len(labels):,} rows as task {task + 1}", highlight=False, soft_wrap=True)
+        done = "would add" if config.dry_run else "added"
+        console.print(f"{done} {n_new:,} of {len(labels):,} rows as task {task + 1}", highlight=False, soft_wrap=True)
         if new_names:
             tense = "would be" if config.dry_run else "are"
             console.print(f"new classes {tense}: {', '.join(new_names.values())}", highlight=False, soft_wrap=True)

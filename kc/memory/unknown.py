@@ -7,10 +7,17 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from kc.memory.reader import Reader
 from kc.memory.study import detection
 from kc.types import BoolArray, Neighbours
 
 Float64Array = npt.NDArray[np.float64]
+ACCEPTED = 0.95
+"""Share of what is known that should pass for known."""
+SAMPLED = 1000
+"""Stored rows at most that are compared with the others."""
+LOOKED = 32
+"""Neighbours among which one of another sample is looked for; regions of one image lie near each other."""
 
 
 def familiarity(neighbours: Neighbours) -> dict[str, Float64Array]:
@@ -28,6 +35,31 @@ def familiarity(neighbours: Neighbours) -> dict[str, Float64Array]:
         # A cosine is at most 1: a thousandth of a row cannot outweigh one row.
         "agreement": same / score.shape[1] + 1e-3 * score[:, 0] / score.shape[1],
     }
+
+
+def usual(memory: Reader, at: int | None = None) -> Float64Array:
+    """Cosines (N,), ascending, of stored rows with the nearest row of another sample: what is near in this memory.
+
+    Where all `LOOKED` nearest are of the same sample, with the last of them. Of more than `SAMPLED` rows, those at even
+    steps; rows of weight 0 do not count. Empty for fewer than two rows. A query that lies farther off than all but
+    1 - `ACCEPTED` of them can be called unknown (`least`).
+    """
+    labels = memory.labels(at)
+    heard = labels.id[labels.weight > 0]
+    if len(heard) < 2:
+        return np.zeros(0)
+    chosen = heard[np.linspace(0, len(heard) - 1, min(SAMPLED, len(heard))).astype(np.int64)]
+    found = memory.search(memory.keys(chosen), LOOKED, at=at, exclude_ids=chosen)
+    own = np.array(memory.rows_of(chosen).sample_id)
+    theirs = np.array(memory.rows_of(found.id.ravel()).sample_id).reshape(found.id.shape)
+    other = theirs != own[:, None]
+    place = np.where(other.any(1), other.argmax(1), -1)
+    return np.sort(found.score[np.arange(len(chosen)), place].astype(np.float64))
+
+
+def least(near: Float64Array) -> float:
+    """The cosine that the share `ACCEPTED` of `near` (N,), as of `usual`, reaches; minus infinity without a value."""
+    return float(np.quantile(near, 1 - ACCEPTED, method="lower")) if len(near) else float("-inf")
 
 
 def auroc(known: Float64Array, unknown: Float64Array) -> float:

@@ -53,7 +53,7 @@ def attribution(
     top.set_title("query", fontsize=9, loc="left", color=_INK)
     shown = list(votes[:_BARS])
     if len(votes) > _BARS:
-        shown.append((f"{len(votes) - _BARS} others", sum(share for _, share in votes[_BARS:])))
+        shown.append((f"{len(votes) - _BARS} more", sum(share for _, share in votes[_BARS:])))
     look = looks([name for name, _ in shown])
     bottom.barh(range(len(shown)), [100 * s for _, s in shown], color=[look[n].color for n, _ in shown])
     bottom.set_yticks(range(len(shown)), [name for name, _ in shown])

@@ -63,13 +63,21 @@ def test_the_rows_that_voted(
     with Image.open(out) as image:
         assert image.size[0] > 800
 
+    assert "unknown? the nearest row has cosine 0." in said  # noise is not one of the three colours
+
     # A stored sample does not vote on itself, and is known with its class; an older version shows fewer classes.
     said = kc(capsys, "explain", "train/red/1.png", "--memory", path, "--k", "99", "--at", "2", "--out", out)
     assert "k 99 is clamped to the 7 rows" in said
     assert "(true class: red)" in said
     assert "its own row was left out" in said
     assert "train/red/1.png" not in said
+    assert "unknown?" not in said
     assert "blue" not in said
+
+    # The same from the memory's side.
+    same = kc(capsys, "memory", "explain", path, "train/red/1.png", out, "--k", "99", "--at", "2")
+    assert same == said
+    assert "rank vote of 5" in kc(capsys, "memory", "explain", path, picture, out)  # k as in the run
 
     # A memory that was moved needs to be told; without the data there is no picture of a neighbour, but a table.
     moved = tmp_path / "moved"
@@ -79,6 +87,8 @@ def test_the_rows_that_voted(
     said = kc(capsys, "explain", picture, "--memory", moved, *told, "--data-root", tmp_path / "no", "--out", out)
     assert "some images cannot be shown" in said
     assert "softmax vote of 12" in said
+    stored = ["train/red/1.png", *told, "--data-root", tiny_folder.root, "--k", "1"]
+    assert "red" in kc(capsys, "memory", "search", moved, *stored)
     said = kc(capsys, "memory", "search", moved, picture, *told, "--k", "3")
     assert f"│ 1 │ {found.id[0, 0]} │" in said
     assert f"│ 3 │ {found.id[0, 2]} │" in said

@@ -80,6 +80,7 @@ def test_rows_are_taken_out_by_every_filter(
     assert stored == (left if action == "erase" else list(range(12)))
     if action == "erase":
         assert f"absent: {n} ids, {n} keys" in said
+        assert "answers to 12 queries are bitwise those of a memory that never had the rows" in said
         assert "the encoder: it may have been trained on the image" in said
     else:
         assert "versions committed before still show them" in said
@@ -115,6 +116,8 @@ def test_nothing_met(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (["erase", "DIR", "--ids", "3,12,40"], "stores no row with id 12, 40"),
         (["remove", "DIR", "--ids", "3,90-92"], "stores no row with id 90, 91, 92"),
         (["search", "DIR", "x.png", "--k", "0"], "--k 0: must be at least 1"),
+        (["explain", "DIR"], "explain DIR IMAGE: say which image"),
+        (["search", "DIR", "x.png", "y.png"], "kc memory search does not take 'y.png'"),
         (["remove", "DIR", "--task", "0"], "tasks counted from 1"),
         (["remove", "DIR", "--task", ","], "expected a value"),
         (["export", "DIR"], "say which .npz or .parquet file to write to"),
@@ -166,6 +169,7 @@ def test_export_import_and_proof(folder: Path, tmp_path: Path, capsys: pytest.Ca
     assert "absent: 2 ids, 2 keys, 2 names" in kc(capsys, "verify", folder, file, "--absent", "7-8")
     said = kc(capsys, "verify", folder, "--absent", "7")
     assert "absent: 1 ids, 0 keys, 0 names" in said
+    assert "answers to 10 queries are bitwise" in said
     assert "only ids were looked for" in said
 
 

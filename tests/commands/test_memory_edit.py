@@ -43,7 +43,8 @@ def test_images_join_a_memory(made: SimpleNamespace, tmp_path: Path, capsys: pyt
     for i, name in enumerate(("red/a.png", "red/b.png", "noise/c.png")):
         picture(tmp_path / "more" / name, i)
     said = kc(capsys, "memory", "add", made.memory, tmp_path / "more", "--dry-run")
-    assert "would add 3 rows as task 4" in said
+    assert "would add 3 of 3 rows as task 4" in said
+    assert "rows: 12 before, 15 after" in said
     assert "new classes would be: noise" in said
     assert len(Memory.open(made.memory)) == 12
     said = kc(capsys, "memory", "add", made.memory, tmp_path / "more", "--source", "phone")
@@ -60,6 +61,8 @@ def test_images_join_a_memory(made: SimpleNamespace, tmp_path: Path, capsys: pyt
     assert "noise" in found
     assert "1.0000" in found
     # Once more: nothing is stored twice. One folder of one class.
+    again = kc(capsys, "memory", "add", made.memory, tmp_path / "more", "--task", 4, "--dry-run")
+    assert "would add 0 of 3" in again
     assert "added 0 of 3" in kc(capsys, "memory", "add", made.memory, tmp_path / "more", "--task", 4)
     said = kc(capsys, "memory", "add", made.memory, tmp_path / "more" / "noise", "--class", "blue")
     assert "added 1 of 1 rows as task 5" in said
@@ -69,7 +72,8 @@ def test_images_join_a_memory(made: SimpleNamespace, tmp_path: Path, capsys: pyt
         ([tmp_path / "more" / "red"], "holds no folders of classes"),
     ):
         assert text in kc(capsys, "memory", "add", made.memory, *arguments, status=2)
-    said = kc(capsys, "memory", "add", made.memory, tmp_path / "more", "--encoder", "mlp:8x1", status=2)
+    other = ["--encoder", "mlp:8x1", "--dry-run"]
+    said = kc(capsys, "memory", "add", made.memory, tmp_path / "more", *other, status=2)
     assert f"holds keys of encoder '{memory.fingerprint}', but 'mlp:8x1' is 'mlp:8x1" in said
 
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score, roc_curve
 
-from kc.memory.unknown import auroc, familiarity, fpr, risk_coverage
-from kc.types import Neighbours
+from kc.memory import unknown
+from kc.memory.rows import Memory
+from kc.memory.unknown import auroc, familiarity, fpr, least, risk_coverage, usual
+from kc.types import Neighbours, Rows
 
 
 def test_familiarity_by_hand() -> None:
@@ -22,6 +25,30 @@ def test_familiarity_by_hand() -> None:
     assert got["kth"].tolist() == pytest.approx([0.3, 0.5])
     assert got["mean"].tolist() == pytest.approx([0.6, 0.5])
     assert got["agreement"].tolist() == pytest.approx([2 / 3 + 3e-4, 1 / 3 + 0.5e-3 / 3])
+
+
+def test_what_is_near_in_a_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    angle = np.radians([0, 10, 30, 90])
+    keys = np.stack([np.cos(angle), np.sin(angle)], 1).astype(np.float32)
+    with Memory.create(tmp_path / "memory", dim=2, fingerprint="e") as memory:
+        memory.add(Rows(keys[:3], np.zeros(3, np.int64), ("a", "b", "c"), np.zeros(3, np.int64)), 0)
+        memory.commit(0)
+        memory.add(Rows(keys[3:], np.ones(1, np.int64), ("d",), np.zeros(1, np.int64)), 1)
+        memory.commit(1)
+        # Each row's nearest other row: 10, 10, 20 and 60 degrees away.
+        assert np.allclose(usual(memory), np.cos(np.radians([60, 20, 10, 10])), atol=1e-6)
+        assert np.allclose(usual(memory, at=0), np.cos(np.radians([20, 10, 10])), atol=1e-6)
+        # Rows of one image do not count for each other, however near; a fifth row is another region of c.
+        memory.add(Rows(keys[2:3], np.zeros(1, np.int64), ("c",), np.ones(1, np.int64)), 2)
+        memory.commit(2)
+        assert np.allclose(usual(memory), np.cos(np.radians([60, 20, 20, 10, 10])), atol=1e-6)
+        memory.remove([4])
+        monkeypatch.setattr(unknown, "SAMPLED", 2)
+        assert np.allclose(usual(memory), np.cos(np.radians([60, 10])), atol=1e-6)  # the first and the last row
+        memory.reweight([0, 1, 2], 0)
+        assert len(usual(memory)) == 0
+    assert least(np.arange(21) / 20) == 0.05  # 20 of 21 values reach it
+    assert least(np.zeros(0)) == -math.inf
 
 
 def test_auroc_and_fpr_are_those_of_scikit_learn() -> None:

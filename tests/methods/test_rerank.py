@@ -98,6 +98,14 @@ def test_a_model_of_open_clip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     torch.testing.assert_close(got[:, 1:], reranker.similarity(images(2), NAMES[1:]))
 
 
+def test_the_projects_own_base() -> None:
+    reranker = load_reranker("conse", (64, 64))
+    got = reranker.similarity(images(3), NAMES)
+    assert got.shape == (3, 3)
+    torch.testing.assert_close(got.sum(1), torch.ones(3))  # probabilities over the names
+    torch.testing.assert_close(reranker.similarity(images(3), NAMES[::-1]), got.flip(1))
+
+
 def test_names_and_questions() -> None:
     check_reranker_name("conse")
     for name in ("clip", "open_clip:", "transformers"):

@@ -24,7 +24,7 @@ def test_everything_is_written_on_it(tmp_path: Path) -> None:
         attribution(image, "mine.png: cat", voters, votes, "rank vote of 9 rows", 7, path)
     text = first.decode()
     for word in ("mine.png: cat", "rank vote of 9 rows", "cat, task 1", "0.910, 60.0 %", "dog, task 3", "no image",
-                 "(and 7 more)", "1 others", "…"):  # fmt: skip
+                 "(and 7 more)", "1 more", "…"):  # fmt: skip
         assert word in text
     assert ">c3<" in text
     assert ">c4<" not in text  # the seventh class is among the others

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,19 +14,37 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from matplotlib.figure import Figure
 from PIL import Image
 from scipy.stats import linregress
+from torch import Tensor
 
 from kc.cli import main
 from kc.memory.study import gain
 from kc.studies.visual_memory import corruptions
+from kc.studies.visual_memory import rerank as reranking
+from kc.studies.visual_memory.axes import log_axes
 from kc.studies.visual_memory.compositionality import next_class, residual
 from kc.studies.visual_memory.corrupt import STRENGTHS, corrupted
-from kc.studies.visual_memory.keys import Source
+from kc.studies.visual_memory.keys import Keys, Source, memory_of
 from kc.studies.visual_memory.law import axis, fit_law
-from kc.types import Neighbours
+from kc.types import Neighbours, UInt8Array
 
 SMALL = ["--limit-images", 60, "--k", "5,1", "--seeds", 0, "--encoder", "mlp:128x1"]
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No fsync: power does not fail in these tests."""
+    monkeypatch.setattr("os.fsync", lambda fd: None)
+
+
+class Colours:
+    """A re-ranking model that knows what red, green and blue look like."""
+
+    def similarity(self, images: Sequence[UInt8Array], names: Sequence[str]) -> Tensor:
+        channel = [("red", "green leaf", "blue").index(name) for name in names]
+        return torch.tensor(np.array([image.mean((0, 1))[channel] for image in images]))
 
 
 def study(out: Path, name: str, *arguments: object) -> list[dict[str, Any]]:
@@ -107,6 +126,8 @@ def test_scaling_and_dimensions(tmp_path: Path) -> None:
     law = rows[-1]
     assert law["slope low"] < law["slope"] < law["slope high"]
     assert law["encoder parameters"] > 1000
+    held = law["encoder parameters"] * 4 + law["rows for 5 %"] * 128 * 4
+    assert law["MiB for 5 %"] == pytest.approx(held / 2**20)
     rows = study(tmp_path, "dimensions", *SMALL)
     of = {(r["keys"], r["dim"]): r for r in rows}
     assert of["full", 128]["bytes"] == 512
@@ -124,6 +145,7 @@ def test_unknowns_and_migration(tmp_path: Path) -> None:
     assert nearest["known"] + nearest["unknown"] == 200
     assert 0.5 < nearest["auroc"] < 1
     assert nearest["risk at 50 %"] <= nearest["risk at 100 %"]
+    assert 0 <= nearest["known called unknown"] < nearest["unknown called unknown"] <= 100
     rows = study(tmp_path, "migrate", *SMALL, "--limit-images", 80, "--encoder", "mlp:128x1,mlp:64x1")
     of = {(r["share"], r["memory"]): r["accuracy"] for r in rows}
     assert len({of[s, "old"] for s in (0.02, 0.5)}) == 1
@@ -162,11 +184,22 @@ def test_corruptions_and_reranking(
     of = {(r["corruption"], r["strength"], r["memory"]): r for r in rows}
     assert of["blur", 5, "added"]["rows"] == 24
     assert of["blur", 5, "swapped"]["rows"] == 12
+    monkeypatch.setattr(reranking, "load_reranker", lambda name, size: Colours())
     rows = study(tmp_path, "rerank", *told, "--published", '{"a paper": 88.5}')
     assert "published: a paper: 88.5" in capsys.readouterr().out
     assert {r["order"] for r in rows} == {"memory", "model", "only the model", "possible"}
+    accuracy = {(r["order"], r["k"]): r["accuracy"] for r in rows}
+    # All twelve rows are ordered again, by a model that is always right.
+    assert accuracy["only the model", 1] == accuracy["model", 1] == accuracy["model", 3] == 100
+    assert accuracy["memory", 1] == accuracy["possible", 1] <= accuracy["possible", 3]
     (lines,) = tmp_path.glob("*/rerank/prompts.jsonl")
     assert len(lines.read_text().splitlines()) == 6
+
+
+def test_studies_search_exactly() -> None:
+    keys = Keys(np.eye(3, dtype=np.float32), np.arange(3), ("a", "b", "c"), np.zeros(3, np.int64))
+    with memory_of(keys) as memory:
+        assert memory.stats()["reason"] == "exact, as asked"
 
 
 def test_segments(tiny_coco: SimpleNamespace, tiny_index_png: SimpleNamespace, tmp_path: Path) -> None:
@@ -211,6 +244,23 @@ def test_what_cannot_work(tiny_index_png: SimpleNamespace, tmp_path: Path, capsy
         assert main(["visual-memory", *arguments, "--out", str(tmp_path / "out")]) == 2, arguments
         assert said in " ".join(capsys.readouterr().err.split()), arguments
         assert not (tmp_path / "out").exists(), arguments
+
+
+@pytest.mark.parametrize(
+    ("values", "names"),
+    [
+        ([0.5, 20], ["0.5", "1", "2", "5", "10", "20"]),
+        ([21, 40], ["22.5", "25", "27.5", "30", "32.5", "35", "37.5", "40"]),
+        ([1, 1000], [f"$\\mathdefault{{10^{{{e}}}}}$" for e in range(4)]),
+    ],
+)
+def test_a_logarithmic_axis_has_names(values: list[float], names: list[str]) -> None:
+    ax = Figure().add_subplot()
+    ax.plot(values, [1, 2])
+    log_axes(ax)
+    low, high = ax.get_xlim()
+    name = ax.xaxis.get_major_formatter()
+    assert [name(t) for t in ax.get_xticks() if low <= t <= high] == names
 
 
 def test_the_law_is_scipys_line() -> None:

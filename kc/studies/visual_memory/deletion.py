@@ -14,7 +14,7 @@ from kc.memory.rows import Memory
 from kc.memory.vote import VOTES, vote
 from kc.studies.record import Row, dress, panels
 from kc.studies.visual_memory.command import Asked
-from kc.studies.visual_memory.keys import Keys, memory_of
+from kc.studies.visual_memory.keys import EXACTLY, Keys, memory_of
 from kc.types import Float32Array, Int64Array, Neighbours, Rows
 
 DELETIONS = 101
@@ -106,6 +106,7 @@ def simulated(size: int, dim: int, seed: int) -> Row:
 def filled(path: Path, size: int, dim: int, seed: int, without: Int64Array) -> Memory:
     """A memory of `size` random unit rows of 100 classes, but for those `without`."""
     memory = Memory.create(path, dim=dim, fingerprint="simulated")
+    memory.configure(EXACTLY)
     for number, first in enumerate(range(0, size, BLOCK)):
         here = np.arange(first, min(first + BLOCK, size))
         keep = ~np.isin(here, without)

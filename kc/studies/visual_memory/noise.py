@@ -76,7 +76,8 @@ def run(asked: Asked) -> Figure:
     for what in ("auroc", "precision", "recall"):
         style = look[what]
         label = "AUROC" if what == "auroc" else what
-        right.plot(SHARES, mean(what), color=style.color, marker=style.marker, markersize=4, label=label)
+        # Without a wrong label there is none to find.
+        right.plot(SHARES[1:], mean(what)[1:], color=style.color, marker=style.marker, markersize=4, label=label)
     right.set_ylim(0, 1.02)
     right.legend(fontsize=8, frameon=False)
     dress(right, f"wrong labels found by {ASKED} neighbours", "wrong labels in memory, %", "")

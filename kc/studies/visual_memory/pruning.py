@@ -103,8 +103,11 @@ def drawn(asked: Asked) -> Figure:
     """Accuracy of the rank vote at the first k against the rows kept."""
     figure, (ax,) = panels(1, width=5.2, height=3.6)
     rows = [r for r in asked.study.rows if r["vote"] == "rank" and r["k"] == asked.k and r["kept"]]
-    families = ("hard", "k-centre", "random", "soft", "none")
+    families = ("hard", "k-centre", "random", "soft")
     look = looks(list(families))
+    for row in rows:
+        if row["pruning"] == "none":
+            ax.axhline(row["accuracy"], color="#333333", linewidth=1, linestyle=":", label="the whole memory")
     for family in families:
         mine = [r for r in rows if r["pruning"].startswith(family)]
         if not mine:

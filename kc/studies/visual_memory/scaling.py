@@ -76,13 +76,18 @@ def law_of(asked: Asked, name: str) -> Law | None:
 
 
 def summary(asked: Asked, name: str, law: Law) -> Row:
-    """The law as a row of the table."""
+    """The law as a row of the table: rows that an error takes, and the memory's keys and the encoder in float32."""
     network = asked.source.encoder(name)
-    predicted = {f"rows for {e:g} %": law.rows(e) for e in asked.wanted}
+    n_parameters = sum(p.numel() for p in network.parameters())
+    row_mb = points(asked, name)[0]["memory MiB"] / points(asked, name)[0]["rows"]
+    predicted = {}
+    for error in asked.wanted:
+        predicted[f"rows for {error:g} %"] = law.rows(error)
+        predicted[f"MiB for {error:g} %"] = n_parameters * 4 / 2**20 + row_mb * law.rows(error)
     return {
         "encoder": name, "slope": law.slope, "slope low": law.slope_low, "slope high": law.slope_high,
         "intercept": law.intercept, "R2": law.r2, "points": law.n,
-        "encoder parameters": sum(p.numel() for p in network.parameters()),
+        "encoder parameters": n_parameters,
         **{what: value if np.isfinite(value) else None for what, value in predicted.items()},
     }  # fmt: skip
 

@@ -11,13 +11,13 @@ from matplotlib.figure import Figure
 
 from kc.errors import KcError
 from kc.memory.study import correct
-from kc.memory.unknown import auroc, familiarity, fpr, risk_coverage
+from kc.memory.unknown import Float64Array, auroc, familiarity, fpr, least, risk_coverage, usual
 from kc.memory.vote import vote
 from kc.report.style import looks
 from kc.studies.record import Row, column, dress, panels
 from kc.studies.visual_memory.command import Asked
 from kc.studies.visual_memory.crossed import NOT_IN_MEMORY, renamed, shared_classes
-from kc.studies.visual_memory.keys import Keys, joined
+from kc.studies.visual_memory.keys import Keys, joined, memory_of
 from kc.types import BoolArray, Neighbours
 
 HIDDEN_SHARE = 0.2
@@ -63,9 +63,20 @@ def cases(asked: Asked) -> list[Case]:
     return [Case(asked.seeds[0], train, both, both.label != NOT_IN_MEMORY, n_classes)]
 
 
+def called(case: Case, nearest: Float64Array) -> Row:
+    """Per cent of the known and of the unknown queries whose nearest row is farther off than stored rows are."""
+    with memory_of(case.memory) as memory:
+        strange = nearest < least(usual(memory))
+    return {
+        f"{what} called unknown": 100 * float(strange[of].mean()) if of.any() else float("nan")
+        for what, of in (("known", case.known), ("unknown", ~case.known))
+    }
+
+
 def run(asked: Asked) -> Figure:
     """A row a case and score: AUROC and FPR95 of unknown against known queries, and the risk of the rank vote on known
-    queries at several coverages."""
+    queries at several coverages. For the nearest row also how many of either `kc explain` calls unknown, whose limit
+    comes from the memory alone."""
     for case in cases(asked):
 
         @cache
@@ -87,7 +98,7 @@ def run(asked: Asked) -> Figure:
                     "seed": case.seed, "score": score, "unknown classes": case.n_unknown_classes,
                     "known": int(known.sum()), "unknown": int((~known).sum()),
                     "auroc": auroc(value[known], value[~known]), "fpr95": fpr(value[known], value[~known]),
-                    "aurc": 100 * area,
+                    "aurc": 100 * area, **(called(case, value) if score == "nearest" else {}),
                     **{f"risk at {100 * c:g} %": 100 * r for c, r in zip(COVERAGES, risks, strict=True)},
                 }  # fmt: skip
 

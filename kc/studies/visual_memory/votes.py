@@ -13,9 +13,12 @@ from kc.studies.record import column, dress, panels
 from kc.studies.visual_memory.axes import log_axes
 from kc.studies.visual_memory.command import Asked
 
+MARKED = 12
+"""Points of a line that are marked."""
+
 
 def run(asked: Asked) -> Figure:
-    """A row an encoder and k: accuracy of each vote in per cent, and its standard error at 50 % (the widest)."""
+    """A row an encoder and k: accuracy of each vote in per cent."""
     source, ks = asked.source, sorted(asked.ks)
     for name in asked.encoders:
 
@@ -41,9 +44,9 @@ def run(asked: Asked) -> Figure:
             style = look[kind]
             ax.plot(
                 column(rows, "k"), column(rows, kind), color=style.color, marker=style.marker, markersize=4,
-                dashes=style.dash or (), label=kind,
+                dashes=style.dash or (), label=kind, markevery=max(1, len(rows) // MARKED),
             )  # fmt: skip
         log_axes(ax)
-        dress(ax, f"{name}, {rows[0]['rows']:,} rows", "neighbours k", "accuracy, %")
+        dress(ax, f"{asked.study.folder.parent.name}, {name}, {rows[0]['rows']:,} rows", "neighbours k", "accuracy, %")
     axes[0].legend(fontsize=8, frameon=False)
     return figure
