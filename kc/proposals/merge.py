@@ -38,13 +38,13 @@ def semantic_to_panoptic(semantic: Int64Array, thing_ids: Iterable[int]) -> Int3
 
     Touching objects of one class cannot be told apart this way. Stuff and VOID have instance 0.
     """
-    things = np.isin(semantic, np.fromiter(thing_ids, dtype=np.int64))
+    ids = np.fromiter(thing_ids, dtype=np.int64)
+    # +1: the background value of the labelling must not be a class id.
+    number = np.zeros(max(int(semantic.max(initial=0)), int(ids.max(initial=0))) + 1, np.int32)
+    number[ids] = ids + 1
     found = np.empty((*semantic.shape, 2), np.int32)
     found[..., 0] = semantic
-    # +1: the background value of the labelling must not be a class id.
-    number = found[..., 0] + 1
-    number[~things] = 0
-    found[..., 1] = connected(number, background=0, connectivity=2)  # type: ignore[no-untyped-call]
+    found[..., 1] = connected(number[semantic], background=0, connectivity=2)  # type: ignore[no-untyped-call]
     return found
 
 

@@ -36,10 +36,12 @@ def coverage(segments: Segments, grid: tuple[int, int]) -> csr_array | Float32Ar
 def _counts(masks: BoolArray, rows: Int64Array, columns: Int64Array) -> Float32Array:
     """The same of masks (N, H, W) by the first row and column of each cell: many times faster than pixel by pixel where
     masks are large, because whole rows are added, and as bytes where no sum passes 255."""
-    highest = int(np.diff([*rows, masks.shape[1]]).max(initial=0))
-    bands = _sums(masks.view(np.uint8) if highest < 256 else masks.astype(np.float32), rows, 1)
-    cells: Float32Array = _sums(bands.astype(np.float32), columns, 2)
-    return cells.reshape(len(masks), len(rows) * len(columns))
+    high, wide = (
+        int(np.diff([*starts, n]).max(initial=0)) for starts, n in zip((rows, columns), masks.shape[1:], strict=True)
+    )
+    bands = _sums(masks.view(np.uint8) if high < 256 else masks.astype(np.float32), rows, 1)
+    cells = _sums(bands if high * wide < 256 else bands.astype(np.float32), columns, 2)
+    return cells.reshape(len(masks), len(rows) * len(columns)).astype(np.float32)
 
 
 def _sums(values: npt.NDArray[Any], starts: Int64Array, axis: int) -> npt.NDArray[Any]:

@@ -9,7 +9,7 @@ from rich.console import Console
 from torch import Tensor
 
 from kc.studies.config import StudyConfig
-from kc.studies.drawing import lines, plain_log
+from kc.studies.drawing import lines
 from kc.studies.record import Row, Study, column, panels
 from kc.studies.scenes import Bench, Regions, best_of, numbers, remembered
 from kc.studies.simulate import filled_up
@@ -38,7 +38,7 @@ def study(config: StudyConfig, console: Console) -> Study:
     partly = [r for r in of_lines if r["simulated"]]
     for ax, metric in zip(axes, metrics, strict=True):
         lines(ax, of_lines, "rows", metric, "covered", x_name="rows in memory")
-        plain_log(ax)
+        ax.set_xscale("log")
         ax.axhline(100 * record.rows[0][metric], color="#7f7f7f", linestyle=":", linewidth=1, label="base alone")
         ax.scatter(column(partly, "rows"), 100 * column(partly, metric), s=90, facecolors="none", edgecolors="#555555",
                    linewidths=0.8, label="some rows simulated")  # fmt: skip

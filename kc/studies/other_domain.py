@@ -96,5 +96,5 @@ def draw(record: Study, pair: tuple[Bench, Bench]) -> None:
         ax.set_xscale("symlog", linthresh=10)
         ax.set_xlim(left=-1)
         ax.set_ylim(bottom=0)
-        ax.legend(frameon=False, fontsize=8)
+        ax.legend(framealpha=1, edgecolor="white", fontsize=8)
     record.figure(figure)

@@ -14,7 +14,6 @@ from timm.data.imagenet_info import ImageNetInfo
 from kc.errors import KcError
 from kc.report.style import looks
 from kc.studies.config import StudyConfig
-from kc.studies.drawing import plain_log
 from kc.studies.record import Row, Study, column, dress, panels
 from kc.studies.scenes import Bench, Regions, best_of, fused, held, numbers, remembered
 from kc.studies.simulate import around, spreads
@@ -130,5 +129,5 @@ def draw(record: Study) -> None:
     axes[2].set_yscale("log")
     axes[2].legend(frameon=False, fontsize=8)
     for ax in axes:
-        plain_log(ax)
+        ax.set_xscale("log")
     record.figure(figure)
