@@ -54,23 +54,26 @@ class PanopticStats:
 
 @dataclass(frozen=True)
 class _Map:
-    """Segments of one map. `index` (R,): segment of each run, 0 = void; `category` (S,): its column, -1 = void;
-    `area` (S,) in pixels."""
+    """Segments of one map. `index` (R,): segment of each run, 0 = void; `category` (S,): its column, -1 = void."""
 
     index: Int64Array
     category: Int64Array
     instance: Int64Array
-    area: Int64Array
+
+
+def _as_pairs(pixels: PanopticMap) -> Int64Array | None:
+    """(H*W,) int64 view of (H*W, 2): both numbers of a pixel in one step, as eight bytes. None where it has others."""
+    if pixels.dtype != np.int32 or not pixels.flags.c_contiguous:
+        return None
+    pairs: Int64Array = pixels.view(np.int64)[:, 0]
+    return pairs
 
 
 def _changes(panoptic: PanopticMap) -> BoolArray:
     """(H*W - 1,) bool: in reading order, whether a pixel differs from the one before it."""
     pixels = panoptic.reshape(-1, 2)
-    if pixels.dtype == np.int32 and pixels.flags.c_contiguous:  # both numbers in one comparison, as eight bytes
-        pairs = pixels.view(np.int64)[:, 0]
-        different: BoolArray = pairs[1:] != pairs[:-1]
-        return different
-    changes: BoolArray = (pixels[1:] != pixels[:-1]).any(axis=1)
+    pairs = _as_pairs(pixels)
+    changes: BoolArray = (pixels[1:] != pixels[:-1]).any(axis=1) if pairs is None else pairs[1:] != pairs[:-1]
     return changes
 
 
@@ -79,17 +82,20 @@ def _runs(target: PanopticMap, prediction: PanopticMap) -> tuple[Int64Array, Int
 
     Segments are wide, so a map has far fewer runs than pixels, and only they have to be told apart and counted.
     """
-    first = np.ones(target.shape[0] * target.shape[1], dtype=np.bool_)
-    first[1:] = _changes(target) | _changes(prediction)
-    starts = np.flatnonzero(first)
-    return starts, np.diff(starts, append=len(first))
+    n = target.shape[0] * target.shape[1]
+    changes = _changes(target)
+    changes |= _changes(prediction)
+    ends = np.append(np.flatnonzero(changes) + 1, n)
+    starts = np.append(0, ends[:-1])
+    return starts[:n], (ends - starts)[:n]
 
 
 def _distinct(codes: Int64Array) -> tuple[Int64Array, Int64Array]:
     """Sorted distinct codes and the position of each run's code among them."""
-    if codes.size and codes.min() >= 0 and codes.max() < 1 << 20:
+    top = int(codes.max(initial=0))
+    if codes.size and codes.min() >= 0 and top < 1 << 20:
         # Marking instead of sorting: several times faster, and every usual map fits.
-        present = np.zeros(int(codes.max()) + 1, dtype=np.bool_)
+        present = np.zeros(top + 1, dtype=np.bool_)
         present[codes] = True
         values = np.flatnonzero(present)
         place = np.empty(len(present), dtype=np.int64)
@@ -104,25 +110,23 @@ def _count(codes: Int64Array, lengths: Int64Array, n: int) -> Int64Array:
     return np.bincount(codes, weights=lengths, minlength=n).astype(np.int64)
 
 
-def _segments(panoptic: PanopticMap, starts: Int64Array, lengths: Int64Array, class_ids: Sequence[int]) -> _Map:
-    """Segments of the evaluated classes; every other pixel belongs to segment 0."""
-    runs = panoptic.reshape(-1, 2)[starts].astype(np.int64)
+def _segments(panoptic: PanopticMap, starts: Int64Array, position: Mapping[int, int]) -> _Map:
+    """Segments of the evaluated classes (`position`: their columns); every other pixel belongs to segment 0."""
+    pixels = panoptic.reshape(-1, 2)
+    pairs = _as_pairs(pixels)
+    chosen = pixels[starts] if pairs is None else pairs.take(starts).view(np.int32).reshape(-1, 2)
+    runs = chosen.astype(np.int64)
     category, instance = runs[:, 0], runs[:, 1]
     low = int(instance.min(initial=0))
     span = int(instance.max(initial=0)) - low + 1
     codes, inverse = _distinct(category * span + (instance - low))
-    position = {c: i for i, c in enumerate(class_ids) if c != VOID}
-    columns = np.array([position.get(int(c), -1) for c in codes // span], dtype=np.int64)
+    columns = np.array([position.get(c, -1) for c in (codes // span).tolist()], dtype=np.int64)
     kept = columns >= 0
-    new_index = np.zeros(len(codes), dtype=np.int64)
-    new_index[kept] = np.arange(1, int(kept.sum()) + 1)
-    index = new_index[inverse]
     void = np.array([-1], dtype=np.int64)
     return _Map(
-        index,
+        np.where(kept, np.cumsum(kept), 0).take(inverse),
         np.concatenate([void, columns[kept]]),
         np.concatenate([void, codes[kept] % span + low]),
-        _count(index, lengths, int(kept.sum()) + 1),
     )
 
 
@@ -143,12 +147,14 @@ def panoptic_stats(
     if target.shape != prediction.shape or target.ndim != 3 or target.shape[-1] != 2:
         raise ValueError(f"expected two (H, W, 2) maps of one size, got {target.shape} and {prediction.shape}")
     starts, lengths = _runs(target, prediction)
-    truth, found = (_segments(m, starts, lengths, class_ids) for m in (target, prediction))
-    n_truth, n_found = len(truth.area), len(found.area)
+    position = {c: i for i, c in enumerate(class_ids) if c != VOID}
+    truth, found = (_segments(m, starts, position) for m in (target, prediction))
+    n_truth, n_found = len(truth.category), len(found.category)
     overlap = _count(truth.index * n_found + found.index, lengths, n_truth * n_found).reshape(n_truth, n_found)
+    truth_area, found_area = overlap.sum(axis=1), overlap.sum(axis=0)
 
     is_crowd = np.isin(truth.instance, list(crowd)) & (truth.category >= 0)
-    union = truth.area[:, None] + (found.area - overlap[0])[None, :] - overlap
+    union = truth_area[:, None] + (found_area - overlap[0])[None, :] - overlap
     ious = overlap / np.maximum(union, 1)
     same = (truth.category[:, None] == found.category[None, :]) & (truth.category >= 0)[:, None] & ~is_crowd[:, None]
     # Above one half a segment has at most one partner, so no assignment problem is left to solve.
@@ -157,7 +163,7 @@ def panoptic_stats(
     missed = (truth.category >= 0) & ~is_crowd
     missed[rows] = False
     on_crowd = (overlap * (is_crowd[:, None] & (truth.category[:, None] == found.category[None, :]))).sum(axis=0)
-    extra = (found.category >= 0) & ((overlap[0] + on_crowd) / np.maximum(found.area, 1) <= 0.5)
+    extra = (found.category >= 0) & ((overlap[0] + on_crowd) / np.maximum(found_area, 1) <= 0.5)
     extra[columns] = False
 
     n = len(class_ids)
