@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -53,10 +54,12 @@ class PanopticStats:
 
 
 @dataclass(frozen=True)
-class _Map:
-    """Segments of one map. `index` (R,): segment of each run, 0 = void; `category` (S,): its column, -1 = void."""
+class _Segments:
+    """The segments of two maps in one table. `truth`, `found` (R,): segment of each run, 0 = void; `category` (S,): its
+    column, -1 = void; `instance` (S,)."""
 
-    index: Int64Array
+    truth: Int64Array
+    found: Int64Array
     category: Int64Array
     instance: Int64Array
 
@@ -83,11 +86,14 @@ def _runs(target: PanopticMap, prediction: PanopticMap) -> tuple[Int64Array, Int
     Segments are wide, so a map has far fewer runs than pixels, and only they have to be told apart and counted.
     """
     n = target.shape[0] * target.shape[1]
-    changes = _changes(target)
-    changes |= _changes(prediction)
-    ends = np.append(np.flatnonzero(changes) + 1, n)
-    starts = np.append(0, ends[:-1])
-    return starts[:n], (ends - starts)[:n]
+    first = np.empty(n, dtype=np.bool_)
+    first[:1] = True
+    np.logical_or(_changes(target), _changes(prediction), out=first[1:])
+    starts = np.flatnonzero(first)
+    lengths = np.empty_like(starts)
+    np.subtract(starts[1:], starts[:-1], out=lengths[:-1])
+    lengths[-1:] = n - starts[-1:]
+    return starts, lengths
 
 
 def _distinct(codes: Int64Array) -> tuple[Int64Array, Int64Array]:
@@ -110,21 +116,33 @@ def _count(codes: Int64Array, lengths: Int64Array, n: int) -> Int64Array:
     return np.bincount(codes, weights=lengths, minlength=n).astype(np.int64)
 
 
-def _segments(panoptic: PanopticMap, starts: Int64Array, position: Mapping[int, int]) -> _Map:
-    """Segments of the evaluated classes (`position`: their columns); every other pixel belongs to segment 0."""
+@lru_cache(maxsize=16)
+def _positions(class_ids: tuple[int, ...]) -> dict[int, int]:
+    return {c: i for i, c in enumerate(class_ids) if c != VOID}
+
+
+def _at(panoptic: PanopticMap, starts: Int64Array) -> PanopticMap:
+    """(R, 2): both numbers of some pixels."""
     pixels = panoptic.reshape(-1, 2)
     pairs = _as_pairs(pixels)
-    chosen = pixels[starts] if pairs is None else pairs.take(starts).view(np.int32).reshape(-1, 2)
-    runs = chosen.astype(np.int64)
+    return pixels[starts] if pairs is None else pairs.take(starts).view(np.int32).reshape(-1, 2)
+
+
+def _segments(target: PanopticMap, prediction: PanopticMap, starts: Int64Array, class_ids: Sequence[int]) -> _Segments:
+    """Segments of the evaluated classes; every other pixel belongs to segment 0."""
+    runs = np.concatenate([_at(target, starts), _at(prediction, starts)], dtype=np.int64)
     category, instance = runs[:, 0], runs[:, 1]
     low = int(instance.min(initial=0))
     span = int(instance.max(initial=0)) - low + 1
     codes, inverse = _distinct(category * span + (instance - low))
+    position = _positions(tuple(class_ids))
     columns = np.array([position.get(c, -1) for c in (codes // span).tolist()], dtype=np.int64)
     kept = columns >= 0
+    index = np.where(kept, np.cumsum(kept), 0).take(inverse)
     void = np.array([-1], dtype=np.int64)
-    return _Map(
-        np.where(kept, np.cumsum(kept), 0).take(inverse),
+    return _Segments(
+        index[: len(starts)],
+        index[len(starts) :],
         np.concatenate([void, columns[kept]]),
         np.concatenate([void, codes[kept] % span + low]),
     )
@@ -147,33 +165,34 @@ def panoptic_stats(
     if target.shape != prediction.shape or target.ndim != 3 or target.shape[-1] != 2:
         raise ValueError(f"expected two (H, W, 2) maps of one size, got {target.shape} and {prediction.shape}")
     starts, lengths = _runs(target, prediction)
-    position = {c: i for i, c in enumerate(class_ids) if c != VOID}
-    truth, found = (_segments(m, starts, position) for m in (target, prediction))
-    n_truth, n_found = len(truth.category), len(found.category)
-    overlap = _count(truth.index * n_found + found.index, lengths, n_truth * n_found).reshape(n_truth, n_found)
+    segments = _segments(target, prediction, starts, class_ids)
+    category, n_segments = segments.category, len(segments.category)
+    overlap = _count(segments.truth * n_segments + segments.found, lengths, n_segments**2).reshape(n_segments, -1)
     truth_area, found_area = overlap.sum(axis=1), overlap.sum(axis=0)
 
-    is_crowd = np.isin(truth.instance, list(crowd)) & (truth.category >= 0)
-    union = truth_area[:, None] + (found_area - overlap[0])[None, :] - overlap
+    real = category >= 0
+    crowds = list(crowd)
+    is_crowd = np.isin(segments.instance, crowds) & real if crowds else np.zeros_like(real)
+    union = truth_area[:, None] + (found_area - overlap[0]) - overlap
     ious = overlap / np.maximum(union, 1)
-    same = (truth.category[:, None] == found.category[None, :]) & (truth.category >= 0)[:, None] & ~is_crowd[:, None]
+    same = category[:, None] == category
     # Above one half a segment has at most one partner, so no assignment problem is left to solve.
-    rows, columns = np.nonzero(same & (ious > 0.5))
+    rows, columns = np.nonzero(same & (real & ~is_crowd)[:, None] & (ious > 0.5))
 
-    missed = (truth.category >= 0) & ~is_crowd
+    missed = real & ~is_crowd & (truth_area > 0)
     missed[rows] = False
-    on_crowd = (overlap * (is_crowd[:, None] & (truth.category[:, None] == found.category[None, :]))).sum(axis=0)
-    extra = (found.category >= 0) & ((overlap[0] + on_crowd) / np.maximum(found_area, 1) <= 0.5)
+    ignored = overlap[0] + (overlap * (is_crowd[:, None] & same)).sum(axis=0) if crowds else overlap[0]
+    extra = real & (found_area > 0) & (ignored / np.maximum(found_area, 1) <= 0.5)
     extra[columns] = False
 
     n = len(class_ids)
-    matched = truth.category[rows]
+    matched = category[rows]
     return PanopticStats(
         tuple(class_ids),
         np.bincount(matched, weights=ious[rows, columns], minlength=n).astype(np.float64),
         np.bincount(matched, minlength=n).astype(np.int64),
-        np.bincount(found.category[extra], minlength=n).astype(np.int64),
-        np.bincount(truth.category[missed], minlength=n).astype(np.int64),
+        np.bincount(category[extra], minlength=n).astype(np.int64),
+        np.bincount(category[missed], minlength=n).astype(np.int64),
     )
 
 
