@@ -1,6 +1,6 @@
 """Images per second of the loaders, seconds per image of the evaluation, seconds to start a task of a million samples.
 
-    python benchmarks/data.py [--quick] [--json FILE]
+    python benchmarks/data.py [--quick] [--only loaders|evaluation|startup] [--json FILE]
 
 Everyone decodes the same generated files with Pillow, resizes with the same calls of torchvision and gives the same
 tensors; contenders take turns. Shown are medians over the rounds, the median of our speed by theirs in the same round
@@ -14,7 +14,6 @@ compared with torchmetrics and with the loops of panopticapi's `pq_compute`, and
 from __future__ import annotations
 
 import argparse
-import io
 import json
 import os
 import statistics
@@ -464,12 +463,57 @@ def report(title: str, measured: dict[str, Any]) -> Iterator[str]:
         )
 
 
+def loaders(
+    semantic: Manifest, panoptic: Manifest, reader: CocoPanopticReader, top: Path, n: int, times: int
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The loaders with 0, 1 and 2 workers."""
+    (semantic_shards, semantic_files), (panoptic_shards, panoptic_files) = (
+        sharded(m, top) for m in (semantic, panoptic)
+    )
+    voc = VOCSegmentation(str(top), "2012", "train", transforms=voc_item)
+    for workers in (0, 1, 2):
+        contenders = {
+            "semantic": {
+                "ours, folder": ours(semantic, top, workers),
+                "torchvision": epoch(voc, workers),
+                "ours, shards": ours(semantic_shards, top, workers),
+                "bare WebDataset": bare_webdataset(semantic_files, workers),
+            },
+            "panoptic": {
+                "ours, folder": ours(panoptic, top, workers),
+                "plain, rgb2id": epoch(PlainPanoptic(reader), workers),
+                "ours, shards": ours(panoptic_shards, top, workers),
+                "bare WebDataset": bare_webdataset(panoptic_files, workers),
+            },
+        }
+        for kind, calls in contenders.items():
+            _, plain, _, bare = calls
+            yield (
+                f"{kind}, {workers} workers",
+                compare(calls, n, times, {"ours, folder": plain, "ours, shards": bare}),
+            )
+
+
+def decode(reader: CocoPanopticReader, n: int, times: int) -> dict[str, Any]:
+    """Panoptic maps from PNGs, equal ones, in one process."""
+    things = set(reader.manifest.thing_ids)
+    for i in range(2):  # who decodes faster must decode the same
+        np.testing.assert_array_equal(reader.panoptic(i)[0], plain_maps(reader, i, things)[0])
+    calls = {
+        "ours": lambda: [reader.panoptic(i) for i in range(len(reader))],
+        "rgb2id": lambda: [plain_maps(reader, i, things) for i in range(len(reader))],
+    }
+    return compare(calls, n, times, {"ours": "rgb2id"})
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="few images: to see that it runs")
+    parser.add_argument("--only", choices=("loaders", "evaluation", "startup"), help="measure this alone")
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     given = parser.parse_args()
-    n, times = (16, 3) if given.quick else (64, 9)
+    n, times = (16, 3) if given.quick else (64, 7)
+    wanted = [given.only] if given.only else ["loaders", "evaluation", "startup"]
     figures: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
         top = Path(folder)
@@ -478,52 +522,28 @@ def main() -> None:
         semantic, panoptic = make_semantic(top, n), make_panoptic(top, n)
         reader = open_reader(panoptic, "train", top)
         assert isinstance(reader, CocoPanopticReader)
-        (semantic_shards, semantic_files), (panoptic_shards, panoptic_files) = (
-            sharded(m, top) for m in (semantic, panoptic)
-        )
-        voc = VOCSegmentation(str(top), "2012", "train", transforms=voc_item)
-        for workers in (0, 1, 2):
-            contenders = {
-                "semantic": {
-                    "ours, folder": ours(semantic, top, workers),
-                    "torchvision": epoch(voc, workers),
-                    "ours, shards": ours(semantic_shards, top, workers),
-                    "bare WebDataset": bare_webdataset(semantic_files, workers),
-                },
-                "panoptic": {
-                    "ours, folder": ours(panoptic, top, workers),
-                    "plain, rgb2id": epoch(PlainPanoptic(reader), workers),
-                    "ours, shards": ours(panoptic_shards, top, workers),
-                    "bare WebDataset": bare_webdataset(panoptic_files, workers),
-                },
-            }
-            for kind, calls in contenders.items():
-                _, plain, _, bare = calls
-                found = compare(calls, n, times, {"ours, folder": plain, "ours, shards": bare})
-                figures[f"{kind}, {workers} workers"] = found
-                print(*report(f"{kind}, {workers} workers", found), sep="\n", flush=True)
-        things = set(panoptic.thing_ids)
-        for i in range(2):  # who decodes faster must decode the same
-            np.testing.assert_array_equal(reader.panoptic(i)[0], plain_maps(reader, i, things)[0])
-        decode = {
-            "ours": lambda: [reader.panoptic(i) for i in range(len(reader))],
-            "rgb2id": lambda: [plain_maps(reader, i, things) for i in range(len(reader))],
-        }
-        figures["panoptic decode"] = compare(decode, n, times, {"ours": "rgb2id"})
-        scored, differences = evaluation(replace(reader), times)
-        figures |= scored
-        for name in ("panoptic decode", *scored):
-            print(*report(f"{name}, one process", figures[name]), sep="\n", flush=True)
-        figures["differences"] = differences
-        for name, value in differences.items():
-            print(f"  |{name}| {value:.2g}")
-            assert value < 1e-5, f"{name}: results differ by {value}"
-        figures["startup"] = startup(top, 20_000 if given.quick else 1_000_000)
-        print(f"startup of a task: {figures['startup']}")
+
+        def tell(title: str, found: dict[str, Any]) -> None:
+            figures[title] = found
+            print(*report(title, found), sep="\n", flush=True)
+
+        if "loaders" in wanted:
+            for title, found in loaders(semantic, panoptic, reader, top, n, times):
+                tell(title, found)
+            tell("panoptic decode, one process", decode(reader, n, times))
+        if "evaluation" in wanted:
+            scored, differences = evaluation(replace(reader), times)
+            for name, found in scored.items():
+                tell(f"{name}, one process", found)
+            figures["differences"] = differences
+            for name, value in differences.items():
+                print(f"  |{name}| {value:.2g}")
+                assert value < 1e-5, f"{name}: results differ by {value}"
+        if "startup" in wanted:
+            figures["startup"] = startup(top, 20_000 if given.quick else 1_000_000)
+            print(f"startup of a task: {figures['startup']}")
     if given.json is not None:
-        file = io.StringIO()
-        json.dump(figures, file, indent=1)
-        given.json.write_text(file.getvalue() + "\n")
+        given.json.write_text(json.dumps(figures, indent=1) + "\n")
 
 
 if __name__ == "__main__":
