@@ -189,10 +189,10 @@ def panoptic_stats(
     matched = category[rows]
     return PanopticStats(
         tuple(class_ids),
-        np.bincount(matched, weights=ious[rows, columns], minlength=n).astype(np.float64),
-        np.bincount(matched, minlength=n).astype(np.int64),
-        np.bincount(category[extra], minlength=n).astype(np.int64),
-        np.bincount(category[missed], minlength=n).astype(np.int64),
+        np.bincount(matched, weights=ious[rows, columns], minlength=n).astype(np.float64, copy=False),
+        np.bincount(matched, minlength=n).astype(np.int64, copy=False),
+        np.bincount(category[extra], minlength=n).astype(np.int64, copy=False),
+        np.bincount(category[missed], minlength=n).astype(np.int64, copy=False),
     )
 
 
