@@ -25,6 +25,9 @@ from kc.types import VOID, BoolArray, Int64Array
 FloatArray = npt.NDArray[np.float64]
 PanopticMap = npt.NDArray[np.integer[Any]]
 
+_BLOCK = 1 << 16
+"""Pixels looked at in one step: what that makes stays in the cache, and needs no new memory from the system."""
+
 
 @dataclass
 class PanopticStats:
@@ -72,9 +75,8 @@ def _as_pairs(pixels: PanopticMap) -> Int64Array | None:
     return pairs
 
 
-def _changes(panoptic: PanopticMap) -> BoolArray:
-    """(H*W - 1,) bool: in reading order, whether a pixel differs from the one before it."""
-    pixels = panoptic.reshape(-1, 2)
+def _changes(pixels: PanopticMap) -> BoolArray:
+    """(n - 1,) bool of (n, 2): whether a pixel differs from the one before it."""
     pairs = _as_pairs(pixels)
     changes: BoolArray = (pixels[1:] != pixels[:-1]).any(axis=1) if pairs is None else pairs[1:] != pairs[:-1]
     return changes
@@ -85,11 +87,15 @@ def _runs(target: PanopticMap, prediction: PanopticMap) -> tuple[Int64Array, Int
 
     Segments are wide, so a map has far fewer runs than pixels, and only they have to be told apart and counted.
     """
-    n = target.shape[0] * target.shape[1]
-    first = np.empty(n, dtype=np.bool_)
-    first[:1] = True
-    np.logical_or(_changes(target), _changes(prediction), out=first[1:])
-    starts = np.flatnonzero(first)
+    of_target, of_prediction = target.reshape(-1, 2), prediction.reshape(-1, 2)
+    n = len(of_target)
+    found = [np.zeros(min(n, 1), dtype=np.int64)]
+    for begin in range(1, n, _BLOCK):
+        block = slice(begin - 1, begin + _BLOCK)
+        changes = _changes(of_target[block])
+        changes |= _changes(of_prediction[block])
+        found.append(np.flatnonzero(changes) + begin)
+    starts = np.concatenate(found)
     lengths = np.empty_like(starts)
     np.subtract(starts[1:], starts[:-1], out=lengths[:-1])
     lengths[-1:] = n - starts[-1:]
@@ -104,9 +110,9 @@ def _distinct(codes: Int64Array) -> tuple[Int64Array, Int64Array]:
         present = np.zeros(top + 1, dtype=np.bool_)
         present[codes] = True
         values = np.flatnonzero(present)
-        place = np.empty(len(present), dtype=np.int64)
+        place = np.empty(len(present), dtype=np.int16 if len(values) < 1 << 15 else np.int64)
         place[values] = np.arange(len(values))
-        return values, place[codes]
+        return values, place.take(codes).astype(np.int64)
     values, inverse = np.unique(codes, return_inverse=True)
     return values, inverse.ravel()
 
