@@ -12,7 +12,7 @@ A segment is a (category, instance) pair of an (H, W, 2) map. The rules:
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -102,19 +102,23 @@ def _runs(target: PanopticMap, prediction: PanopticMap) -> tuple[Int64Array, Int
     return starts, lengths
 
 
-def _distinct(codes: Int64Array) -> tuple[Int64Array, Int64Array]:
-    """Sorted distinct codes and the position of each run's code among them."""
+def _distinct(codes: Int64Array) -> tuple[Int64Array, Callable[[Int64Array], Int64Array]]:
+    """Sorted distinct codes, and what gives each code of `codes` the value of its distinct one."""
     top = int(codes.max(initial=0))
     if codes.size and codes.min() >= 0 and top < 1 << 20:
         # Marking instead of sorting: several times faster, and every usual map fits.
         present = np.zeros(top + 1, dtype=np.bool_)
         present[codes] = True
-        values = np.flatnonzero(present)
-        place = np.empty(len(present), dtype=np.int16 if len(values) < 1 << 15 else np.int64)
-        place[values] = np.arange(len(values))
-        return values, place.take(codes).astype(np.int64)
-    values, inverse = np.unique(codes, return_inverse=True)
-    return values, inverse.ravel()
+        marked = np.flatnonzero(present)
+
+        def given(values: Int64Array) -> Int64Array:
+            table = np.empty(top + 1, dtype=np.int64)
+            table[marked] = values
+            return table.take(codes)
+
+        return marked, given
+    distinct, inverse = np.unique(codes, return_inverse=True)
+    return distinct, lambda values: values.take(inverse.ravel())
 
 
 def _count(codes: Int64Array, lengths: Int64Array, n: int) -> Int64Array:
@@ -136,15 +140,15 @@ def _at(panoptic: PanopticMap, starts: Int64Array) -> PanopticMap:
 
 def _segments(target: PanopticMap, prediction: PanopticMap, starts: Int64Array, class_ids: Sequence[int]) -> _Segments:
     """Segments of the evaluated classes; every other pixel belongs to segment 0."""
-    runs = np.concatenate([_at(target, starts), _at(prediction, starts)], dtype=np.int64)
-    category, instance = runs[:, 0], runs[:, 1]
+    maps = _at(target, starts), _at(prediction, starts)
+    category, instance = (np.concatenate([m[:, i] for m in maps], dtype=np.int64) for i in (0, 1))
     low = int(instance.min(initial=0))
     span = int(instance.max(initial=0)) - low + 1
-    codes, inverse = _distinct(category * span + (instance - low))
+    codes, given = _distinct(category * span + (instance - low))
     position = _positions(tuple(class_ids))
     columns = np.array([position.get(c, -1) for c in (codes // span).tolist()], dtype=np.int64)
     kept = columns >= 0
-    index = np.where(kept, np.cumsum(kept), 0).take(inverse)
+    index = given(np.where(kept, np.cumsum(kept), 0))
     void = np.array([-1], dtype=np.int64)
     return _Segments(
         index[: len(starts)],
