@@ -1,11 +1,11 @@
 """Images per second of the loaders, seconds per image of the evaluation, seconds to start a task of a million samples.
 
-    python benchmarks/data.py [--quick] [--json FILE]
-
-With no worker the CPU time of the process is shown too: it says what the code costs on a machine that others use.
+    python benchmarks/data.py [--quick] [--only loaders|evaluation|startup] [--json FILE]
 
 Everyone decodes the same generated files with Pillow, resizes with the same calls of torchvision and gives the same
-tensors; contenders take turns and medians are shown. Beside ours: torchvision's own VOCSegmentation, a bare WebDataset
+tensors; contenders take turns. Shown are medians over the rounds, the median of our speed by theirs in the same round
+with its quartiles, and for the loaders the same by CPU time, that of the workers included: it says what the code costs
+on a machine that others use. Beside ours: torchvision's own VOCSegmentation, a bare WebDataset
 pipeline over the shards that `kc data shards` wrote, and for panoptic maps, of which torchvision has no data set, a
 plain Dataset with the arithmetic of panopticapi (id = R + 256 G + 65536 B, then one mask a segment). The evaluation is
 compared with torchmetrics and with the loops of panopticapi's `pq_compute`, and its results must be equal.
@@ -14,15 +14,15 @@ compared with torchmetrics and with the loops of panopticapi's `pq_compute`, and
 from __future__ import annotations
 
 import argparse
-import io
 import json
 import os
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from multiprocessing import active_children
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchmetrics.classification import MulticlassJaccardIndex
 from torchmetrics.detection import PanopticQuality as TorchmetricsQuality
 from torchvision.datasets import VOCSegmentation
+from turns import ratio
 
 from kc.data.content import content_key
 from kc.data.datamodule import IncrementalDataModule
@@ -59,6 +60,7 @@ INPUT = (360, 360)
 BATCH = 8
 THINGS, STUFF = range(1, 81), range(81, 134)
 SHARDS_OF_A_MILLION = 1000
+SCORED, SCORED_SLOWLY = 32, 4
 
 
 def scene(rng: np.random.Generator) -> tuple[np.ndarray, list[tuple[slice, slice]]]:
@@ -221,23 +223,36 @@ def bare_webdataset(files: list[str], workers: int) -> Callable[[], int]:
     return lambda: sum(len(batch[0]) for batch in loader)
 
 
-def cpu(calls: dict[str, Callable[[], Any]], n: int, times: int) -> dict[str, float]:
-    """Images per second of CPU time of this process: of each contender its best turn."""
-    best = dict.fromkeys(calls, float("inf"))
-    for _ in range(times):
-        for name, call in calls.items():
-            start = time.process_time()
-            call()
-            best[name] = min(best[name], time.process_time() - start)
-    return {name: n / seconds for name, seconds in best.items()}
+def cpu_seconds() -> float:
+    """CPU time of this process and of its living workers, where the system tells it (Linux)."""
+    times = [
+        int(file.read_text().split()[0]) / 1e9
+        for worker in active_children()
+        for file in Path(f"/proc/{worker.pid}/task").glob("*/schedstat")
+    ]
+    return time.process_time() + sum(times)
 
 
-def compare(calls: dict[str, Callable[[], Any]], n: int, times: int) -> dict[str, float]:
-    """Images (or calls) per second of each contender: the median of turns, after one to warm up."""
+def compare(calls: Mapping[str, Callable[[], Any]], n: int, times: int, rivals: Mapping[str, str]) -> dict[str, Any]:
+    """Images (or calls) per second of each contender, by the clock and by CPU time, and the ratios.
+
+    `rivals`: contender -> whom it is compared with. After one turn each to warm up there are `times` rounds.
+    """
     for call in calls.values():
         call()
+    wall, cpu = ({name: [] for name in calls} for _ in range(2))
+    for _ in range(times):
+        for name, call in calls.items():
+            start = time.perf_counter(), cpu_seconds()
+            call()
+            wall[name].append(time.perf_counter() - start[0])
+            cpu[name].append(cpu_seconds() - start[1])
     return {
-        k: n / statistics.median(t.tolist()) for k, t in zip(calls, rounds(list(calls.values()), times), strict=True)
+        clock: {
+            "per second": {name: n / statistics.median(seconds) for name, seconds in taken.items()},
+            "ratios": {f"{a} / {b}": ratio(taken[b], taken[a]) for a, b in rivals.items()},
+        }
+        for clock, taken in (("clock", wall), ("CPU", cpu))
     }
 
 
@@ -293,9 +308,9 @@ def answers(truths: Sequence[np.ndarray]) -> list[np.ndarray]:
     return found
 
 
-def evaluation(reader: CocoPanopticReader, times: int) -> dict[str, Any]:
-    """mIoU and PQ of ours and of others, per image, with equal results."""
-    truths = [reader.panoptic(i)[0] for i in range(min(8, len(reader)))]
+def evaluation(reader: CocoPanopticReader, times: int) -> tuple[dict[str, Any], dict[str, float]]:
+    """mIoU and PQ of ours and of others, images per second, and by how much the results differ."""
+    truths = [reader.panoptic(i)[0] for i in range(min(SCORED, len(reader)))]
     pairs = list(zip(truths, answers(truths), strict=True))
     for truth in truths:
         truth[:, :9] = (VOID, 0)
@@ -319,25 +334,25 @@ def evaluation(reader: CocoPanopticReader, times: int) -> dict[str, Any]:
         present = np.isin(np.arange(len(values)), np.unique(np.concatenate([a.ravel() for a, _ in semantic])))
         results["jaccard"] = float(values[present].mean())
 
-    def our_pq() -> None:
+    def our_pq(n: int) -> None:
         quality = PanopticQuality(class_ids, things)
-        for a, b in pairs:
+        for a, b in pairs[:n]:
             quality.update(a, b)
         results["our pq"] = quality.compute()["pq"]
 
-    def their_pq() -> None:
+    def their_pq(n: int) -> None:
         metric = TorchmetricsQuality(set(things), set(stuff), allow_unknown_preds_category=True)
-        for a, b in pairs:
+        for a, b in pairs[:n]:
             # It knows no void: unlabelled pixels, and what is answered there, become a stuff of their own.
             void = a[..., 0] == VOID
             x, y = b.copy(), a.copy()
             x[void], y[void] = (stuff[0], 0), (stuff[0], 0)
             metric.update(torch.from_numpy(x)[None], torch.from_numpy(y)[None])
-        results["torchmetrics pq (void as stuff)"] = float(metric.compute())
+        metric.compute()
 
     def their_pq_without_void() -> float:
         metric, quality = TorchmetricsQuality(set(things), set(stuff)), PanopticQuality(class_ids, things)
-        for a, b in pairs:
+        for a, b in pairs[:SCORED_SLOWLY]:
             inside = a[:, 9:], b[:, 9:]
             metric.update(torch.from_numpy(inside[1].copy())[None], torch.from_numpy(inside[0].copy())[None])
             quality.update(*inside)
@@ -348,14 +363,25 @@ def evaluation(reader: CocoPanopticReader, times: int) -> dict[str, Any]:
         results["transcribed pq"] = float(np.mean(list(values.values())))
 
     n = len(pairs)
-    miou = compare({"ours": our_miou, "torchmetrics": jaccard}, n, times)
-    pq = compare({"ours": our_pq, "torchmetrics": their_pq, "panopticapi's loops": loops}, n, times)
-    equal = {
+    measured = {
+        "miou": compare({"ours": our_miou, "torchmetrics": jaccard}, n, 2 * times, {"ours": "torchmetrics"}),
+        "pq": compare(
+            {"ours": lambda: our_pq(n), "panopticapi's loops": loops}, n, 2 * times, {"ours": "panopticapi's loops"}
+        ),
+        "pq of fewer": compare(
+            {"ours": lambda: our_pq(SCORED_SLOWLY), "torchmetrics": lambda: their_pq(SCORED_SLOWLY)},
+            SCORED_SLOWLY,
+            times,
+            {"ours": "torchmetrics"},
+        ),
+    }
+    our_pq(n)
+    differences = {
         "miou - torchmetrics": abs(results["our miou"] - results["jaccard"]),
         "pq - panopticapi's loops": abs(results["our pq"] - results["transcribed pq"]),
         "pq - torchmetrics, where all is labelled": their_pq_without_void(),
     }
-    return {"miou": miou, "pq": pq, "differences": equal}
+    return measured, differences
 
 
 # -- the start of a task ----------------------------------------------------------------------------------------------
@@ -425,21 +451,69 @@ def startup(top: Path, n: int, n_classes: int = 150) -> dict[str, Any]:
     return {"samples": n, "seconds": float(statistics.median(times)), "blocks of memory": max(started)}
 
 
-def report(title: str, rates: dict[str, float], unit: str = "images/s") -> Iterator[str]:
-    """A line a contender, with the ratio of ours to it."""
-    yield title
-    own = {k: v for k, v in rates.items() if k.startswith("ours")}
-    for name, rate in rates.items():
-        ratios = "" if name in own else "".join(f"  {k} / this {v / rate:.2f}" for k, v in own.items())
-        yield f"  {name:<24} {rate:10.1f} {unit}{ratios}"
+def report(title: str, measured: dict[str, Any]) -> Iterator[str]:
+    """Images per second of each contender, then the ratios by the clock and by CPU time."""
+    rates = ", ".join(f"{name} {rate:.1f}" for name, rate in measured["clock"]["per second"].items())
+    yield f"{title}: images/s: {rates}"
+    for pair, (low, middle, high) in measured["clock"]["ratios"].items():
+        by_cpu = measured["CPU"]["ratios"][pair]
+        yield (
+            f"  {pair:<38} {middle:7.2f} ({low:.2f} to {high:.2f})"
+            f"   CPU {by_cpu[1]:7.2f} ({by_cpu[0]:.2f} to {by_cpu[2]:.2f})"
+        )
+
+
+def loaders(
+    semantic: Manifest, panoptic: Manifest, reader: CocoPanopticReader, top: Path, n: int, times: int
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The loaders with 0, 1 and 2 workers."""
+    (semantic_shards, semantic_files), (panoptic_shards, panoptic_files) = (
+        sharded(m, top) for m in (semantic, panoptic)
+    )
+    voc = VOCSegmentation(str(top), "2012", "train", transforms=voc_item)
+    for workers in (0, 1, 2):
+        contenders = {
+            "semantic": {
+                "ours, folder": ours(semantic, top, workers),
+                "torchvision": epoch(voc, workers),
+                "ours, shards": ours(semantic_shards, top, workers),
+                "bare WebDataset": bare_webdataset(semantic_files, workers),
+            },
+            "panoptic": {
+                "ours, folder": ours(panoptic, top, workers),
+                "plain, rgb2id": epoch(PlainPanoptic(reader), workers),
+                "ours, shards": ours(panoptic_shards, top, workers),
+                "bare WebDataset": bare_webdataset(panoptic_files, workers),
+            },
+        }
+        for kind, calls in contenders.items():
+            _, plain, _, bare = calls
+            yield (
+                f"{kind}, {workers} workers",
+                compare(calls, n, times, {"ours, folder": plain, "ours, shards": bare}),
+            )
+
+
+def decode(reader: CocoPanopticReader, n: int, times: int) -> dict[str, Any]:
+    """Panoptic maps from PNGs, equal ones, in one process."""
+    things = set(reader.manifest.thing_ids)
+    for i in range(2):  # who decodes faster must decode the same
+        np.testing.assert_array_equal(reader.panoptic(i)[0], plain_maps(reader, i, things)[0])
+    calls = {
+        "ours": lambda: [reader.panoptic(i) for i in range(len(reader))],
+        "rgb2id": lambda: [plain_maps(reader, i, things) for i in range(len(reader))],
+    }
+    return compare(calls, n, times, {"ours": "rgb2id"})
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="few images: to see that it runs")
+    parser.add_argument("--only", choices=("loaders", "evaluation", "startup"), help="measure this alone")
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     given = parser.parse_args()
-    n, times = (16, 2) if given.quick else (64, 5)
+    n, times = (16, 3) if given.quick else (64, 7)
+    wanted = [given.only] if given.only else ["loaders", "evaluation", "startup"]
     figures: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
         top = Path(folder)
@@ -448,58 +522,28 @@ def main() -> None:
         semantic, panoptic = make_semantic(top, n), make_panoptic(top, n)
         reader = open_reader(panoptic, "train", top)
         assert isinstance(reader, CocoPanopticReader)
-        (semantic_shards, semantic_files), (panoptic_shards, panoptic_files) = (
-            sharded(m, top) for m in (semantic, panoptic)
-        )
-        voc = VOCSegmentation(str(top), "2012", "train", transforms=voc_item)
-        for workers in (0, 1, 2):
-            contenders = {
-                "semantic": {
-                    "ours, folder": ours(semantic, top, workers),
-                    "torchvision": epoch(voc, workers),
-                    "ours, shards": ours(semantic_shards, top, workers),
-                    "bare WebDataset": bare_webdataset(semantic_files, workers),
-                },
-                "panoptic": {
-                    "ours, folder": ours(panoptic, top, workers),
-                    "plain, rgb2id": epoch(PlainPanoptic(reader), workers),
-                    "ours, shards": ours(panoptic_shards, top, workers),
-                    "bare WebDataset": bare_webdataset(panoptic_files, workers),
-                },
-            }
-            for kind, calls in contenders.items():
-                measured = {f"{kind}, {workers} workers": compare(calls, n, times)}
-                if not workers:
-                    measured[f"{kind}, CPU time"] = cpu(calls, n, 3 * times)
-                for title, rates in measured.items():
-                    figures[title] = rates
-                    print(*report(title, rates), sep="\n", flush=True)
-        things = set(panoptic.thing_ids)
-        for i in range(2):  # who decodes faster must decode the same
-            np.testing.assert_array_equal(reader.panoptic(i)[0], plain_maps(reader, i, things)[0])
-        decode = compare(
-            {
-                "ours": lambda: [reader.panoptic(i) for i in range(len(reader))],
-                "rgb2id": lambda: [plain_maps(reader, i, things) for i in range(len(reader))],
-            },
-            n,
-            times,
-        )
-        figures["panoptic decode"] = decode
-        print(*report("panoptic decode, one process", decode), sep="\n")
-        scored = evaluation(replace(reader), times)
-        figures["evaluation"] = scored
-        for name in ("miou", "pq"):
-            print(*report(f"{name}, one process", scored[name]), sep="\n")
-        for name, value in scored["differences"].items():
-            print(f"  |{name}| {value:.2g}")
-            assert value < 1e-5, f"{name}: results differ by {value}"
-        figures["startup"] = startup(top, 20_000 if given.quick else 1_000_000)
-        print(f"startup of a task: {figures['startup']}")
+
+        def tell(title: str, found: dict[str, Any]) -> None:
+            figures[title] = found
+            print(*report(title, found), sep="\n", flush=True)
+
+        if "loaders" in wanted:
+            for title, found in loaders(semantic, panoptic, reader, top, n, times):
+                tell(title, found)
+            tell("panoptic decode, one process", decode(reader, n, times))
+        if "evaluation" in wanted:
+            scored, differences = evaluation(replace(reader), times)
+            for name, found in scored.items():
+                tell(f"{name}, one process", found)
+            figures["differences"] = differences
+            for name, value in differences.items():
+                print(f"  |{name}| {value:.2g}")
+                assert value < 1e-5, f"{name}: results differ by {value}"
+        if "startup" in wanted:
+            figures["startup"] = startup(top, 20_000 if given.quick else 1_000_000)
+            print(f"startup of a task: {figures['startup']}")
     if given.json is not None:
-        file = io.StringIO()
-        json.dump(figures, file, indent=1)
-        given.json.write_text(file.getvalue() + "\n")
+        given.json.write_text(json.dumps(figures, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -12,8 +12,9 @@ A segment is a (category, instance) pair of an (H, W, 2) map. The rules:
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,9 @@ from kc.types import VOID, BoolArray, Int64Array
 
 FloatArray = npt.NDArray[np.float64]
 PanopticMap = npt.NDArray[np.integer[Any]]
+
+_BLOCK = 1 << 16
+"""Pixels looked at in one step: what that makes stays in the cache, and needs no new memory from the system."""
 
 
 @dataclass
@@ -53,24 +57,28 @@ class PanopticStats:
 
 
 @dataclass(frozen=True)
-class _Map:
-    """Segments of one map. `index` (R,): segment of each run, 0 = void; `category` (S,): its column, -1 = void;
-    `area` (S,) in pixels."""
+class _Segments:
+    """The segments of two maps in one table. `truth`, `found` (R,): segment of each run, 0 = void; `category` (S,): its
+    column, -1 = void; `instance` (S,)."""
 
-    index: Int64Array
+    truth: Int64Array
+    found: Int64Array
     category: Int64Array
     instance: Int64Array
-    area: Int64Array
 
 
-def _changes(panoptic: PanopticMap) -> BoolArray:
-    """(H*W - 1,) bool: in reading order, whether a pixel differs from the one before it."""
-    pixels = panoptic.reshape(-1, 2)
-    if pixels.dtype == np.int32 and pixels.flags.c_contiguous:  # both numbers in one comparison, as eight bytes
-        pairs = pixels.view(np.int64)[:, 0]
-        different: BoolArray = pairs[1:] != pairs[:-1]
-        return different
-    changes: BoolArray = (pixels[1:] != pixels[:-1]).any(axis=1)
+def _as_pairs(pixels: PanopticMap) -> Int64Array | None:
+    """(H*W,) int64 view of (H*W, 2): both numbers of a pixel in one step, as eight bytes. None where it has others."""
+    if pixels.dtype != np.int32 or not pixels.flags.c_contiguous:
+        return None
+    pairs: Int64Array = pixels.view(np.int64)[:, 0]
+    return pairs
+
+
+def _changes(pixels: PanopticMap) -> BoolArray:
+    """(n - 1,) bool of (n, 2): whether a pixel differs from the one before it."""
+    pairs = _as_pairs(pixels)
+    changes: BoolArray = (pixels[1:] != pixels[:-1]).any(axis=1) if pairs is None else pairs[1:] != pairs[:-1]
     return changes
 
 
@@ -79,24 +87,38 @@ def _runs(target: PanopticMap, prediction: PanopticMap) -> tuple[Int64Array, Int
 
     Segments are wide, so a map has far fewer runs than pixels, and only they have to be told apart and counted.
     """
-    first = np.ones(target.shape[0] * target.shape[1], dtype=np.bool_)
-    first[1:] = _changes(target) | _changes(prediction)
-    starts = np.flatnonzero(first)
-    return starts, np.diff(starts, append=len(first))
+    of_target, of_prediction = target.reshape(-1, 2), prediction.reshape(-1, 2)
+    n = len(of_target)
+    found = [np.zeros(min(n, 1), dtype=np.int64)]
+    for begin in range(1, n, _BLOCK):
+        block = slice(begin - 1, begin + _BLOCK)
+        changes = _changes(of_target[block])
+        changes |= _changes(of_prediction[block])
+        found.append(np.flatnonzero(changes) + begin)
+    starts = np.concatenate(found)
+    lengths = np.empty_like(starts)
+    np.subtract(starts[1:], starts[:-1], out=lengths[:-1])
+    lengths[-1:] = n - starts[-1:]
+    return starts, lengths
 
 
-def _distinct(codes: Int64Array) -> tuple[Int64Array, Int64Array]:
-    """Sorted distinct codes and the position of each run's code among them."""
-    if codes.size and codes.min() >= 0 and codes.max() < 1 << 20:
+def _distinct(codes: Int64Array) -> tuple[Int64Array, Callable[[Int64Array], Int64Array]]:
+    """Sorted distinct codes, and what gives each code of `codes` the value of its distinct one."""
+    top = int(codes.max(initial=0))
+    if codes.size and codes.min() >= 0 and top < 1 << 20:
         # Marking instead of sorting: several times faster, and every usual map fits.
-        present = np.zeros(int(codes.max()) + 1, dtype=np.bool_)
+        present = np.zeros(top + 1, dtype=np.bool_)
         present[codes] = True
-        values = np.flatnonzero(present)
-        place = np.empty(len(present), dtype=np.int64)
-        place[values] = np.arange(len(values))
-        return values, place[codes]
-    values, inverse = np.unique(codes, return_inverse=True)
-    return values, inverse.ravel()
+        marked = np.flatnonzero(present)
+
+        def given(values: Int64Array) -> Int64Array:
+            table = np.empty(top + 1, dtype=np.int64)
+            table[marked] = values
+            return table.take(codes)
+
+        return marked, given
+    distinct, inverse = np.unique(codes, return_inverse=True)
+    return distinct, lambda values: values.take(inverse.ravel())
 
 
 def _count(codes: Int64Array, lengths: Int64Array, n: int) -> Int64Array:
@@ -104,25 +126,35 @@ def _count(codes: Int64Array, lengths: Int64Array, n: int) -> Int64Array:
     return np.bincount(codes, weights=lengths, minlength=n).astype(np.int64)
 
 
-def _segments(panoptic: PanopticMap, starts: Int64Array, lengths: Int64Array, class_ids: Sequence[int]) -> _Map:
+@lru_cache(maxsize=16)
+def _positions(class_ids: tuple[int, ...]) -> dict[int, int]:
+    return {c: i for i, c in enumerate(class_ids) if c != VOID}
+
+
+def _at(panoptic: PanopticMap, starts: Int64Array) -> PanopticMap:
+    """(R, 2): both numbers of some pixels."""
+    pixels = panoptic.reshape(-1, 2)
+    pairs = _as_pairs(pixels)
+    return pixels[starts] if pairs is None else pairs.take(starts).view(np.int32).reshape(-1, 2)
+
+
+def _segments(target: PanopticMap, prediction: PanopticMap, starts: Int64Array, class_ids: Sequence[int]) -> _Segments:
     """Segments of the evaluated classes; every other pixel belongs to segment 0."""
-    runs = panoptic.reshape(-1, 2)[starts].astype(np.int64)
-    category, instance = runs[:, 0], runs[:, 1]
+    maps = _at(target, starts), _at(prediction, starts)
+    category, instance = (np.concatenate([m[:, i] for m in maps], dtype=np.int64) for i in (0, 1))
     low = int(instance.min(initial=0))
     span = int(instance.max(initial=0)) - low + 1
-    codes, inverse = _distinct(category * span + (instance - low))
-    position = {c: i for i, c in enumerate(class_ids) if c != VOID}
-    columns = np.array([position.get(int(c), -1) for c in codes // span], dtype=np.int64)
+    codes, given = _distinct(category * span + (instance - low))
+    position = _positions(tuple(class_ids))
+    columns = np.array([position.get(c, -1) for c in (codes // span).tolist()], dtype=np.int64)
     kept = columns >= 0
-    new_index = np.zeros(len(codes), dtype=np.int64)
-    new_index[kept] = np.arange(1, int(kept.sum()) + 1)
-    index = new_index[inverse]
+    index = given(np.where(kept, np.cumsum(kept), 0))
     void = np.array([-1], dtype=np.int64)
-    return _Map(
-        index,
+    return _Segments(
+        index[: len(starts)],
+        index[len(starts) :],
         np.concatenate([void, columns[kept]]),
         np.concatenate([void, codes[kept] % span + low]),
-        _count(index, lengths, int(kept.sum()) + 1),
     )
 
 
@@ -143,31 +175,34 @@ def panoptic_stats(
     if target.shape != prediction.shape or target.ndim != 3 or target.shape[-1] != 2:
         raise ValueError(f"expected two (H, W, 2) maps of one size, got {target.shape} and {prediction.shape}")
     starts, lengths = _runs(target, prediction)
-    truth, found = (_segments(m, starts, lengths, class_ids) for m in (target, prediction))
-    n_truth, n_found = len(truth.area), len(found.area)
-    overlap = _count(truth.index * n_found + found.index, lengths, n_truth * n_found).reshape(n_truth, n_found)
+    segments = _segments(target, prediction, starts, class_ids)
+    category, n_segments = segments.category, len(segments.category)
+    overlap = _count(segments.truth * n_segments + segments.found, lengths, n_segments**2).reshape(n_segments, -1)
+    truth_area, found_area = overlap.sum(axis=1), overlap.sum(axis=0)
 
-    is_crowd = np.isin(truth.instance, list(crowd)) & (truth.category >= 0)
-    union = truth.area[:, None] + (found.area - overlap[0])[None, :] - overlap
+    real = category >= 0
+    crowds = list(crowd)
+    is_crowd = np.isin(segments.instance, crowds) & real if crowds else np.zeros_like(real)
+    union = truth_area[:, None] + (found_area - overlap[0]) - overlap
     ious = overlap / np.maximum(union, 1)
-    same = (truth.category[:, None] == found.category[None, :]) & (truth.category >= 0)[:, None] & ~is_crowd[:, None]
+    same = category[:, None] == category
     # Above one half a segment has at most one partner, so no assignment problem is left to solve.
-    rows, columns = np.nonzero(same & (ious > 0.5))
+    rows, columns = np.nonzero(same & (real & ~is_crowd)[:, None] & (ious > 0.5))
 
-    missed = (truth.category >= 0) & ~is_crowd
+    missed = real & ~is_crowd & (truth_area > 0)
     missed[rows] = False
-    on_crowd = (overlap * (is_crowd[:, None] & (truth.category[:, None] == found.category[None, :]))).sum(axis=0)
-    extra = (found.category >= 0) & ((overlap[0] + on_crowd) / np.maximum(found.area, 1) <= 0.5)
+    ignored = overlap[0] + (overlap * (is_crowd[:, None] & same)).sum(axis=0) if crowds else overlap[0]
+    extra = real & (found_area > 0) & (ignored / np.maximum(found_area, 1) <= 0.5)
     extra[columns] = False
 
     n = len(class_ids)
-    matched = truth.category[rows]
+    matched = category[rows]
     return PanopticStats(
         tuple(class_ids),
-        np.bincount(matched, weights=ious[rows, columns], minlength=n).astype(np.float64),
-        np.bincount(matched, minlength=n).astype(np.int64),
-        np.bincount(found.category[extra], minlength=n).astype(np.int64),
-        np.bincount(truth.category[missed], minlength=n).astype(np.int64),
+        np.bincount(matched, weights=ious[rows, columns], minlength=n).astype(np.float64, copy=False),
+        np.bincount(matched, minlength=n).astype(np.int64, copy=False),
+        np.bincount(category[extra], minlength=n).astype(np.int64, copy=False),
+        np.bincount(category[missed], minlength=n).astype(np.int64, copy=False),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -41,9 +42,64 @@ def test_the_orders_of_eclipse_are_orders_of_ade() -> None:
     assert tasks[-1].class_ids[-2:] == (93, 103)
     for name in "bcdefghij":
         assert len(load_table(f"splits/ade20k-eclipse.yaml:{name}", manifest.info).order) == 150
+    assert len(yaml.safe_load(find("splits/ade20k-mib.yaml").read_text())) == 6
+    for name, sizes in {"100-50": [100, 50], "100-10": [100, 10, 10, 10, 10, 10], "50": [50, 50, 50]}.items():
+        for order in "bc":
+            tasks = build_tasks(manifest, split=f"splits/ade20k-mib.yaml:{name}{order}")
+            assert [len(t.class_ids) for t in tasks] == sizes
+    assert tasks[2].class_ids[:4] == (2, 3, 4, 7)
+    last = build_tasks(manifest, split="splits/ade20k-mib.yaml:100-10b")[-1]
+    assert last.class_ids == (17, 20, 59, 68, 83, 94, 102, 122, 127, 137)
     coco = load_manifest("coco-panoptic")
     order = load_table("splits/coco-panoptic-eclipse.yaml:c", coco.info).order
     assert order[:3] == tuple(coco.class_ids()[i - 1] for i in (1, 3, 10))
+
+
+@pytest.mark.parametrize(
+    ("benchmark", "names"),
+    [  # register_myade20k_panoptic.py of ECLIPSE, the 0 taken for the background
+        ("ade20k-150", {1: "wall", 8: "bed", 43: "column", 106: "conveyer belt", 150: "flag"}),
+        ("ade20k-panoptic", {1: "wall", 8: "bed", 43: "column", 106: "conveyer belt", 150: "flag"}),
+        # COCO_CATEGORIES of detectron2, from panopticapi: 80 things, 36 stuff, 17 merged ones
+        ("coco-panoptic", {1: "person", 12: "stop sign", 80: "toothbrush", 81: "banner", 117: "tree", 133: "rug"}),
+    ],
+)
+def test_a_position_of_eclipse_is_a_class_of_the_benchmark(benchmark: str, names: dict[int, str]) -> None:
+    """Positions count from 1 in the order in which their code registers the classes: that of our manifest."""
+    info = [c for c in load_manifest(benchmark).info if not c.background]
+    assert {i: info[i - 1].name.removesuffix("-merged") for i in names} == names
+
+
+def test_rows_count_images_as_their_authors_do(
+    tmp_path: Path, tiny_index_png: SimpleNamespace, tiny_coco: SimpleNamespace
+) -> None:
+    """VOC of MiB, PLOP and ECLIPSE: the lines of train_aug.txt. ADE20K and panoptic: names of images, sorted."""
+    top = tiny_index_png.root / "tiny-index"
+    lines = [f"/images/train/frame_{i}.png /labels/train/frame_{i}.png\n" for i in (4, 0, 5, 3)]
+    (top / "train_aug.txt").write_text("".join(lines))
+    content = tiny_index_png.content | {"name": "tiny-voc"}
+    splits = content["splits"]
+    content["splits"] = splits | {"train": splits["train"] | {"names": "train_aug.txt"}}
+    voc = tmp_path / "voc.yaml"
+    voc.write_text(yaml.safe_dump(content))
+    annotations = tiny_coco.root / "tiny-coco" / "annotations" / "train.json"
+    said = json.loads(annotations.read_text())
+    said["annotations"].reverse()
+    annotations.write_text(json.dumps(said))
+    lists, table = tmp_path / "mib", tmp_path / "mya.npy"
+    lists.mkdir()
+    np.save(lists / "train-0.npy", np.array([3, 0]))
+    np.save(lists / "train-1.npy", np.array([1, 2]))
+
+    def ids(manifest: Path, root: Path, place: Path) -> list[list[str]]:
+        data = IncrementalDataModule(manifest, tasks=2, data_root=root, image_lists=place, cache_samples=False)
+        return [data.dataset("train", t).sample_ids for t in range(2)]
+
+    listed = [["train/frame_4", "train/frame_3"], ["train/frame_0", "train/frame_5"]]
+    assert ids(voc, tiny_index_png.root, lists) == listed
+    assert ids(tiny_index_png.path, tiny_index_png.root, lists)[0] == ["train/frame_0", "train/frame_3"]
+    np.save(table, np.array([[1, 0], [0, 1], [1, 1], [0, 1], [0, 0]], dtype=float))
+    assert ids(tiny_coco.path, tiny_coco.root, table)[0] == ["train/000000", "train/000002"]
 
 
 def test_a_config_says_base_and_increment(tmp_path: Path, tiny_folder: SimpleNamespace) -> None:

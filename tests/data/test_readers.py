@@ -13,7 +13,7 @@ import yaml
 from PIL import Image
 
 from kc.data.manifest import load_manifest
-from kc.data.readers.base import LayoutError
+from kc.data.readers.base import LayoutError, inside
 from kc.data.readers.index_png import IndexPngReader
 from kc.data.readers.open import open_reader
 from kc.errors import DataError, ManifestError
@@ -119,6 +119,20 @@ def test_corrupt_and_escaping_images_name_the_file(tiny_folder: SimpleNamespace,
             reader.read(index)
     with pytest.raises(DataError, match=r"red/2\.png: leaves the data folder"):
         reader.read(2)
+
+
+def test_links_of_folders_are_followed(tmp_path: Path) -> None:
+    root, outside = tmp_path / "data", tmp_path / "outside"
+    for folder in (root / "own", outside):
+        folder.mkdir(parents=True)
+    (root / "near").symlink_to(root / "own")
+    (root / "far").symlink_to(outside)
+    assert inside(root, "near/x.png") == root / "own" / "x.png"
+    assert inside(root, "later/x.png") == root / "later" / "x.png"
+    (root / "later").symlink_to(outside)  # it was asked for before there was such a folder
+    for relative in ("far/x.png", "far", "later/x.png", "near/../../outside/x.png", ".."):
+        with pytest.raises(DataError, match="leaves the data folder"):
+            inside(root, relative)
 
 
 def test_index_png_values(tiny_index_png: SimpleNamespace) -> None:

@@ -256,3 +256,15 @@ def test_the_type_and_the_layout_of_maps_do_not_matter(dtype: type) -> None:
             np.testing.assert_allclose(getattr(turned, name), values)
     empty = panoptic_stats(np.empty((0, 4, 2), dtype), np.empty((0, 4, 2), dtype), ids)
     assert empty.fn.sum() == empty.fp.sum() == 0
+
+
+@pytest.mark.parametrize("border", [1, 65535, 65536, 65537, 131072, 131073])
+def test_large_maps_are_looked_at_in_blocks(border: int) -> None:
+    """Two segments side by side, whose border lies within a block or between two; the answer is a pixel off."""
+    target, prediction = np.zeros((1, 140_000, 2), np.int32), np.zeros((1, 140_000, 2), np.int32)
+    target[:, border:, 0] = 1
+    prediction[:, border + 1 :, 0] = 1
+    stats = panoptic_stats(target, prediction, (0, 1))
+    left = border / (border + 1)
+    assert stats.tp.tolist() == [int(left > 0.5), 1]
+    assert stats.iou_sum.tolist() == pytest.approx([left * (left > 0.5), 1 - 1 / (140_000 - border)], abs=1e-12)

@@ -69,9 +69,16 @@ class HasImageFiles(Protocol):
         ...
 
 
-@lru_cache(maxsize=64)
-def _real(root: str) -> str:
-    return os.path.realpath(root)
+@lru_cache(maxsize=1024)
+def _kept(folder: str) -> str:
+    return os.path.realpath(folder, strict=True)  # raises, and so keeps nothing, where there is no such folder yet
+
+
+def _real(folder: str) -> str:
+    try:
+        return _kept(folder)
+    except OSError:
+        return os.path.realpath(folder)
 
 
 def inside(root: Path, relative: str | Path) -> Path:
@@ -80,12 +87,20 @@ def inside(root: Path, relative: str | Path) -> Path:
     Raises:
         DataError: the path, or what a link in it points to, lies outside `root`.
     """
-    # On text: making Path objects of every step costs several times what following the links does.
+    return Path(_inside(root, relative))
+
+
+def _inside(root: Path, relative: str | Path) -> str:
+    # On text: making Path objects of every step costs several times what following the links does. The links of a
+    # folder are followed once a process, those of a file every time.
     base = _real(os.path.abspath(root))  # a relative one depends on where we are
-    path = os.path.realpath(os.path.join(base, relative))
+    folder, name = os.path.split(os.path.join(base, relative))
+    path = os.path.join(_real(folder), name)
+    if name in ("", os.curdir, os.pardir) or os.path.islink(path):
+        path = os.path.realpath(path)
     if path != base and not path.startswith(base.rstrip(os.sep) + os.sep):
         raise DataError(f"{root / relative}: leaves the data folder {base} (it points to {path}); copy the data inside")
-    return Path(path)
+    return path
 
 
 def list_files(
@@ -134,11 +149,11 @@ def read_image(root: Path, relative: str) -> UInt8Array:
     Raises:
         DataError: the file is missing, corrupt, deeper than 8 bits, or outside `root`.
     """
-    path = inside(root, relative)
-    return decode_image(path, str(path))
+    path = _inside(root, relative)
+    return decode_image(path, path)
 
 
-def decode_image(file: Path | BinaryIO, name: str) -> UInt8Array:
+def decode_image(file: str | Path | BinaryIO, name: str) -> UInt8Array:
     """What `read_image` reads, of a file or of one in memory; `name` is what errors call it."""
     try:
         with Image.open(file) as image:
@@ -166,11 +181,11 @@ def read_mask(root: Path, relative: str, channels: int) -> npt.NDArray[np.intege
     Raises:
         DataError: the file is missing, corrupt, has another number of channels, or lies outside `root`.
     """
-    path = inside(root, relative)
-    return decode_mask(path, str(path), channels)
+    path = _inside(root, relative)
+    return decode_mask(path, path, channels)
 
 
-def decode_mask(file: Path | BinaryIO, name: str, channels: int) -> npt.NDArray[np.integer]:
+def decode_mask(file: str | Path | BinaryIO, name: str, channels: int) -> npt.NDArray[np.integer]:
     """What `read_mask` reads, of a file or of one in memory; `name` is what errors call it."""
     try:
         with Image.open(file) as image:

@@ -112,7 +112,7 @@ class IndexPngReader:
         Raises:
             DataError: a value that means no class and is not ignored.
         """
-        return self._table(self.values(index), str(self.root / self.items[index].mask))
+        return self._table(self.values(index), f"{self.root}/{self.items[index].mask}")
 
     def panoptic(self, index: int, semantic: Int64Array) -> Int32Array:
         """The map (H, W, 2) of class id and instance number. In VOC's files 255 marks the borders of objects."""

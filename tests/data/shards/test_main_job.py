@@ -57,3 +57,11 @@ def test_a_run_from_shards_has_the_numbers_of_the_folder(
         for t in range(2)
     ]
     assert shards[1] == [4096 * len(of_task) + index.n_bytes for of_task in blocks]
+    capsys.readouterr()
+    assert (
+        main(["data", "stats", str(out / f"{tiny.manifest.name}.yaml"), "--data-root", str(out), "--tasks", "2"]) == 0
+    )
+    said = " ".join(capsys.readouterr().out.split())
+    for t, read in enumerate(shards[1]):
+        assert f"task {t} reads " in said
+        assert f"(by index {read:,}, by filter " in said
