@@ -31,7 +31,7 @@ BARS = 5
 
 def run_predict(config: PredictConfig, console: Console | None = None) -> int:
     """Do what `config` asks for; 1 where some pictures of a folder could not be read. Raises KcError."""
-    console = console or Console()
+    console = console or Console(markup=False)
     quiet_lightning()
     names = None if config.names is None else split_names(config.names)
     if not config.source.exists():

@@ -196,6 +196,36 @@ def test_chart_points_by_hand() -> None:
     assert heights == [230.0, 10.0]
 
 
+def test_a_band_ends_with_the_axis() -> None:
+    svg = line_chart([Series("a", "t0", np.array([0.05, 0.95]), np.array([0.2, 0.2]))], "label", 100)
+    found = re.search(r'<polygon points="([^"]+)"', svg)
+    assert found
+    assert [p.split(",")[1] for p in found[1].split()] == ["175.0", "10.0", "65.0", "230.0"]
+
+
+def test_scores_that_nothing_has_are_no_row(make_results: Make, tmp_path: Path) -> None:
+    results = make_results(2, methods=("finetune", "knn"))
+    results.methods[0].final = {"miou": 0.5, "ap": None}
+    results.methods[1].final = {"pixel_accuracy": 0.75, "miou_old": 0.125, "miou": 0.25, "ap": None}
+    text, _ = written(tmp_path, results)
+    table = text[text.index('id="final"') : text.index('id="protocol"')]
+    rows = re.findall(r'<tr><th scope="row">(.*?)</th>(.*?)</tr>', table)
+    assert [(name, re.findall("<td>(.*?)</td>", cells)) for name, cells in rows] == [
+        ("mIoU", ["50.0", "25.0"]),
+        ("mIoU old classes", ["–", "12.5"]),
+        ("pixel accuracy", ["–", "75.0"]),
+    ]
+
+
+def test_the_protocol_says_what_was_compared(make_results: Make, tmp_path: Path) -> None:
+    results = make_results(2)
+    results.config = {"stream": "online", "encoder": "lite0", "limit_images": None, "decoder": "fpn"}
+    _, page = written(tmp_path, results)
+    facts = page.text.split("Setting", 1)[1].split("Tasks, in order")[0]
+    assert [word for word in ("Stream", "online", "Encoder", "lite0", "Decoder", "fpn") if word not in facts] == []
+    assert "at most" not in facts
+
+
 def test_cost_chart_by_hand() -> None:
     points = [Point("a & b", "m0", 1.0, 1.0, math.nan, "a & b: 100.0 for 1 s"), Point("c", "m1", 100.0, 0.5, 0.1, "c")]
     svg = cost_chart(points, "label", "seconds", "s", 100)
