@@ -32,6 +32,11 @@ def test_a_log_gets_one_line_of_what_took_long(monkeypatch: pytest.MonkeyPatch, 
     assert all(line.startswith("looking at [red], \u00fcber: 3 images in 0 s (") for line in said)
 
 
+def test_one_is_not_many() -> None:
+    assert progress.summary("x", 1, "images", 3.0) == "x: 1 image in 3 s (3.0 s each)"
+    assert progress.summary("x", 2000, "images", 4.0) == "x: 2,000 images in 4 s (500/s)"
+
+
 def test_a_line_of_a_run_is_one_line_in_a_log() -> None:
     console = Console(file=io.StringIO(), width=20)
     RunProgress(console).line("  finetune, task 1 of 5 (background, [red], one): pq new 31.8")
