@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import pytest
 import yaml
 
 from kc.checks import check
+from kc.cli import main
 from kc.data.manifest import load_manifest, manifest_folder
 from kc.errors import KcError
 from kc.parsing import parse
@@ -235,6 +237,21 @@ def test_recommended_settings_yield_to_flags() -> None:
     assert with_recommended(RunConfig(), manifest).decoder == "regions"
     assert with_recommended(RunConfig(decoder="fpn"), manifest).decoder == "fpn"
     assert with_recommended(RunConfig(), load_manifest("camvid")).decoder == "fpn"
+
+
+def test_a_stopped_run_says_what_to_type(
+    tiny_manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("kc.experiment.prepare", stop)
+    assert main(["run", *map(str, arguments(tiny_manifest, tmp_path / "my [red] runs, \u00fc"))]) == 130
+    said = capsys.readouterr()
+    assert said.err.splitlines()[-1] == "stopped."
+    (folder,) = (tmp_path / "my [red] runs, \u00fc").iterdir()
+    typed = next(line for line in said.out.splitlines() if line.startswith("go on")).partition(" with: ")[2]
+    assert shlex.split(typed) == ["kc", "run", "--resume", str(folder)]
 
 
 def test_a_run_may_be_resumed_from_another_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
