@@ -193,17 +193,20 @@ def test_mask_classifiers_train_whatever_the_recommended_decoder_reads() -> None
             check(config)
 
 
-def test_missing_data_names_what_to_do(tmp_path: Path) -> None:
-    done = run("--benchmark", "camvid", "--tasks", "11", "--data-root", tmp_path, "--out", tmp_path / "runs", status=2)
-    assert "--data-root or KC_DATA" in done.stderr
+def test_missing_data_names_what_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    place = ["--data-root", str(tmp_path), "--out", str(tmp_path / "runs")]
+    assert main(["run", "--benchmark", "camvid", "--tasks", "11", *place]) == 2
+    assert "--data-root or KC_DATA" in capsys.readouterr().err
     assert not (tmp_path / "runs").exists()
 
 
-def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
+def test_a_place_that_cannot_be_written(
+    tiny_manifest: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     blocker = tmp_path / "file"
     blocker.write_text("in the way")
-    done = run("--tasks", "2", "--limit-images", "20", "--out", blocker / "runs", status=2)
-    assert "choose another --out" in done.stderr
+    assert main(["run", *map(str, arguments(tiny_manifest, blocker / "runs"))]) == 2
+    assert "choose another --out" in capsys.readouterr().err
 
 
 def test_a_memory_of_another_encoder_is_refused(finished: Path) -> None:
