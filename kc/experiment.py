@@ -6,6 +6,8 @@ import dataclasses
 import importlib
 import os
 import platform
+import shlex
+import time
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from hashlib import sha256
@@ -40,6 +42,7 @@ from kc.methods.retrieval.module import RetrievalModule
 from kc.openvocab.base import OpenVocabulary
 from kc.openvocab.load import load_base
 from kc.parsing import NOT_STORED, Config
+from kc.progress import elapsed
 from kc.proposals.base import Proposer
 from kc.proposals.cache import PartitionCache
 from kc.proposals.load import load_proposer, reads_names
@@ -76,7 +79,7 @@ def run(config: RunConfig, console: Console | None = None) -> Path:
 
     Raises KcError subclasses for what a user can act on. A folder from `config.resume` is finished, not repeated.
     """
-    console = console or Console()
+    console = console or Console(markup=False)
     quiet_lightning()
     config = with_recommended(config, load_manifest(config.benchmark))
     if process_rank() > 0:
@@ -85,7 +88,7 @@ def run(config: RunConfig, console: Console | None = None) -> Path:
     folder = config.resume or new_folder(config)
     if config.devices > 1:
         os.environ[FOLDER_OF_HELPERS] = str(folder.absolute())
-    compare(config, data, folder, console, f"kc run --resume {folder}")
+    compare(config, data, folder, console, f"kc run --resume {shlex.quote(str(folder))}")
     return folder
 
 
@@ -106,7 +109,8 @@ def compare(
     console.print(
         f"{data.manifest.name}: {len(data.classes)} classes in {len(data.tasks)} tasks, "
         f"stream {data.stream.kind}, setting {data.setting}, "
-        f"{len(data.presence('train'))} training and {len(data.presence('test'))} test images"
+        f"{len(data.presence('train'))} training and {len(data.presence('test'))} test images",
+        soft_wrap=True,
     )
     console.print(f"run folder: {folder}", soft_wrap=True)
     if skipped := [problem for problems in data.skipped.values() for problem in problems]:
@@ -117,6 +121,8 @@ def compare(
     try:
         with RunProgress(console) as progress:
             for seed in config.seeds:
+                if len(config.seeds) > 1:
+                    progress.line(f"seed {seed}")
                 data = data if seed == data.seed else open_data(config, seed)
                 shared = prepare(config, data)
                 if shared.base is not None:
@@ -308,13 +314,15 @@ def warm(
         ids = loader.dataset.sample_ids  # type: ignore[attr-defined]
         if not shared.features.missing(ids, (size[0], size[1])) and (regions is None or not regions.missing(ids)):
             continue
+        began = time.perf_counter()
         with progress.bar(f"encoding {split} images", len(ids), "images", line=False) as bar:
             for batch in loader:
                 shared.features.encode(batch["image"], list(batch["sample_id"]))
                 if regions is not None:
                     regions(batch)
                 bar.advance(len(batch["sample_id"]))
-        progress.line(f"encoded {len(ids)} {split} {what} once, for all methods")
+        said = elapsed(len(ids), time.perf_counter() - began)
+        progress.line(f"encoded {len(ids):,} {split} {what} once, for all methods, {said}")
 
 
 def run_method(

@@ -51,7 +51,12 @@ def duration(seconds: float) -> str:
 
 def summary(text: str, n: int, unit: str, seconds: float) -> str:
     """The line that a log gets: `encoding: 367 images in 34 s (11/s)`."""
-    return f"{text}: {n:,} {unit} in {duration(seconds)} ({rate(n, seconds) or '0/s'})"
+    return f"{text}: {n:,} {unit.removesuffix('s') if n == 1 else unit} {elapsed(n, seconds)}"
+
+
+def elapsed(n: int, seconds: float) -> str:
+    """`in 34 s (11/s)`."""
+    return f"in {duration(seconds)} ({rate(n, seconds) or '0/s'})"
 
 
 class RateColumn(ProgressColumn):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import pytest
 import yaml
 
 from kc.checks import check
+from kc.cli import main
 from kc.data.manifest import load_manifest, manifest_folder
 from kc.errors import KcError
 from kc.parsing import parse
@@ -191,17 +193,20 @@ def test_mask_classifiers_train_whatever_the_recommended_decoder_reads() -> None
             check(config)
 
 
-def test_missing_data_names_what_to_do(tmp_path: Path) -> None:
-    done = run("--benchmark", "camvid", "--tasks", "11", "--data-root", tmp_path, "--out", tmp_path / "runs", status=2)
-    assert "--data-root or KC_DATA" in done.stderr
+def test_missing_data_names_what_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    place = ["--data-root", str(tmp_path), "--out", str(tmp_path / "runs")]
+    assert main(["run", "--benchmark", "camvid", "--tasks", "11", *place]) == 2
+    assert "--data-root or KC_DATA" in capsys.readouterr().err
     assert not (tmp_path / "runs").exists()
 
 
-def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
+def test_a_place_that_cannot_be_written(
+    tiny_manifest: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     blocker = tmp_path / "file"
     blocker.write_text("in the way")
-    done = run("--tasks", "2", "--limit-images", "20", "--out", blocker / "runs", status=2)
-    assert "choose another --out" in done.stderr
+    assert main(["run", *map(str, arguments(tiny_manifest, blocker / "runs"))]) == 2
+    assert "choose another --out" in capsys.readouterr().err
 
 
 def test_a_memory_of_another_encoder_is_refused(finished: Path) -> None:
@@ -235,6 +240,21 @@ def test_recommended_settings_yield_to_flags() -> None:
     assert with_recommended(RunConfig(), manifest).decoder == "regions"
     assert with_recommended(RunConfig(decoder="fpn"), manifest).decoder == "fpn"
     assert with_recommended(RunConfig(), load_manifest("camvid")).decoder == "fpn"
+
+
+def test_a_stopped_run_says_what_to_type(
+    tiny_manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("kc.experiment.prepare", stop)
+    assert main(["run", *map(str, arguments(tiny_manifest, tmp_path / "my [red] runs, \u00fc"))]) == 130
+    said = capsys.readouterr()
+    assert said.err.splitlines()[-1] == "stopped."
+    (folder,) = (tmp_path / "my [red] runs, \u00fc").iterdir()
+    typed = next(line for line in said.out.splitlines() if line.startswith("go on")).partition(" with: ")[2]
+    assert shlex.split(typed) == ["kc", "run", "--resume", str(folder)]
 
 
 def test_a_run_may_be_resumed_from_another_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

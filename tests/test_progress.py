@@ -14,6 +14,7 @@ from kc import progress
 from kc.cli import main
 from kc.commands import data_shared
 from kc.errors import stopped
+from kc.stream.progress import RunProgress
 
 
 def test_rates_and_durations() -> None:
@@ -29,6 +30,17 @@ def test_a_log_gets_one_line_of_what_took_long(monkeypatch: pytest.MonkeyPatch, 
     said = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
     assert len(said) == lines
     assert all(line.startswith("looking at [red], \u00fcber: 3 images in 0 s (") for line in said)
+
+
+def test_one_is_not_many() -> None:
+    assert progress.summary("x", 1, "images", 3.0) == "x: 1 image in 3 s (3.0 s each)"
+    assert progress.summary("x", 2000, "images", 4.0) == "x: 2,000 images in 4 s (500/s)"
+
+
+def test_a_line_of_a_run_is_one_line_in_a_log() -> None:
+    console = Console(file=io.StringIO(), width=20)
+    RunProgress(console).line("  finetune, task 1 of 5 (background, [red], one): pq new 31.8")
+    assert console.file.getvalue() == "  finetune, task 1 of 5 (background, [red], one): pq new 31.8\n"  # type: ignore[attr-defined]
 
 
 def test_what_is_stopped_gets_no_line(monkeypatch: pytest.MonkeyPatch) -> None:

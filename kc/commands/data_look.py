@@ -33,7 +33,6 @@ def run_list(given: argparse.Namespace) -> int:
 
 
 def run_show(given: argparse.Namespace) -> int:
-    from rich.markup import escape
 
     from kc.data.manifest import load_manifest
 
@@ -57,16 +56,16 @@ def run_show(given: argparse.Namespace) -> int:
     for named, steps in manifest.task_splits.items():
         facts[f"split {named}"] = f"{len(steps)} tasks of {', '.join(map(str, steps))} classes"
     console = terminal()
-    console.print(f"[bold]{escape(manifest.name)}[/bold]")
+    console.print(manifest.name, style="bold", highlight=False)
     for name, text in facts.items():
         if text:
-            console.print(f"  {name:<14} {escape(text)}", highlight=False, soft_wrap=True)
+            console.print(f"  {name:<14} {text}", highlight=False, soft_wrap=True)
     console.print(f"  {'fingerprint':<14} {manifest.fingerprint[:16]}", highlight=False)
     for c in manifest.classes:
         tags = [tag for tag, on in (("background", c.background), ("thing", c.thing)) if on]
         more = f" ({', '.join(c.synonyms)})" if c.synonyms else ""
         line = f"  {c.id:>5}  {c.name}{more}" + (f"  [{', '.join(tags)}]" if tags else "")
-        console.print(escape(line), highlight=False, soft_wrap=True)
+        console.print(line, highlight=False, soft_wrap=True)
     return 0
 
 

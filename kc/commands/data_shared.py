@@ -50,7 +50,7 @@ def terminal() -> Console:
     from rich.console import Console
 
     # In a file or a pipe there is no width to keep to.
-    return Console() if sys.stdout.isatty() else Console(width=160)
+    return Console(markup=False) if sys.stdout.isatty() else Console(markup=False, width=160)
 
 
 @contextmanager

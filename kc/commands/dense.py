@@ -77,7 +77,7 @@ def run_dense(config: DenseConfig, console: Console | None = None) -> int:
 
     Raises KcError for what a user can act on.
     """
-    console = console or Console()
+    console = console or Console(markup=False)
     tasks = {"evaluate": _evaluate, "ablate": _ablate, "similarity": _similarity, "look": _look}
     return tasks[config.task](config, console)
 

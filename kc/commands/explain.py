@@ -75,7 +75,7 @@ class Sources:
 
 def run_explain(config: ExplainConfig, console: Console | None = None) -> int:
     """Show what `config` asks for. Raises KcError for what a user can act on."""
-    console = console or Console()
+    console = console or Console(markup=False)
     path = memory_of(config)
     memory = Memory.open(path)
     settings = {**vars(RunConfig()), "benchmark": None, "encoder": None, **run_settings(path, config.run)}

@@ -38,7 +38,7 @@ LINES_EVERY = 20
 
 def run_fc_clip(config: FcClipCommandConfig, console: Console | None = None) -> int:
     """Do what `config` asks for. Returns the exit status. Raises KcError for what a user can act on."""
-    console = console or Console()
+    console = console or Console(markup=False)
     if config.action == "train":
         return _train(config, console)
     assert config.second is not None

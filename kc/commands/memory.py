@@ -56,7 +56,7 @@ def run_memory(config: MemoryConfig, console: Console | None = None) -> int:
 
     Raises KcError for what a user can act on; then nothing was changed.
     """
-    console = console or Console()
+    console = console or Console(markup=False)
     if config.action not in TAKES:
         raise unknown_name("action", config.action, TAKES)
     default = MemoryConfig(config.action, config.memory)
@@ -212,7 +212,7 @@ def _proof(memory: Reader, gone: Traces, console: Console) -> int:
     looked = f"{len(gone.ids):,} ids, {len(gone.keys):,} keys, {len(gone.names):,} names"
     where = f"{result.files} files, {result.bytes / 2**20:.1f} MiB"
     if not result:
-        console.print(f"[bold]still there[/bold]: of {looked} in {where}", soft_wrap=True)
+        console.print(f"still there: of {looked} in {where}", style="bold", highlight=False, soft_wrap=True)
         for sentence in result.found:
             console.print(f"  {sentence}", highlight=False, markup=False, soft_wrap=True)
         return 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,8 +17,8 @@ from kc.predict.answer import Answer, as_json
 from kc.predict.names import split_names
 from kc.predict.opening import Overrides, open_memory, open_run
 from kc.predict.predictor import Predictor
-from kc.predict.video import VIDEO_SUFFIXES, each_frame
-from kc.report.overlay import VOID_COLOR, Bar, Entry, bars, overlay, picture
+from kc.predict.video import each_frame, is_video
+from kc.report.overlay import VOID_COLOR, Bar, Color, Entry, bars, overlay, picture
 from kc.report.records import write_atomic
 from kc.stream.loop import quiet_lightning
 from kc.stream.progress import RunProgress
@@ -31,14 +32,14 @@ BARS = 5
 
 def run_predict(config: PredictConfig, console: Console | None = None) -> int:
     """Do what `config` asks for; 1 where some pictures of a folder could not be read. Raises KcError."""
-    console = console or Console()
+    console = console or Console(markup=False)
     quiet_lightning()
     names = None if config.names is None else split_names(config.names)
     if not config.source.exists():
         raise KcError(f"{config.source}: no such picture or folder")
     predictor = opened(config)
     views = views_of(config, predictor)
-    if config.source.suffix.lower() in VIDEO_SUFFIXES:
+    if is_video(config.source):
         return _video(config, predictor, names, views, console)
     root, files = _pictures(config.source)
     broken: list[str] = []
@@ -99,11 +100,17 @@ def write(answers: Sequence[Answer], file: str, out: Path) -> None:
     """OUT/FILE.png and OUT/FILE.json."""
     target = out / file
     target.parent.mkdir(parents=True, exist_ok=True)
-    titles = TITLES if len(answers) == 1 else TITLES | {"answer": BOTH}
-    panels = [(titles[a.view], drawn(a)) for a in answers]
+    titles = titles_of([a.view for a in answers])
+    panels = [(title, drawn(a)) for title, a in zip(titles, answers, strict=True)]
     picture(panels, legend_of(answers), target.with_name(f"{target.name}.png"))
     text = json.dumps(as_json(answers, file), ensure_ascii=False, indent=1, allow_nan=False)
     write_atomic(target.with_name(f"{target.name}.json"), text.encode())
+
+
+def titles_of(views: Sequence[str]) -> list[str]:
+    """What stands above the panels: an answer beside others is said to be that of both."""
+    titles = TITLES if len(views) == 1 else TITLES | {"answer": BOTH}
+    return [titles[view] for view in views]
 
 
 def drawn(answer: Answer) -> UInt8Array:
@@ -135,9 +142,14 @@ def legend_of(answers: Sequence[Answer]) -> list[Entry]:
         listed = {e.text.rpartition("  ")[0] for e in entries}
         for id_, n in _by_size(answer):
             if answer.name(id_) not in listed:
-                share = f"{100 * n / answer.semantic.size:.0f} %" if answer is last else ""
+                share = share_of(n / answer.semantic.size) if answer is last else ""
                 entries.append(Entry(f"{answer.name(id_)}  {share}", answer.colors.get(id_, VOID_COLOR)))
     return entries
+
+
+def share_of(part: float) -> str:
+    """`63 %`; a part that is there is never `0 %`."""
+    return "<1 %" if 0 < part < 0.005 else f"{100 * part:.0f} %"
 
 
 def _by_size(answer: Answer) -> list[tuple[int, int]]:
@@ -152,7 +164,7 @@ def _sentence(answer: Answer) -> str:
         voters = answer.voters
     else:
         size = answer.image.shape[0] * answer.image.shape[1]
-        said = ", ".join(f"{answer.name(id_)} {100 * n / size:.0f} %" for id_, n in _by_size(answer)[:8])
+        said = ", ".join(f"{answer.name(id_)} {share_of(n / size)}" for id_, n in _by_size(answer)[:8])
         voters = answer.areas[0].voters if answer.areas else ()
     if not voters:
         return said
@@ -163,13 +175,28 @@ def _sentence(answer: Answer) -> str:
 def _video(
     config: PredictConfig, predictor: Predictor, names: Sequence[str] | None, views: Sequence[str], console: Console
 ) -> int:
+    """OUT/NAME.mp4, and OUT/NAME.mp4.png: its first frame with a legend of all that is on any frame."""
     out = config.out / f"{config.source.name}.mp4"
     out.parent.mkdir(parents=True, exist_ok=True)
+    first: list[tuple[str, UInt8Array]] = []
+    pixels: Counter[tuple[str, Color]] = Counter()
 
     def shown(frame: UInt8Array) -> UInt8Array:
-        return np.concatenate([drawn(predictor.predict(frame, names, view)) for view in views], axis=1)
+        answers = [predictor.predict(frame, names, view) for view in views]
+        panels = [drawn(answer) for answer in answers]
+        for answer in (a for a in answers if a.semantic is not None):
+            for id_, n in _by_size(answer):
+                pixels[answer.name(id_), answer.colors.get(id_, VOID_COLOR)] += n * (answer is answers[-1])
+        if not first:
+            first.extend(zip(titles_of(views), panels, strict=True))
+        return np.concatenate(panels, axis=1)
 
-    with RunProgress(console) as progress:
+    with stopped("the same command begins anew"), RunProgress(console) as progress:
         each_frame(config.source, out, shown, progress)
     console.print(f"written: {out}", highlight=False, markup=False, soft_wrap=True)
+    if pixels:
+        legend = out.with_name(f"{out.name}.png")
+        whole = pixels.total()
+        picture(first, [Entry(f"{name}  {share_of(n / whole)}", c) for (name, c), n in pixels.most_common()], legend)
+        console.print(f"what the colours mean: {legend}", highlight=False, markup=False, soft_wrap=True)
     return 0

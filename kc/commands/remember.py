@@ -23,7 +23,7 @@ from kc.stream.progress import RunProgress
 
 def run_remember(config: RememberConfig, console: Console | None = None) -> int:
     """Do what `config` asks for. Raises KcError for what a user can act on; then nothing was stored."""
-    console = console or Console()
+    console = console or Console(markup=False)
     assert config.name is not None
     assert config.memory is not None
     clean_name(config.name)
@@ -79,7 +79,7 @@ def _new_settings(config: RememberConfig) -> Settings:
 
 def run_forget(config: ForgetConfig, console: Console | None = None) -> int:
     """Do what `config` asks for; 1 where something was still found. Raises KcError."""
-    console = console or Console()
+    console = console or Console(markup=False)
     assert config.memory is not None
     done = forget(config.memory, config.name)
 

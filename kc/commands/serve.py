@@ -17,7 +17,7 @@ from kc.serve.desk import Desk
 
 def run_serve(config: ServeConfig, console: Console | None = None) -> int:
     """Serve until stopped. Raises MissingExtraError without the extra, KcError for an address that cannot be had."""
-    console = console or Console()
+    console = console or Console(markup=False)
     try:
         import uvicorn
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
 import shutil
 from pathlib import Path
 
@@ -43,7 +44,7 @@ def sweep(config: SweepConfig, plan: Plan, console: Console | None = None) -> Pa
 
     Trials run with the first seed, final runs with all. Raises KcError subclasses for what a user can act on.
     """
-    console = console or Console()
+    console = console or Console(markup=False)
     quiet_lightning()
     manifest = load_manifest(config.benchmark)
     config = with_recommended(config, manifest)
@@ -68,10 +69,11 @@ def sweep(config: SweepConfig, plan: Plan, console: Console | None = None) -> Pa
     else:
         folder = config.resume
         record = going_on(folder, record)
-    again = f"kc sweep --resume {folder}"
+    again = f"kc sweep --resume {shlex.quote(str(folder))}"
     console.print(
         f"{manifest.name}: {record.budget} values of each method's strength, scored on {validation.n_images} images "
-        f"({validation.source})"
+        f"({validation.source})",
+        soft_wrap=True,
     )
     console.print(f"run folder: {folder}", soft_wrap=True)
     try:

@@ -52,7 +52,7 @@ class Images:
 
 def run_votes(config: VotesConfig, console: Console | None = None) -> int:
     """Print and write the tables that `config` asks for. Raises KcError for what a user can act on."""
-    console = console or Console()
+    console = console or Console(markup=False)
     ks = sorted(set(numbers(config.k, "k", lambda value: value >= 1 and value % 1 == 0)))
     shares = [] if config.noise is None else numbers(config.noise, "noise", lambda value: 0 <= value <= 100)
     if config.queries not in ("test", "leave-one-out"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
 from pathlib import Path
 
 from kc.checks import base_of, n_tasks
@@ -61,13 +62,14 @@ def open_run(
         return open_memory(folder / "memory", run, overrides)
     settings = (overrides or Overrides()).over(of_run(run, name))
     state = MethodState.load(folder)
+    again = f"kc run --resume {shlex.quote(str(run))}"
     if state is None or not state.tasks_done:
-        raise RunError(f"{folder}: no task was finished, so there is nothing to ask: kc run --resume {run}")
+        raise RunError(f"{folder}: no task was finished, so there is nothing to ask: {again}")
     last = state.tasks_done - 1
     if not checkpoint_path(folder, last).is_file():
         raise RunError(
             f"{checkpoint_path(folder, last)} is not there: the state of {name} was not stored or was deleted; "
-            f"delete {folder} and finish the run with kc run --resume {run}"
+            f"delete {folder} and finish the run with {again}"
         )
     tasks = build_tasks(
         load_manifest(settings.config.benchmark),

@@ -8,12 +8,24 @@ from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from kc.errors import DataError, MissingExtraError
 from kc.stream.progress import RunProgress
 from kc.types import UInt8Array
 
 VIDEO_SUFFIXES = frozenset({".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v"})
+
+
+def is_video(source: Path) -> bool:
+    """Whether it moves: a video by its name, or a GIF of several frames."""
+    if source.suffix.lower() != ".gif":
+        return source.suffix.lower() in VIDEO_SUFFIXES
+    try:
+        with Image.open(source) as image:
+            return bool(getattr(image, "is_animated", False))
+    except OSError:
+        return False  # read as a picture, it gets the error of a broken picture
 
 
 def each_frame(source: Path, out: Path, change: Callable[[UInt8Array], UInt8Array], progress: RunProgress) -> int:
@@ -33,7 +45,7 @@ def each_frame(source: Path, out: Path, change: Callable[[UInt8Array], UInt8Arra
             stream = given.streams.video[0]
             rate = stream.average_rate or Fraction(25)
             written = None
-            with progress.bar(f"predicting {source.name}", max(stream.frames, 1), "frames") as bar:
+            with progress.bar(f"predicting {source.name}", stream.frames or None, "frames") as bar:
                 for frame in given.decode(stream):
                     picture = change(frame.to_ndarray(format="rgb24").astype(np.uint8))
                     height, width = (side - side % 2 for side in picture.shape[:2])  # the codec wants even sides

@@ -46,8 +46,9 @@ class Scale:
     @classmethod
     def of_points(cls, low: float, top: float) -> Scale:
         """Scores in [0, 1], shown times 100, from `low` to `top` points."""
-        first = math.floor(low / 10) * 10 if low < 0 else 0
-        marks = tuple((v / 100, f"{v:g}".replace("-", "−")) for v in (*range(first, 0, 10), *_ticks(top)))
+        step = _step(top - min(low, 0))
+        first = step * math.floor(low / step) if low < 0 else 0
+        marks = tuple((v / 100, f"{v:g}".replace("-", "−")) for v in range(first, math.floor(top) + 1, step))
         return cls(first / 100, top / 100, marks)
 
     @classmethod
@@ -153,9 +154,9 @@ def _level(at: float, text: str, wide: float) -> tuple[str, str]:
     )
 
 
-def _ticks(top: float) -> list[float]:
-    step = 20 if top > 50 else 10 if top > 20 else 5
-    return [float(v) for v in np.arange(0, top + 1e-9, step)]
+def _step(span: float) -> int:
+    """Points between two marks of an axis that is `span` points long."""
+    return 20 if span > 50 else 10 if span > 20 else 5
 
 
 def _last(s: Series) -> tuple[int, float]:
@@ -172,8 +173,9 @@ def _series(s: Series, x: Callable[[float], float], scale: Scale, end_at: float 
     out = [f'<g class="{css}" tabindex="0" role="button" aria-pressed="false" aria-label="{escape(s.about)}: {said}">']
     banded = [t for t in known if not math.isnan(s.spread[t])]
     if len(banded) > 1:
-        upper = [f"{x(t):.1f},{scale.at(s.values[t] + s.spread[t]):.1f}" for t in banded]
-        lower = [f"{x(t):.1f},{scale.at(s.values[t] - s.spread[t]):.1f}" for t in reversed(banded)]
+        # A deviation may reach beyond what a score can be; the band ends with the axis.
+        upper = [f"{x(t):.1f},{scale.at(min(s.values[t] + s.spread[t], scale.high)):.1f}" for t in banded]
+        lower = [f"{x(t):.1f},{scale.at(max(s.values[t] - s.spread[t], scale.low)):.1f}" for t in reversed(banded)]
         out.append(f'<polygon points="{" ".join(upper + lower)}"/>')
     dash = f' stroke-dasharray="{" ".join(f"{2 * d:g}" for d in s.dash)}"' if s.dash else ""
     out.append(f'<polyline points="{points}"{dash}/>')

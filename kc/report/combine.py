@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -48,7 +49,7 @@ def open_runs(paths: Sequence[Path]) -> list[Run]:
         if place in places[:i]:
             raise RunError(f"{folders[i]} is given twice")
         if place.is_dir() and not (place / "results.json").exists() and (place / "config.yaml").exists():
-            raise RunError(f"{folders[i]} is not finished: kc run --resume {folders[i]}")
+            raise RunError(f"{folders[i]} is not finished: kc run --resume {shlex.quote(str(folders[i]))}")
     records = [Results.load(folder / "results.json") for folder in folders]
     # A run folder is called <time>-<benchmark>, and compared runs have one benchmark: the time is enough.
     names = [place.name.removesuffix(f"-{r.benchmark}") for place, r in zip(places, records, strict=True)]

@@ -27,6 +27,18 @@ _LONGEST_TITLE = 90  # characters
 _OPEN_UP_TO = 30  # rows of a table that is shown unfolded
 
 _ABSENT: Final = object()
+_HEADS: Final = ("accuracy", "pq", "sq", "rq", "ap", "miou")
+"""Metrics in the order in which people ask for them; others follow by name."""
+_NAMED: Final = {
+    "stream": "Stream",
+    "class_order": "Order of classes",
+    "encoder": "Encoder",
+    "train": "What is trained",
+    "decoder": "Decoder",
+    "proposals": "Proposals",
+    "limit_images": "Images a split, at most",
+}
+"""Settings that say what was compared, shown unfolded."""
 
 # METHODS 5. R[t, i] is the score on task i after learning task t, both from 1 to T.
 _FORMULAS: Final = (
@@ -164,8 +176,9 @@ def _growth(merged: Sequence[MergedMethod], look: dict[str, Look]) -> str:
             for i, m in enumerate(merged)
         ]
         values = 100 * np.concatenate([m.forgotten for m in merged])
-        top = max(10.0, 10 * math.ceil(np.nanmax(values) / 10))
-        scale = Scale.of_points(float(np.nanmin(values)), top)
+        spread = 100 * np.nan_to_num(np.concatenate([m.forgotten_deviation for m in merged]))
+        top = max(10.0, 10 * math.ceil(np.nanmax(values + spread) / 10))
+        scale = Scale.of_points(float(np.nanmin(values - spread)), top)
         figures.append(("Forgetting, mean of the tasks before", line_chart(lines, "forgetting by method", top, scale)))
     lines = [
         Series(m.name, f"m{i}", m.stored, m.stored_deviation, look[m.name].dash, m.name) for i, m in enumerate(merged)
@@ -287,17 +300,19 @@ def _change(scores: FloatArray | None, task: int) -> str:
 
 
 def _final(merged: Sequence[MergedMethod]) -> str:
-    names = list(dict.fromkeys(name for m in merged for name in m.final))
+    """One row a metric: there are more of them than methods, and a page is taller than wide."""
+    known = {n for m in merged for n, stat in m.final.items() if not math.isnan(stat.mean)}
+    names = sorted(known, key=lambda n: (_HEADS.index(h) if (h := n.partition("_")[0]) in _HEADS else len(_HEADS), n))
     if not names:
         return ""
-    head = "".join(f'<th scope="col">{escape(words.metric_title(name))}</th>' for name in names)
+    head = "".join(f'<th scope="col"><i class="dot m{i}"></i>{escape(m.name)}</th>' for i, m in enumerate(merged))
     rows = []
-    for i, m in enumerate(merged):
-        found = [m.final.get(name, Stat(math.nan, math.nan, 0)) for name in names]
+    for name in names:
+        found = [m.final.get(name, Stat(math.nan, math.nan, 0)) for m in merged]
         cells = "".join(f"<td>{words.points(stat.mean, stat.deviation)}</td>" for stat in found)
-        rows.append(f'<tr><th scope="row"><i class="dot m{i}"></i>{escape(m.name)}</th>{cells}</tr>')
+        rows.append(f'<tr><th scope="row">{escape(words.metric_title(name))}</th>{cells}</tr>')
     table = (
-        f'<table class="pin"><thead><tr><th scope="col">Method</th>{head}</tr></thead>'
+        f'<table class="pin"><thead><tr><th scope="col">Metric</th>{head}</tr></thead>'
         f"<tbody>{''.join(rows)}</tbody></table>"
     )
     return f'<p class="soft">On all classes, × 100.</p>{_scroll("Scores after the last task", table)}'
@@ -309,6 +324,7 @@ def _protocol(results: Results) -> str:
         "Kind": results.task_kind,
         "Split": results.split or "classes divided evenly",
         "Setting": results.setting,
+        **{title: str(results.config[key]) for key, title in _NAMED.items() if results.config.get(key) is not None},
         "Seeds": ", ".join(map(str, results.seeds)),
     }
     tasks = "".join(f"<li>{escape(', '.join(task))}</li>" for task in results.tasks)

@@ -165,7 +165,7 @@ def table(results: Results, *, upright: bool = False) -> Table:
 
 def show(results: Results, console: Console | None = None) -> None:
     """Print headline, table (upright where the terminal is too narrow for one row a method), footnotes, sentences."""
-    console = console or Console()
+    console = console or Console(markup=False)
     unlimited = console.options.update(width=1000)
     # Cells are unbreakable, so the measure of a table in a very wide terminal is what it needs.
     shape = table(results)

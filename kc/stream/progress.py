@@ -26,10 +26,10 @@ class RunProgress:
         self._bars.stop()
 
     def line(self, text: str) -> None:
-        """A line that stays."""
-        self.console.print(text, highlight=False, markup=False)
+        """A line that stays, and stays one line in a log."""
+        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
-    def bar(self, description: str, total: int, unit: str, line: bool = True) -> AbstractContextManager[Bar]:
+    def bar(self, description: str, total: int | None, unit: str, line: bool = True) -> AbstractContextManager[Bar]:
         """A bar for one piece of work, gone when the work is done; `line`: a log gets one then (see `kc.progress`)."""
         return one_bar(self._bars, description, total, unit, line)
 

@@ -13,7 +13,7 @@ from kc.studies.record import Study
 
 def run_study(config: StudyConfig, console: Console | None = None) -> Study:
     """Run, or finish, one study; writes its table, figure and record and shows the table."""
-    console = console or Console()
+    console = console or Console(markup=False)
     # Its function is `study(config, console)`: it adds the rows, then draws.
     module = importlib.import_module(f"kc.studies.{config.name.replace('-', '_')}")
     study: Study = module.study(config, console)

@@ -204,3 +204,15 @@ def test_help_is_fast() -> None:
     code += "assert not {'torch', 'numpy', 'faiss', 'rich.console'} & set(sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "--dry-run" in done.stdout
+
+
+def test_names_with_brackets_are_names_and_no_markup(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "[red] memory, \u00fcber"
+    names = {0: "[red]", 1: "lamp [/off], \u00fc"}
+    with Memory.create(path, dim=2, fingerprint="e:1", extra={"classes": names}) as memory:
+        memory.add(Rows(np.eye(2, dtype=np.float32), np.array([0, 1]), ("[a]", "[/b]"), np.zeros(2, np.int64)), 0)
+        memory.commit(0)
+    said = kc(capsys, "stats", path)
+    assert "[red]" in said
+    assert "lamp [/off], \u00fc" in said
+    assert "[red] memory, \u00fcber" in kc(capsys, "export", path, path.with_suffix(".npz"))

@@ -10,6 +10,8 @@ import pytest
 from PIL import Image
 
 from kc.cli import main
+from kc.commands.predict import share_of
+from kc.predict.video import is_video
 from kc.report.overlay import VOID_COLOR, Bar, Entry, bars, color_of, colors_of, compose, overlay
 from kc.types import VOID, ClassInfo
 
@@ -104,8 +106,25 @@ def test_a_video_frame_by_frame(memory: Path, pictures: Path, tmp_path: Path) ->
         frames = [f.to_ndarray(format="rgb24") for f in found.decode(video=0)]
     assert len(frames) == 3
     assert frames[0].shape == (48, 96, 3)
+    with Image.open(tmp_path / "o" / "v.mp4.mp4.png") as legend:
+        assert legend.width > 96 + 20  # names beside the first frame
     (tmp_path / "w.mp4").write_bytes(b"no video")
     assert main(["predict", str(tmp_path / "w.mp4"), "--memory", str(memory), "--out", str(tmp_path / "o")]) == 2
+
+
+def test_a_gif_that_moves_is_a_video(memory: Path, pictures: Path, tmp_path: Path) -> None:
+    frames = [Image.open(pictures / "é 1.png").rotate(180 * i) for i in range(3)]
+    frames[0].save(tmp_path / "moves.gif", save_all=True, append_images=frames[1:])
+    frames[0].save(tmp_path / "still.gif")
+    (tmp_path / "broken.gif").write_bytes(b"nothing")
+    assert [is_video(tmp_path / f"{n}.gif") for n in ("moves", "still", "broken")] == [True, False, False]
+    assert is_video(Path("a.MP4"))
+    assert main(["predict", str(tmp_path / "moves.gif"), "--memory", str(memory), "--out", str(tmp_path / "o")]) == 0
+    assert (tmp_path / "o" / "moves.gif.mp4").is_file()
+
+
+def test_a_small_part_is_not_nothing() -> None:
+    assert [share_of(part) for part in (0.0, 0.001, 0.006, 0.5)] == ["0 %", "<1 %", "1 %", "50 %"]
 
 
 def test_colours_belong_to_names() -> None:

@@ -129,7 +129,7 @@ def test_a_sweep_and_the_test_split_waits_for_the_choice(
 
 
 def test_a_stopped_sweep_goes_on_within_the_trial(
-    tiny_folder: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_folder: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     more = ["--methods", "ewc,er", "--budget", "2"]
     assert sweep_main(arguments(tiny_folder, tmp_path / "whole", *more)) == 0
@@ -147,8 +147,9 @@ def test_a_stopped_sweep_goes_on_within_the_trial(
         return loop
 
     monkeypatch.setattr(sweep_command, "make_loop", stopping)
-    assert sweep_main(arguments(tiny_folder, tmp_path / "parts", *more)) == 130
-    folder = only(tmp_path / "parts")
+    assert sweep_main(arguments(tiny_folder, tmp_path / "the parts", *more)) == 130
+    folder = only(tmp_path / "the parts")
+    assert f"go on after the last finished task with: kc sweep --resume '{folder}'\n" in capsys.readouterr().out
     assert [len(t.trials) for t in SweepRecord.load(folder).methods] == [1, 0]
     assert (folder / "trials" / "ewc-1" / "methods" / "ewc-s0" / "state.json").is_file()
     assert sweep_main(["--resume", str(folder), "--wandb", "disabled", "--accelerator", "cpu"]) == 0

@@ -96,10 +96,10 @@ def test_the_same_twice_is_refused(make_results: Make, tmp_path: Path) -> None:
 
 
 def test_unfinished_and_missing_runs(tmp_path: Path) -> None:
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "config.yaml").write_text("k: 1")
-    with pytest.raises(RunError, match=r"is not finished: kc run --resume"):
-        open_runs([tmp_path / "run"])
+    (tmp_path / "my run").mkdir()
+    (tmp_path / "my run" / "config.yaml").write_text("k: 1")
+    with pytest.raises(RunError, match=r"is not finished: kc run --resume '.*/my run'$"):
+        open_runs([tmp_path / "my run"])
     with pytest.raises(RunError, match="cannot be read"):
         open_runs([tmp_path / "nothing"])
 

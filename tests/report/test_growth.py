@@ -51,7 +51,7 @@ def test_marks_of_bytes(most: float, unit: str, marks: list[str]) -> None:
 
 def test_what_rose_lies_below_zero() -> None:
     scale = Scale.of_points(-3.2, 20)
-    assert [text for _, text in scale.marks] == ["−10", "0", "5", "10", "15", "20"]
+    assert [text for _, text in scale.marks] == ["−10", "0", "10", "20"]
     assert scale.at(-0.1) > scale.at(0) > scale.at(0.2)
     values, nan = np.array([np.nan, -0.03, 0.1]), np.full(3, np.nan)
     svg = line_chart([Series("knn", "m0", values, nan, end="knn")], "label", 20, scale)

@@ -196,6 +196,36 @@ def test_chart_points_by_hand() -> None:
     assert heights == [230.0, 10.0]
 
 
+def test_a_band_ends_with_the_axis() -> None:
+    svg = line_chart([Series("a", "t0", np.array([0.05, 0.95]), np.array([0.2, 0.2]))], "label", 100)
+    found = re.search(r'<polygon points="([^"]+)"', svg)
+    assert found
+    assert [p.split(",")[1] for p in found[1].split()] == ["175.0", "10.0", "65.0", "230.0"]
+
+
+def test_scores_that_nothing_has_are_no_row(make_results: Make, tmp_path: Path) -> None:
+    results = make_results(2, methods=("finetune", "knn"))
+    results.methods[0].final = {"miou": 0.5, "ap": None}
+    results.methods[1].final = {"pixel_accuracy": 0.75, "miou_old": 0.125, "miou": 0.25, "ap": None}
+    text, _ = written(tmp_path, results)
+    table = text[text.index('id="final"') : text.index('id="protocol"')]
+    rows = re.findall(r'<tr><th scope="row">(.*?)</th>(.*?)</tr>', table)
+    assert [(name, re.findall("<td>(.*?)</td>", cells)) for name, cells in rows] == [
+        ("mIoU", ["50.0", "25.0"]),
+        ("mIoU old classes", ["–", "12.5"]),
+        ("pixel accuracy", ["–", "75.0"]),
+    ]
+
+
+def test_the_protocol_says_what_was_compared(make_results: Make, tmp_path: Path) -> None:
+    results = make_results(2)
+    results.config = {"stream": "online", "encoder": "lite0", "limit_images": None, "decoder": "fpn"}
+    _, page = written(tmp_path, results)
+    facts = page.text.split("Setting", 1)[1].split("Tasks, in order")[0]
+    assert [word for word in ("Stream", "online", "Encoder", "lite0", "Decoder", "fpn") if word not in facts] == []
+    assert "at most" not in facts
+
+
 def test_cost_chart_by_hand() -> None:
     points = [Point("a & b", "m0", 1.0, 1.0, math.nan, "a & b: 100.0 for 1 s"), Point("c", "m1", 100.0, 0.5, 0.1, "c")]
     svg = cost_chart(points, "label", "seconds", "s", 100)
@@ -344,28 +374,35 @@ def test_sorting_curves_and_keys_in_a_browser(make_results: Make, tmp_path: Path
 
 
 @pytest.mark.skipif(BROWSER is None, reason="no Chromium here")
-def test_nothing_is_wider_than_a_phone(make_results: Make, tmp_path: Path) -> None:
+def test_nothing_is_wider_than_a_phone_or_than_paper(make_results: Make, tmp_path: Path) -> None:
     panoptic_examples(tmp_path, ["finetune", "knn"])
     names = ("finetune", "knn (fuse_lambda 0.7, fuse_threshold 1.01)")
     results = make_results(10, methods=names, seeds=(0, 1))
     results.config["a_rather_long_setting"] = "/a/long/path/" * 9
+    for method in results.methods:
+        method.final |= {f"score_of_kind_{i}": 0.5 for i in range(20)}
     write_report(tmp_path, results, tmp_path / "report.html")
     # A window has a least width, a frame has none. What the frame measures comes out as a message.
     measure = (
         "<script>addEventListener('load', () => { for (const d of document.querySelectorAll('details')) d.open = true;"
         "parent.postMessage([innerWidth, document.documentElement.scrollWidth], '*'); });</script></body>"
     )
-    text = (tmp_path / "report.html").read_text(encoding="utf-8")
-    (tmp_path / "inside.html").write_text(text.replace("</body>", measure), encoding="utf-8")
-    (tmp_path / "phone.html").write_text(
-        "<script>addEventListener('message', e => { document.body.dataset.widths = e.data.join(' '); });</script>"
-        '<body><iframe src="inside.html" style="border: 0" width="360" height="780"></iframe></body>'
+    text = (tmp_path / "report.html").read_text(encoding="utf-8").replace("</body>", measure)
+    (tmp_path / "phone.html").write_text(text, encoding="utf-8")
+    assert text.count("@media print {") == 1
+    (tmp_path / "paper.html").write_text(text.replace("@media print {", "@media all {"), encoding="utf-8")
+    frames = [
+        f'<iframe src="{name}.html" style="border: 0" width="{width}" height="780"></iframe>'
+        for name, width in (("phone", 360), ("paper", 794))  # 794: A4
+    ]
+    (tmp_path / "both.html").write_text(
+        "<script>addEventListener('message', e => { document.body.dataset[`of${e.data[0]}`] = e.data[1]; });</script>"
+        f"<body>{''.join(frames)}</body>"
     )
-    found = re.search(r'data-widths="(\d+) (\d+)"', opened(tmp_path / "phone.html", tmp_path / "profile").stdout)
-    assert found
-    frame, content = map(int, found.groups())
-    assert frame == 360
-    assert content <= frame
+    said = opened(tmp_path / "both.html", tmp_path / "profile").stdout
+    widths = {int(frame): int(content) for frame, content in re.findall(r'data-of(\d+)="(\d+)"', said)}
+    assert set(widths) == {360, 794}
+    assert all(content <= frame for frame, content in widths.items()), widths
 
 
 @pytest.mark.skipif(BROWSER is None, reason="no Chromium here")

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import itertools
 import shutil
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -16,12 +15,14 @@ from typing import Self
 
 import numpy as np
 import numpy.typing as npt
+from rich.console import Console
 
 from kc.data.cache import atomic_folder, cache_dir
 from kc.data.manifest import Manifest
 from kc.data.readers import scenes
 from kc.data.sources import EmbeddedSource, EmbeddedSplit
 from kc.errors import DataError, ManifestError
+from kc.progress import bars, one_bar
 from kc.types import BoolArray, Int64Array, Sample, SplitName, UInt8Array
 
 Arrays = dict[str, npt.NDArray[np.uint8]]
@@ -167,7 +168,7 @@ def _scene_arrays(manifest: Manifest, seed: int) -> Arrays:
         scenes.compose_split(pools.train_images, pools.train_digits, n_train, seed, test=False),
         scenes.compose_split(pools.test_images, pools.test_digits, n_test, seed, test=True),
     )
-    made = list(_with_progress("Composing digit-scenes (once, then cached)", n_train + n_test, composed))
+    made = list(_with_progress("composing digit-scenes, once", n_train + n_test, composed))
     arrays: Arrays = {}
     for split, part in (("train", made[:n_train]), ("test", made[n_train:])):
         shape = (len(part), scenes.SIZE, scenes.SIZE)
@@ -206,16 +207,8 @@ def _load(folder: Path) -> Arrays | None:
 
 
 def _with_progress(text: str, total: int, items: Iterable[scenes.Scene]) -> Iterator[scenes.Scene]:
-    """The items unchanged; a progress bar on stderr appears once they have taken two seconds."""
-    from rich.console import Console
-    from rich.progress import Progress
-
-    with Progress(console=Console(stderr=True), transient=True, auto_refresh=False) as progress:
-        task = progress.add_task(text, total=total, visible=False)
-        start = time.monotonic()
+    """The items unchanged, with a bar on stderr or, in a log, one line."""
+    with bars(Console(stderr=True)) as drawn, one_bar(drawn, text, total, "scenes") as bar:
         for item in items:
             yield item
-            late = time.monotonic() - start > 2.0
-            progress.update(task, advance=1, visible=late)
-            if late:
-                progress.refresh()
+            bar.advance()

@@ -72,7 +72,7 @@ class Asked:
 
 def run_study(config: VisualMemoryConfig, console: Console | None = None) -> int:
     """Do what `config` asks for. Raises KcError for what a user can act on, before anything is encoded."""
-    console = console or Console()
+    console = console or Console(markup=False)
     asked = ask(config, console)
     job: Callable[[Asked], Figure] = importlib.import_module(f"kc.studies.visual_memory.{config.study}").run
     with stopped("the same command goes on after the last finished row"):

@@ -85,7 +85,7 @@ class Source:
         if whole != (self.kind == "images"):
             raise KcError(f"--rows {self.kind}: {self.manifest.name} is {self.manifest.task_kind}")
         self.data_root, self.limit, self.dim = data_root, limit_images, dim
-        self.console = console or Console()
+        self.console = console or Console(markup=False)
         self.names = {c.id: c.name for c in self.manifest.info}
         self._readers: dict[str, Reader] = {}
         self._encoders: dict[str, Encoder] = {}
