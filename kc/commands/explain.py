@@ -113,7 +113,7 @@ def run_explain(config: ExplainConfig, console: Console | None = None) -> int:
     strange = nearest < least(near)
     if strange:
         console.print(
-            f"[bold]unknown?[/bold] the nearest row has cosine {nearest:.3f}, but {100 * ACCEPTED:.0f} % of the stored "
+            f"unknown? the nearest row has cosine {nearest:.3f}, but {100 * ACCEPTED:.0f} % of the stored "
             f"rows have {least(near):.3f} or more with one of another image: perhaps a class that is not in memory",
             highlight=False,
             soft_wrap=True,

@@ -69,6 +69,12 @@ class HasImageFiles(Protocol):
         ...
 
 
+def one_class_each(columns: npt.ArrayLike, n_classes: int) -> BoolArray:
+    """The `class_table` (n, n_classes) of samples with one class each, at `columns` (n,) in manifest order."""
+    table: BoolArray = np.asarray(columns, dtype=np.int64)[:, None] == np.arange(n_classes)[None, :]
+    return table
+
+
 @lru_cache(maxsize=1024)
 def _kept(folder: str) -> str:
     return os.path.realpath(folder, strict=True)  # raises, and so keeps nothing, where there is no such folder yet

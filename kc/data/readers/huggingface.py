@@ -17,7 +17,7 @@ from typing import Any, Self
 import numpy as np
 
 from kc.data.manifest import Manifest
-from kc.data.readers.base import check_same_size, decode_image, decode_mask, inside, presence
+from kc.data.readers.base import check_same_size, decode_image, decode_mask, inside, one_class_each, presence
 from kc.data.readers.mask_values import ValueTable
 from kc.data.sources import HuggingFaceSource, HuggingFaceSplit
 from kc.errors import DataError, MissingExtraError
@@ -79,9 +79,9 @@ class HuggingFaceReader:
         if self.manifest.task_kind == "semantic":
             return np.stack([presence(self._semantic(i), self.manifest) for i in range(len(self))])
         labels = self.table.with_format(None).select_columns([self._source.label])[:][self._source.label]
-        columns = np.array([self._column(i, labels[row]) for i, row in enumerate(self.rows)])
-        table: BoolArray = columns[:, None] == np.arange(len(self.manifest.classes))[None, :]
-        return table
+        return one_class_each(
+            [self._column(i, labels[row]) for i, row in enumerate(self.rows)], len(self.manifest.classes)
+        )
 
     def read(self, index: int) -> Sample:
         """Image and label, or label map, of a row."""

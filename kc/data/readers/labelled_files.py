@@ -8,10 +8,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Self
 
-import numpy as np
-
 from kc.data.manifest import Manifest
-from kc.data.readers.base import inside, read_image
+from kc.data.readers.base import inside, one_class_each, read_image
 from kc.types import BoolArray, Sample, SplitName
 
 
@@ -44,9 +42,7 @@ class LabelledFiles:
     @cached_property
     def class_table(self) -> BoolArray:
         """(n, C) bool, one True a row."""
-        columns = np.array([item.column for item in self.items], dtype=np.int64)
-        table: BoolArray = columns[:, None] == np.arange(len(self.manifest.classes))[None, :]
-        return table
+        return one_class_each([item.column for item in self.items], len(self.manifest.classes))
 
     def read(self, index: int) -> Sample:
         """The image with its class id as `label`."""

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from kc.data.manifest import Manifest
-from kc.data.readers.base import check_same_size, decode_image, presence, upright_rgb
+from kc.data.readers.base import check_same_size, decode_image, one_class_each, presence, upright_rgb
 from kc.data.readers.mask_values import ValueTable
 from kc.data.sources import TorchvisionSource, TorchvisionSplit
 from kc.errors import DataError, unknown_name
@@ -79,9 +79,7 @@ class TorchvisionReader:
             return np.stack([presence(self._semantic(i, self._pair(i)[1]), self.manifest) for i in range(len(self))])
         listed = next((getattr(self.data, n) for n in _LABELS if hasattr(self.data, n)), None)
         every = [self._pair(i)[1] if listed is None else listed[row] for i, row in enumerate(self.rows)]
-        columns = np.array([self._column(i, target) for i, target in enumerate(every)])
-        table: BoolArray = columns[:, None] == np.arange(len(self.manifest.classes))[None, :]
-        return table
+        return one_class_each([self._column(i, target) for i, target in enumerate(every)], len(self.manifest.classes))
 
     def read(self, index: int) -> Sample:
         """Image and label, or label map, of a sample. Raises DataError where they are not of this kind."""

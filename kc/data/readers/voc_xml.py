@@ -9,10 +9,8 @@ from pathlib import Path, PurePosixPath
 from typing import Self
 from xml.etree import ElementTree
 
-import numpy as np
-
 from kc.data.manifest import Manifest
-from kc.data.readers.base import LayoutError, Reader, inside, list_files, read_image, read_lines
+from kc.data.readers.base import LayoutError, Reader, inside, list_files, one_class_each, read_image, read_lines
 from kc.data.readers.labelled_files import LabelledFile, LabelledFiles
 from kc.data.sources import VocXmlSource, VocXmlSplit
 from kc.errors import DataError, nearest
@@ -149,9 +147,7 @@ class BoxReader:
     @cached_property
     def class_table(self) -> BoolArray:
         """(n, C) bool, one True a row."""
-        columns = np.array([item.column for item in self.items], dtype=np.int64)
-        table: BoolArray = columns[:, None] == np.arange(len(self.manifest.classes))[None, :]
-        return table
+        return one_class_each([item.column for item in self.items], len(self.manifest.classes))
 
     def read(self, index: int) -> Sample:
         """The box's part of the image with its class id as `label`. Raises DataError for a box beside the image."""
