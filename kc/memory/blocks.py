@@ -6,9 +6,11 @@ Each block proposes rows by float32 inner product; `search.py` decides among the
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,37 +24,34 @@ BLOCK_ROWS = 65_536
 CACHE_BYTES = 512 * 2**20
 """Gathered copies of filtered rows are kept for the next batch up to this size; larger ones are gathered again."""
 SCRATCH_ROWS = 1024
-SCORE_BYTES = 2**20
-"""Scores that a product holds at once."""
-SERIAL = 100_000
-"""FAISS takes in more scores than this at once in several threads, which wait for those of numpy's BLAS, still spinning
-after the product: several times slower than one."""
-PRODUCT_BYTES = 2**26
-"""One query with keys of at least so many bytes is a product in numpy, which reads them with all cores; FAISS uses one
-core."""
-SPARE_ROWS = 4096
-SPARE_HIDDEN = 128
-"""Rows that a search may find in vain, and the rows among which it may: then none is copied and none is masked."""
+COPIED_ROWS = 4096
+DATABASE_ROWS = 2048
+QUERY_ROWS = 1024
+FEW_HIDDEN = 0.2
+"""Share of a run's rows that may be hidden where more rows are asked for than are wanted."""
 # Costs of handling one row, in units of the product of one row with one query inside a large batch (768-d, one core).
 READ_COST = 7.0
 COPY_COST = 30.0
 LONE_COST = 6.5
-MASK_COST = 1.2
-LONE_MASK_COST = 0.6
 Float64Array = npt.NDArray[np.float64]
 _blas_lock = threading.RLock()
 
 
 @contextlib.contextmanager
 def blas_from(n_values: int) -> Iterator[None]:
-    """FAISS takes BLAS once n_queries * dim reaches `n_values` (its own threshold makes 100 masks 9 times slower)."""
+    """FAISS takes BLAS once n_queries * dim reaches `n_values` (its own threshold makes 100 masks 9 times slower), for
+    DATABASE_ROWS rows at a time (its own 1024 cost a twentieth of the time) and QUERY_ROWS queries: it takes memory for
+    the products of both, in every thread, however few there are."""
+    names = [f"distance_compute_blas_{name}" for name in ("threshold", "database_bs", "query_bs")]
     with _blas_lock:
-        before = faiss.cvar.distance_compute_blas_threshold
-        faiss.cvar.distance_compute_blas_threshold = n_values
+        before = [getattr(faiss.cvar, name) for name in names]
         try:
+            for name, value in zip(names, (n_values, DATABASE_ROWS, QUERY_ROWS), strict=True):
+                setattr(faiss.cvar, name, value)
             yield
         finally:
-            faiss.cvar.distance_compute_blas_threshold = before
+            for name, value in zip(names, before, strict=True):
+                setattr(faiss.cvar, name, value)
 
 
 def _one_thread_in_child() -> None:
@@ -65,15 +64,35 @@ def _one_thread_in_child() -> None:
 os.register_at_fork(after_in_child=_one_thread_in_child)
 
 
+def in_parallel(call: Callable[[slice], None], n: int, least: int) -> None:
+    """`call` for parts of `range(n)`, in as many threads as FAISS has: numpy copies and multiplies without Python's
+    lock. Parts are not shorter than `least`."""
+    threads = max(1, min(faiss.omp_get_max_threads(), n // least))
+    bounds = [n * i // threads for i in range(threads + 1)]
+    parts = [slice(*pair) for pair in itertools.pairwise(bounds)]
+    if threads == 1:
+        call(parts[0])
+        return
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(call, parts))
+
+
+def _gather_rising(columns: Columns, positions: Int64Array, out: Float32Array) -> None:
+    bounds = np.searchsorted(positions, columns.offsets)
+    for i in np.flatnonzero(np.diff(bounds)):
+        part = slice(bounds[i], bounds[i + 1])
+        rows = positions[part] - columns.offsets[i]
+        np.take(columns.segments[i].vectors, rows, axis=0, out=out[part], mode="clip")
+
+
 def gather(columns: Columns, positions: Int64Array, out: npt.NDArray[np.float32] | Float64Array) -> None:
     """Copy the keys at `positions` (N,) into `out` (N, D), float32 or float64."""
     if out.dtype == np.float32 and len(positions) > SCRATCH_ROWS and bool((positions[1:] > positions[:-1]).all()):
-        bounds = np.searchsorted(positions, columns.offsets)
-        for i in np.flatnonzero(np.diff(bounds)):
-            part = slice(bounds[i], bounds[i + 1])
-            np.take(
-                columns.segments[i].vectors, positions[part] - columns.offsets[i], axis=0, out=out[part], mode="clip"
-            )
+        in_parallel(
+            lambda part: _gather_rising(columns, positions[part], out[part]),  # type: ignore[arg-type]
+            len(positions),
+            SCRATCH_ROWS,
+        )
         return
     scratch = np.empty((min(len(positions), SCRATCH_ROWS), out.shape[1]), np.float32)
     for first in range(0, len(positions), SCRATCH_ROWS):
@@ -107,24 +126,49 @@ class Block:
         scratch: holds the memory for copied rows from one block to the next (new pages cost as much as the copy).
         """
         n = min(n, len(self.positions))
-        if self.copy is not None or self.run is None:
-            return self._listed(queries, self.load(columns, scratch), n)
+        if self.copy is not None:
+            return self._listed(queries, self.copy, n)
+        if self.run is None:
+            return self._copied(columns, queries, n, scratch)
         if self.keep is None:
             return self._listed(queries, self.run, n)
-        plan = cheapest(len(queries), len(self.positions) / len(self.run), most_hidden(self.keep))
+        plan = cheapest(len(queries), len(self.positions) / len(self.run))
+        if plan == "spare":
+            spare = spare_products(queries, self.run, self.keep, n)
+            if spare is not None:
+                return spare[0], self.positions[0] + spare[1]
+            plan = "copy"
         if plan == "copy":
-            return self._listed(queries, self.load(columns, scratch), n)
-        if plan == "lone":
-            score, row = lone_products(queries, self.run, self.keep, n)
-        elif plan == "spare":
-            score, row = spare_products(queries, self.run, self.keep, n)
-        else:
-            score, row = products(queries, self.run, self.keep, n)
+            return self._copied(columns, queries, n, scratch)
+        score, row = lone_products(queries, self.run, self.keep, n)
         return score, self.positions[0] + row
 
     def _listed(self, queries: Float32Array, keys: Float32Array, n: int) -> tuple[Float32Array, Int64Array]:
-        score, row = listed(queries, keys, n)
+        score, row = faiss.knn(queries, keys, n, metric=faiss.METRIC_INNER_PRODUCT)
         return score, self.positions[row]
+
+    def _copied(
+        self, columns: Columns, queries: Float32Array, n: int, scratch: list[Float32Array]
+    ) -> tuple[Float32Array, Int64Array]:
+        """From copies of so few rows at a time that they are still in the cache when they are multiplied."""
+        scores, positions = [], []
+        for first in range(0, len(self.positions), COPIED_ROWS):
+            block = Block(self.positions[first : first + COPIED_ROWS], None)
+            keys = block.load(columns, scratch)
+            score, position = block._listed(queries, keys, min(n, len(keys)))
+            scores.append(score)
+            positions.append(position)
+        return best_of(scores, positions, n)
+
+    def part(self, first: int, end: int) -> Block:
+        """The block of its rows from `first` to `end`."""
+        positions = self.positions[first:end]
+        copy = None if self.copy is None else self.copy[first:end]
+        if self.run is None or len(positions) == 0:
+            return Block(positions, None, copy=copy)
+        if self.keep is not None:
+            first, end = int(positions[0] - self.positions[0]), int(positions[-1] - self.positions[0]) + 1
+        return Block(positions, self.run[first:end], None if self.keep is None else self.keep[first:end])
 
     def load(self, columns: Columns, scratch: list[Float32Array] | None = None) -> Float32Array:
         """The keys of exactly these rows, contiguous; in the memory of `scratch`, if given, until it is used again."""
@@ -143,49 +187,57 @@ class Block:
         return keys
 
 
-def cheapest(n_queries: int, fraction: float, hidden: int) -> str:
-    """How to search `fraction` of the rows of a mapped run, of which at most `hidden` in SPARE_ROWS are not meant:
-    "copy" them and multiply, multiply all and "mask", ask for as many "spare" rows as are hidden, or take each product
-    of one query and one row "lone"."""
+def shared_out(blocks: list[Block], n: int) -> list[list[Block]]:
+    """The same rows in `n` lists of blocks, each as many rows as the next."""
+    starts = np.cumsum([0, *(len(b.positions) for b in blocks)])
+    lists = []
+    for i in range(n):
+        low, high = int(starts[-1]) * i // n, int(starts[-1]) * (i + 1) // n
+        parts = [
+            (b, max(0, low - s), min(len(b.positions), high - s))
+            for b, s in zip(blocks, starts[:-1].tolist(), strict=True)
+        ]
+        lists.append([b.part(first, end) for b, first, end in parts if first < end])
+    return lists
+
+
+def best_of(scores: list[Float32Array], positions: list[Int64Array], n: int) -> tuple[Float32Array, Int64Array]:
+    """The `n` best of several lists (Q, any), in no special order."""
+    if len(scores) == 1:
+        return scores[0], positions[0]
+    score, position = np.concatenate(scores, axis=1), np.concatenate(positions, axis=1)
+    keep = np.argpartition(-score, n - 1, axis=1)[:, :n]
+    return np.take_along_axis(score, keep, 1), np.take_along_axis(position, keep, 1)
+
+
+def cheapest(n_queries: int, fraction: float) -> str:
+    """How to search `fraction` of the rows of a mapped run: "copy" them and multiply, ask for "spare" rows of all, or
+    take each product of one query and one row "lone"."""
     whole = max(READ_COST, n_queries) + READ_COST * (n_queries > 1)
     costs = {
-        "mask": whole * (LONE_MASK_COST if n_queries == 1 else MASK_COST),
         "copy": fraction * (COPY_COST + whole),
         "lone": fraction * max(READ_COST, LONE_COST * n_queries),
     }
-    if n_queries > 1 and hidden <= SPARE_HIDDEN:
+    if fraction >= 1 - FEW_HIDDEN:
         costs["spare"] = whole
     return min(costs, key=lambda plan: costs[plan])
 
 
-def most_hidden(keep: BoolArray) -> int:
-    """The most False in any SPARE_ROWS rows that are asked together."""
-    return int(np.add.reduceat(~keep, np.arange(0, len(keep), SPARE_ROWS), dtype=np.int64).max())
-
-
-def listed(queries: Float32Array, keys: Float32Array, n: int) -> tuple[Float32Array, Int64Array]:
-    """Scores and numbers (Q, n) of the `n` best rows of `keys`, in no special order."""
-    if len(queries) == 1 and keys.nbytes >= PRODUCT_BYTES and faiss.omp_get_max_threads() > 1:
-        return products(queries, keys, None, n)
-    found: tuple[Float32Array, Int64Array] = faiss.knn(queries, keys, n, metric=faiss.METRIC_INNER_PRODUCT)
-    return found
-
-
 def spare_products(
     queries: Float32Array, run: Float32Array, keep: BoolArray, n: int
-) -> tuple[Float32Array, Int64Array]:
-    """The `n` best rows of `run` where `keep`: of every SPARE_ROWS rows, as many more as are hidden there."""
-    scores, rows = [], []
-    for first in range(0, len(run), SPARE_ROWS):
-        kept = keep[first : first + SPARE_ROWS]
-        wanted = min(len(kept), n + len(kept) - int(kept.sum()))
-        score, row = listed(queries, run[first : first + SPARE_ROWS], wanted)
-        score[~kept[row]] = -np.inf
-        scores.append(score)
-        rows.append(row + first)
-    score, row = np.concatenate(scores, axis=1), np.concatenate(rows, axis=1)
+) -> tuple[Float32Array, Int64Array] | None:
+    """The `n` best rows of `run` where `keep`, from more than `n` of all rows. None where too many queries have their
+    best rows among the hidden ones, as those of a retired class have."""
+    score, row = faiss.knn(queries, run, min(len(run), n + n // 2 + 8), metric=faiss.METRIC_INNER_PRODUCT)
+    score[~keep[row]] = -np.inf
     best = np.argpartition(-score, n - 1, axis=1)[:, :n]
-    return np.take_along_axis(score, best, 1), np.take_along_axis(row, best, 1)
+    score, row = np.take_along_axis(score, best, 1), np.take_along_axis(row, best, 1)
+    lacking = np.flatnonzero(np.isneginf(score).any(axis=1))
+    if LONE_COST * len(lacking) > len(queries):
+        return None
+    if len(lacking):
+        score[lacking], row[lacking] = lone_products(queries[lacking], run, keep, n)
+    return score, row
 
 
 def lone_products(queries: Float32Array, run: Float32Array, keep: BoolArray, n: int) -> tuple[Float32Array, Int64Array]:
@@ -205,34 +257,6 @@ def lone_products(queries: Float32Array, run: Float32Array, keep: BoolArray, n: 
         faiss.swig_ptr(row),
         chosen,
     )
-    return score, row
-
-
-def products(
-    queries: Float32Array, run: Float32Array, keep: BoolArray | None, n: int
-) -> tuple[Float32Array, Int64Array]:
-    """The `n` best rows of `run` (where `keep`, if given), from the products with all rows: no row is copied."""
-    n_queries = len(queries)
-    score = np.empty((n_queries, n), np.float32)
-    row = np.empty((n_queries, n), np.int64)
-    heaps = faiss.float_minheap_array_t()
-    heaps.nh, heaps.k = n_queries, n
-    heaps.val, heaps.ids = faiss.swig_ptr(score), faiss.swig_ptr(row)
-    heaps.heapify()
-    penalty = None if keep is None else np.where(keep, np.float32(0), np.float32(-np.inf))
-    step = min(SERIAL, max(256, SCORE_BYTES // (4 * n_queries)))
-    together = max(1, SERIAL // step)
-    found = np.empty((n_queries, min(step, len(run))), np.float32)
-    for first in range(0, len(run), step):
-        part = run[first : first + step]
-        if len(part) < found.shape[1]:
-            found = np.empty((n_queries, len(part)), np.float32)
-        np.matmul(queries, part.T, out=found)
-        if penalty is not None:
-            found += penalty[first : first + step]
-        for q in range(0, n_queries, together):
-            some = found[q : q + together]
-            heaps.addn(some.shape[1], faiss.swig_ptr(some), first, q, len(some))  # type: ignore[call-arg]  # stub lacks them
     return score, row
 
 

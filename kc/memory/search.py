@@ -8,12 +8,15 @@ is scored. The answer is therefore the same for any batch size, block size and n
 
 from __future__ import annotations
 
+import itertools
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 
 import numpy as np
 
 from kc.errors import EmptyMemoryError
-from kc.memory.blocks import Block, Float64Array, blas_from, gather, plan_blocks
+from kc.memory.blas import faiss
+from kc.memory.blocks import Block, Float64Array, best_of, blas_from, gather, plan_blocks, shared_out
 from kc.memory.staging import UNIT_ROUNDING
 from kc.memory.view import View
 from kc.types import BoolArray, Float32Array, Int64Array, Neighbours
@@ -21,6 +24,8 @@ from kc.types import BoolArray, Float32Array, Int64Array, Neighbours
 SPARE = 8
 """Rows of the short list beyond k."""
 QUERY_BLOCK = 4_096
+SHARE_ROWS = 8_192
+"""With fewer rows a thread costs more than it saves."""
 SCORED_BYTES = 2 * 2**20
 """Float64 keys that are scored at once: they stay in the CPU's cache."""
 
@@ -56,11 +61,19 @@ class Search:
         self.columns = view.columns
         self.mask = mask
         self.n_rows = int(mask.sum())
+        self._of_threads: dict[int, list[list[Block]]] = {}
 
     @cached_property
     def blocks(self) -> list[Block]:
         """The rows, cut for exact search; gathered when the first exact answer is needed."""
         return plan_blocks(self.columns, self.mask)
+
+    def _shares(self) -> list[list[Block]]:
+        """The blocks of each thread."""
+        threads = max(1, min(faiss.omp_get_max_threads(), self.n_rows // SHARE_ROWS))
+        if threads not in self._of_threads:
+            self._of_threads[threads] = shared_out(self.blocks, threads)
+        return self._of_threads[threads]
 
     def __call__(self, queries: object, k: int, dim: int, exclude_ids: object = None) -> Neighbours:
         """The `k` nearest rows of each query (Q, D); see `Memory.search`."""
@@ -140,18 +153,24 @@ class Search:
 
     def _short_list(self, fast: Float32Array, wanted: int) -> tuple[Int64Array, Float32Array]:
         """Positions (Q, wanted) and float32 scores of the best rows by float32 inner product, in no special order."""
-        scores, positions = [], []
-        scratch: list[Float32Array] = []
+        shares = self._shares()
+
+        def search(blocks: list[Block]) -> list[tuple[Float32Array, Int64Array]]:
+            if len(shares) > 1:
+                faiss.omp_set_num_threads(1)  # of this thread alone
+            scratch: list[Float32Array] = []
+            return [block.nearest(self.columns, fast, wanted, scratch) for block in blocks]
+
+        # Threads that never wait for each other: a fifth faster than FAISS's own, which share out every 2048 rows, and
+        # one query by all cores, which FAISS answers by one.
         with blas_from(4 * fast.shape[1]):
-            for block in self.blocks:
-                score, position = block.nearest(self.columns, fast, wanted, scratch)
-                scores.append(score)
-                positions.append(position)
-        if len(scores) == 1:
-            return positions[0], scores[0]
-        score, position = np.concatenate(scores, axis=1), np.concatenate(positions, axis=1)
-        keep = np.argpartition(-score, wanted - 1, axis=1)[:, :wanted]
-        return np.take_along_axis(position, keep, 1), np.take_along_axis(score, keep, 1)
+            if len(shares) == 1:
+                found = search(shares[0])
+            else:
+                with ThreadPoolExecutor(len(shares)) as pool:
+                    found = list(itertools.chain.from_iterable(pool.map(search, shares)))
+        score, position = best_of([f[0] for f in found], [f[1] for f in found], wanted)
+        return position, score
 
     def _score(self, exact: Float64Array, position: Int64Array) -> Float64Array:
         """Float64 cosines (Q, n) of queries (Q, D) with their own rows at `position` (Q, n)."""
@@ -163,8 +182,7 @@ class Search:
             part = slice(first, first + step)
             wanted = position[part].reshape(-1)
             gather(self.columns, wanted, rows[: len(wanted)])
-            keys = rows[: len(wanted)].reshape(-1, n, dim)
-            score[part] = cosines(keys, exact[part])
+            score[part] = cosines(rows[: len(wanted)].reshape(-1, n, dim), exact[part])
         return score
 
     def _within(

@@ -163,9 +163,13 @@ def test_the_answer_does_not_depend_on_the_batch(tmp_path: Path) -> None:
 
 
 def test_faiss_is_left_as_it_was(three: Memory) -> None:
-    before = faiss.cvar.distance_compute_blas_threshold, faiss.omp_get_max_threads()
+    def settings() -> list[int]:
+        names = ("threshold", "database_bs", "query_bs")
+        return [faiss.omp_get_max_threads(), *(getattr(faiss.cvar, f"distance_compute_blas_{n}") for n in names)]
+
+    before = settings()
     three.search(np.eye(8), 3)
-    assert (faiss.cvar.distance_compute_blas_threshold, faiss.omp_get_max_threads()) == before
+    assert settings() == before
 
 
 def test_weights_and_classes_of_the_version_come_along(three: Memory, rows: Callable[..., Rows]) -> None:
@@ -173,3 +177,25 @@ def test_weights_and_classes_of_the_version_come_along(three: Memory, rows: Call
     three.commit(3)
     found = three.search(rows(1, seed=50).keys, 1)
     assert (found.id[0, 0], found.class_id[0, 0], found.weight[0, 0], found.task[0, 0]) == (30, 3, 0.25, 3)
+
+
+def test_the_answer_does_not_depend_on_the_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One query and many, all rows and filtered ones, kept or copied anew: shared out among three threads or not."""
+    rng = np.random.default_rng(3)
+    keys, class_id = unit(rng.normal(size=(4000, 12))), rng.integers(0, 5, 4000)
+    for name, value in (("SCRATCH_ROWS", 16), ("BLOCK_ROWS", 3000), ("CACHE_BYTES", 0), ("COPIED_ROWS", 300)):
+        monkeypatch.setattr(blocks_module, name, value)
+    monkeypatch.setattr(search_module, "SHARE_ROWS", 100)
+    memory = store(tmp_path / "m", keys, class_id, n_commits=2)
+    memory.remove(ids=np.arange(0, 4000, 9))
+    gone = np.arange(4000) % 9 == 0
+    for n_queries in (1, 2, 40):
+        queries = unit(rng.normal(size=(n_queries, 12)))
+        for classes in (None, [0], [1, 2, 3]):
+            allowed = ~gone & (True if classes is None else np.isin(class_id, classes))
+            answers = []
+            for threads in (1, 3):
+                monkeypatch.setattr(faiss, "omp_get_max_threads", lambda threads=threads: threads)
+                answers.append(memory.search(queries, 7, classes=classes))
+                same(answers[-1], *twin(keys, queries, 7, allowed))
+            assert answers[0].score.tobytes() == answers[1].score.tobytes()
