@@ -12,6 +12,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+REST = 0.05
+"""Seconds after which the threads of a BLAS no longer spin: until then they slow whoever comes next."""
+
 
 def seconds(call: Callable[[], object]) -> float:
     """Wall seconds of one call."""
@@ -25,9 +28,17 @@ def least(call: Callable[[], object], times: int = 5) -> float:
     return min(seconds(call) for _ in range(times))
 
 
-def rounds(calls: Sequence[Callable[[], object]], times: int) -> list[npt.NDArray[np.float64]]:
-    """Seconds of each call, (times,) an array each, taken in turn: what slows one round slows all of it."""
-    taken = np.array([[seconds(call) for call in calls] for _ in range(times)])
+def rounds(calls: Sequence[Callable[[], object]], times: int, rest: float = 0.0) -> list[npt.NDArray[np.float64]]:
+    """Seconds of each call, (times,) an array each, taken in turn: what slows one round slows all of it.
+
+    rest: seconds before each call.
+    """
+
+    def rested(call: Callable[[], object]) -> float:
+        time.sleep(rest)
+        return seconds(call)
+
+    taken = np.array([[rested(call) for call in calls] for _ in range(times)])
     return list(taken.T)
 
 

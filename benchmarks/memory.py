@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.machine import describe, least, pairs, reading, rounds, seconds, sgemm, write_rate
+from benchmarks.machine import REST, describe, least, pairs, reading, rounds, seconds, sgemm, write_rate
 from benchmarks.synthetic import CHUNK, Synthetic
 from kc.memory.blas import faiss
 from kc.memory.blocks import blas_from
@@ -114,7 +114,7 @@ def exact(data: Synthetic, memory: Memory, quick: bool) -> Iterator[Figure]:
         ours()
         times = 3 if quick else max(3, min(15, 15_000_000 // (len(keys) * n_queries)))
         peak_call, peak_work = read if n_queries == 1 else multiply
-        theirs, taken, alone = rounds((raw, ours, peak_call), times)
+        theirs, taken, alone = rounds((raw, ours, peak_call), times, REST)
         a, b = taken.min(), theirs.min()
         ratio = float(np.median(taken / theirs))
         note = f"{1e3 * a / n_queries:.3g} ms a query; raw {1e3 * b / n_queries:.3g}; least / least {a / b:.3f}"
