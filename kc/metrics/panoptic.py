@@ -102,10 +102,15 @@ def _runs(target: PanopticMap, prediction: PanopticMap) -> tuple[Int64Array, Int
     return starts, lengths
 
 
+def _largest(values: Int64Array) -> int:
+    """The largest of int64 values read as unsigned: those below 0 are the largest. Both ends in one pass."""
+    return int(values.view(np.uint64).max(initial=0))
+
+
 def _distinct(codes: Int64Array) -> tuple[Int64Array, Callable[[Int64Array], Int64Array]]:
     """Sorted distinct codes, and what gives each code of `codes` the value of its distinct one."""
-    top = int(codes.max(initial=0))
-    if codes.size and codes.min() >= 0 and top < 1 << 20:
+    top = _largest(codes)
+    if codes.size and top < 1 << 20:
         # Marking instead of sorting: several times faster, and every usual map fits.
         present = np.zeros(top + 1, dtype=np.bool_)
         present[codes] = True
@@ -142,9 +147,12 @@ def _segments(target: PanopticMap, prediction: PanopticMap, starts: Int64Array, 
     """Segments of the evaluated classes; every other pixel belongs to segment 0."""
     maps = _at(target, starts), _at(prediction, starts)
     category, instance = (np.concatenate([m[:, i] for m in maps], dtype=np.int64) for i in (0, 1))
-    low = int(instance.min(initial=0))
-    span = int(instance.max(initial=0)) - low + 1
-    codes, given = _distinct(category * span + (instance - low))
+    low, span = 0, _largest(instance) + 1
+    if span > 1 << 32:
+        low = int(instance.min())
+        span = int(instance.max(initial=0)) - low + 1
+        instance = instance - low
+    codes, given = _distinct(category * span + instance)
     position = _positions(tuple(class_ids))
     columns = np.array([position.get(c, -1) for c in (codes // span).tolist()], dtype=np.int64)
     kept = columns >= 0
@@ -180,18 +188,20 @@ def panoptic_stats(
     overlap = _count(segments.truth * n_segments + segments.found, lengths, n_segments**2).reshape(n_segments, -1)
     truth_area, found_area = overlap.sum(axis=1), overlap.sum(axis=0)
 
-    real = category >= 0
-    crowds = list(crowd)
-    is_crowd = np.isin(segments.instance, crowds) & real if crowds else np.zeros_like(real)
+    whole = real = category >= 0  # `whole`: but crowds
+    ignored = overlap[0]
     union = truth_area[:, None] + (found_area - overlap[0]) - overlap
     ious = overlap / np.maximum(union, 1)
     same = category[:, None] == category
+    if crowds := list(crowd):
+        is_crowd = np.isin(segments.instance, crowds) & real
+        whole = real & ~is_crowd
+        ignored = ignored + (overlap * (is_crowd[:, None] & same)).sum(axis=0)
     # Above one half a segment has at most one partner, so no assignment problem is left to solve.
-    rows, columns = np.nonzero(same & (real & ~is_crowd)[:, None] & (ious > 0.5))
+    rows, columns = np.nonzero(same & whole[:, None] & (ious > 0.5))
 
-    missed = real & ~is_crowd & (truth_area > 0)
+    missed = whole & (truth_area > 0)
     missed[rows] = False
-    ignored = overlap[0] + (overlap * (is_crowd[:, None] & same)).sum(axis=0) if crowds else overlap[0]
     extra = real & (found_area > 0) & (ignored / np.maximum(found_area, 1) <= 0.5)
     extra[columns] = False
 
