@@ -5,6 +5,7 @@ One item is one image with the labels that its scope may see; `kc.data.datamodul
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, Sampler, default_collate
+from torch.utils.data import Dataset, Sampler, default_collate, get_worker_info
 
 from kc.data.sample_cache import SampleCache
 from kc.data.split import hide, hide_panoptic
@@ -181,12 +182,22 @@ def _batch(items: list[Item], stacked: Iterable[str]) -> Batch:
     for key in batch.keys() & set(stacked):
         values = batch[key]
         if isinstance(values[0], Tensor):
-            batch[key] = default_collate(values)  # in a worker it stacks where the main process can read it
+            batch[key] = _stacked(values)
         elif isinstance(values[0], np.ndarray):
-            batch[key] = default_collate([torch.from_numpy(np.ascontiguousarray(v)) for v in values])
+            batch[key] = _stacked([torch.from_numpy(np.ascontiguousarray(v)) for v in values])
         else:
             batch[key] = torch.tensor(values, dtype=torch.int64)
     return batch
+
+
+def _stacked(values: list[Tensor]) -> Tensor:
+    """(B, ...) of B tensors; in a worker of a loader, the way that brings it to the main process sooner."""
+    worker = get_worker_info()
+    if worker is not None and worker.num_workers < (os.cpu_count() or 1):
+        # The thread that sends copies it to shared memory, on a core that is free, while the next image is decoded.
+        return torch.stack(values)
+    stacked: Tensor = default_collate(values)  # in a worker this stacks into shared memory: no copy, but a wait
+    return stacked
 
 
 class SeededSampler(Sampler[EpochIndex]):
