@@ -67,33 +67,30 @@ class _Segments:
     instance: Int64Array
 
 
-def _as_pairs(pixels: PanopticMap) -> Int64Array | None:
-    """(H*W,) int64 view of (H*W, 2): both numbers of a pixel in one step, as eight bytes. None where it has others."""
-    if pixels.dtype != np.int32 or not pixels.flags.c_contiguous:
-        return None
-    pairs: Int64Array = pixels.view(np.int64)[:, 0]
-    return pairs
+def _pixels(panoptic: PanopticMap) -> PanopticMap:
+    """(H*W,) int64 view of (H, W, 2), both numbers of a pixel in one; (H*W, 2) where they are not four bytes each."""
+    if panoptic.dtype == np.int32 and panoptic.flags.c_contiguous:
+        return panoptic.view(np.int64).reshape(-1)
+    return panoptic.reshape(-1, 2)
 
 
 def _changes(pixels: PanopticMap) -> BoolArray:
-    """(n - 1,) bool of (n, 2): whether a pixel differs from the one before it."""
-    pairs = _as_pairs(pixels)
-    changes: BoolArray = (pixels[1:] != pixels[:-1]).any(axis=1) if pairs is None else pairs[1:] != pairs[:-1]
-    return changes
+    """(n - 1,) bool of n pixels: whether one differs from the one before it."""
+    changes: BoolArray = np.asarray(pixels[1:] != pixels[:-1])
+    return changes if changes.ndim == 1 else np.logical_or.reduce(changes, axis=1)
 
 
 def _runs(target: PanopticMap, prediction: PanopticMap) -> tuple[Int64Array, Int64Array]:
-    """(R,) first pixel and (R,) length of the runs in which, in reading order, neither map changes.
+    """(R,) first pixel and (R,) length of the runs of `_pixels` in which, in reading order, neither map changes.
 
     Segments are wide, so a map has far fewer runs than pixels, and only they have to be told apart and counted.
     """
-    of_target, of_prediction = target.reshape(-1, 2), prediction.reshape(-1, 2)
-    n = len(of_target)
+    n = len(target)
     found = [np.zeros(min(n, 1), dtype=np.int64)]
     for begin in range(1, n, _BLOCK):
         block = slice(begin - 1, begin + _BLOCK)
-        changes = _changes(of_target[block])
-        changes |= _changes(of_prediction[block])
+        changes = _changes(target[block])
+        changes |= _changes(prediction[block])
         found.append(np.flatnonzero(changes) + begin)
     starts = np.concatenate(found)
     lengths = np.empty_like(starts)
@@ -136,11 +133,9 @@ def _positions(class_ids: tuple[int, ...]) -> dict[int, int]:
     return {c: i for i, c in enumerate(class_ids) if c != VOID}
 
 
-def _at(panoptic: PanopticMap, starts: Int64Array) -> PanopticMap:
-    """(R, 2): both numbers of some pixels."""
-    pixels = panoptic.reshape(-1, 2)
-    pairs = _as_pairs(pixels)
-    return pixels[starts] if pairs is None else pairs.take(starts).view(np.int32).reshape(-1, 2)
+def _at(pixels: PanopticMap, starts: Int64Array) -> PanopticMap:
+    """(R, 2): both numbers of some of `_pixels`."""
+    return pixels.take(starts).view(np.int32).reshape(-1, 2) if pixels.ndim == 1 else pixels[starts]
 
 
 def _segments(target: PanopticMap, prediction: PanopticMap, starts: Int64Array, class_ids: Sequence[int]) -> _Segments:
@@ -182,8 +177,9 @@ def panoptic_stats(
     """
     if target.shape != prediction.shape or target.ndim != 3 or target.shape[-1] != 2:
         raise ValueError(f"expected two (H, W, 2) maps of one size, got {target.shape} and {prediction.shape}")
-    starts, lengths = _runs(target, prediction)
-    segments = _segments(target, prediction, starts, class_ids)
+    pixels = _pixels(target), _pixels(prediction)
+    starts, lengths = _runs(*pixels)
+    segments = _segments(*pixels, starts, class_ids)
     category, n_segments = segments.category, len(segments.category)
     overlap = _count(segments.truth * n_segments + segments.found, lengths, n_segments**2).reshape(n_segments, -1)
     truth_area, found_area = overlap.sum(axis=1), overlap.sum(axis=0)
