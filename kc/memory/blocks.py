@@ -9,9 +9,10 @@ import contextlib
 import itertools
 import os
 import threading
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -35,6 +36,10 @@ COPY_COST = 30.0
 LONE_COST = 6.5
 Float64Array = npt.NDArray[np.float64]
 _blas_lock = threading.RLock()
+_threads: ThreadPoolExecutor | None = None
+_here = threading.local()
+_Part = TypeVar("_Part")
+_Result = TypeVar("_Result")
 
 
 @contextlib.contextmanager
@@ -55,13 +60,33 @@ def blas_from(n_values: int) -> Iterator[None]:
 
 
 def _one_thread_in_child() -> None:
-    # The OpenMP pool of the parent does not exist in a forked child: a parallel region there waits for ever.
-    global _blas_lock
-    _blas_lock = threading.RLock()
+    # The threads of the parent do not exist in a forked child: what is given to them there waits for ever.
+    global _blas_lock, _threads
+    _blas_lock, _threads = threading.RLock(), None
     faiss.omp_set_num_threads(1)
 
 
 os.register_at_fork(after_in_child=_one_thread_in_child)
+
+
+def _one_of_several() -> None:
+    _here.shares = True
+    faiss.omp_set_num_threads(1)
+
+
+def together(call: Callable[[_Part], _Result], parts: Sequence[_Part]) -> list[_Result]:
+    """`call` of each part, in a thread each, which is for FAISS, and for `in_parallel`, all that there is.
+
+    The threads stay for the next call: starting two costs as much as the product of 100 queries with 1000 rows.
+    """
+    global _threads
+    if len(parts) == 1 or getattr(_here, "shares", False):  # a thread that waits for others of its kind waits for ever
+        return [call(part) for part in parts]
+    if _threads is None:
+        _threads = ThreadPoolExecutor(os.cpu_count(), "kc-memory", _one_of_several)
+    futures = [_threads.submit(call, part) for part in parts]
+    wait(futures)  # for all, even if one fails: they write to the same arrays
+    return [future.result() for future in futures]
 
 
 def in_parallel(call: Callable[[slice], None], n: int, least: int) -> None:
@@ -69,12 +94,7 @@ def in_parallel(call: Callable[[slice], None], n: int, least: int) -> None:
     lock. Parts are not shorter than `least`."""
     threads = max(1, min(faiss.omp_get_max_threads(), n // least))
     bounds = [n * i // threads for i in range(threads + 1)]
-    parts = [slice(*pair) for pair in itertools.pairwise(bounds)]
-    if threads == 1:
-        call(parts[0])
-        return
-    with ThreadPoolExecutor(threads) as pool:
-        list(pool.map(call, parts))
+    together(call, [slice(*pair) for pair in itertools.pairwise(bounds)])
 
 
 def _gather_rising(columns: Columns, positions: Int64Array, out: Float32Array) -> None:

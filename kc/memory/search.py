@@ -9,14 +9,24 @@ is scored. The answer is therefore the same for any batch size, block size and n
 from __future__ import annotations
 
 import itertools
-from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 
 import numpy as np
 
 from kc.errors import EmptyMemoryError
 from kc.memory.blas import faiss
-from kc.memory.blocks import Block, Float64Array, best_of, blas_from, gather, plan_blocks, shared_out
+from kc.memory.blocks import (
+    READ_COST,
+    Block,
+    Float64Array,
+    best_of,
+    blas_from,
+    gather,
+    in_parallel,
+    plan_blocks,
+    shared_out,
+    together,
+)
 from kc.memory.staging import UNIT_ROUNDING
 from kc.memory.view import View
 from kc.types import BoolArray, Float32Array, Int64Array, Neighbours
@@ -24,8 +34,10 @@ from kc.types import BoolArray, Float32Array, Int64Array, Neighbours
 SPARE = 8
 """Rows of the short list beyond k."""
 QUERY_BLOCK = 4_096
-SHARE_ROWS = 8_192
-"""With fewer rows a thread costs more than it saves."""
+SHARE_WORK = 32_768
+"""Products of rows and queries; with fewer a thread costs more than it saves. Reading a row counts as some, too."""
+SHARE_SCORES = 4_096
+"""Keys that a thread scores in float64 at least."""
 SCORED_BYTES = 2 * 2**20
 """Float64 keys that are scored at once: they stay in the CPU's cache."""
 
@@ -68,9 +80,10 @@ class Search:
         """The rows, cut for exact search; gathered when the first exact answer is needed."""
         return plan_blocks(self.columns, self.mask)
 
-    def _shares(self) -> list[list[Block]]:
+    def _shares(self, n_queries: int) -> list[list[Block]]:
         """The blocks of each thread."""
-        threads = max(1, min(faiss.omp_get_max_threads(), self.n_rows // SHARE_ROWS))
+        work = int(self.n_rows * max(READ_COST, n_queries))
+        threads = max(1, min(faiss.omp_get_max_threads(), work // SHARE_WORK))
         if threads not in self._of_threads:
             self._of_threads[threads] = shared_out(self.blocks, threads)
         return self._of_threads[threads]
@@ -143,6 +156,7 @@ class Search:
         """Best k of a short list of `wanted` rows, cosines, and the queries whose list may be too short."""
         wanted = min(self.n_rows, wanted)
         position, rough = self._short_list(fast, wanted)
+        position = self._hopeful(position, rough, k + (exclude is not None), fast.shape[1])
         score = self._score(exact, position)
         if exclude is not None:
             score[position == exclude[:, None]] = -np.inf
@@ -151,24 +165,30 @@ class Search:
         hidden = rough.min(axis=1) >= score[:, -1] - self._margin(fast.shape[1])
         return position, score, np.flatnonzero(hidden & (wanted < self.n_rows))
 
+    def _hopeful(self, position: Int64Array, rough: Float32Array, k: int, dim: int) -> Int64Array:
+        """Positions (Q, at most n) of the rows of a list (Q, n) that may be among the best k, whatever float32 lost."""
+        n = position.shape[1]
+        if n <= k:
+            return position
+        least = np.partition(rough, n - k, axis=1)[:, n - k] - 2 * self._margin(dim)
+        hopeful = int((rough >= least[:, None]).sum(axis=1).max())
+        if hopeful == n:
+            return position
+        best_rough = np.argpartition(-rough, hopeful - 1, axis=1)[:, :hopeful]
+        return np.take_along_axis(position, best_rough, 1)
+
     def _short_list(self, fast: Float32Array, wanted: int) -> tuple[Int64Array, Float32Array]:
         """Positions (Q, wanted) and float32 scores of the best rows by float32 inner product, in no special order."""
-        shares = self._shares()
+        shares = self._shares(len(fast))
 
         def search(blocks: list[Block]) -> list[tuple[Float32Array, Int64Array]]:
-            if len(shares) > 1:
-                faiss.omp_set_num_threads(1)  # of this thread alone
             scratch: list[Float32Array] = []
             return [block.nearest(self.columns, fast, wanted, scratch) for block in blocks]
 
         # Threads that never wait for each other: a fifth faster than FAISS's own, which share out every 2048 rows, and
         # one query by all cores, which FAISS answers by one.
         with blas_from(4 * fast.shape[1]):
-            if len(shares) == 1:
-                found = search(shares[0])
-            else:
-                with ThreadPoolExecutor(len(shares)) as pool:
-                    found = list(itertools.chain.from_iterable(pool.map(search, shares)))
+            found = list(itertools.chain.from_iterable(together(search, shares)))
         score, position = best_of([f[0] for f in found], [f[1] for f in found], wanted)
         return position, score
 
@@ -177,12 +197,16 @@ class Search:
         n, dim = position.shape[1], exact.shape[1]
         score = np.empty(position.shape, np.float64)
         step = max(1, SCORED_BYTES // max(1, 8 * n * dim))
-        rows = np.empty((min(step, len(exact)) * n, dim), np.float64)
-        for first in range(0, len(exact), step):
-            part = slice(first, first + step)
-            wanted = position[part].reshape(-1)
-            gather(self.columns, wanted, rows[: len(wanted)])
-            score[part] = cosines(rows[: len(wanted)].reshape(-1, n, dim), exact[part])
+
+        def some(queries: slice) -> None:
+            rows = np.empty((min(step, queries.stop - queries.start) * n, dim), np.float64)
+            for first in range(queries.start, queries.stop, step):
+                part = slice(first, min(first + step, queries.stop))
+                wanted = position[part].reshape(-1)
+                gather(self.columns, wanted, rows[: len(wanted)])
+                score[part] = cosines(rows[: len(wanted)].reshape(-1, n, dim), exact[part])
+
+        in_parallel(some, len(exact), max(1, SHARE_SCORES // max(1, n)))
         return score
 
     def _within(

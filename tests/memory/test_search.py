@@ -172,6 +172,27 @@ def test_faiss_is_left_as_it_was(three: Memory) -> None:
     assert settings() == before
 
 
+def test_float64_scores_only_what_float32_cannot_decide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows a tenth apart: the k best and no spare one, and with a row to be left out one more. Closer ones: all."""
+    angle = np.linspace(0.1, 3.0, 30)
+    keys = np.concatenate([[np.cos(angle), np.sin(angle)], [np.cos(angle / 1e7), np.sin(angle / 1e7)]], axis=1).T
+    memory = store(tmp_path / "m", unit(keys), np.repeat([0, 1], 30))
+    scored: list[int] = []
+    score = search_module.Search._score
+
+    def counted(self: search_module.Search, exact: np.ndarray, position: np.ndarray) -> np.ndarray:
+        scored.append(position.shape[1])
+        return score(self, exact, position)
+
+    monkeypatch.setattr(search_module.Search, "_score", counted)
+    query = unit(np.array([[1.0, 0.0]]))
+    assert memory.search(query, 5, classes=[0]).id.tolist() == [[0, 1, 2, 3, 4]]
+    assert memory.search(query, 5, classes=[0], exclude_ids=[2]).id.tolist() == [[0, 1, 3, 4, 5]]
+    assert scored == [5, 6]
+    same(memory.search(query, 5, classes=[1]), *twin(unit(keys), query, 5, np.arange(60) >= 30))
+    assert scored[2] > 6
+
+
 def test_weights_and_classes_of_the_version_come_along(three: Memory, rows: Callable[..., Rows]) -> None:
     three.add(replace(rows(1, 3, "w", seed=50), weight=np.array([0.25], np.float32)), 3)
     three.commit(3)
@@ -185,7 +206,7 @@ def test_the_answer_does_not_depend_on_the_threads(tmp_path: Path, monkeypatch: 
     keys, class_id = unit(rng.normal(size=(4000, 12))), rng.integers(0, 5, 4000)
     for name, value in (("SCRATCH_ROWS", 16), ("BLOCK_ROWS", 3000), ("CACHE_BYTES", 0), ("COPIED_ROWS", 300)):
         monkeypatch.setattr(blocks_module, name, value)
-    monkeypatch.setattr(search_module, "SHARE_ROWS", 100)
+    monkeypatch.setattr(search_module, "SHARE_WORK", 100)
     memory = store(tmp_path / "m", keys, class_id, n_commits=2)
     memory.remove(ids=np.arange(0, 4000, 9))
     gone = np.arange(4000) % 9 == 0
