@@ -40,11 +40,11 @@ class ApproximateSearch(Search):
         rough = inner_products(self.columns, fast, position)
         if exclude is not None:
             rough[position == exclude[:, None]] = -np.inf
-        chosen, values, unsure = self._decided(exact, position, rough, k, k + SPARE)
-        if len(unsure):
-            # Float32 cannot tell which proposals are the best: float64 decides among all of them.
-            some = self._decided(exact[unsure], position[unsure], rough[unsure], k, position.shape[1])
-            chosen[unsure], values[unsure] = some[0], some[1]
+        proposed, scored = self._hopeful(position, rough, k, fast.shape[1])
+        lost = np.isneginf(scored)
+        score = self._score(exact, np.where(lost, 0, proposed))
+        score[lost] = -np.inf
+        chosen, values = best(proposed, score, k)
         # Too few rows in the lists visited; or a scene of near duplicates that fills the list and may go on behind it.
         reach = rough[:, -EDGE:] >= values[:, -1:] - NEAR
         dense = (2 * reach.sum(axis=1) >= EDGE) & (position.shape[1] < self.n_rows)
@@ -53,21 +53,6 @@ class ApproximateSearch(Search):
             out = None if exclude is None else exclude[unsure]
             chosen[unsure], values[unsure] = super()._nearest(fast[unsure], exact[unsure], k, out)
         return chosen, values
-
-    def _decided(
-        self, exact: Float64Array, position: Int64Array, rough: Float32Array, k: int, n: int
-    ) -> tuple[Int64Array, Float64Array, Int64Array]:
-        """Positions and cosines (Q, k) of the best of the `n` proposals with the best float32 score, and the queries
-        for which a row behind these could be better."""
-        if more := n < position.shape[1]:
-            keep = np.argpartition(-rough, n - 1, axis=1)[:, :n]
-            position, rough = np.take_along_axis(position, keep, 1), np.take_along_axis(rough, keep, 1)
-        lost = np.isneginf(rough)
-        score = self._score(exact, np.where(lost, 0, position))
-        score[lost] = -np.inf
-        chosen, values = best(position, score, k)
-        hidden = rough.min(axis=1) >= values[:, -1] - self._margin(exact.shape[1])
-        return chosen, values, np.flatnonzero(hidden & more & ~lost.any(axis=1))
 
 
 def inner_products(columns: Columns, queries: Float32Array, positions: Int64Array) -> Float32Array:

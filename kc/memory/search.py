@@ -1,9 +1,9 @@
 """Exact nearest neighbours by cosine over mapped rows: FAISS makes a short list, float64 decides.
 
 Float32 inner products cannot tell a row from a near duplicate (two video frames 3e-4 apart differ by 4.5e-8 in cosine,
-less than one float32 step). So FAISS only proposes: k + 8 rows a query are scored again in float64, and where the
-rounding error of float32 could still hide a better row behind the end of the short list, every row within that error
-is scored. The answer is therefore the same for any batch size, block size and number of threads.
+less than one float32 step). So FAISS only proposes k + 8 rows a query: those that float32 cannot rule out are scored
+again in float64, and where its rounding error could still hide a better row behind the end of the short list, every row
+within that error is scored. The answer is therefore the same for any batch size, block size and number of threads.
 """
 
 from __future__ import annotations
@@ -156,7 +156,7 @@ class Search:
         """Best k of a short list of `wanted` rows, cosines, and the queries whose list may be too short."""
         wanted = min(self.n_rows, wanted)
         position, rough = self._short_list(fast, wanted)
-        position = self._hopeful(position, rough, k + (exclude is not None), fast.shape[1])
+        position, _ = self._hopeful(position, rough, k + (exclude is not None), fast.shape[1])
         score = self._score(exact, position)
         if exclude is not None:
             score[position == exclude[:, None]] = -np.inf
@@ -165,17 +165,15 @@ class Search:
         hidden = rough.min(axis=1) >= score[:, -1] - self._margin(fast.shape[1])
         return position, score, np.flatnonzero(hidden & (wanted < self.n_rows))
 
-    def _hopeful(self, position: Int64Array, rough: Float32Array, k: int, dim: int) -> Int64Array:
-        """Positions (Q, at most n) of the rows of a list (Q, n) that may be among the best k, whatever float32 lost."""
+    def _hopeful(self, position: Int64Array, rough: Float32Array, k: int, dim: int) -> tuple[Int64Array, Float32Array]:
+        """Those of a list (Q, n) of positions and scores that may be among the best k, whatever float32 lost."""
         n = position.shape[1]
         if n <= k:
-            return position
+            return position, rough
         least = np.partition(rough, n - k, axis=1)[:, n - k] - 2 * self._margin(dim)
         hopeful = int((rough >= least[:, None]).sum(axis=1).max())
-        if hopeful == n:
-            return position
-        best_rough = np.argpartition(-rough, hopeful - 1, axis=1)[:, :hopeful]
-        return np.take_along_axis(position, best_rough, 1)
+        keep = np.argpartition(-rough, min(hopeful, n - 1), axis=1)[:, :hopeful]
+        return np.take_along_axis(position, keep, 1), np.take_along_axis(rough, keep, 1)
 
     def _short_list(self, fast: Float32Array, wanted: int) -> tuple[Int64Array, Float32Array]:
         """Positions (Q, wanted) and float32 scores of the best rows by float32 inner product, in no special order."""
