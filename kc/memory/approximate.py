@@ -89,12 +89,21 @@ def probe(view: View, mask: BoolArray, index: Index, target: float, seed: int, t
     keys, ids = view.columns.vectors(chosen), view.columns.ids[chosen]
     dim = keys.shape[1]
     truth = Search(view, mask)(keys, PROBE_K, dim, ids).id
-    if tune:
-        index = replace(index, effort=FIRST_EFFORT)
-    while True:
-        found = ApproximateSearch(view, mask, index)(keys, PROBE_K, dim, ids).id
+
+    def measured(effort: int) -> Index:
+        tried = replace(index, effort=effort)
+        found = ApproximateSearch(view, mask, tried)(keys, PROBE_K, dim, ids).id
         hits = sum(len(np.intersect1d(a, b)) for a, b in zip(found, truth, strict=True))
-        index = replace(index, recall=hits / truth.size)
-        if not tune or index.recall >= target or next_effort(index.effort) > index.max_effort:
-            return index
-        index = replace(index, effort=next_effort(index.effort))
+        return replace(tried, recall=hits / truth.size)
+
+    if not tune:
+        return measured(index.effort)
+    tried = measured(FIRST_EFFORT)
+    too_little = tried.effort
+    while tried.recall < target and next_effort(tried.effort) <= index.max_effort:
+        too_little = tried.effort
+        tried = measured(next_effort(too_little))
+    if tried.effort == too_little or tried.recall < target:
+        return tried
+    less = measured((too_little + tried.effort) // 2)  # a step is wide: half of it is a sixth of the time
+    return less if less.recall >= target else tried

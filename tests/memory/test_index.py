@@ -9,10 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from kc.memory import approximate
 from kc.memory import planner as planner_module
 from kc.memory.approximate import inner_products
+from kc.memory.index import Index
 from kc.memory.plan import SearchOptions
 from kc.memory.rows import Memory
+from kc.memory.search import Search
+from kc.memory.view import View
 from kc.types import Neighbours, Rows
 
 KINDS = ["ivf-pq", "ivf-sq8", "hnsw"]
@@ -161,6 +165,33 @@ def test_drift_trains_anew(tmp_path: Path) -> None:
         memory.search(narrow[:5], 4)
         assert memory.stats()["index"]["trained_rows"] == 9000
         assert memory.stats()["index"]["recall"] >= 0.992
+
+
+@pytest.mark.parametrize(("full_at", "effort"), [(5, 8), (50, 51), (55, 62), (10_000, 62)])
+def test_the_probe_looks_no_harder_than_it_must(
+    memory: Memory, monkeypatch: pytest.MonkeyPatch, full_at: int, effort: int
+) -> None:
+    """Steps of a half (8, 12, 18, 27, 41, 62), then one of half a step back; no harder than the index may look."""
+
+    class Finds(Search):
+        """A share of the true rows that grows with the effort."""
+
+        def __init__(self, view: View, mask: np.ndarray, index: Index) -> None:
+            super().__init__(view, mask)
+            self.index = index
+
+        def __call__(self, queries: object, k: int, dim: int, exclude_ids: object = None) -> Neighbours:
+            found = super().__call__(queries, k, dim, exclude_ids)
+            share = min(1.0, self.index.effort / full_at)
+            found.id[round(share * len(found.id)) :] = -1
+            return found
+
+    monkeypatch.setattr(approximate, "ApproximateSearch", Finds)
+    monkeypatch.setattr(Index, "max_effort", 70)
+    view = memory._view()
+    index = approximate.probe(view, view.visible, Index("hnsw", None, (), N), 0.99, 0, tune=True)
+    assert index.effort == effort
+    assert index.recall == pytest.approx(min(1.0, effort / full_at), abs=0.005)
 
 
 def test_an_index_that_cannot_reach_the_target_is_not_used(memory: Memory) -> None:
