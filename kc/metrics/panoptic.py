@@ -25,7 +25,7 @@ from kc.types import VOID, BoolArray, Int64Array
 FloatArray = npt.NDArray[np.float64]
 PanopticMap = npt.NDArray[np.integer[Any]]
 
-_BLOCK = 1 << 16
+_BLOCK = 1 << 18
 """Pixels looked at in one step: what that makes stays in the cache, and needs no new memory from the system."""
 
 
@@ -86,13 +86,12 @@ def _runs(target: PanopticMap, prediction: PanopticMap) -> tuple[Int64Array, Int
     Segments are wide, so a map has far fewer runs than pixels, and only they have to be told apart and counted.
     """
     n = len(target)
-    found = [np.zeros(min(n, 1), dtype=np.int64)]
-    for begin in range(1, n, _BLOCK):
-        block = slice(begin - 1, begin + _BLOCK)
-        changes = _changes(target[block])
-        changes |= _changes(prediction[block])
-        found.append(np.flatnonzero(changes) + begin)
-    starts = np.concatenate(found)
+    begins = np.empty(n, dtype=np.bool_)
+    begins[:1] = True
+    for first in range(1, n, _BLOCK):
+        block = slice(first - 1, first + _BLOCK)
+        np.logical_or(_changes(target[block]), _changes(prediction[block]), out=begins[first : first + _BLOCK])
+    starts = np.flatnonzero(begins)
     lengths = np.empty_like(starts)
     np.subtract(starts[1:], starts[:-1], out=lengths[:-1])
     lengths[-1:] = n - starts[-1:]
