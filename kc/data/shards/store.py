@@ -179,5 +179,5 @@ class AddressStore:
         except ImportError as error:
             package = _PACKAGES.get(self.name.partition(":")[0], str(error))
             raise MissingExtraError(f"{self.name} needs {package}: pip install {package}") from error
-        except (OSError, ValueError) as error:
+        except Exception as error:  # the package of each kind of store has errors of its own
             raise DataError(f"{self.name}/{name}: cannot reach it ({type(error).__name__}: {error})") from error
