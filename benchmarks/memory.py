@@ -29,11 +29,11 @@ import torch
 from benchmarks.machine import REST, describe, least, pairs, reading, rounds, seconds, sgemm, write_rate
 from benchmarks.synthetic import CHUNK, Synthetic
 from kc.memory.blas import faiss
-from kc.memory.blocks import blas_from
 from kc.memory.fuse import knn_clip
 from kc.memory.plan import SearchOptions
 from kc.memory.rows import Memory
 from kc.memory.search import Search
+from kc.memory.threads import blas_from
 from kc.memory.vote import vote
 
 PARTS = ("build", "exact", "filter", "retire", "vote", "approximate", "gpu")

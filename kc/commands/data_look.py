@@ -33,7 +33,6 @@ def run_list(given: argparse.Namespace) -> int:
 
 
 def run_show(given: argparse.Namespace) -> int:
-
     from kc.data.manifest import load_manifest
 
     manifest = load_manifest(given.benchmark)

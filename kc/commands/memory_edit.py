@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from rich.console import Console
 
-from kc.commands.memory import _by_class
 from kc.commands.memory_config import MemoryConfig
 from kc.commands.memory_selection import class_ids, class_names, run_settings, selected
+from kc.commands.memory_tables import by_class
 from kc.data.manifest import load_manifest
 from kc.data.readers.base import list_files, read_image
 from kc.data.transforms import image_to_tensor
@@ -97,7 +97,7 @@ def add(config: MemoryConfig, console: Console) -> int:
         if new_names:
             tense = "would be" if config.dry_run else "are"
             console.print(f"new classes {tense}: {', '.join(new_names.values())}", highlight=False, soft_wrap=True)
-        _by_class(labels, np.full(len(labels), task), {**names, **new_names}, console)
+        by_class(labels, np.full(len(labels), task), {**names, **new_names}, console)
         console.print(f"rows: {before:,} before, {before + n_new:,} after", highlight=False)
     return 0
 
@@ -178,7 +178,7 @@ def reweight(config: MemoryConfig, console: Console) -> int:
         tail = f", {hidden:,} of them 0: no search finds them" if hidden else ""
         span = f"{weights.min():.3g}" + (f" to {weights.max():.3g}" if weights.max() > weights.min() else "")
         console.print(f"{done} {len(ids):,} rows a weight of {span}{tail}", highlight=False, soft_wrap=True)
-        _by_class(labels.class_id[at], labels.task[at], names, console)
+        by_class(labels.class_id[at], labels.task[at], names, console)
         console.print(f"kc memory snapshot {config.memory} names this state; versions before keep the old weights")
     return 0
 

@@ -28,8 +28,7 @@ def core_type(cpuinfo: str) -> str | None:
 
 def _choose() -> str | None:
     info = Path("/proc/cpuinfo")
-    chosen = core_type(info.read_text(encoding="utf-8")) if info.exists() else None
-    return None if CHOICE in os.environ else chosen
+    return core_type(info.read_text(encoding="utf-8")) if CHOICE not in os.environ and info.exists() else None
 
 
 # Read when the library loads, and taken back then: other libraries and other processes choose for themselves.

@@ -15,19 +15,9 @@ import numpy as np
 
 from kc.errors import EmptyMemoryError
 from kc.memory.blas import faiss
-from kc.memory.blocks import (
-    READ_COST,
-    Block,
-    Float64Array,
-    best_of,
-    blas_from,
-    gather,
-    in_parallel,
-    plan_blocks,
-    shared_out,
-    together,
-)
+from kc.memory.blocks import READ_COST, Block, Float64Array, best_of, gather, plan_blocks, shared_out
 from kc.memory.staging import UNIT_ROUNDING
+from kc.memory.threads import blas_from, in_parallel, together
 from kc.memory.view import View
 from kc.types import BoolArray, Float32Array, Int64Array, Neighbours
 

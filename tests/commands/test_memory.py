@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -171,6 +172,15 @@ def test_export_import_and_proof(folder: Path, tmp_path: Path, capsys: pytest.Ca
     assert "absent: 1 ids, 0 keys, 0 names" in said
     assert "answers to 10 queries are bitwise" in said
     assert "only ids were looked for" in said
+
+
+def test_answers_that_differ_are_no_proof(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kc.commands.memory_proof.as_if_never", lambda *_: SimpleNamespace(equal=False, queries=3))
+    said = kc(capsys, "erase", folder, "--ids", "7", status=1)
+    assert said.endswith("answers differ from those of a memory that never had the rows")
+    assert "[bold]" not in said
 
 
 def test_compact_and_repair(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

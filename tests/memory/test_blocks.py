@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from kc.memory import blocks as blocks_module
-from kc.memory.blocks import cheapest, gather, lone_products, plan_blocks, spare_products, together
+from kc.memory.blocks import cheapest, gather, lone_products, plan_blocks, spare_products
 from kc.memory.rows import Memory
 from kc.memory.view import Columns
 from kc.types import Rows
@@ -100,15 +100,3 @@ def test_gather_of_rising_positions_crosses_segments(tmp_path: Path, monkeypatch
     out = np.empty((len(positions), 6), dtype=np.float32)
     gather(columns, positions, out)
     assert np.array_equal(out, keys[positions])
-
-
-def test_threads_that_share_out_again_do_not_wait_for_each_other() -> None:
-    """More parts than there are cores, each of which has parts itself: in order, and the error of one is raised."""
-
-    def whole(n: int) -> int:
-        return sum(together(lambda i: i * n, range(4)))
-
-    assert together(whole, range(40)) == [6 * n for n in range(40)]
-    assert together(whole, []) == []
-    with pytest.raises(ZeroDivisionError):
-        together(lambda n: 1 // n, [2, 1, 0])

@@ -22,7 +22,7 @@ TASKS = 6
 SEARCHER = """
 import resource, sys
 import faiss, numpy as np
-from kc.memory import blocks, index as indexes
+from kc.memory import blocks, index as indexes, threads
 from kc.memory.plan import SearchOptions
 from kc.memory.rows import Memory
 
@@ -34,7 +34,7 @@ queries = np.eye(4, 512, dtype=np.float32)
 # Libraries take their buffers before the budget is set.
 warm = np.random.default_rng(0).normal(size=(3000, 256)).astype(np.float32)
 warm @ warm.T, np.linalg.eigh(np.eye(99))
-with blocks.blas_from(1):
+with threads.blas_from(1):
     faiss.knn(warm, warm, 1)
 index = faiss.index_factory(256, "IVF4,PQ256x4fs")
 index.train(warm)

@@ -1,0 +1,19 @@
+"""Threads that share out work."""
+
+from __future__ import annotations
+
+import pytest
+
+from kc.memory.threads import together
+
+
+def test_threads_that_share_out_again_do_not_wait_for_each_other() -> None:
+    """More parts than there are cores, each of which has parts itself: in order, and the error of one is raised."""
+
+    def whole(n: int) -> int:
+        return sum(together(lambda i: i * n, range(4)))
+
+    assert together(whole, range(40)) == [6 * n for n in range(40)]
+    assert together(whole, []) == []
+    with pytest.raises(ZeroDivisionError):
+        together(lambda n: 1 // n, [2, 1, 0])
