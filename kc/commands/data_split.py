@@ -23,7 +23,8 @@ def run_split(given: argparse.Namespace) -> int:
     from kc.data.lists import load_image_lists
     from kc.data.manifest import load_manifest
     from kc.data.readers.open import open_reader
-    from kc.data.split import SETTINGS, build_tasks, samples_of_task
+    from kc.data.selection import SETTINGS, samples_of_task
+    from kc.data.split import build_tasks
 
     manifest = load_manifest(given.benchmark)
     if given.setting not in SETTINGS:

@@ -35,20 +35,20 @@ from kc.data.lists import find, load_image_lists
 from kc.data.manifest import Manifest, load_manifest
 from kc.data.readers.base import Reader
 from kc.data.sample_cache import MemoryBudget, SampleCache
-from kc.data.shards.order import stream_order
-from kc.data.shards.plan import task_bytes
-from kc.data.shards.reader import ShardReader
-from kc.data.split import (
+from kc.data.selection import (
     SETTINGS,
     BitTable,
     ClassTable,
-    build_tasks,
     images_with,
     leaked,
     long_tailed,
     samples_of_task,
     visible_ids,
 )
+from kc.data.shards.order import stream_order
+from kc.data.shards.plan import task_bytes
+from kc.data.shards.reader import ShardReader
+from kc.data.split import build_tasks
 from kc.data.streams import Stream, StreamKind, check_stream
 from kc.errors import DataError, SplitError, unknown_name
 from kc.types import VOID, BoolArray, ClassInfo, Int32Array, Int64Array, Question, Setting, SplitName, Task
@@ -66,7 +66,7 @@ class IncrementalDataModule(LightningDataModule):
 
     `manifest`: a benchmark's name, its YAML file, or a loaded `Manifest`. `tasks`, `split`, `class_order`: see
     `kc.data.split.build_tasks`. `setting`: which images and labels a task's training sees (the table at the top of
-    `kc.data.split`). `data_root`: folder of the data sets. `limit_images`: at most so many images a split.
+    `kc.data.selection`). `data_root`: folder of the data sets. `limit_images`: at most so many images a split.
     `augment`: mirror training images at random. `readers`: use these instead of opening the manifest's source.
     `cache_samples`: keep up to 1 GiB of decoded samples in memory, because every task evaluates on the same test
     images again; only the main process keeps, so it helps with `num_workers=0`.

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler, default_collate, get_worker_info
 
 from kc.data.sample_cache import SampleCache
-from kc.data.split import hide, hide_panoptic
+from kc.data.selection import hide, hide_panoptic
 from kc.data.transforms import flip_image, flip_labels, flips, image_to_tensor, resize_labels
 from kc.types import HIDDEN, VOID, Int32Array, Int64Array, Sample, TaskKind
 

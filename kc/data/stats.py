@@ -13,9 +13,9 @@ from kc.data.bad_files import open_good
 from kc.data.manifest import Manifest
 from kc.data.parallel import in_order
 from kc.data.readers.base import Reader
+from kc.data.selection import SETTINGS, images_with, samples_of_task
 from kc.data.shards.plan import TaskBytes, task_bytes
 from kc.data.shards.reader import ShardReader
-from kc.data.split import SETTINGS, images_with, samples_of_task
 from kc.errors import SplitError
 from kc.types import VOID, Int64Array, Setting, SplitName, Task
 

@@ -11,7 +11,8 @@ from kc.data.corruptions import corrupt
 from kc.data.datamodule import IncrementalDataModule
 from kc.data.domains import DomainReader
 from kc.data.readers.open import open_reader
-from kc.data.split import build_tasks, leaked, long_tailed, visible_ids, with_leaks
+from kc.data.selection import leaked, long_tailed, visible_ids
+from kc.data.split import build_tasks, with_leaks
 from kc.data.streams import STREAMS, Domain, Stream
 from kc.errors import SplitError, UnknownNameError
 from kc.types import Task
