@@ -89,7 +89,9 @@ def test_panoptic_files_score_the_same_in_panopticapi(tmp_path: Path) -> None:
     wanted = ours.compute()
     assert [theirs["All"][k] for k in ("pq", "sq", "rq")] == pytest.approx([wanted[k] for k in ("pq", "sq", "rq")])
     assert [theirs["Things"]["pq"], theirs["Stuff"]["pq"]] == pytest.approx([wanted["pq_things"], wanted["pq_stuff"]])
-    assert 0.2 < wanted["pq"] < 0.9
+    # Something right, something missed and something invented of every class, or equality would say little.
+    assert all((counts > 0).all() for counts in (ours.stats.tp, ours.stats.fp, ours.stats.fn))
+    assert theirs["All"]["pq"] == pytest.approx(0.2894535)
 
 
 def test_panoptic_files_hold_the_segments_of_the_maps(tiny_coco: SimpleNamespace, tmp_path: Path) -> None:

@@ -47,13 +47,13 @@ def test_task_incremental_restricts_answers(tmp_path: Path) -> None:
 def test_domain_incremental_scores_each_domain(tmp_path: Path) -> None:
     able = ("finetune", "replay", "ewc", "si", "lwf", "er", "der++", "wise-ft", "knn", "ncm", "ranpac")
     results = results_of(
-        tmp_path, methods=",".join(able), stream="domain", domains="clean,gaussian-noise:5", tasks=None
+        tmp_path, methods=",".join(able), stream="domain", domains="clean,gaussian-noise:5,contrast", tasks=None
     )
-    assert len(results["tasks"]) == 2
+    assert len(results["tasks"]) == 3
     for method in results["methods"]:
         matrix = method["matrix"]
-        assert [[v is not None for v in row] for row in matrix] == np.tril(np.ones((2, 2), bool)).tolist()
-        assert method["seen"][1] == pytest.approx(np.mean(matrix[1]))
+        assert [[v is not None for v in row] for row in matrix] == np.tril(np.ones((3, 3), bool)).tolist()
+        assert method["seen"][2] == pytest.approx(np.mean(matrix[2]))
     ncm = next(m for m in results["methods"] if m["name"] == "ncm")
     assert ncm["matrix"][0][0] > 0.5
 
