@@ -3,13 +3,14 @@
     python benchmarks/finetune.py [--quick] [--json FILE] [--no-avalanche] [--cpu]
 
 Everyone trains EfficientNet-Lite0 with a linear classifier on the same images, with AdamW, the same batch size and the
-same number of threads, in one process, and all take turns step by step; ratios are medians over the rounds, with
-quartiles. Twice: all read the same tensors in memory; all read the same PNG files, each with the loader it comes with.
+same number of threads, each in a process of its own, and all take turns step by step; ratios are medians over the
+rounds, with quartiles. Twice: all read the same tensors in memory; all read the same PNG files, each with the loader it
+comes with.
 In `er` all train on as many stored images as fresh ones; kc and the bare loop also offer every fresh image to the
 reservoir, which Avalanche does at the end of an experience, outside the steps that are timed. With `--cpu` a step is
-what it costs its thread, not what passes on the wall: for machines that others use. Avalanche needs an interpreter that
-has avalanche-lib beside what kc needs (its pins clash with ours: give it an environment of its own). The last part is
-`--train head`: seconds of the first epoch, which encodes, and of the next, which reads the cache.
+what it costs its process, not what passes on the wall: for machines that others use. Avalanche needs an interpreter
+that has avalanche-lib beside what kc needs (its pins clash with ours: give it an environment of its own). The last part
+is `--train head`: seconds of the first epoch, which encodes, and of the next, which reads the cache.
 """
 
 from __future__ import annotations
@@ -34,14 +35,16 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import ToTensor
-from turns import Turns, ratio
+from turns import Contestant, Turns, ratio
 
 from kc.data.datamodule import IncrementalDataModule
+from kc.data.dataset import collate_training
 from kc.encoders.cache import FeatureCache
 from kc.encoders.lite import Lite0, load_lite0
 from kc.experiment import method_class
 from kc.methods.base import Context
 from kc.methods.config import MethodConfig
+from kc.stream.heap import kept_heap
 from kc.stream.loop import quiet_lightning
 
 LR = 1e-3
@@ -121,7 +124,8 @@ def ours(name: str, data: IncrementalDataModule, loader: Any, folder: Path, step
     )
     method = method_class(name)(context)
     method.start_task(data.tasks[0])
-    trainer(Clock(step), 10_000).fit(method, loader)
+    with kept_heap():
+        trainer(Clock(step), 10_000).fit(method, loader)
 
 
 def trainer(callback: L.Callback, epochs: int) -> L.Trainer:
@@ -213,12 +217,12 @@ def head_epochs(data: IncrementalDataModule, folder: Path) -> dict[str, float]:
 
 def contestants(
     data: IncrementalDataModule, loader: Callable[[], Any], plain: Dataset[Any], folder: Path, batch_size: int,
-    replay: bool, avalanche: bool,
-) -> dict[str, Callable[[Step], None]]:  # fmt: skip
+    replay: bool, avalanche: bool, threads: int,
+) -> dict[str, Contestant]:  # fmt: skip
     """Bare loop, our method, and Avalanche's."""
     n, kept = len(data.tasks[0].class_ids), EXEMPLARS if replay else 0
     name = "er" if replay else "finetune"
-    found: dict[str, Callable[[Step], None]] = {
+    found: dict[str, Contestant] = {
         "bare": lambda step: bare(kept, Network(n), plain, batch_size, step),
         "kc": lambda step: ours(name, data, loader(), folder, step),
     }
@@ -226,7 +230,13 @@ def contestants(
         import avalanche_loop
 
         found["avalanche"] = lambda step: avalanche_loop.train(Network(n), plain, batch_size, kept, step)
-    return found
+    return {key: lambda step, loop=loop: with_threads(threads, loop, step) for key, loop in found.items()}
+
+
+def with_threads(threads: int, loop: Contestant, step: Step) -> None:
+    """`loop` with as many threads of torch."""
+    torch.set_num_threads(threads)
+    loop(step)
 
 
 def main() -> int:
@@ -236,11 +246,11 @@ def main() -> int:
     p.add_argument("--json", type=Path, help="file for the figures")
     p.add_argument("--rounds", type=int, default=60, help="timed steps of each contestant")
     p.add_argument("--no-avalanche", action="store_true", help="without Avalanche")
-    p.add_argument("--cpu", action="store_true", help="CPU seconds of the thread in place of the clock on the wall")
+    p.add_argument("--cpu", action="store_true", help="CPU seconds of the process in place of the clock on the wall")
     p.add_argument("--threads", type=int, default=1)
     p.add_argument("--batch-size", type=int, default=16)
     given = p.parse_args()
-    torch.set_num_threads(given.threads)
+    torch.set_num_threads(1)  # until the processes are forked: threads do not survive that
     quiet_lightning()
     steps, size = 8 if given.quick else given.rounds, given.batch_size
     if not given.no_avalanche and importlib.util.find_spec("avalanche") is None:
@@ -256,13 +266,13 @@ def main() -> int:
         )
         files.setup()
         places: dict[str, tuple[IncrementalDataModule, Callable[[], Any], Dataset[Any]]] = {
-            "memory": (data, lambda: DataLoader(AsOurs(memory), size, shuffle=True), memory),
+            "memory": (data, lambda: DataLoader(AsOurs(memory), size, True, collate_fn=collate_training), memory),
             "files": (files, lambda: files.task(0), ImageFolder(str(folder / "set" / "train"), ToTensor())),
         }
         for place, (source, loader, plain) in places.items():
             for replay in (False, True):
-                field = contestants(source, loader, plain, folder, size, replay, not given.no_avalanche)
-                seconds = Turns(field, steps, time.thread_time if given.cpu else time.perf_counter).run()
+                field = contestants(source, loader, plain, folder, size, replay, not given.no_avalanche, given.threads)
+                seconds = Turns(field, steps, time.process_time if given.cpu else time.perf_counter).run()
                 text = f"{place}, {'er' if replay else 'finetune'}"
                 figures[text] = {
                     k: {"seconds": statistics.median(v), "by_bare": ratio(v, seconds["bare"])}
@@ -272,6 +282,7 @@ def main() -> int:
                     low, middle, high = row["by_bare"]
                     print(f"{text:18s} {k:10s} {1000 * row['seconds']:8.2f} ms a step   {middle:5.3f} x bare "
                           f"({low:5.3f} to {high:5.3f})", flush=True)  # fmt: skip
+        torch.set_num_threads(given.threads)
         epochs = head_epochs(data, folder)
     print(f"--train head: first epoch {epochs['first']:.2f} s, next {epochs['next']:.3f} s: "
           f"{epochs['first'] / epochs['next']:.0f} x")  # fmt: skip

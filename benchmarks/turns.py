@@ -2,74 +2,83 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import statistics
-import threading
 import time
+import traceback
 from collections.abc import Callable, Mapping
+from multiprocessing.connection import Connection
 
 WARMING = 3
 """Steps of each contestant that do not count."""
+Contestant = Callable[[Callable[[], None]], object]
 
 
 class Turns:
-    """One thread a contestant, of which one runs at a time: who ends a step hands over to the next.
+    """One process a contestant, forked from this one, of which one runs at a time.
+
+    In one process they would share a heap: where one keeps its blocks decides what freeing costs another.
 
     Args:
         contestants: name -> a loop that calls `step()` after each of its training steps, for ever or until it raises
             `Over`.
         steps: how many are timed.
-        clock: seconds, read in the contestant's thread.
+        clock: seconds, read in the contestant's process.
     """
 
     def __init__(
-        self,
-        contestants: Mapping[str, Callable[[Callable[[], None]], object]],
-        steps: int,
-        clock: Callable[[], float] = time.perf_counter,
+        self, contestants: Mapping[str, Contestant], steps: int, clock: Callable[[], float] = time.perf_counter
     ) -> None:
         self.contestants, self.steps, self.clock = dict(contestants), steps, clock
-        self.seconds: dict[str, list[float]] = {name: [] for name in contestants}
-        self._next = {name: threading.Semaphore(0) for name in contestants}
-        self._failed: BaseException | None = None
 
     def run(self) -> dict[str, list[float]]:
-        """Seconds of each timed step of each contestant, in the order of the rounds."""
-        names = list(self.contestants)
-        threads = [threading.Thread(target=self._one, args=(names, i), daemon=True) for i in range(len(names))]
-        for thread in threads:
-            thread.start()
-        self._next[names[0]].release()
-        for thread in threads:
-            thread.join()
-        if self._failed is not None:
-            raise self._failed
-        return {name: values[WARMING : WARMING + self.steps] for name, values in self.seconds.items()}
+        """Seconds of each timed step of each contestant, in the order of the rounds; RuntimeError where one failed."""
+        fork = multiprocessing.get_context("fork")
+        ends: dict[str, Connection] = {}
+        processes = []
+        for name, loop in self.contestants.items():
+            ends[name], theirs = fork.Pipe()
+            processes.append(fork.Process(target=self._one, args=(loop, theirs)))
+            processes[-1].start()
+            theirs.close()
+        try:
+            seconds: dict[str, list[float]] = {name: [] for name in ends}
+            for _ in range(WARMING + self.steps):
+                for name, end in ends.items():
+                    end.send(True)
+                    said = end.recv()
+                    if isinstance(said, str):
+                        raise RuntimeError(f"{name}: {said}")
+                    seconds[name].append(said)
+            for end in ends.values():
+                end.send(False)
+        except BaseException:
+            for process in processes:
+                process.kill()
+            raise
+        finally:
+            for process in processes:
+                process.join()
+        return {name: values[WARMING:] for name, values in seconds.items()}
 
-    def _one(self, names: list[str], place: int) -> None:
-        name, following = names[place], names[(place + 1) % len(names)]
-        own = self._next[name]
-        own.acquire()
+    def _one(self, loop: Contestant, end: Connection) -> None:
+        """In the process of a contestant: begin when told to, and say after each step what it took."""
+        end.recv()
         began = self.clock()
 
         def step() -> None:
             nonlocal began
-            self.seconds[name].append(self.clock() - began)
-            if self._failed is not None or len(self.seconds[name]) == self.steps + WARMING:
-                raise Over
-            self._next[following].release()
-            own.acquire()
-            if self._failed is not None:
+            end.send(self.clock() - began)
+            if not end.recv():
                 raise Over
             began = self.clock()
 
         try:
-            if self._failed is None:
-                self.contestants[name](step)
+            loop(step)
         except Over:
             pass
-        except BaseException as error:  # told to all, raised by `run`
-            self._failed = error
-        self._next[following].release()
+        except BaseException:  # told to the one who waits for this turn
+            end.send(traceback.format_exc())
 
 
 class Over(Exception):

@@ -26,8 +26,13 @@ def mean_of(count: Tensor) -> Tensor:
     return total / n
 
 
-def weight_of(count: Tensor) -> float:
-    """Factor by which a mean over `count` things is multiplied, so that the mean over processes is one over all."""
+def weight_of(counted: Tensor) -> float:
+    """Factor by which a mean over what is `counted` (a mask, or weights) is multiplied, so that the mean over processes
+    is one over all.
+    """
+    if world() == 1:
+        return 1.0
+    count = counted.sum()
     mean = float(mean_of(count))
     return float(count) / mean if mean else 1.0
 

@@ -6,6 +6,7 @@ import logging
 import warnings
 import zlib
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -23,6 +24,7 @@ from kc.stream.best import BestWeights
 from kc.stream.cost import CostMeter
 from kc.stream.evaluate import METRIC
 from kc.stream.forgetting_callback import Evaluator, ForgettingCallback, Predictions
+from kc.stream.heap import kept_heap
 from kc.stream.memory_callback import MemoryCallback
 from kc.stream.progress import RunProgress, StepProgress
 from kc.stream.resume import MethodState, load_checkpoint, none_if_nan, save_checkpoint
@@ -111,7 +113,8 @@ class MethodLoop:
             trainer = self._trainer(method, state, t, bar, text, cost)
             data = self.stream.task(t, method.train_scope, raw=method.needs_raw, with_images=method.needs_images)
             try:
-                trainer.fit(cast(L.LightningModule, method), data)
+                with kept_heap() if method.trained_parameters() else nullcontext():
+                    trainer.fit(cast(L.LightningModule, method), data)
             except SystemExit as stop:  # Lightning's answer to Ctrl-C
                 raise KeyboardInterrupt from stop
         if trainer.interrupted:

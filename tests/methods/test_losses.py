@@ -20,7 +20,6 @@ def test_columns_of_known_hidden_and_unknown_ids() -> None:
 def test_columns_of_large_ids() -> None:
     assert to_columns(torch.tensor([846, 300]), [846]).tolist() == [0, IGNORED]
     assert to_columns(torch.tensor([3, 0]), []).tolist() == [IGNORED, IGNORED]
-    assert to_columns(torch.tensor([3, 7]), [7], {3: 5}).tolist() == [5, 0]
 
 
 def test_the_256th_column_is_trained_like_any_other() -> None:

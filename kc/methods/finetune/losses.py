@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -12,22 +13,26 @@ IGNORED = 65_535
 """Column of what is not trained on. Not VOID: 255 is a column like any other where there are many classes."""
 
 
-def to_columns(target: Tensor, class_ids: Sequence[int], other: dict[int, int] | None = None) -> Tensor:
+def to_columns(target: Tensor, class_ids: Sequence[int]) -> Tensor:
     """Class ids -> column numbers of a head.
 
     Args:
         target: any shape, int64 class ids (VOID and HIDDEN for what has no class).
         class_ids: class of each column.
-        other: further ids and the column each stands for.
 
     Returns:
         Same shape, int64 columns; every id without a column becomes IGNORED, which the losses ignore.
     """
-    pairs = {c: i for i, c in enumerate(class_ids)} | (other or {})
-    top = max(max(pairs, default=0), int(target.max()) if target.numel() else 0)
-    table = torch.full((top + 1,), IGNORED, dtype=torch.int64)
-    table[list(pairs)] = torch.tensor(list(pairs.values()), dtype=torch.int64)
-    return table.to(target.device)[target.long()]
+    table = _column_table(tuple(class_ids), target.device)
+    return table.index_select(0, target.long().clamp(max=len(table) - 1).flatten()).view(target.shape)
+
+
+@lru_cache(maxsize=8)
+def _column_table(class_ids: tuple[int, ...], device: torch.device) -> Tensor:
+    """Column of each id, and one more entry for every id above them; a step asks for the same again and again."""
+    table = torch.full((max(class_ids, default=-1) + 2,), IGNORED, dtype=torch.int64)
+    table[list(class_ids)] = torch.arange(len(class_ids))
+    return table.to(device)
 
 
 def vector_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:

@@ -109,7 +109,7 @@ class MaskLoss:
                         torch.tensor(found.numel(), device=logits.device)
                     )
                 else:
-                    weight = weight_of(self.empty_weight[found].sum())
+                    weight = weight_of(self.empty_weight[found])
                     loss = F.cross_entropy(logits.transpose(1, 2), found, self.empty_weight) * weight
                 return {"loss_cross_entropy": loss}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import lightning as L
@@ -110,8 +110,9 @@ class FinetuneModule(L.LightningModule):
         self.previous = None
 
     def on_train_start(self) -> None:
-        """Every task trains in the same mode: an encoder comes in evaluation mode and stayed so in the first one."""
+        """Every task trains in the same mode, an encoder comes in evaluation mode, and begins without gradients."""
         self.train()
+        self.zero_grad()
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
         """The tensors of a batch on `device`; Lightning would look into every list of names for more."""
@@ -146,7 +147,7 @@ class FinetuneModule(L.LightningModule):
             logits = at_loss(logits, self.loss_scale)
             columns = at_resolution(columns, logits.shape[-2:])
         loss = pixel_cross_entropy if self.classifier.pointwise else vector_cross_entropy
-        return loss(logits, columns) * weight_of((columns != IGNORED).sum())
+        return loss(logits, columns) * weight_of(columns != IGNORED)
 
     def target(self, batch: Batch) -> Tensor:
         """Class ids of a training batch: (N,), (N, H, W), or (M,) for M regions."""
@@ -190,6 +191,16 @@ class FinetuneModule(L.LightningModule):
                 f"try a smaller --lr"
             )
         return loss
+
+    def optimizer_step(
+        self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Callable[[], Any] | None = None
+    ) -> None:
+        """Learn, and let go of the gradients: the next forward pass has their memory."""
+        super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+        optimizer.zero_grad()
+
+    def optimizer_zero_grad(self, epoch: int, batch_idx: int, optimizer: Any) -> None:
+        """Nothing: `optimizer_step` has let go of them."""
 
     def configure_optimizers(self) -> Any:
         """The optimiser and the schedule of the task; the encoder, where it is trained, at a share of the rate."""

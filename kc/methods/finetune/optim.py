@@ -15,10 +15,12 @@ POLY_POWER = 0.9
 
 def make_optimizer(groups: list[dict[str, Any]], config: MethodOptions) -> Optimizer:
     """`adamw`, `adam` (weight decay as part of the gradient) or `sgd` over parameter groups with their own `lr`."""
+    # One kernel a weight in place of ten: a fifth of the time. Lightning clips nothing of these in mixed precision.
+    fused = "mixed" not in config.precision
     if config.optimizer == "sgd":
-        return SGD(groups, lr=0.0, momentum=config.momentum, weight_decay=config.weight_decay)
+        return SGD(groups, lr=0.0, momentum=config.momentum, weight_decay=config.weight_decay, fused=fused)
     kind = Adam if config.optimizer == "adam" else AdamW
-    return kind(groups, weight_decay=config.weight_decay)
+    return kind(groups, weight_decay=config.weight_decay, fused=fused)
 
 
 def make_schedule(optimizer: Optimizer, config: MethodOptions, steps: int) -> LRScheduler | None:

@@ -73,7 +73,7 @@ class PerPixel(FinetuneModule, ABC):
 
     def share(self, target: Tensor) -> float:
         """What makes the mean over a process's labelled pixels a mean over those of all processes."""
-        return weight_of((target != IGNORED).sum())
+        return weight_of(target != IGNORED)
 
     def unlabelled(self, target: Tensor) -> Tensor:
         """(N, h, w) bool: where `target` (columns or IGNORED) may hide an old class.
