@@ -16,6 +16,7 @@ from kc.stream.heap import kept_heap
 # In a process of its own: whose blocks lie on top of the heap decides what the library returns.
 STEPS = """
 import json, resource, sys
+from kc.stream.cost import CostMeter
 from kc.stream.heap import kept_heap
 
 MIB = 1 << 20
@@ -35,6 +36,9 @@ try:
     with kept_heap():
         found["inside"] = [step(block) for _ in range(6)][3:]
         found["held"] = resident()
+        with CostMeter() as cost:
+            pass
+        found["charged"] = cost.peak_rss_bytes // resource.getpagesize()
         raise KeyError
 except KeyError:
     found["left"] = resident()
@@ -53,6 +57,7 @@ def test_a_step_has_the_pages_of_the_one_before(block: int) -> None:
     assert max(found["inside"]) < pages / 100
     assert min(found["before"]) > pages / 2 < min(found["after"])  # without it they are returned and asked for again
     assert found["left"] < found["held"] - pages / 2
+    assert found["charged"] < found["held"] - pages / 2  # what others freed is no cost of the next
 
 
 @pytest.mark.parametrize("system", ["linux", "darwin"])
