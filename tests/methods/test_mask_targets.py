@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
@@ -61,3 +61,27 @@ def test_a_focal_mask_loss_sees_the_class_of_the_matched_query() -> None:
         found.append(loss([classes], Queries((classes,), (masks,)), [(torch.ones(1, 4, 4), torch.tensor([2]))]).item())
     expected = sigmoid_focal(classes, torch.tensor([[0, 2]])).item()
     assert found[1] - found[0] == pytest.approx(8 * expected, rel=1e-4)
+
+
+@pytest.fixture
+def in_double() -> Iterator[None]:
+    """Points are drawn, and classes weighed, in the default type."""
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.usefixtures("in_double")
+@pytest.mark.parametrize("focal", [False, True])
+def test_gradient_of_the_whole_loss(focal: bool, wave: Callable[..., Tensor]) -> None:
+    """With the same points each time; no query is so near another that a step changes the matching."""
+    sets = [(torch.tensor([[[1.0, 0], [1, 0]], [[0, 1], [0, 0]]]), torch.tensor([1, 2]))]
+    loss = MaskLoss(tiny_config(), 2, focal=focal)
+
+    def whole(*values: Tensor) -> Tensor:
+        torch.manual_seed(0)
+        classes, masks = values[:2], values[2:]
+        return loss(classes, Queries(classes, masks), sets)
+
+    stages = [wave(1, 3, 3), wave(1, 3, 3).flip(1), wave(1, 3, 4, 4), wave(1, 3, 4, 4).flip(1) * 2]
+    assert torch.autograd.gradcheck(whole, [z.requires_grad_() for z in stages])
