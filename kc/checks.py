@@ -36,7 +36,7 @@ CHOICES = {
     "train": ("head", "full"),
     "optimizer": ("adamw", "adam", "sgd"),
     "schedule": ("cosine", "poly", "constant"),
-    "precision": ("32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-true"),
+    "precision": ("32-true", "bf16-mixed", "16-mixed"),
     "ewc_fisher": ("samples", "running"),
     "fisher": ("empirical", "sampled"),
     "lora_scope": ("grow", "task"),

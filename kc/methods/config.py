@@ -24,7 +24,7 @@ class MethodOptions:
         schedule: Learning rate over the steps of a task: cosine, poly (power 0.9) or constant.
         accumulate: Batches a step of the optimiser.
         clip_grad: Norm to which gradients are clipped; 0 does not clip.
-        precision: Lightning's precision: 32-true, bf16-mixed, 16-mixed ...
+        precision: 32-true, bf16-mixed or 16-mixed; weights stay in 32 bits.
         ema: Decay of an exponential average of the weights, which replaces them when a task ends; 0 is off.
         patience: Score the validation split after each epoch, keep the best weights of the task and stop after so many
             epochs without a better score; 0 is off.

@@ -7,8 +7,10 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any, cast
 
+import lightning as L
 import pytest
 import torch
+from torch.utils.data import DataLoader
 
 from kc.errors import KcError
 from kc.methods.base import Context
@@ -86,3 +88,48 @@ def test_a_loss_that_is_not_finite_names_step_and_task(
         method.classifier.steps[0].weight.fill_(torch.nan)
     with pytest.raises(KcError, match="the loss is nan at step 0 of task 3"):
         method.training_step(images([1, 1]), 0)
+
+
+@pytest.mark.filterwarnings("ignore:.*in eval mode", "ignore:.*LeafSpec")
+@pytest.mark.parametrize(("optimizer", "precision"), [("adamw", "32-true"), ("sgd", "32-true"), ("adam", "bf16-mixed")])
+def test_every_step_has_gradients_of_its_own(
+    optimizer: str, precision: str, toy_context: Callable[..., Context], images: Callable[..., dict[str, Any]]
+) -> None:
+    """Three batches, two a step and the last alone, for two epochs, beside a plain loop; leftovers do not count."""
+    batches = [images([1, 2, 1], seed=t) for t in range(3)]
+    config = {"optimizer": optimizer, "lr": 0.1, "schedule": "constant", "train": "full", "precision": precision}
+    method, twin = (Finetune(toy_context(**config)) for _ in range(2))
+    for one in (method, twin):
+        torch.manual_seed(0)
+        one.start_task(Task(0, (1, 2), (1, 2), ("1", "2")))
+    for weight in method.trained().values():
+        weight.grad = torch.ones_like(weight)
+    data = DataLoader(cast(Any, batches), batch_size=None, shuffle=False)
+    trainer = L.Trainer(
+        accelerator="cpu", max_epochs=2, logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False, accumulate_grad_batches=2, precision=cast(Any, precision), gradient_clip_val=0.5,
+    )  # fmt: skip
+    trainer.fit(method, data)
+    twin.train()
+    learner = make_optimizer(twin.parameter_groups(0.1), MethodOptions(optimizer=optimizer))
+    for _ in range(2):
+        for step in ((0, 1), (2,)):
+            learner.zero_grad()
+            for i in step:
+                with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16-mixed"):
+                    loss = twin.loss_on(batches[i]) / 2
+                loss.backward()
+            torch.nn.utils.clip_grad_norm_(twin.parameters(), 0.5)
+            learner.step()
+    for name, weight in twin.trained().items():
+        torch.testing.assert_close(method.get_parameter(name), weight, rtol=1e-5, atol=1e-6)
+        assert method.get_parameter(name).grad is None
+
+
+@pytest.mark.parametrize(("precision", "fused"), [("32-true", True), ("bf16-mixed", False), ("16-mixed", False)])
+@pytest.mark.parametrize("name", ["sgd", "adam", "adamw"])
+def test_kernels(name: str, precision: str, fused: bool) -> None:
+    """Lightning clips no gradients of a fused optimiser in mixed precision."""
+    weight = torch.nn.Parameter(torch.zeros(1))
+    options = MethodOptions(optimizer=name, precision=precision)
+    assert make_optimizer([{"params": [weight], "lr": 0.5}], options).defaults["fused"] is fused
