@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from kc import __version__
 from kc.checks import check
 from kc.errors import KcError, nearest
+from kc.heap import kept_heap
 from kc.parsing import parse
 
 COMMANDS = {
@@ -44,21 +45,31 @@ def main_job(arguments: Sequence[str], prog: str | None = None) -> int:
     return 0
 
 
-def execute(command: str, arguments: Sequence[str] | None = None, prog: str | None = None) -> int:
-    """Run one of COMMANDS. Returns its exit status; what a user can act on is one message, without a traceback."""
+def program(
+    job: str, arguments: Sequence[str] | None = None, prog: str | None = None, stopped: str = "stopped."
+) -> int:
+    """Run `module:function`, which takes the arguments and the program's name. Returns its exit status; what a user can
+    act on is one message, without a traceback, and so is `stopped`.
+    """
     # Read when torch loads. Threads that spin while they wait make a busy machine 25 times slower (measured: two
     # threads beside one other process), and gain nothing measurable on an idle one.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    module, _, function = COMMANDS[command][0].partition(":")
+    module, _, function = job.partition(":")
     try:
-        job: Callable[[Sequence[str], str | None], int] = getattr(importlib.import_module(module), function)
-        return job(sys.argv[1:] if arguments is None else arguments, prog)
+        with kept_heap():
+            main: Callable[[Sequence[str], str | None], int] = getattr(importlib.import_module(module), function)
+            return main(sys.argv[1:] if arguments is None else arguments, prog)
     except KcError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as stop:
-        print(f"stopped; {stop}" if str(stop) else "stopped.", file=sys.stderr)
+        print(f"stopped; {stop}" if str(stop) else stopped, file=sys.stderr)
         return 130
+
+
+def execute(command: str, arguments: Sequence[str] | None = None, prog: str | None = None) -> int:
+    """Run one of COMMANDS as `program` does."""
+    return program(COMMANDS[command][0], arguments, prog)
 
 
 def run_main(arguments: Sequence[str] | None = None) -> int:

@@ -13,12 +13,13 @@ import pytest
 import kc
 
 ROOT = Path(kc.__file__).parent
-BASE = {"types", "errors", "progress"}
+BASE = {"types", "errors", "progress", "heap"}
 # Room -> rooms it may import beside itself. The modules at the top (cli, config, experiment ...) may import everything.
 ARROWS = {
     "types": set(),
     "errors": set(),
     "progress": set(),
+    "heap": set(),
     "config": {"methods.config"},
     "data": BASE,
     "encoders": BASE,

@@ -6,7 +6,6 @@ import logging
 import warnings
 import zlib
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -15,6 +14,7 @@ import lightning as L
 import torch
 
 from kc.errors import KcError, RunError
+from kc.heap import kept_heap
 from kc.methods.base import ContinualMethod
 from kc.methods.config import MethodOptions, at_task
 from kc.methods.distributed import process_rank
@@ -24,7 +24,6 @@ from kc.stream.best import BestWeights
 from kc.stream.cost import CostMeter
 from kc.stream.evaluate import METRIC
 from kc.stream.forgetting_callback import Evaluator, ForgettingCallback, Predictions
-from kc.stream.heap import kept_heap
 from kc.stream.memory_callback import MemoryCallback
 from kc.stream.progress import RunProgress, StepProgress
 from kc.stream.resume import MethodState, load_checkpoint, none_if_nan, save_checkpoint
@@ -113,7 +112,7 @@ class MethodLoop:
             trainer = self._trainer(method, state, t, bar, text, cost)
             data = self.stream.task(t, method.train_scope, raw=method.needs_raw, with_images=method.needs_images)
             try:
-                with kept_heap() if method.trained_parameters() else nullcontext():
+                with kept_heap():
                     trainer.fit(cast(L.LightningModule, method), data)
             except SystemExit as stop:  # Lightning's answer to Ctrl-C
                 raise KeyboardInterrupt from stop
