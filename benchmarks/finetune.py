@@ -4,13 +4,13 @@
 
 Everyone trains EfficientNet-Lite0 with a linear classifier on the same images, with AdamW, the same batch size and the
 same number of threads, each in a process of its own, and all take turns step by step; ratios are medians over the
-rounds, with quartiles. Twice: all read the same tensors in memory; all read the same PNG files, each with the loader it
-comes with.
-In `er` all train on as many stored images as fresh ones; kc and the bare loop also offer every fresh image to the
-reservoir, which Avalanche does at the end of an experience, outside the steps that are timed. With `--cpu` a step is
-what it costs its process, not what passes on the wall: for machines that others use. Avalanche needs an interpreter
-that has avalanche-lib beside what kc needs (its pins clash with ours: give it an environment of its own). The last part
-is `--train head`: seconds of the first epoch, which encodes, and of the next, which reads the cache.
+rounds, with quartiles. kc takes the fused kernel of AdamW, as it always does. Twice: all read the same tensors in
+memory; all read the same PNG files, each with the loader it comes with. In `er` all train on as many stored images as
+fresh ones; kc and the bare loop also offer every fresh image to the reservoir, which Avalanche does at the end of an
+experience, outside the steps that are timed. With `--cpu` a step is what it costs its process, not what passes on the
+wall: for machines that others use. Avalanche needs an interpreter that has avalanche-lib beside what kc needs (its pins
+clash with ours: give it an environment of its own). The last part is `--train head`: seconds of the first epoch, which
+encodes, and of the next, which reads the cache.
 """
 
 from __future__ import annotations

@@ -110,7 +110,7 @@ class FinetuneModule(L.LightningModule):
         self.previous = None
 
     def on_train_start(self) -> None:
-        """Every task trains in the same mode, an encoder comes in evaluation mode, and begins without gradients."""
+        """Every task begins in the same mode (a new encoder comes in evaluation mode) and without gradients."""
         self.train()
         self.zero_grad()
 
