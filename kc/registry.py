@@ -1,6 +1,26 @@
-"""Every method by its name, and what each can do: read before any of them is imported."""
+"""Every method, encoder, proposer and base by its name, one line each. Loads in milliseconds.
+
+`spec_of` reads what a component says of itself from the text of its module, without importing it: the modules import
+torch, which takes seconds, and a mistyped option should fail at once. Only the options dataclasses, the class's
+`spec = ...` and the imports that they stand on are executed; `load_class` imports the module itself.
+"""
 
 from __future__ import annotations
+
+import ast
+import importlib
+import importlib.util
+import sys
+from collections.abc import Iterable, Mapping
+from functools import cache
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Literal, TypeVar, cast
+
+from kc.errors import unknown_name
+from kc.spec import BaseSpec, EncoderSpec, MethodSpec, NamedSpec, ProposerSpec, Spec
+
+Kind = Literal["method", "encoder", "proposer", "base"]
 
 METHODS: dict[str, str] = {
     "finetune": "kc.methods.finetune.naive:Finetune",
@@ -36,7 +56,169 @@ METHODS: dict[str, str] = {
     "hybrid-replay": "kc.methods.hybrid.hybrid:HybridReplay",
     "zeroshot": "kc.methods.retrieval.zeroshot:ZeroShot",
 }
-"""Every method by its name on the command line: `module:class`."""
+ENCODERS: dict[str, str] = {
+    "lite0": "kc.encoders.lite:Lite0",
+    "lite1": "kc.encoders.lite:Lite1",
+    "lite2": "kc.encoders.lite:Lite2",
+    "timm": "kc.encoders.timm_model:TimmEncoder",
+    "torchvision": "kc.encoders.torchvision_model:TorchvisionEncoder",
+    "open_clip": "kc.encoders.open_clip_model:OpenClipEncoder",
+    "mlp": "kc.encoders.mlp:Mlp",
+}
+PROPOSERS: dict[str, str] = {
+    "superpixels": "kc.proposals.superpixels:Superpixels",
+    "felzenszwalb": "kc.proposals.felzenszwalb:Felzenszwalb",
+    "edges": "kc.proposals.edges:Edges",
+    "mask2former": "kc.proposals.mask2former:Mask2FormerMasks",
+    "sam": "kc.proposals.sam:SegmentAnything",
+    "grounded-sam": "kc.proposals.grounded_sam:GroundedSam",
+    "detectron2": "kc.proposals.detectron2_model:Detectron2Masks",
+}
+BASES: dict[str, str] = {
+    "conse": "kc.openvocab.conse:Conse",
+    "clip": "kc.openvocab.dense_clip.base:DenseClip",
+    "maskclip": "kc.openvocab.dense_clip.base:DenseClip",
+    "sclip": "kc.openvocab.dense_clip.base:DenseClip",
+    "clearclip": "kc.openvocab.dense_clip.base:DenseClip",
+    "naclip": "kc.openvocab.dense_clip.base:DenseClip",
+    "proxyclip": "kc.openvocab.dense_clip.base:DenseClip",
+    "gclip": "kc.openvocab.dense_clip.base:DenseClip",
+    "fc-clip": "kc.openvocab.fc_clip.base:FcClipBase",
+    "detectron2": "kc.openvocab.detectron2_model:Detectron2Base",
+}
+TABLES: Mapping[Kind, dict[str, str]] = MappingProxyType(
+    {"method": METHODS, "encoder": ENCODERS, "proposer": PROPOSERS, "base": BASES}
+)
+LIGHT = ("kc.spec", "kc.types", "kc.errors")
+"""Modules of kc that options and specs may import, beside those whose name ends in `options`."""
+LIGHT_PACKAGES = ("__future__", "dataclasses", "typing", "pathlib", "annotated_types", "pydantic")
+"""Other packages that they may import."""
+
+S = TypeVar("S", bound=Spec)
+
+
+def method_spec(name: str) -> MethodSpec:
+    """The spec of method `name`. Raises UnknownNameError."""
+    return cast(MethodSpec, spec_of("method", name))
+
+
+def encoder_spec(name: str) -> EncoderSpec:
+    """The spec of encoder `name` (without its argument). Raises UnknownNameError."""
+    return cast(EncoderSpec, spec_of("encoder", name))
+
+
+def proposer_spec(name: str) -> ProposerSpec:
+    """The spec of proposer `name` (without its argument). Raises UnknownNameError."""
+    return cast(ProposerSpec, spec_of("proposer", name))
+
+
+def base_spec(name: str) -> BaseSpec:
+    """The spec of base `name` (without its argument). Raises UnknownNameError."""
+    return cast(BaseSpec, spec_of("base", name))
+
+
+def spec_of(kind: Kind, name: str) -> Spec:
+    """The spec of the component `name`. Raises UnknownNameError, with the nearest valid names."""
+    table = TABLES[kind]
+    if name not in table:
+        raise unknown_name(kind, name, forms(kind))
+    return read_spec(table[name])
+
+
+def forms(kind: Kind) -> list[str]:
+    """The valid names of `kind` as they are written, such as `timm:MODEL[@FILE]`."""
+    specs = {name: read_spec(place) for name, place in TABLES[kind].items()}
+    return [(spec.form if isinstance(spec, NamedSpec) else "") or name for name, spec in specs.items()]
+
+
+def load_class(kind: Kind, name: str) -> type[Any]:
+    """Import the class of the component `name`. Raises UnknownNameError."""
+    table = TABLES[kind]
+    if name not in table:
+        raise unknown_name(kind, name, table)
+    module, _, attribute = table[name].partition(":")
+    found: type[Any] = getattr(importlib.import_module(module), attribute)
+    return found
+
+
+@cache
+def read_spec(place: str) -> Spec:
+    """The spec of the class at `module:class`, read from the module's text.
+
+    Raises TypeError, naming the module, for a class that has no spec or one that stands on what is not LIGHT.
+    """
+    module, _, attribute = place.partition(":")
+    if module in sys.modules:
+        return _spec_of_class(getattr(sys.modules[module], attribute), place)
+    found = importlib.util.find_spec(module)
+    if found is None or found.origin is None:
+        raise TypeError(f"{place}: there is no module {module}")
+    tree = ast.parse(Path(found.origin).read_text(encoding="utf-8"))
+    # Dataclasses look their module up by this name; it is not that of the real module, which may be imported later.
+    light = importlib.util.module_from_spec(importlib.machinery.ModuleSpec(f"{module}.__spec_text__", None))
+    sys.modules[light.__name__] = light
+    body = [node for node in tree.body if _is_light(node)]
+    wanted = next((n for n in tree.body if isinstance(n, ast.ClassDef) and n.name == attribute), None)
+    try:
+        exec(compile(ast.Module(body, []), found.origin, "exec"), light.__dict__)
+        value = _assigned(wanted)
+        spec = eval(compile(ast.Expression(value), found.origin, "eval"), light.__dict__)
+    except NameError as error:
+        raise TypeError(
+            f"{place}: its options and spec may use only {', '.join(LIGHT)} and *options ({error})"
+        ) from error
+    if not isinstance(spec, Spec):
+        raise TypeError(f"{place}: its spec is a {type(spec).__name__}")
+    return spec
+
+
+def _spec_of_class(found: type[Any], place: str) -> Spec:
+    spec = found.__dict__.get("spec")
+    if not isinstance(spec, Spec):
+        raise TypeError(f"{place}: the class has no `spec` of its own")
+    return spec
+
+
+def _assigned(node: ast.ClassDef | None) -> ast.expr:
+    for line in [] if node is None else node.body:
+        if isinstance(line, ast.Assign) and any(isinstance(t, ast.Name) and t.id == "spec" for t in line.targets):
+            return line.value
+    raise NameError("the class has no line `spec = ...`")
+
+
+def _is_light(node: ast.stmt) -> bool:
+    """Imports of light modules, dataclasses, and constants in capitals that are literals."""
+    if isinstance(node, ast.ImportFrom):
+        name = node.module or ""
+        if name.startswith("kc."):
+            return name in LIGHT or name.rpartition(".")[2].endswith("options")
+        return name.partition(".")[0] in {
+            "__future__",
+            "dataclasses",
+            "typing",
+            "pathlib",
+            "annotated_types",
+            "pydantic",
+        }
+    if isinstance(node, ast.ClassDef):
+        return any("dataclass" in ast.dump(d) for d in node.decorator_list) and node.name.endswith("Options")
+    if isinstance(node, ast.Assign):
+        return all(isinstance(t, ast.Name) and t.id.isupper() for t in node.targets) and _is_literal(node.value)
+    return False
+
+
+def _is_literal(node: ast.expr) -> bool:
+    try:
+        ast.literal_eval(node)
+    except ValueError:
+        return False
+    return True
+
+
+def owners(names: Iterable[tuple[Kind, str]]) -> dict[str, type[Any]]:
+    """Component name -> options dataclass, of the components that run. Two kinds never share a name with options."""
+    return {name: spec_of(kind, name).options for kind, name in names}
+
 
 CLASSIFICATION_ONLY = {"ncm", "ranpac", "fecam", "tip-adapter", "linear-probe", "er", "der++", "icarl"}
 MASKS = {"mask2former", "mask2former-joint", "mask2former-replay", "comformer", "eclipse"}

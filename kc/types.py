@@ -25,6 +25,7 @@ HIDDEN = 254
 TaskKind = Literal["classification", "semantic", "panoptic"]
 Setting = Literal["overlapped", "disjoint", "sequential", "partition"]
 SplitName = Literal["train", "val", "test"]
+StreamKind = Literal["class", "task", "domain", "online", "blurry", "long-tailed", "names"]
 Question = Literal["seen", "task", "domain"]
 """What an evaluation asks: all classes seen at once, each task's own classes, or all classes in each domain."""
 

@@ -49,9 +49,9 @@ from kc.data.shards.order import stream_order
 from kc.data.shards.plan import task_bytes
 from kc.data.shards.reader import ShardReader
 from kc.data.split import build_tasks
-from kc.data.streams import Stream, StreamKind, check_stream
+from kc.data.streams import Stream, check_stream
 from kc.errors import DataError, SplitError, unknown_name
-from kc.types import VOID, BoolArray, ClassInfo, Int32Array, Int64Array, Question, Setting, SplitName, Task
+from kc.types import VOID, BoolArray, ClassInfo, Int32Array, Int64Array, Question, Setting, SplitName, StreamKind, Task
 
 Scope = Literal["task", "seen", "all"]
 SCOPES: tuple[Scope, ...] = get_args(Scope)

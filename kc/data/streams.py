@@ -19,12 +19,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, get_args
 
 from kc.errors import SplitError, unknown_name
-from kc.types import Question, Setting
+from kc.types import Question, Setting, StreamKind
 
 if TYPE_CHECKING:
     from kc.data.manifest import Manifest
 
-StreamKind = Literal["class", "task", "domain", "online", "blurry", "long-tailed", "names"]
 STREAMS: tuple[StreamKind, ...] = get_args(StreamKind)
 LeakTo = Literal["later", "all"]
 LEAK_TO: tuple[LeakTo, ...] = get_args(LeakTo)
