@@ -24,7 +24,7 @@ from kc.encoders.load import load_encoder
 from kc.errors import DataError, KcError, unknown_name
 from kc.memory.reader import RowTable
 from kc.memory.rows import Memory
-from kc.memory.unknown import ACCEPTED, least, usual
+from kc.memory.unknown import ACCEPTED, neighbour_cosines, novelty_threshold
 from kc.memory.vote import VOTES, contributions, decide, vote
 from kc.methods.regions import normalised
 from kc.report.attribution import Voter, attribution, region_crop
@@ -109,12 +109,12 @@ def run_explain(config: ExplainConfig, console: Console | None = None) -> int:
         highlight=False,
         soft_wrap=True,
     )
-    nearest, near = float(found.score[0, 0]), usual(memory, at)
-    strange = nearest < least(near)
+    nearest, near = float(found.score[0, 0]), neighbour_cosines(memory, at)
+    strange = nearest < novelty_threshold(near)
     if strange:
         console.print(
-            f"unknown? the nearest row has cosine {nearest:.3f}, but {100 * ACCEPTED:.0f} % of the stored "
-            f"rows have {least(near):.3f} or more with one of another image: perhaps a class that is not in memory",
+            f"unknown? the nearest row has cosine {nearest:.3f}, but {100 * ACCEPTED:.0f} % of the stored rows have "
+            f"{novelty_threshold(near):.3f} or more with one of another image: perhaps a class that is not in memory",
             highlight=False,
             soft_wrap=True,
         )

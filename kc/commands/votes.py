@@ -25,7 +25,7 @@ from kc.encoders.load import check_encoder_name, load_encoder
 from kc.errors import KcError, unknown_name
 from kc.memory.prune import NeighbourTable, disagreement, hard, leave_one_out, soft
 from kc.memory.rows import Memory
-from kc.memory.study import accuracies, detection, planted, relabelled
+from kc.memory.study import accuracies, detection, inject_label_noise, relabelled
 from kc.methods.regions import normalised
 from kc.progress import track
 from kc.report.records import nan_to_null, write_atomic
@@ -165,7 +165,7 @@ def noise(
     """Planted wrong labels: how well they are found by leave-one-out, and what they cost each vote at the largest k."""
     rows, found = memory.labels(), []
     for share in shares:
-        labels, wrong = planted(rows.class_id, share / 100, config.seed)
+        labels, wrong = inject_label_noise(rows.class_id, share / 100, config.seed)
         noisy = dataclasses.replace(table, class_id=labels[np.searchsorted(rows.id, table.id)])
         k = min(NOISE_K, noisy.neighbour_id.shape[1])
         against = disagreement(noisy, k)

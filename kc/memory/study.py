@@ -1,4 +1,4 @@
-"""What a memory is worth: accuracy against k of every vote, and label noise that was planted to be found again.
+"""What a memory is worth: accuracy against k of every vote, and label noise that is injected to be found again.
 
 Over tables of neighbours alone: one search at the largest k serves every smaller k, and every labelling of the rows.
 """
@@ -72,7 +72,7 @@ def gain(before: BoolArray, after: BoolArray, z: float = 1.96) -> tuple[float, f
     return mean, mean - spread, mean + spread
 
 
-def planted(class_id: Int64Array, share: float, seed: int) -> tuple[Int64Array, BoolArray]:
+def inject_label_noise(class_id: Int64Array, share: float, seed: int) -> tuple[Int64Array, BoolArray]:
     """Labels (N,) of which a `share`, rounded to whole rows, was replaced by another class at random; which ones.
 
     Another class is drawn evenly from the classes there are, never the row's own. A larger share with the same seed

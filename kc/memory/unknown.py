@@ -37,12 +37,12 @@ def familiarity(neighbours: Neighbours) -> dict[str, Float64Array]:
     }
 
 
-def usual(memory: Reader, at: int | None = None) -> Float64Array:
-    """Cosines (N,), ascending, of stored rows with the nearest row of another sample: what is near in this memory.
+def neighbour_cosines(memory: Reader, at: int | None = None) -> Float64Array:
+    """Cosines (N,), ascending, of stored rows with the nearest row of another sample.
 
     Where all `LOOKED` nearest are of the same sample, with the last of them. Of more than `SAMPLED` rows, those at even
     steps; rows of weight 0 do not count. Empty for fewer than two rows. A query that lies farther off than all but
-    1 - `ACCEPTED` of them can be called unknown (`least`).
+    1 - `ACCEPTED` of them can be called unknown (`novelty_threshold`).
     """
     labels = memory.labels(at)
     heard = labels.id[labels.weight > 0]
@@ -57,8 +57,8 @@ def usual(memory: Reader, at: int | None = None) -> Float64Array:
     return np.sort(found.score[np.arange(len(chosen)), place].astype(np.float64))
 
 
-def least(near: Float64Array) -> float:
-    """The cosine that the share `ACCEPTED` of `near` (N,), as of `usual`, reaches; minus infinity without a value."""
+def novelty_threshold(near: Float64Array) -> float:
+    """The cosine that the share `ACCEPTED` of `near` (N,) reaches, from `neighbour_cosines`; -inf without a value."""
     return float(np.quantile(near, 1 - ACCEPTED, method="lower")) if len(near) else float("-inf")
 
 

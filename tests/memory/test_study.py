@@ -1,4 +1,4 @@
-"""Accuracy against k from one search, and planted noise, against searches and sums done one by one."""
+"""Accuracy against k from one search, and injected noise, against searches and sums done one by one."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from kc.memory.prune import disagreement, leave_one_out
 from kc.memory.rows import Memory
-from kc.memory.study import accuracies, detection, nearest, planted, relabelled
+from kc.memory.study import accuracies, detection, inject_label_noise, nearest, relabelled
 from kc.memory.vote import VOTES, decide
 from kc.types import Neighbours, Rows
 
@@ -65,23 +65,23 @@ def test_a_hand_solved_case_tells_the_votes_apart() -> None:
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.35, 1.0])
 def test_planted_labels_are_wrong_and_no_others(share: float) -> None:
     labels = np.array([3, 3, 7, 7, 7, 0] * 50)
-    got, wrong = planted(labels, share, seed=1)
+    got, wrong = inject_label_noise(labels, share, seed=1)
     assert wrong.sum() == round(share * 300)
     assert np.array_equal(got != labels, wrong)
     assert set(got) <= {0, 3, 7}
-    more, also = planted(labels, min(share + 0.2, 1), seed=1)
+    more, also = inject_label_noise(labels, min(share + 0.2, 1), seed=1)
     assert np.array_equal(more[wrong], got[wrong])
     assert also[wrong].all()
 
 
 def test_planted_labels_are_drawn_evenly() -> None:
-    got, _ = planted(np.repeat(np.arange(4), 3000), 1.0, seed=0)
+    got, _ = inject_label_noise(np.repeat(np.arange(4), 3000), 1.0, seed=0)
     table = np.array([np.bincount(got[i * 3000 : (i + 1) * 3000], minlength=4) for i in range(4)])
     assert (np.diag(table) == 0).all()
     assert np.abs(table[~np.eye(4, dtype=bool)] - 1000).max() < 120
     for share, labels in ((1.1, [0, 1]), (-0.1, [0, 1]), (0.5, [1, 1])):
         with pytest.raises(ValueError, match="share must lie"):
-            planted(np.array(labels), share, 0)
+            inject_label_noise(np.array(labels), share, 0)
 
 
 def test_detection_against_pairs() -> None:
@@ -103,7 +103,7 @@ def test_relabelling_neighbours_equals_relabelling_the_memory(memory: Memory) ->
     queries, truth = clusters(50, 1.0, 2)
     before, table = memory.search(queries, 9), leave_one_out(memory, 9)
     rows = memory.labels()
-    labels, wrong = planted(rows.class_id, 0.2, seed=4)
+    labels, wrong = inject_label_noise(rows.class_id, 0.2, seed=4)
     got = accuracies(relabelled(before, rows.id, labels), truth, [1, 9])
     memory.relabel(rows.id, labels)
     assert got == accuracies(memory.search(queries, 9), truth, [1, 9])

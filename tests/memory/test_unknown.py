@@ -11,7 +11,7 @@ from sklearn.metrics import roc_auc_score, roc_curve
 
 from kc.memory import unknown
 from kc.memory.rows import Memory
-from kc.memory.unknown import auroc, familiarity, fpr, least, risk_coverage, usual
+from kc.memory.unknown import auroc, familiarity, fpr, neighbour_cosines, novelty_threshold, risk_coverage
 from kc.types import Neighbours, Rows
 
 
@@ -36,19 +36,21 @@ def test_what_is_near_in_a_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         memory.add(Rows(keys[3:], np.ones(1, np.int64), ("d",), np.zeros(1, np.int64)), 1)
         memory.commit(1)
         # Each row's nearest other row: 10, 10, 20 and 60 degrees away.
-        assert np.allclose(usual(memory), np.cos(np.radians([60, 20, 10, 10])), atol=1e-6)
-        assert np.allclose(usual(memory, at=0), np.cos(np.radians([20, 10, 10])), atol=1e-6)
+        assert np.allclose(neighbour_cosines(memory), np.cos(np.radians([60, 20, 10, 10])), atol=1e-6)
+        assert np.allclose(neighbour_cosines(memory, at=0), np.cos(np.radians([20, 10, 10])), atol=1e-6)
         # Rows of one image do not count for each other, however near; a fifth row is another region of c.
         memory.add(Rows(keys[2:3], np.zeros(1, np.int64), ("c",), np.ones(1, np.int64)), 2)
         memory.commit(2)
-        assert np.allclose(usual(memory), np.cos(np.radians([60, 20, 20, 10, 10])), atol=1e-6)
+        assert np.allclose(neighbour_cosines(memory), np.cos(np.radians([60, 20, 20, 10, 10])), atol=1e-6)
         memory.remove([4])
         monkeypatch.setattr(unknown, "SAMPLED", 2)
-        assert np.allclose(usual(memory), np.cos(np.radians([60, 10])), atol=1e-6)  # the first and the last row
+        assert np.allclose(
+            neighbour_cosines(memory), np.cos(np.radians([60, 10])), atol=1e-6
+        )  # the first and the last row
         memory.reweight([0, 1, 2], 0)
-        assert len(usual(memory)) == 0
-    assert least(np.arange(21) / 20) == 0.05  # 20 of 21 values reach it
-    assert least(np.zeros(0)) == -math.inf
+        assert len(neighbour_cosines(memory)) == 0
+    assert novelty_threshold(np.arange(21) / 20) == 0.05  # 20 of 21 values reach it
+    assert novelty_threshold(np.zeros(0)) == -math.inf
 
 
 def test_auroc_and_fpr_are_those_of_scikit_learn() -> None:

@@ -1,4 +1,4 @@
-"""Random labels planted in the memory: what they cost each vote, and how well leave-one-out finds them."""
+"""Random wrong labels in the memory: what they cost each vote, and how well leave-one-out finds them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from kc.memory.prune import NeighbourTable, disagreement, leave_one_out
-from kc.memory.study import accuracies, detection, nearest, planted, relabelled
+from kc.memory.study import accuracies, detection, inject_label_noise, nearest, relabelled
 from kc.memory.vote import VOTES
 from kc.report.style import looks
 from kc.studies.record import column, dress, panels
@@ -37,7 +37,7 @@ def run(asked: Asked) -> Figure:
 
             def row(share: int = share, seed: int = seed) -> dict[str, object]:
                 table, found = searched()
-                labels, wrong = planted(train.label, share / 100, seed)
+                labels, wrong = inject_label_noise(train.label, share / 100, seed)
                 noisy = replace(table, class_id=labels)
                 k = noisy.neighbour_id.shape[1]
                 against = disagreement(noisy, k)

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from kc.errors import KcError
 from kc.memory.study import correct
-from kc.memory.unknown import Float64Array, auroc, familiarity, fpr, least, risk_coverage, usual
+from kc.memory.unknown import Float64Array, auroc, familiarity, fpr, neighbour_cosines, novelty_threshold, risk_coverage
 from kc.memory.vote import vote
 from kc.report.style import looks
 from kc.studies.record import Row, column, dress, panels
@@ -66,7 +66,7 @@ def cases(asked: Asked) -> list[Case]:
 def called(case: Case, nearest: Float64Array) -> Row:
     """Per cent of the known and of the unknown queries whose nearest row is farther off than stored rows are."""
     with memory_of(case.memory) as memory:
-        strange = nearest < least(usual(memory))
+        strange = nearest < novelty_threshold(neighbour_cosines(memory))
     return {
         f"{what} called unknown": 100 * float(strange[of].mean()) if of.any() else float("nan")
         for what, of in (("known", case.known), ("unknown", ~case.known))
