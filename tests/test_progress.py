@@ -12,7 +12,7 @@ from rich.console import Console
 
 from kc import progress
 from kc.cli import main
-from kc.commands import data_shared
+from kc.commands.console import bars
 from kc.errors import stopped
 from kc.stream.progress import RunProgress
 
@@ -78,7 +78,7 @@ def test_a_terminal_shows_rate_and_remaining_time() -> None:
 
 def test_data_commands_write_a_line_a_part(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(progress, "LATE", 0.0)
-    with data_shared.bars() as advance:
+    with bars() as advance:
         for part, n in (("train", 4), ("test", 2)):
             for done in range(n):
                 advance(part, done + 1, n)

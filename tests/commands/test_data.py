@@ -100,12 +100,12 @@ def test_preview_writes_a_picture(
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["chek", "camvid"], "unknown command of kc data 'chek'. Did you mean 'check'"),
+        (["chek", "camvid"], "Did you mean 'check'"),
         (["show", "camvod"], "unknown benchmark 'camvod'. Did you mean 'camvid'?"),
         (["check", "coco200-panoptic", "--part", "val"], "coco200-panoptic has no part 'val'; it has train, test"),
         (["stats", "camvid", "--split", "5-9"], "unknown split of camvid '5-9'"),
-        (["stats", "camvid", "--tasks", "0"], "'0' is not a whole number above 0"),
-        (["stats"], "the following arguments are required: benchmark"),
+        (["stats", "camvid", "--tasks", "0"], "--tasks 0"),
+        (["stats"], "BENCHMARK"),
         (["preview", "camvid", "--data-root", "/nowhere"], "camvid: no data in /nowhere/camvid"),
     ],
 )

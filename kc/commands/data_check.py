@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kc.commands.data_shared import bars, has, number, terminal, write
+from kc.commands.data_options import ReadingConfig, TasksConfig, check_part
+from kc.types import SplitName
 
 if TYPE_CHECKING:
     from kc.data.manifest import Manifest
@@ -15,20 +17,35 @@ if TYPE_CHECKING:
     from kc.types import Task
 
 
-def run_check(given: argparse.Namespace) -> int:
-    from kc.data.check import check
+@dataclass(frozen=True, kw_only=True)
+class CheckConfig(ReadingConfig):
+    """Read every file of a benchmark and report everything that is wrong; status 1 if anything is.
+
+    Args:
+        part: Split that is read; may be given several times; default: all.
+        strict: Notes (equal images, empty classes) count as problems.
+    """
+
+    part: tuple[SplitName, ...] = ()
+    strict: bool = False
+
+
+def check(config: CheckConfig) -> int:
+    """`kc data check`. Returns the exit status."""
+    from kc.commands.console import bars
+    from kc.data.check import check as check_files
     from kc.data.manifest import load_manifest
 
-    manifest = load_manifest(given.benchmark)
-    for part in given.part or ():
-        has(manifest, part)
+    manifest = load_manifest(config.benchmark)
+    for part in config.part:
+        check_part(manifest, part)
     with bars() as advance:
-        report = check(
+        report = check_files(
             manifest,
-            given.part,
-            given.data_root,
-            limit=given.limit_images,
-            workers=given.num_workers,
+            config.part or None,
+            config.data_root,
+            limit=config.limit_images,
+            workers=config.num_workers,
             progress=lambda part, done, total: advance(f"{manifest.name} {part}", done, total),
         )
     for problem in report.problems:
@@ -37,37 +54,57 @@ def run_check(given: argparse.Namespace) -> int:
         print(f"note: {note}")
     read = ", ".join(f"{n} {part}" for part, n in report.n_read.items()) or "none"
     print(f"{manifest.name}: read {read}; {len(report.problems)} problems, {len(report.notes)} notes")
-    return 1 if report.problems or (given.strict and report.notes) else 0
+    return 1 if report.problems or (config.strict and report.notes) else 0
 
 
-def run_stats(given: argparse.Namespace) -> int:
+@dataclass(frozen=True, kw_only=True)
+class StatsConfig(TasksConfig, ReadingConfig):
+    """Count images, pixels and instances of every class, task, step and setting.
+
+    Args:
+        part: Split that is counted.
+        skip_bad: List files that cannot be read, and go on without them.
+        out: Also write everything, with the images of every step, to this file as JSON.
+    """
+
+    part: SplitName = "train"
+    skip_bad: bool = False
+    out: Path | None = None
+
+
+def stats(config: StatsConfig) -> int:
+    """`kc data stats`. Returns the exit status."""
+    from kc.commands.console import bars
     from kc.data.manifest import load_manifest
     from kc.data.split import build_tasks
     from kc.data.stats import as_json, count
+    from kc.report.records import write_atomic
 
-    manifest = load_manifest(given.benchmark)
-    has(manifest, given.part)
-    tasks = build_tasks(manifest, given.tasks, given.split, given.class_order)
+    manifest = load_manifest(config.benchmark)
+    check_part(manifest, config.part)
+    tasks = build_tasks(manifest, config.tasks, config.split, config.class_order)
     with bars() as advance:
-        stats = count(
+        counted = count(
             manifest,
-            given.part,
+            config.part,
             tasks,
-            given.data_root,
-            seed=given.seed,
-            limit=given.limit_images,
-            workers=given.num_workers,
-            progress=lambda done, total: advance(f"{manifest.name} {given.part}", done, total),
-            skip_bad=given.skip_bad,
+            config.data_root,
+            seed=config.seed,
+            limit=config.limit_images,
+            workers=config.num_workers,
+            progress=lambda done, total: advance(f"{manifest.name} {config.part}", done, total),
+            skip_bad=config.skip_bad,
         )
-    for problem in stats.skipped:
+    for problem in counted.skipped:
         print(f"skipped: {problem}")
-    if stats.skipped:
-        print(f"skipped {len(stats.skipped)} images that cannot be read")
-    _print_stats(manifest, stats, tasks)
-    if given.out is not None:
-        write(given.out, (json.dumps(as_json(stats, manifest, tasks), indent=1, ensure_ascii=False) + "\n").encode())
-        print(f"wrote {given.out}")
+    if counted.skipped:
+        print(f"skipped {len(counted.skipped)} images that cannot be read")
+    _print_stats(manifest, counted, tasks)
+    if config.out is not None:
+        write_atomic(
+            config.out, (json.dumps(as_json(counted, manifest, tasks), indent=1, ensure_ascii=False) + "\n").encode()
+        )
+        print(f"written: {config.out}")
     return 0
 
 
@@ -75,11 +112,13 @@ def _print_stats(manifest: Manifest, stats: Stats, tasks: Sequence[Task]) -> Non
     from rich import box
     from rich.table import Table
 
-    console = terminal()
-    console.print(f"{manifest.name} {stats.split}: {number(stats.n_images)} images", highlight=False)
+    from kc.commands.console import Terminal, number
+
+    console = Terminal()
+    console.say(f"{manifest.name} {stats.split}: {number(stats.n_images)} images")
     if stats.n_pixels:
         share = (stats.void_pixels or 0) / stats.n_pixels
-        console.print(f"{number(stats.n_pixels)} pixels, of which {share:.1%} are void", highlight=False)
+        console.say(f"{number(stats.n_pixels)} pixels, of which {share:.1%} are void")
     has_pixels, has_things = stats.n_pixels is not None, any(c.instances is not None for c in stats.classes)
 
     def numbers(counts: Counts) -> list[str]:
@@ -112,6 +151,6 @@ def _print_stats(manifest: Manifest, stats: Stats, tasks: Sequence[Task]) -> Non
     for t, step in enumerate(stats.steps["overlapped"]):
         if step.read is not None:
             both = f"by index {number(step.read.by_index)}, by filter {number(step.read.by_filter)}"
-            console.print(f"task {t} reads {number(step.read.bytes)} bytes of the shards ({both})", highlight=False)
+            console.say(f"task {t} reads {number(step.read.bytes)} bytes of the shards ({both})")
     if len(settings) > 1:
-        console.print("Under a setting: how many images that step trains on.", highlight=False)
+        console.say("Under a setting: how many images that step trains on.")

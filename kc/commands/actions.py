@@ -1,0 +1,231 @@
+"""A command is a function `run(config) -> int` of a dataclass; its command line is made from the dataclass.
+
+Fields become flags, those without a default are given by their place, the docstring's `Args:` is the help, and the
+types are the ranges. Loads in milliseconds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import importlib
+import keyword
+import types
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, NoReturn, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from annotated_types import Ge, Gt, Le
+
+from kc.errors import KcError, UnknownNameError, nearest, unknown_name
+
+Positive = Annotated[float, Gt(0)]
+NonNegative = Annotated[float, Ge(0)]
+Fraction = Annotated[float, Ge(0), Le(1)]
+Count = Annotated[int, Ge(1)]
+Whole = Annotated[int, Ge(0)]
+
+Table = Mapping[str, tuple[str, str]]
+"""Name -> (`module:attribute`, what it does). The attribute is a function of a typed `config`, a function of
+`arguments` and `prog`, or another Table, whose names are actions."""
+Config = TypeVar("Config")
+
+
+def by_place(default: Any = None) -> Any:
+    """A field with a default that is given by its place all the same."""
+    return dataclasses.field(default=default, metadata={"by_place": True})
+
+
+def required() -> Any:
+    """A field without a default that is given by its flag."""
+    return dataclasses.field(metadata={"by_place": False})
+
+
+def dispatch(target: str | Table, arguments: Sequence[str], prog: str) -> int:
+    """Run a Table or a `module:attribute` of one. Returns the exit status; raises KcError for what a user can mend."""
+    if not isinstance(target, str):
+        return choose(target, arguments, prog)
+    module, _, attribute = target.partition(":")
+    found: Any = getattr(importlib.import_module(module), attribute)
+    if isinstance(found, Mapping):
+        return choose(found, arguments, prog)
+    kind = config_of(found)
+    if kind is None:
+        status: int = found(arguments, prog)
+        return status
+    config = read(kind, arguments, prog)
+    return 0 if config is None else int(found(config))
+
+
+def choose(table: Table, arguments: Sequence[str], prog: str) -> int:
+    """Run the action that the first argument names; without one, or with --help, show all."""
+    if not arguments or arguments[0] in ("-h", "--help"):
+        width = max(map(len, table))
+        lines = [f"  {name:<{width}}  {about}" for name, (_, about) in table.items()]
+        what = "COMMAND" if " " not in prog else "ACTION"
+        print(f"usage: {prog} {what} [options]\n", *lines, f"\n`{prog} {what} --help` shows its options.", sep="\n")
+        return 0
+    name = arguments[0]
+    if name not in table:
+        raise unknown_name(f"{'action' if ' ' in prog else 'command'} of {prog}", name, table)
+    return dispatch(table[name][0], arguments[1:], f"{prog} {name}")
+
+
+def config_of(function: Callable[..., int]) -> type[Any] | None:
+    """The dataclass that `function` takes as `config`; None for a function of arguments."""
+    hints = get_type_hints(function)
+    return hints.get("config")
+
+
+def read(kind: type[Config], arguments: Sequence[str], prog: str) -> Config | None:
+    """Command line -> config, or None where only the help was wanted, which is shown then.
+
+    Raises UnknownNameError for an option or a choice that does not exist, KcError for a value that is missing, of
+    another type or out of range. What --config, a YAML file, says stands where no flag says otherwise.
+    """
+    p = parser(kind, prog)
+    if any(a in ("-h", "--help") for a in arguments):
+        p.print_help()
+        return None
+    given = vars(p.parse_intermixed_args(_checked(p, arguments)))
+    file = given.pop("config")
+    values = {**({} if file is None else _yaml(kind, file, prog)), **given}
+    fields = {f.name: f for f in dataclasses.fields(kind)}  # type: ignore[arg-type]  # a dataclass
+    missing = [n for n, f in fields.items() if f.default is dataclasses.MISSING and n not in values]
+    if missing:
+        names = ", ".join(n.upper() if _is_by_place(fields[n]) else flag(n) for n in missing)
+        raise KcError(f"{prog} needs {names} (see `{prog} --help`)")
+    hints = get_type_hints(kind, include_extras=True)
+    return kind(
+        **{n: checked(hints[n], v, n.upper() if _is_by_place(fields[n]) else flag(n)) for n, v in values.items()}
+    )
+
+
+def parser(kind: type[Any], prog: str | None = None) -> argparse.ArgumentParser:
+    """The parser of a config: values stay text, and what is not given is not in its result."""
+    from docstring_parser import parse
+
+    texts = [parse(c.__doc__ or "") for c in kind.__mro__ if dataclasses.is_dataclass(c)]
+    help_of = {p.arg_name: " ".join((p.description or "").split()) for text in reversed(texts) for p in text.params}
+    own = texts[0]
+    about = "\n".join(filter(None, (own.short_description, own.long_description)))
+    result = _Parser(prog=prog, description=about, allow_abbrev=False, argument_default=argparse.SUPPRESS)
+    result.add_argument("--config", default=None, metavar="FILE", help="YAML file with any of the options below")
+    hints = get_type_hints(kind, include_extras=True)
+    for field in dataclasses.fields(kind):
+        options: dict[str, Any] = {"help": _help(help_of.get(field.name, ""), field, hints[field.name])}
+        many = get_origin(_bare(hints[field.name])) in (list, tuple)
+        if _is_by_place(field):
+            needed = field.default is dataclasses.MISSING
+            options |= {"nargs": "+" if many else None if needed else "?", "metavar": field.name.strip("_").upper()}
+            result.add_argument(field.name, **options)
+        elif hints[field.name] is bool:
+            result.add_argument(flag(field.name), dest=field.name, action="store_true", **options)
+        else:
+            options |= {"action": "append"} if many else {}
+            result.add_argument(flag(field.name), dest=field.name, metavar=_metavar(hints[field.name]), **options)
+    return result
+
+
+def flag(field: str) -> str:
+    """The flag of a field: `data_root` -> `--data-root`, `class_` -> `--class`."""
+    return "--" + field.removesuffix("_").replace("_", "-")
+
+
+def checked(hint: Any, value: Any, name: str) -> Any:
+    """`value`, text or from YAML, as its type says. Raises KcError with `name`, the value and what may be given."""
+    from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+    bare = _bare(hint)
+    if get_origin(bare) is Literal and value is not None and value not in get_args(bare):
+        raise unknown_name(name.strip("-").lower().replace("-", " "), str(value), map(str, get_args(bare)))
+    try:
+        adapter = TypeAdapter(hint, config=ConfigDict(coerce_numbers_to_str=True, allow_inf_nan=False))
+        return adapter.validate_python(value)
+    except ValidationError as error:
+        raise KcError(f"{name} {value}: must be {range_of(hint)}") from error
+
+
+def range_of(hint: Any) -> str:
+    """A type in words: `a number above 0`, `a whole number`, `one of soft, hard`."""
+    if get_origin(hint) is Literal:
+        return "one of " + ", ".join(map(str, get_args(hint)))
+    if get_origin(hint) is Annotated:
+        inner, *limits = get_args(hint)
+        words = {"Gt": "above", "Ge": "at least", "Le": "at most", "Lt": "below"}
+        said = [f"{words[name]} {getattr(m, name.lower()):g}" for m in limits for name in [type(m).__name__]]
+        return f"{range_of(inner)} {' and '.join(said)}"
+    parts = [p for p in get_args(hint) if p is not type(None)]
+    if parts and get_origin(hint) in (Union, types.UnionType):
+        return " or ".join(map(range_of, parts))
+    if parts and get_origin(hint) in (list, tuple):
+        return range_of(parts[0])
+    return {bool: "true or false", int: "a whole number", float: "a number", str: "text", Path: "a path"}.get(
+        hint, str(hint)
+    )
+
+
+def _bare(hint: Any) -> Any:
+    """The type without None."""
+    parts = [p for p in get_args(hint) if p is not type(None)]
+    return parts[0] if get_origin(hint) in (Union, types.UnionType) and len(parts) == 1 else hint
+
+
+def _is_by_place(field: dataclasses.Field[Any]) -> bool:
+    return bool(field.metadata.get("by_place", field.default is dataclasses.MISSING))
+
+
+def _help(text: str, field: dataclasses.Field[Any], hint: Any) -> str:
+    bare = _bare(hint)
+    said = [text.rstrip(".")]
+    if get_origin(bare) is Literal:
+        said[0] += ": " + ", ".join(map(str, get_args(bare)))
+    if field.default not in (None, dataclasses.MISSING, False, ()) and "default" not in text:
+        said.append(f"default: {field.default}")
+    return "; ".join(said).replace("%", "%%")
+
+
+def _metavar(hint: Any) -> str:
+    bare = _bare(hint)
+    inner = get_args(bare)[0] if get_origin(bare) is Annotated else bare
+    return {int: "N", float: "X", Path: "PATH"}.get(inner, "VALUE")
+
+
+def _checked(p: argparse.ArgumentParser, arguments: Sequence[str]) -> list[str]:
+    """`arguments` with dashes in the names of options. Raises UnknownNameError for an option that is not there."""
+    known = [name for action in p._actions for name in action.option_strings if name.startswith("--")]
+    given = []
+    for argument in arguments:
+        name, equals, value = argument.partition("=")
+        if name.startswith("--") and name != "--":
+            name = name.replace("_", "-")
+            if name not in known:
+                close = nearest(name, known)
+                hint = f"did you mean {' or '.join(close)}? " if close else ""
+                raise UnknownNameError(f"unknown option {name} of {p.prog}; {hint}Valid: {', '.join(sorted(known))}")
+        given.append(name + equals + value)
+    return given
+
+
+def _yaml(kind: type[Any], path: str, prog: str) -> dict[str, Any]:
+    import yaml
+
+    try:
+        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise KcError(f"--config {path}: cannot be read ({' '.join(str(error).split())})") from error
+    if not isinstance(content, Mapping):
+        raise KcError(f"--config {path}: expected lines such as `limit_images: 10`")
+    known = [f.name for f in dataclasses.fields(kind)]
+    values = {name + "_" * keyword.iskeyword(name): value for name, value in content.items()}
+    for name in values:
+        if name not in known:
+            raise unknown_name(f"option (of {prog}, in {path})", name, known)
+    return values
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong by KcError."""
+
+    def error(self, message: str) -> NoReturn:
+        raise KcError(f"{message} (see `{self.prog} --help`)")
