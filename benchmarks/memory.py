@@ -28,13 +28,13 @@ import torch
 
 from benchmarks.machine import REST, describe, least, pairs, reading, rounds, seconds, sgemm, write_rate
 from benchmarks.synthetic import CHUNK, Synthetic
-from kc.memory.blas import faiss
-from kc.memory.fuse import knn_clip
-from kc.memory.plan import SearchOptions
-from kc.memory.rows import Memory
-from kc.memory.search import Search
-from kc.memory.threads import blas_from
-from kc.memory.vote import vote
+from kc.memory.disk import Memory
+from kc.memory.search.blas import faiss
+from kc.memory.search.exact import Search
+from kc.memory.search.planner import SearchOptions
+from kc.memory.search.threads import blas_from
+from kc.memory.vote.fusion import knn_clip
+from kc.memory.vote.votes import vote
 
 PARTS = ("build", "exact", "filter", "retire", "vote", "approximate", "gpu")
 COMMIT_ROWS = 16 * CHUNK

@@ -30,9 +30,9 @@ from pathlib import Path
 import numpy as np
 
 from kc.errors import EmptyMemoryError, KcError, RunError
-from kc.memory import prune
-from kc.memory.plan import SearchOptions
-from kc.memory.rows import Memory
+from kc.memory.disk import Memory
+from kc.memory.search.planner import SearchOptions
+from kc.memory.vote import pruning as prune
 from kc.types import Float32Array, Rows
 
 DIM = 32

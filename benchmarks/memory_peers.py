@@ -36,8 +36,8 @@ Built = tuple[Search, list[tuple[str, Callable[[], None]]]]
 
 def kc_memory(keys: npt.NDArray[np.float32], folder: Path, index: str) -> Built:
     """Ours: rows on disk, fsynced, then searched."""
-    from kc.memory.plan import SearchOptions
-    from kc.memory.rows import Memory
+    from kc.memory.disk import Memory
+    from kc.memory.search.planner import SearchOptions
     from kc.types import Rows
 
     n = len(keys)

@@ -30,10 +30,10 @@ import torch
 
 from benchmarks.machine import describe
 from benchmarks.synthetic import Synthetic
-from kc.memory.blas import CHOICE
-from kc.memory.fuse import among, beside_unknown, knn_clip, retrieval_logits
-from kc.memory.plan import IndexKind, SearchOptions
-from kc.memory.rows import Memory
+from kc.memory.disk import Memory
+from kc.memory.search.blas import CHOICE
+from kc.memory.search.planner import IndexKind, SearchOptions
+from kc.memory.vote.fusion import among, beside_unknown, knn_clip, retrieval_logits
 from kc.proposals.merge import paint, semantic_to_panoptic
 from kc.proposals.pooling import pool
 from kc.types import BoolArray, Segments

@@ -60,4 +60,4 @@ def test_the_site_builds_and_loads_nothing_from_elsewhere(tmp_path: Path) -> Non
         loaded = [tag for tag in foreign.findall(text) if 'rel="canonical"' not in tag]
         assert loaded == [], f"{page.relative_to(tmp_path)} loads {loaded[0]}"
     reference = (tmp_path / "reference" / "memory" / "index.html").read_text(encoding="utf-8")
-    assert "kc.memory.rows.Memory.search" in reference
+    assert "kc.memory.disk.Memory.search" in reference

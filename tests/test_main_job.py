@@ -211,7 +211,7 @@ def test_a_place_that_cannot_be_written(
 
 def test_a_memory_of_another_encoder_is_refused(finished: Path) -> None:
     from kc.errors import FingerprintError
-    from kc.memory.rows import Memory
+    from kc.memory.disk import Memory
 
     with pytest.raises(FingerprintError, match="lite0:"):
         Memory.open(finished / "methods" / "knn-s0" / "memory", fingerprint="other:0")

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from kc.memory.rows import Memory
+from kc.memory.disk import Memory
 
 ROOT = Path(__file__).parents[1]
 

@@ -22,10 +22,10 @@ from kc.data.readers.open import open_reader
 from kc.data.transforms import image_to_tensor
 from kc.encoders.load import load_encoder
 from kc.errors import DataError, KcError, unknown_name
-from kc.memory.reader import RowTable
-from kc.memory.rows import Memory
-from kc.memory.unknown import ACCEPTED, neighbour_cosines, novelty_threshold
-from kc.memory.vote import VOTES, contributions, decide, vote
+from kc.memory.disk import Memory
+from kc.memory.disk_reader import RowTable
+from kc.memory.vote.evaluation import ACCEPTED, neighbour_cosines, novelty_threshold
+from kc.memory.vote.votes import VOTES, contributions, decide, vote
 from kc.methods.regions import normalised
 from kc.report.attribution import Voter, attribution, region_crop
 from kc.types import BoolArray, Float32Array, Int64Array, Neighbours, Sample, UInt8Array

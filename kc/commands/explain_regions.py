@@ -13,7 +13,7 @@ from kc.data.manifest import Manifest
 from kc.data.transforms import image_to_tensor
 from kc.encoders.base import Encoder, dense
 from kc.errors import KcError
-from kc.memory.rows import Memory
+from kc.memory.disk import Memory
 from kc.methods.regions import Regions, masked_keys
 from kc.proposals.base import Proposer
 from kc.proposals.load import load_proposer

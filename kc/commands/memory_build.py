@@ -19,7 +19,7 @@ from kc.encoders.cache import FeatureCache
 from kc.encoders.load import check_encoder_name, load_encoder
 from kc.errors import KcError, UnknownNameError, stopped, unknown_name
 from kc.experiment import open_data
-from kc.memory.rows import Memory
+from kc.memory.disk import Memory
 from kc.methods.regions import KEYS, RegionEncoder, key_dim
 from kc.methods.retrieval.build import (
     FallbackImages,

@@ -18,9 +18,9 @@ from kc.data.transforms import image_to_tensor
 from kc.encoders.base import Encoder
 from kc.encoders.load import load_encoder
 from kc.errors import FingerprintError, KcError, unknown_name
-from kc.memory.prune import hard, leave_one_out, soft
-from kc.memory.reader import Reader
-from kc.memory.rows import Memory
+from kc.memory.disk import Memory
+from kc.memory.disk_reader import Reader
+from kc.memory.vote.pruning import hard, leave_one_out, soft
 from kc.methods.regions import normalised
 from kc.progress import track
 from kc.types import Float32Array, Int64Array, Rows

@@ -11,8 +11,8 @@ from rich.console import Console
 from kc.commands.memory_config import MemoryConfig
 from kc.commands.memory_selection import task_index
 from kc.errors import KcError
-from kc.memory import exchange
-from kc.memory.rows import Memory
+from kc.memory.disk import Memory
+from kc.memory.store import exchange
 
 
 def export(config: MemoryConfig, console: Console) -> int:

@@ -12,8 +12,8 @@ from kc.commands.memory_config import MemoryConfig
 from kc.commands.memory_selection import class_names, run_settings, task_index
 from kc.commands.memory_tables import by_class, first_of, name_of, numbers, spans
 from kc.errors import KcError
-from kc.memory.reader import Reader
-from kc.memory.rows import Memory
+from kc.memory.disk import Memory
+from kc.memory.disk_reader import Reader
 
 
 def stats(config: MemoryConfig, console: Console) -> int:

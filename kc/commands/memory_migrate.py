@@ -18,10 +18,10 @@ from kc.data.manifest import Manifest, load_manifest
 from kc.data.readers.open import open_reader
 from kc.data.transforms import image_to_tensor
 from kc.errors import DataError, KcError, unknown_name
-from kc.memory.reader import Labels, RowTable
-from kc.memory.rows import Memory
-from kc.memory.spaces import MAPS, SpaceMap, fit
-from kc.memory.study import accuracies
+from kc.memory.disk import Memory
+from kc.memory.disk_reader import Labels, RowTable
+from kc.memory.search.spaces import MAPS, SpaceMap, fit
+from kc.memory.vote.evaluation import accuracies
 from kc.methods.regions import normalised
 from kc.progress import track
 from kc.types import BoolArray, Float32Array, Int64Array, Rows, UInt8Array

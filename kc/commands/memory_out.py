@@ -11,8 +11,8 @@ from kc.commands.memory_config import MemoryConfig
 from kc.commands.memory_proof import proof
 from kc.commands.memory_selection import class_names, selected
 from kc.commands.memory_tables import by_class
-from kc.memory.absence import traces
-from kc.memory.rows import Memory
+from kc.memory.disk import Memory
+from kc.memory.erasure import traces
 
 
 def repair(config: MemoryConfig, console: Console) -> int:

@@ -9,10 +9,9 @@ from kc.commands.memory_config import MemoryConfig
 from kc.commands.memory_files import read
 from kc.commands.memory_selection import id_list
 from kc.errors import KcError
-from kc.memory.absence import CANNOT_UNDO, Traces, prove_absent, traces_in
-from kc.memory.never import ASKED, as_if_never
-from kc.memory.reader import Reader
-from kc.memory.rows import Memory
+from kc.memory.disk import Memory
+from kc.memory.disk_reader import Reader
+from kc.memory.erasure import ASKED, CANNOT_UNDO, Traces, as_if_never, prove_absent, traces_in
 
 
 def verify(config: MemoryConfig, console: Console) -> int:

@@ -13,7 +13,7 @@ import yaml
 from kc.commands.memory_config import MemoryConfig
 from kc.data.manifest import load_manifest
 from kc.errors import KcError, UnknownNameError, unknown_name
-from kc.memory.reader import Reader
+from kc.memory.disk_reader import Reader
 from kc.types import Int64Array
 
 SHOWN = 20

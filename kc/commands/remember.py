@@ -10,8 +10,8 @@ from rich.console import Console
 from kc.commands.remember_config import DEFAULTS, ForgetConfig, RememberConfig
 from kc.config import RunConfig
 from kc.errors import KcError, stopped, unknown_name
-from kc.memory.absence import CANNOT_UNDO
-from kc.memory.manifest import NAME
+from kc.memory.erasure import CANNOT_UNDO
+from kc.memory.store.manifest import NAME
 from kc.methods.regions import KEYS
 from kc.predict.examples import Shown, read_examples
 from kc.predict.names import clean_name

@@ -23,9 +23,9 @@ from kc.encoders.base import Encoder
 from kc.encoders.cache import FeatureCache
 from kc.encoders.load import check_encoder_name, load_encoder
 from kc.errors import KcError, unknown_name
-from kc.memory.prune import NeighbourTable, disagreement, hard, leave_one_out, soft
-from kc.memory.rows import Memory
-from kc.memory.study import accuracies, detection, inject_label_noise, relabelled
+from kc.memory.disk import Memory
+from kc.memory.vote.evaluation import accuracies, detection, inject_label_noise, relabelled
+from kc.memory.vote.pruning import NeighbourTable, disagreement, hard, leave_one_out, soft
 from kc.methods.regions import normalised
 from kc.progress import track
 from kc.report.records import nan_to_null, write_atomic

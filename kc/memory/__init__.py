@@ -1,1 +1,1 @@
-"""What is remembered: an exact, crash-safe, replayable store of rows; search; pure functions over neighbours."""
+"""The retrieval memory: an exact, crash-safe, replayable store of rows, search over them, and votes of neighbours."""

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, distributed
 
-from kc.memory.distributed import process_rank as process_rank
+from kc.memory.store.distributed import process_rank as process_rank
 from kc.methods.base import Batch
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as coco
 
-from kc.memory.reader import Reader
+from kc.memory.disk_reader import Reader
 from kc.types import VOID, BoolArray, Float32Array, Int32Array, Int64Array, Neighbours, Segments, TaskKind, UInt8Array
 
 SHOWN = 12

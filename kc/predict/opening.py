@@ -10,7 +10,7 @@ from kc.checks import base_of, n_tasks
 from kc.data.manifest import load_manifest
 from kc.data.split import build_tasks
 from kc.errors import KcError, MissingExtraError, RunError, unknown_name
-from kc.memory.rows import Memory
+from kc.memory.disk import Memory
 from kc.methods.base import ContinualMethod
 from kc.predict.predictor import MemoryPredictor, MethodPredictor, Predictor
 from kc.predict.settings import Settings, of_memory, of_run

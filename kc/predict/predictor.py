@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from kc.errors import KcError
-from kc.memory.reader import Reader
-from kc.memory.rows import Memory
-from kc.memory.vote import contributions
+from kc.memory.disk import Memory
+from kc.memory.disk_reader import Reader
+from kc.memory.vote.votes import contributions
 from kc.methods.base import ContinualMethod
 from kc.methods.regions import Regions, normalised, posteriors
 from kc.methods.retrieval.visual_memory import voted

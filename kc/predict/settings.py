@@ -14,7 +14,7 @@ import yaml
 from kc.config import RunConfig
 from kc.data.manifest import Manifest, load_manifest
 from kc.errors import KcError, ManifestError, RunError, UnknownNameError
-from kc.memory.reader import Reader
+from kc.memory.disk_reader import Reader
 from kc.parsing import PATHS
 from kc.types import ClassInfo, TaskKind
 

@@ -17,9 +17,9 @@ import torch
 
 from kc.encoders.base import dense
 from kc.errors import FingerprintError, KcError, unknown_name
-from kc.memory.absence import Absence, Traces, prove_absent, traces
-from kc.memory.reader import Reader
-from kc.memory.rows import Memory
+from kc.memory.disk import Memory
+from kc.memory.disk_reader import Reader
+from kc.memory.erasure import Absence, Traces, prove_absent, traces
 from kc.methods.regions import masked_keys, normalised
 from kc.methods.retrieval.visual_memory import TAUGHT
 from kc.predict.answer import pixels_in

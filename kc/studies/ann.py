@@ -8,7 +8,7 @@ from functools import partial
 import numpy as np
 from rich.console import Console
 
-from kc.memory.plan import IndexKind, SearchOptions
+from kc.memory.search.planner import IndexKind, SearchOptions
 from kc.progress import track
 from kc.report.style import looks
 from kc.studies.config import StudyConfig

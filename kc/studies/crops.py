@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from kc.memory.files import replacing
+from kc.memory.store.files import replacing
 from kc.methods.regions import cut_out, normalised
 from kc.studies.scenes import Bench
 from kc.types import Float32Array, SplitName

@@ -9,7 +9,7 @@ import numpy as np
 from rich.console import Console
 from torch import Tensor
 
-from kc.memory.rows import Memory
+from kc.memory.disk import Memory
 from kc.studies.config import StudyConfig
 from kc.studies.drawing import lines
 from kc.studies.record import Row, Study, panels

@@ -20,10 +20,10 @@ from kc.checks import check
 from kc.config import RunConfig
 from kc.data.datamodule import IncrementalDataModule
 from kc.errors import KcError
-from kc.memory.files import replacing
-from kc.memory.fuse import among, beside_unknown, knn_clip, retrieval_logits
-from kc.memory.rows import Memory
-from kc.memory.vote import decide
+from kc.memory.disk import Memory
+from kc.memory.store.files import replacing
+from kc.memory.vote.fusion import among, beside_unknown, knn_clip, retrieval_logits
+from kc.memory.vote.votes import decide
 from kc.methods.retrieval.calibration import Setting
 from kc.metrics.confusion import ConfusionMatrix
 from kc.metrics.panoptic import PanopticQuality, PanopticStats, panoptic_stats

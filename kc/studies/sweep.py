@@ -8,7 +8,7 @@ from functools import partial
 from rich.console import Console
 from torch import Tensor
 
-from kc.memory.fuse import retrieval_logits
+from kc.memory.vote.fusion import retrieval_logits
 from kc.progress import track
 from kc.studies.config import StudyConfig
 from kc.studies.drawing import lines

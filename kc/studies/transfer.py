@@ -7,9 +7,9 @@ from functools import partial
 from rich.console import Console
 from torch import Tensor
 
-from kc.memory.fuse import retrieval_logits
-from kc.memory.rows import Memory
-from kc.memory.study import nearest
+from kc.memory.disk import Memory
+from kc.memory.vote.evaluation import nearest
+from kc.memory.vote.fusion import retrieval_logits
 from kc.methods.retrieval.calibration import Setting
 from kc.progress import track
 from kc.report.style import looks

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 from torch import Tensor
 
-from kc.memory.fuse import retrieval_logits
-from kc.memory.rows import Memory
+from kc.memory.disk import Memory
+from kc.memory.vote.fusion import retrieval_logits
 from kc.methods.config import MethodOptions
 from kc.methods.retrieval.calibration import KS, LAMBDAS, Setting, choose, knn_clip_grid, leave_samples_out
 from kc.studies.record import Row

@@ -15,8 +15,8 @@ from PIL import Image
 from kc.cli import main
 from kc.data.transforms import image_to_tensor
 from kc.encoders.load import load_encoder
-from kc.memory.rows import Memory
-from kc.memory.vote import vote
+from kc.memory.disk import Memory
+from kc.memory.vote.votes import vote
 from kc.methods.regions import normalised
 
 

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from kc.cli import main
-from kc.memory.rows import Memory
+from kc.memory.disk import Memory
 from kc.types import Rows
 
 

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from kc.cli import main
-from kc.memory.rows import Memory
+from kc.memory.disk import Memory
 
 
 def kc(capsys: pytest.CaptureFixture[str], *arguments: object, status: int = 0) -> str:

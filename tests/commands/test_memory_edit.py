@@ -13,8 +13,8 @@ import yaml
 from PIL import Image
 
 from kc.cli import main
-from kc.memory.prune import leave_one_out, soft
-from kc.memory.rows import Memory
+from kc.memory.disk import Memory
+from kc.memory.vote.pruning import leave_one_out, soft
 
 
 def kc(capsys: pytest.CaptureFixture[str], *arguments: object, status: int = 0) -> str:

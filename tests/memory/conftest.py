@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kc.memory.rows import Memory
+from kc.memory.disk import Memory
 from kc.types import Rows
 
 DIM = 8
@@ -28,7 +28,7 @@ def make_rows(n: int, class_id: int | list[int] = 0, prefix: str = "s", seed: in
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """No fsync: power does not fail in these tests (those that kill processes start their own)."""
-    monkeypatch.setattr("kc.memory.files.os.fsync", lambda fd: None)
+    monkeypatch.setattr("kc.memory.store.files.os.fsync", lambda fd: None)
 
 
 @pytest.fixture

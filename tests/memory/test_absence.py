@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kc.memory import absence, exchange
-from kc.memory.absence import prove_absent, traces, traces_in
-from kc.memory.rows import Memory
+from kc.memory import erasure as absence
+from kc.memory.disk import Memory
+from kc.memory.erasure import prove_absent, traces, traces_in
+from kc.memory.store import exchange
 from kc.types import Rows
 
 

@@ -6,8 +6,8 @@ import os
 
 import pytest
 
-from kc.memory import blas
-from kc.memory.blas import CHOICE, NEEDED, core_type, faiss
+from kc.memory.search import blas
+from kc.memory.search.blas import CHOICE, NEEDED, core_type, faiss
 
 
 def info(vendor: str, flags: set[str]) -> str:

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kc.memory import blocks as blocks_module
-from kc.memory.blocks import cheapest, gather, lone_products, plan_blocks, spare_products
-from kc.memory.rows import Memory
-from kc.memory.view import Columns
+from kc.memory.disk import Memory
+from kc.memory.search import blocks as blocks_module
+from kc.memory.search.blocks import cheapest, gather, lone_products, plan_blocks, spare_products
+from kc.memory.store.view import Columns
 from kc.types import Rows
 
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from kc.errors import FingerprintError, RunError
-from kc.memory import compact
-from kc.memory.rows import Memory
+from kc.memory.disk import Memory
+from kc.memory.store import upkeep as compact
 from kc.types import Neighbours, Rows
 
 

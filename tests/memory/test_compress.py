@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.decomposition import PCA
 
-from kc.memory.compress import binary, chained, int8, pca, random_projection, unit
+from kc.memory.search.spaces import binary, chained, int8, pca, random_projection, unit
 
 
 @pytest.mark.parametrize("n", [60, 12])

@@ -25,10 +25,10 @@ from hypothesis.stateful import (
 )
 
 from kc.errors import EmptyMemoryError, FingerprintError, RunError, UnknownNameError
-from kc.memory.manifest import VersionInfo
-from kc.memory.milvus import MilvusMemory
-from kc.memory.reader import Labels, RowTable
-from kc.memory.rows import Memory
+from kc.memory.disk import Memory
+from kc.memory.disk_reader import Labels, RowTable
+from kc.memory.milvus.memory import MilvusMemory
+from kc.memory.store.manifest import VersionInfo
 from kc.types import Neighbours, Rows
 
 INSTALLED = all(importlib.util.find_spec(name) for name in ("pymilvus", "milvus_lite"))

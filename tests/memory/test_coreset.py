@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from kc.memory.coreset import greedy
+from kc.memory.search.spaces import greedy
 
 
 def twin(keys: np.ndarray, n: int, first: int) -> list[int]:

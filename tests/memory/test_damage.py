@@ -14,10 +14,10 @@ import pytest
 import xxhash
 
 from kc.errors import CorruptMemoryError, RunError
-from kc.memory import manifest as manifests
-from kc.memory import prune
-from kc.memory.plan import SearchOptions
-from kc.memory.rows import Memory
+from kc.memory.disk import Memory
+from kc.memory.search.planner import SearchOptions
+from kc.memory.store import manifest as manifests
+from kc.memory.vote import pruning as prune
 from kc.types import Rows
 
 
@@ -25,7 +25,7 @@ from kc.types import Rows
 def closed(three: Memory, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Three tasks of ten rows with a delta of each kind: one in the manifest, two in files."""
     three.remove([0])
-    monkeypatch.setattr("kc.memory.segments.INLINE_CHARS", 0)
+    monkeypatch.setattr("kc.memory.store.segments.INLINE_CHARS", 0)
     three.reweight([1], [0.5])
     three.relabel([2], [9])
     three.close()
@@ -194,7 +194,7 @@ def as_schema_1(root: Path) -> None:
 def test_schema_1_is_read_and_left_behind(
     three: Memory, rows: Callable[..., Rows], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("kc.memory.segments.INLINE_CHARS", 0)
+    monkeypatch.setattr("kc.memory.store.segments.INLINE_CHARS", 0)
     three.remove([0])
     three.reweight([1], [0.5])
     three.relabel([2], [9])

@@ -13,9 +13,9 @@ import torch.multiprocessing as mp
 from torch.utils.data import DistributedSampler
 
 from kc.errors import RunError
-from kc.memory import distributed
-from kc.memory.distributed import gather_rows, on_rank_0, process_rank
-from kc.memory.rows import Memory
+from kc.memory.disk import Memory
+from kc.memory.store import distributed
+from kc.memory.store.distributed import gather_rows, on_rank_0, process_rank
 from kc.types import Rows
 
 DIM, SAMPLES, BATCH = 6, 11, 2

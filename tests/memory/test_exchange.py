@@ -13,8 +13,8 @@ import pyarrow.parquet
 import pytest
 
 from kc.errors import DataError, FingerprintError, MissingExtraError, RunError
-from kc.memory import segments, staging
-from kc.memory.rows import Memory
+from kc.memory.disk import Memory
+from kc.memory.store import segments, staging
 from kc.types import Rows
 
 BOTH = pytest.mark.parametrize("ending", ["parquet", "npz"])

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from kc.errors import RunError
-from kc.memory.rows import Memory
+from kc.memory.disk import Memory
 from kc.types import Rows
 
 MiB = 2**20

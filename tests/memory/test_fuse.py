@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from kc.memory.fuse import among, beside_unknown, knn_clip, ret_clip, retrieval_logits
+from kc.memory.vote.fusion import among, beside_unknown, knn_clip, ret_clip, retrieval_logits
 from kc.types import Neighbours
 
 

@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from kc.errors import KcError, MissingExtraError
-from kc.memory import gpu
-from kc.memory.gpu import DeviceRows, FaissGpuSearch, TorchSearch, bf16_margin
-from kc.memory.plan import SearchOptions
-from kc.memory.rows import Memory
-from kc.memory.search import Search
+from kc.memory.disk import Memory
+from kc.memory.search import gpu
+from kc.memory.search.exact import Search
+from kc.memory.search.gpu import DeviceRows, FaissGpuSearch, TorchSearch, bf16_margin
+from kc.memory.search.planner import SearchOptions
 from kc.types import BoolArray, Neighbours, Rows
 
 DIM = 48
@@ -55,18 +55,17 @@ def test_answers_of_the_cpu(memory: Memory, monkeypatch: pytest.MonkeyPatch, roo
     monkeypatch.setattr(gpu, "UPLOAD_ROWS", 128)
     view = memory._view()
     rows = DeviceRows(view.columns, "cpu", room)
-    options = SearchOptions(gpu_bytes=gpu_bytes)
     queries = unit(np.random.default_rng(2).normal(size=(20, DIM)) + memory.keys(range(20)))
     for mask in masks(memory):
         for k in (1, 16, 400):
-            ours = TorchSearch(view, mask, options, rows)(queries, k, DIM)
+            ours = TorchSearch(view, mask, rows, gpu_bytes)(queries, k, DIM)
             assert same(ours, Search(view, mask)(queries, k, DIM))
     own = memory.keys(range(500))
-    found = TorchSearch(view, view.visible, options, rows)(own, 1, DIM)
+    found = TorchSearch(view, view.visible, rows, gpu_bytes)(own, 1, DIM)
     assert np.array_equal(found.id[:, 0], np.arange(500))
     skip = np.arange(500)
     assert same(
-        TorchSearch(view, view.visible, options, rows)(own, 5, DIM, skip),
+        TorchSearch(view, view.visible, rows, gpu_bytes)(own, 5, DIM, skip),
         Search(view, view.visible)(own, 5, DIM, skip),
     )
     kept = sum(t.numel() * 2 for t in rows._kept.values())
@@ -84,7 +83,7 @@ def test_scores_stay_within_the_budget(memory: Memory, monkeypatch: pytest.Monke
     monkeypatch.setattr(torch.Tensor, "topk", watched)
     view = memory._view()
     budget = 20 * 64 * 2
-    search = TorchSearch(view, view.visible, SearchOptions(gpu_bytes=budget), DeviceRows(view.columns, "cpu"))
+    search = TorchSearch(view, view.visible, DeviceRows(view.columns, "cpu"), budget)
     search(memory.keys(range(300, 320)), 2, DIM)
     assert max(sizes) <= budget
     assert len(sizes) > 500 // 64
@@ -112,10 +111,9 @@ def test_missing_devices_are_named(memory: Memory) -> None:
 def test_faiss_on_a_gpu(memory: Memory, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a GPU: the error, and the logic with FAISS's CPU index in the place of its GPU index."""
     view = memory._view()
-    options = SearchOptions(device="cuda", engine="faiss")
     if not hasattr(faiss, "GpuIndexFlatIP"):
         with pytest.raises(MissingExtraError, match=r"kc-continual\[gpu\]"):
-            FaissGpuSearch(view, view.visible, options)
+            FaissGpuSearch(view, view.visible, "cuda")
     monkeypatch.setattr(faiss, "GpuIndexFlatIP", lambda r, dim, config: faiss.IndexFlatIP(dim), raising=False)
     monkeypatch.setattr(faiss, "GpuIndexFlatConfig", type("Config", (), {}), raising=False)
     monkeypatch.setattr(faiss, "StandardGpuResources", object, raising=False)
@@ -123,5 +121,5 @@ def test_faiss_on_a_gpu(memory: Memory, monkeypatch: pytest.MonkeyPatch) -> None
     for longest in (2048, 30):
         monkeypatch.setattr(gpu, "FAISS_LONGEST", longest)
         for mask in masks(memory):
-            ours = FaissGpuSearch(view, mask, options)(memory.keys(range(0, 500, 3)), 10, DIM)
+            ours = FaissGpuSearch(view, mask, "cuda")(memory.keys(range(0, 500, 3)), 10, DIM)
             assert same(ours, Search(view, mask)(memory.keys(range(0, 500, 3)), 10, DIM))

@@ -9,14 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kc.memory import approximate
-from kc.memory import planner as planner_module
-from kc.memory.approximate import inner_products
-from kc.memory.index import Index
-from kc.memory.plan import SearchOptions
-from kc.memory.rows import Memory
-from kc.memory.search import Search
-from kc.memory.view import View
+from kc.memory.disk import Memory
+from kc.memory.search import index as approximate
+from kc.memory.search import planner as planner_module
+from kc.memory.search.exact import Search
+from kc.memory.search.index import Index, inner_products
+from kc.memory.search.planner import SearchOptions
+from kc.memory.store.view import View
 from kc.types import Neighbours, Rows
 
 KINDS = ["ivf-pq", "ivf-sq8", "hnsw"]

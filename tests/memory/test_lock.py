@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from kc.errors import MemoryLockedError
-from kc.memory.rows import Memory
+from kc.memory.disk import Memory
 
 HOLD = """if True:
     import os, sys, time
-    from kc.memory.rows import Memory
+    from kc.memory.disk import Memory
     m = Memory.open(sys.argv[1], write=True)
     print("held", flush=True)
     sys.stdin.read()
@@ -70,7 +70,7 @@ def test_the_lock_is_given_back_when_opening_fails(three: Memory, monkeypatch: p
         raise ZeroDivisionError
 
     with monkeypatch.context() as broken:
-        broken.setattr("kc.memory.maintain.sweep", fail)
+        broken.setattr("kc.memory.store.upkeep.sweep", fail)
         with pytest.raises(ZeroDivisionError):
             Memory.open(three.path, write=True)
     Memory.open(three.path, write=True).close()
@@ -79,7 +79,7 @@ def test_the_lock_is_given_back_when_opening_fails(three: Memory, monkeypatch: p
 def test_a_forked_child_does_not_keep_the_lock(three: Memory, tmp_path: Path) -> None:
     code = """if True:
         import os, sys
-        from kc.memory.rows import Memory
+        from kc.memory.disk import Memory
         m = Memory.open(sys.argv[1], write=True)
         (r, w), (up, ready) = os.pipe(), os.pipe()
         if os.fork() == 0:

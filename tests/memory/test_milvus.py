@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 
 from kc.errors import CorruptMemoryError, KcError, MemoryLockedError, MissingExtraError, RunError
-from kc.memory.milvus import MilvusMemory
-from kc.memory.milvus_rows import Marker
-from kc.memory.milvus_store import ALL, Store, collection_name
-from kc.memory.rows import Memory
+from kc.memory.disk import Memory
+from kc.memory.milvus.client import ALL, Store, collection_name
+from kc.memory.milvus.memory import MilvusMemory
+from kc.memory.milvus.rows import Marker
 from kc.types import Rows
 
 INSTALLED = all(importlib.util.find_spec(name) for name in ("pymilvus", "milvus_lite"))
@@ -222,7 +222,7 @@ def test_one_writer(memory: MilvusMemory) -> None:
 
 @needs_milvus
 def test_a_folder_is_open_in_one_process(memory: MilvusMemory) -> None:
-    code = f"from kc.memory.milvus import MilvusMemory; print(len(MilvusMemory.open({str(memory.path)!r})))"
+    code = f"from kc.memory.milvus.memory import MilvusMemory; print(len(MilvusMemory.open({str(memory.path)!r})))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert "RunError" in done.stderr
     assert "only one process at a time" in done.stderr

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kc.memory.names import hashed
-from kc.memory.rows import Memory
+from kc.memory.disk import Memory
+from kc.memory.store.inputs import hashed
 from kc.parsing import parse
 from kc.types import Rows
 

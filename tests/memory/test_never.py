@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kc.memory import never
-from kc.memory.never import Comparison, as_if_never
-from kc.memory.rows import Memory
-from kc.memory.table import Table
+from kc.memory import erasure as never
+from kc.memory.disk import Memory
+from kc.memory.erasure import Comparison, as_if_never
+from kc.memory.store.table import Table
 from kc.types import Rows
 
 NOTHING = np.zeros((0, 8), np.float32)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from kc.memory.plan import SearchOptions, choose, factory, projected_dim
+from kc.memory.search.index import factory, projected_dim
+from kc.memory.search.planner import SearchOptions, choose
 
 
 @pytest.mark.parametrize(

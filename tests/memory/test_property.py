@@ -22,7 +22,7 @@ from hypothesis.stateful import (
 )
 
 from kc.errors import EmptyMemoryError
-from kc.memory.rows import Memory
+from kc.memory.disk import Memory
 from kc.types import Rows
 
 DIM = 4

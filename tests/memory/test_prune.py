@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from kc.errors import CorruptMemoryError
-from kc.memory import prune
-from kc.memory.rows import Memory
-from kc.memory.vote import decide
+from kc.memory.disk import Memory
+from kc.memory.vote import pruning as prune
+from kc.memory.vote.votes import decide
 from kc.types import Rows
 
 

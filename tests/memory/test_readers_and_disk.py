@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 
 from kc.errors import RunError
-from kc.memory import files
-from kc.memory import manifest as manifests
-from kc.memory.rows import Memory
+from kc.memory.disk import Memory
+from kc.memory.store import files
+from kc.memory.store import manifest as manifests
 from kc.types import Rows
 
 
@@ -56,7 +56,7 @@ def test_what_a_change_costs_in_fsyncs(three: Memory, monkeypatch: pytest.Monkey
     assert synced == ["MANIFEST.tmp", three.path.name]
     assert not (three.path / "deltas").exists()
     synced.clear()
-    monkeypatch.setattr("kc.memory.segments.INLINE_CHARS", 30)
+    monkeypatch.setattr("kc.memory.store.segments.INLINE_CHARS", 30)
     three.remove(class_id=1)
     assert synced == ["000005-tombstones.npy", "deltas", "MANIFEST.tmp", three.path.name]
     assert Memory.open(three.path).ids().tolist() == list(range(20, 30))
@@ -100,7 +100,7 @@ def test_searching_in_a_forked_child(three: Memory) -> None:
     """FAISS in the parent and again in a forked child: the child must not wait for threads it does not have."""
     code = """if True:
         import os, sys, numpy as np
-        from kc.memory.rows import Memory
+        from kc.memory.disk import Memory
         from kc.errors import RunError
         m = Memory.open(sys.argv[1], write=True)
         q = np.random.default_rng(0).normal(size=(200, 8))

@@ -6,8 +6,8 @@ from itertools import pairwise
 
 import numpy as np
 
-from kc.memory.row_keys import KeyNumbers, KeySet
-from kc.memory.table import NameColumn
+from kc.memory.store.staging import KeyNumbers, KeySet
+from kc.memory.store.table import NameColumn
 
 
 def test_equal_keys_and_only_they_get_the_same_number() -> None:

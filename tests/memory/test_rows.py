@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from kc.errors import EmptyMemoryError, FingerprintError, RunError, UnknownNameError
-from kc.memory.rows import Memory
+from kc.memory.disk import Memory
 from kc.types import Rows
 
 
@@ -281,7 +281,7 @@ def test_open_says_what_is_wrong(tmp_path: Path, three: Memory) -> None:
 
 
 def test_segments_are_cut(memory: Memory, rows: Callable[..., Rows], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kc.memory.staging.MAX_ROWS", 7)
+    monkeypatch.setattr("kc.memory.store.staging.MAX_ROWS", 7)
     for i in range(4):
         memory.add(rows(5, i, prefix=f"{i}-", seed=i), 0)
     memory.commit(0)

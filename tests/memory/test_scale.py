@@ -8,7 +8,7 @@ import faiss
 import numpy as np
 import pytest
 
-from kc.memory.rows import Memory
+from kc.memory.disk import Memory
 from kc.types import Rows
 
 

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from kc.errors import EmptyMemoryError
-from kc.memory import blocks as blocks_module
-from kc.memory import search as search_module
-from kc.memory.rows import Memory
+from kc.memory.disk import Memory
+from kc.memory.search import blocks as blocks_module
+from kc.memory.search import exact as search_module
 from kc.types import Neighbours, Rows
 
 

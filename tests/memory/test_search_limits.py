@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from torch.utils.data import DataLoader, Dataset
 
-from kc.memory.plan import SearchOptions
-from kc.memory.rows import Memory
+from kc.memory.disk import Memory
+from kc.memory.search.planner import SearchOptions
 from kc.types import Rows
 
 DIM = 512
@@ -22,9 +22,9 @@ TASKS = 6
 SEARCHER = """
 import resource, sys
 import faiss, numpy as np
-from kc.memory import blocks, index as indexes, threads
-from kc.memory.plan import SearchOptions
-from kc.memory.rows import Memory
+from kc.memory.search import blocks, index as indexes, threads
+from kc.memory.search.planner import SearchOptions
+from kc.memory.disk import Memory
 
 memory = Memory.open(sys.argv[1])
 kind, filtered = sys.argv[2], sys.argv[3] == "filtered"
@@ -119,8 +119,8 @@ def test_threads_are_respected(tmp_path: Path) -> None:
     code = """
 import os, sys
 import numpy as np
-from kc.memory.plan import SearchOptions
-from kc.memory.rows import Memory
+from kc.memory.search.planner import SearchOptions
+from kc.memory.disk import Memory
 memory = Memory.open(sys.argv[1])
 rng = np.random.default_rng(0)
 for kind in ("exact", "ivf-sq8"):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.linalg import orthogonal_procrustes
 
-from kc.memory.spaces import PENALTIES, fit
+from kc.memory.search.spaces import PENALTIES, fit
 
 
 def unit(n: int, d: int, seed: int) -> np.ndarray:

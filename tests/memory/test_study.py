@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kc.memory.prune import disagreement, leave_one_out
-from kc.memory.rows import Memory
-from kc.memory.study import accuracies, detection, inject_label_noise, nearest, relabelled
-from kc.memory.vote import VOTES, decide
+from kc.memory.disk import Memory
+from kc.memory.vote.evaluation import accuracies, detection, inject_label_noise, nearest, relabelled
+from kc.memory.vote.pruning import disagreement, leave_one_out
+from kc.memory.vote.votes import VOTES, decide
 from kc.types import Neighbours, Rows
 
 

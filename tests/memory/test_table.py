@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from kc.memory.table import NameColumn, Table, joined, names_in, no_rows
+from kc.memory.store.table import NameColumn, Table, joined, names_in, no_rows
 
 NAMES = ["b", "a", "b", "", "日本\u2028x", 'q"\\\n', "\udc80", "a"]
 

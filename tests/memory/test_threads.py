@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kc.memory.threads import together
+from kc.memory.search.threads import together
 
 
 def test_threads_that_share_out_again_do_not_wait_for_each_other() -> None:

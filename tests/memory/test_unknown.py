@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score, roc_curve
 
-from kc.memory import unknown
-from kc.memory.rows import Memory
-from kc.memory.unknown import auroc, familiarity, fpr, neighbour_cosines, novelty_threshold, risk_coverage
+from kc.memory.disk import Memory
+from kc.memory.vote import evaluation as unknown
+from kc.memory.vote.evaluation import auroc, familiarity, fpr, neighbour_cosines, novelty_threshold, risk_coverage
 from kc.types import Neighbours, Rows
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from kc.memory.vote import TIP_ALPHA, VOTES, contributions, decide, vote
+from kc.memory.vote.votes import TIP_ALPHA, VOTES, contributions, decide, vote
 from kc.methods.retrieval.tip_adapter import cache_logits
 from kc.types import VOID, Neighbours
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from kc.errors import FingerprintError
-from kc.memory.rows import Memory
+from kc.memory.disk import Memory
 from kc.methods import regions as regions_module
 from kc.methods.base import Context
 from kc.methods.regions import RegionEncoder

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from kc.memory.fuse import knn_clip, retrieval_logits
-from kc.memory.rows import Memory
+from kc.memory.disk import Memory
+from kc.memory.vote.fusion import knn_clip, retrieval_logits
 from kc.methods.retrieval.calibration import (
     KS,
     SHARES,

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from kc.errors import KcError
-from kc.memory.fuse import knn_clip, ret_clip, retrieval_logits
+from kc.memory.vote.fusion import knn_clip, ret_clip, retrieval_logits
 from kc.methods.base import Context
 from kc.methods.regions import RegionEncoder
 from kc.methods.retrieval.asking import Answers, Recall, ask, one_opinion

@@ -13,7 +13,7 @@ import torch
 from kc.checks import check
 from kc.config import RunConfig
 from kc.errors import KcError
-from kc.memory.fuse import knn_clip, retrieval_logits
+from kc.memory.vote.fusion import knn_clip, retrieval_logits
 from kc.methods.base import Context
 from kc.methods.hybrid.hybrid import Hybrid, HybridReplay, region_means
 from kc.types import Segments, Task

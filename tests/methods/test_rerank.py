@@ -14,7 +14,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, PreTrainedTokenizerFast
 
 from kc.errors import KcError, MissingExtraError, UnknownNameError
-from kc.memory.vote import decide
+from kc.memory.vote.votes import decide
 from kc.methods.retrieval.rerank import (
     TransformersReranker,
     check_reranker_name,

@@ -18,8 +18,8 @@ from kc.commands.predict import write
 from kc.data.manifest import load_manifest
 from kc.data.readers.open import open_reader
 from kc.errors import KcError, RunError, UnknownNameError
-from kc.memory.rows import Memory
-from kc.memory.vote import contributions
+from kc.memory.disk import Memory
+from kc.memory.vote.votes import contributions
 from kc.methods.regions import normalised
 from kc.metrics.confusion import ConfusionMatrix
 from kc.metrics.panoptic import PanopticQuality

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from kc.cli import main
-from kc.memory.rows import Memory
+from kc.memory.disk import Memory
 from kc.predict.opening import open_memory
 from kc.predict.pictures import Pictures
 from kc.predict.settings import names_in

@@ -12,8 +12,8 @@ from PIL import Image
 
 from kc.cli import main
 from kc.errors import DataError, KcError, UnknownNameError
-from kc.memory.rows import Memory
-from kc.memory.writer import Writer
+from kc.memory.disk import Memory
+from kc.memory.disk_writer import Writer
 from kc.predict.examples import read_examples
 from kc.predict.opening import open_memory
 from kc.predict.settings import names_in

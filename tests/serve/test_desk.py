@@ -20,7 +20,7 @@ from kc.commands.serve import _socket
 from kc.commands.serve_config import ServeConfig
 from kc.config import RunConfig
 from kc.errors import KcError
-from kc.memory.rows import Memory
+from kc.memory.disk import Memory
 from kc.predict.examples import Shown
 from kc.predict.opening import open_memory
 from kc.predict.settings import Settings, names_in

@@ -20,7 +20,7 @@ from scipy.stats import linregress
 from torch import Tensor
 
 from kc.cli import main
-from kc.memory.study import gain
+from kc.memory.vote.evaluation import gain
 from kc.studies.visual_memory import corruptions
 from kc.studies.visual_memory import rerank as reranking
 from kc.studies.visual_memory.axes import log_axes

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from kc.errors import KcError
-from kc.memory.staging import exactly_unit
+from kc.memory.store.staging import exactly_unit
 from kc.methods.base import Batch, Context
 from kc.methods.regions import Regions, background_position, posteriors
 from kc.openvocab.base import FeatureVocabulary, Names, Opinions, Recallable, Trained, TwoHeaded

@@ -15,7 +15,7 @@ from torch import Tensor
 from kc.encoders.base import Encoder, dense
 from kc.encoders.cache import FeatureCache, rounded
 from kc.errors import FingerprintError
-from kc.memory.rows import Memory
+from kc.memory.disk import Memory
 from kc.methods.base import Batch
 from kc.methods.regions import RegionEncoder, Regions, masked_keys, normalised
 from kc.proposals.pooling import pool, segment_labels

@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kc.memory.reader import Reader
-from kc.memory.study import nearest
-from kc.memory.vote import ClassIds, columns_of
+from kc.memory.disk_reader import Reader
+from kc.memory.vote.evaluation import nearest
+from kc.memory.vote.votes import ClassIds, columns_of
 from kc.methods.config import MethodOptions
 from kc.types import Int64Array, Neighbours
 

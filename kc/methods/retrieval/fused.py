@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from kc.errors import KcError
-from kc.memory.files import replace_bytes
-from kc.memory.fuse import beside_unknown, retrieval_logits
-from kc.memory.vote import columns_of, vote
+from kc.memory.store.files import replace_bytes
+from kc.memory.vote.fusion import beside_unknown, retrieval_logits
+from kc.memory.vote.votes import columns_of, vote
 from kc.methods.base import Batch, Context
 from kc.methods.names import Name, read_names
 from kc.methods.regions import Regions, best, normalised, to_prediction

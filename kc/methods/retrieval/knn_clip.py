@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from torch import Tensor
 
-from kc.memory.fuse import among, knn_clip
+from kc.memory.vote.fusion import among, knn_clip
 from kc.methods.retrieval.asking import Answers
 from kc.methods.retrieval.calibration import Setting, knn_clip_grid
 from kc.methods.retrieval.fused import FusedMemory

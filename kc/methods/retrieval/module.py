@@ -9,8 +9,8 @@ import lightning as L
 import torch
 from torch import Tensor
 
-from kc.memory.distributed import gather_rows, on_rank_0, process_rank
-from kc.memory.rows import Memory
+from kc.memory.disk import Memory
+from kc.memory.store.distributed import gather_rows, on_rank_0, process_rank
 from kc.methods.base import Batch, Context
 from kc.types import Prediction, Rows, Task
 

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from kc.memory.study import accuracies
+from kc.memory.vote.evaluation import accuracies
 from kc.report.style import looks
 from kc.studies.record import Row, column, dress, panels
 from kc.studies.visual_memory.command import Asked

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from kc.memory.rows import Memory
-from kc.memory.vote import VOTES, vote
+from kc.memory.disk import Memory
+from kc.memory.vote.votes import VOTES, vote
 from kc.studies.record import Row, dress, panels
 from kc.studies.visual_memory.command import Asked
 from kc.studies.visual_memory.keys import EXACTLY, Keys, memory_of

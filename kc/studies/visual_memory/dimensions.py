@@ -8,8 +8,8 @@ from functools import partial
 import numpy as np
 from matplotlib.figure import Figure
 
-from kc.memory.compress import Compressed, binary, chained, int8, pca, random_projection
-from kc.memory.study import correct, gain, nearest
+from kc.memory.search.spaces import Compressed, binary, chained, int8, pca, random_projection
+from kc.memory.vote.evaluation import correct, gain, nearest
 from kc.report.style import looks
 from kc.studies.record import Row, column, dress, panels
 from kc.studies.visual_memory.axes import log_axes

@@ -24,8 +24,8 @@ from kc.encoders.base import Encoder, dense
 from kc.encoders.cache import FeatureCache
 from kc.encoders.load import load_encoder
 from kc.errors import DataError, KcError, unknown_name
-from kc.memory.plan import SearchOptions
-from kc.memory.rows import Memory
+from kc.memory.disk import Memory
+from kc.memory.search.planner import SearchOptions
 from kc.methods.regions import normalised
 from kc.progress import track
 from kc.proposals.oracle import propose_from

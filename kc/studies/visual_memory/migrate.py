@@ -7,8 +7,8 @@ from functools import partial
 import numpy as np
 from matplotlib.figure import Figure
 
-from kc.memory.spaces import MAPS, fit
-from kc.memory.study import accuracies
+from kc.memory.search.spaces import MAPS, fit
+from kc.memory.vote.evaluation import accuracies
 from kc.report.style import looks
 from kc.studies.record import Row, column, dress, panels
 from kc.studies.visual_memory.axes import log_axes

@@ -8,9 +8,9 @@ from functools import cache
 import numpy as np
 from matplotlib.figure import Figure
 
-from kc.memory.prune import NeighbourTable, disagreement, leave_one_out
-from kc.memory.study import accuracies, detection, inject_label_noise, nearest, relabelled
-from kc.memory.vote import VOTES
+from kc.memory.vote.evaluation import accuracies, detection, inject_label_noise, nearest, relabelled
+from kc.memory.vote.pruning import NeighbourTable, disagreement, leave_one_out
+from kc.memory.vote.votes import VOTES
 from kc.report.style import looks
 from kc.studies.record import column, dress, panels
 from kc.studies.visual_memory.command import Asked

@@ -8,9 +8,9 @@ from functools import cache
 import numpy as np
 from matplotlib.figure import Figure
 
-from kc.memory.coreset import greedy
-from kc.memory.prune import NeighbourTable, hard, leave_one_out, soft
-from kc.memory.study import correct, gain, nearest
+from kc.memory.search.spaces import greedy
+from kc.memory.vote.evaluation import correct, gain, nearest
+from kc.memory.vote.pruning import NeighbourTable, hard, leave_one_out, soft
 from kc.report.style import looks
 from kc.studies.record import column, dress, panels
 from kc.studies.visual_memory.axes import log_axes

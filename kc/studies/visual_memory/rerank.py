@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from kc.memory.study import correct, nearest
+from kc.memory.vote.evaluation import correct, nearest
 from kc.methods.retrieval.rerank import load_reranker, prompts, rerank
 from kc.report.records import write_atomic
 from kc.report.style import looks

@@ -7,8 +7,8 @@ from functools import cache
 import numpy as np
 from matplotlib.figure import Figure
 
-from kc.memory.study import correct
-from kc.memory.vote import VOTES
+from kc.memory.vote.evaluation import correct
+from kc.memory.vote.votes import VOTES
 from kc.report.style import looks
 from kc.studies.record import Row, column, dress, panels
 from kc.studies.visual_memory.axes import log_axes

@@ -10,9 +10,17 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from kc.errors import KcError
-from kc.memory.study import correct
-from kc.memory.unknown import Float64Array, auroc, familiarity, fpr, neighbour_cosines, novelty_threshold, risk_coverage
-from kc.memory.vote import vote
+from kc.memory.vote.evaluation import (
+    Float64Array,
+    auroc,
+    correct,
+    familiarity,
+    fpr,
+    neighbour_cosines,
+    novelty_threshold,
+    risk_coverage,
+)
+from kc.memory.vote.votes import vote
 from kc.report.style import looks
 from kc.studies.record import Row, column, dress, panels
 from kc.studies.visual_memory.command import Asked

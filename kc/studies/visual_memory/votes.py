@@ -6,8 +6,8 @@ from functools import cache
 
 from matplotlib.figure import Figure
 
-from kc.memory.study import accuracies
-from kc.memory.vote import VOTES
+from kc.memory.vote.evaluation import accuracies
+from kc.memory.vote.votes import VOTES
 from kc.report.style import looks
 from kc.studies.record import column, dress, panels
 from kc.studies.visual_memory.axes import log_axes

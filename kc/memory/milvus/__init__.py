@@ -1,0 +1,1 @@
+"""The same memory in Milvus, for more rows than one machine carries."""

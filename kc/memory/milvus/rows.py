@@ -1,0 +1,159 @@
+"""Rows as Milvus entities: the schema, the filters that a version is, and the marker that commits.
+
+Every *state* of a row is an entity, with the row's key, and is current from the commit `added` until the commit
+`removed` (FOREVER while it lasts). Retiring a row ends its state; a new class or weight ends it (`superseded`) and adds
+another state of the same id. So the memory of commit n is the filter `added <= n < removed`, and nothing is copied.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from kc.errors import UnknownNameError
+from kc.memory.store.table import NameColumn, Table
+
+FOREVER = 2**62
+"""`removed` of a state that has not ended."""
+MOST = 16_384
+"""Entities that Milvus returns at once, and neighbours that it finds for a query."""
+BATCH = 1024
+"""Entities written, and ids named in a filter, at once: a few MB of 768 values a key."""
+TEXT = 65_535
+"""Longest VARCHAR, in bytes."""
+COLUMNS = ("state", "id", "class_id", "task", "segment", "added", "removed", "weight", "superseded", "sample", "source")
+"""Of a state, without its key and the digests of its names."""
+
+
+@dataclass(frozen=True)
+class Header:
+    """What never changes. `index`: type and parameters of the vector index; `extra`: the caller's JSON values."""
+
+    dim: int
+    fingerprint: str
+    salt: str = ""
+    extra: dict[str, Any] = field(default_factory=dict)
+    index: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Marker:
+    """The present, replaced as one entity: what is beyond `head` is not committed.
+
+    `number`: newest change, never reused. `head`: the commit that is shown now (a rollback sets it back). `rewrites`
+    grows when old states are destroyed, so that a reader can tell. `versions`: (task, commit), oldest first.
+    """
+
+    number: int = 0
+    head: int = 0
+    next_id: int = 0
+    next_state: int = 0
+    rewrites: int = 0
+    versions: tuple[tuple[int, int], ...] = ()
+
+    def seq(self, task: int) -> int:
+        """Commit of the version of `task`; UnknownNameError lists the versions there are."""
+        for known, seq in self.versions:
+            if known == task:
+                return seq
+        names = ", ".join(str(t) for t, _ in self.versions) or "none"
+        raise UnknownNameError(f"the memory has no version of task {task}; versions: {names}")
+
+
+# -- filters -----------------------------------------------------------------------------------------------------------
+
+
+def visible(seq: int) -> str:
+    """The memory as it is at commit `seq`."""
+    return f"added <= {seq} and removed > {seq}"
+
+
+def latest(seq: int) -> str:
+    """The one state of each row, retired ones too, that is the last at commit `seq`."""
+    return f"added <= {seq} and (superseded == false or removed > {seq})"
+
+
+def matching(criteria: Mapping[str, Any]) -> str | None:
+    """Rows that meet every criterion (`kc.memory.store.inputs`); None where a criterion names nothing."""
+    parts = []
+    for name, values in criteria.items():
+        if len(values) == 0:
+            return None
+        if name in ("source", "sample_id"):
+            parts.append(named_one_of("source" if name == "source" else "sample", map(digest, values)))
+        else:
+            parts.append(f"{'id' if name == 'ids' else name} in {values.tolist()}")
+    return " and ".join(parts)
+
+
+def named_one_of(column: str, digests: Iterable[str]) -> str:
+    """Rows whose `sample` or `source` has one of these digests."""
+    listed = ", ".join(f'"{d}"' for d in sorted(digests))
+    return f"{column}_hash in [{listed}]"
+
+
+def digest(name: str) -> str:
+    """Stands for a name in filters: 128 bits of SHA-256, so that no name needs quoting."""
+    return hashlib.sha256(name.encode(errors="surrogatepass")).hexdigest()[:32]
+
+
+# -- entities ----------------------------------------------------------------------------------------------------------
+
+
+def entities(table: Table, first_state: int) -> Iterator[dict[str, Any]]:
+    """Rows as states that begin with the commit `table.added`."""
+    for i in range(len(table)):
+        yield {
+            "state": first_state + i,
+            "id": int(table.ids[i]),
+            "class_id": int(table.class_id[i]),
+            "task": int(table.task[i]),
+            "segment": int(table.segment[i]),
+            "added": int(table.added[i]),
+            "removed": FOREVER,
+            "weight": float(table.weight[i]),
+            "superseded": False,
+            "key": table.vectors[i],
+            **named("sample", table.sample[i]),
+            **named("source", table.source[i]),
+        }
+
+
+def named(column: str, name: str) -> dict[str, str]:
+    """A name as it is stored: JSON in ASCII (file names may hold what is no UTF-8), and its digest."""
+    text = json.dumps(name)
+    if len(text) > TEXT:
+        raise ValueError(f"a name of {len(text)} characters; Milvus stores at most {TEXT}")
+    return {column: text, f"{column}_hash": digest(name)}
+
+
+def stored_name(text: str) -> str:
+    """The name that `named` stored."""
+    name: str = json.loads(text)
+    return name
+
+
+def stored_names(texts: Iterable[str]) -> list[str]:
+    """The same for many."""
+    return [stored_name(text) for text in texts]
+
+
+def table_of(found: Sequence[Mapping[str, Any]], dim: int) -> Table:
+    """Entities with every column, in their order."""
+    numbers = {name: np.array([e[name] for e in found], np.int64) for name in ("id", "class_id", "task", "segment")}
+    return Table(
+        vectors=np.array([e["key"] for e in found], np.float32).reshape(-1, dim),
+        ids=numbers["id"],
+        class_id=numbers["class_id"],
+        task=numbers["task"],
+        added=np.array([e["added"] for e in found], np.int64),
+        weight=np.array([e["weight"] for e in found], np.float32),
+        segment=numbers["segment"],
+        sample=NameColumn.of([e["sample"] for e in found]).renamed(stored_names),
+        source=NameColumn.of([e["source"] for e in found]).renamed(stored_names),
+    )

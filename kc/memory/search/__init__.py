@@ -1,0 +1,1 @@
+"""Nearest rows by cosine: exact, by an index, or on a GPU."""

@@ -1,0 +1,1 @@
+"""Rows on disk: files, segments, manifests, versions, staging, erasing and exchange."""

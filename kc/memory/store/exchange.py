@@ -1,0 +1,218 @@
+"""Rows in one file that other programs read: Parquet (extra `parquet`) or npz. Nothing is pickled.
+
+Columns: id, key (D float32), class_id, task, weight, sample_id, segment, source. Beside them: the size of the keys and
+the encoder's fingerprint. Ids are for the reader's information; whoever imports the rows gives them new ones.
+"""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from kc.errors import DataError, KcError, MissingExtraError, RunError
+from kc.memory.store import files
+from kc.memory.store.inputs import hashed
+from kc.memory.store.staging import checked
+from kc.memory.store.table import NameColumn, Table, joined, names_in, no_rows
+
+VERSION = 1
+_META = "kc.memory"
+_COLUMNS: dict[str, tuple[str, Any]] = {
+    "id": ("ids", np.int64),
+    "class_id": ("class_id", np.int64),
+    "task": ("task", np.int64),
+    "weight": ("weight", np.float32),
+    "segment": ("segment", np.int64),
+}
+"""Name in the file -> name in `Table` and type, of the columns of numbers."""
+_NAMES = {"sample_id": "sample", "source": "source"}
+"""The same for the columns of names."""
+
+
+@dataclass(frozen=True)
+class Header:
+    """What rows are: keys of `dim` values of the encoder `fingerprint`."""
+
+    rows: int
+    dim: int
+    fingerprint: str
+    salt: str = ""
+    """Of an anonymous memory; without it the rows could not be told from those of the same samples elsewhere."""
+
+
+def write(path: Path, header: Header, tables: Iterable[Table]) -> None:
+    """Write `header.rows` rows to `path` (.parquet or .npz) in one step; a file that is there is replaced.
+
+    Raises ValueError for another ending, MissingExtraError without pyarrow, RunError if the file cannot be written.
+    """
+    writer, _ = _format(path)
+    try:
+        with files.replacing(path) as temporary:
+            writer(temporary, header, tables)
+    except OSError as error:
+        raise RunError(f"cannot export to {path}: {error.strerror or error}") from error
+
+
+def read(path: Path) -> tuple[Header, list[Table]]:
+    """Header and rows of a file; commit numbers are 0. Raises DataError for any file that `write` did not write."""
+    _, reader = _format(path)
+    try:
+        meta, tables = reader(path)
+        if meta.pop("version") != VERSION:
+            raise ValueError(f"it is of another version than {VERSION}")
+        header = Header(**meta)
+        tables = [_checked(table, header) for table in tables]
+        if sum(len(t) for t in tables) != header.rows:
+            raise ValueError(f"it holds {sum(len(t) for t in tables)} of {header.rows} rows")
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file") from None
+    except KcError:
+        raise
+    except Exception as error:  # whatever the parsers make of bytes that are not theirs
+        raise DataError(f"{path}: not a whole export of a memory ({error})") from error
+    return header, tables
+
+
+def fitting(
+    tables: Iterable[Table], header: Header, origin: object, dim: int, salt: str, root: object
+) -> Iterator[Table]:
+    """Rows from `origin` as the memory in `root`, of keys of `dim` values and names under `salt`, keeps them.
+
+    ValueError for keys of another size, or names under a salt that the memory does not know.
+    """
+    if header.dim != dim:
+        raise ValueError(f"{root} holds keys of {dim} values, {origin} of {header.dim}")
+    if header.salt and header.salt != salt:
+        raise ValueError(f"names in {origin} are anonymous under a salt that {root} does not have")
+    for table in tables:
+        if salt != header.salt:
+            names = {kind: getattr(table, kind).renamed(lambda names: hashed(names, salt)) for kind in _NAMES.values()}
+            table = replace(table, **names)
+        yield table
+
+
+def _format(path: Path) -> tuple[Callable[..., None], Callable[[Path], tuple[dict[str, Any], Iterable[Table]]]]:
+    if path.suffix == ".parquet":
+        return _write_parquet, _read_parquet
+    if path.suffix == ".npz":
+        return _write_npz, _read_npz
+    raise ValueError(f"{path.name}: rows are exchanged as .parquet or .npz")
+
+
+def _checked(table: Table, header: Header) -> Table:
+    """The rows as they are stored; ValueError if they cannot be."""
+    n = len(table)
+    for name, (column, dtype) in _COLUMNS.items():
+        array: npt.NDArray[Any] = getattr(table, column)
+        if array.shape != (n,) or array.dtype != dtype:
+            raise ValueError(f"{name} is {array.dtype} {array.shape}, expected {np.dtype(dtype)} {(n,)}")
+    if table.vectors.dtype != np.float32 or table.vectors.shape != (n, header.dim):
+        raise ValueError(f"key is {table.vectors.dtype} {table.vectors.shape}, expected float32 {(n, header.dim)}")
+    if not len(table.sample) == len(table.source) == n:
+        raise ValueError("every row has a sample and a source")
+    for names in (table.sample, table.source):
+        if not all(isinstance(name, str) for name in names.names):
+            raise ValueError("a sample or source has no name")
+        if n and not (names.codes.min() >= 0 and names.codes.max() < len(names.names)):
+            raise ValueError("a row has a name that the table of names lacks")
+    if n and table.task.min() < 0:
+        raise ValueError("tasks must be at least 0")
+    return checked(table)
+
+
+def _meta(header: Header) -> str:
+    return json.dumps({"version": VERSION, **asdict(header)})
+
+
+# -- npz ---------------------------------------------------------------------------------------------------------------
+
+
+def _write_npz(path: Path, header: Header, tables: Iterable[Table]) -> None:
+    rest = [no_rows()]
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
+        with archive.open("key.npy", "w", force_zip64=True) as member:
+            shape = (header.rows, header.dim)
+            np.lib.format.write_array_header_1_0(member, {"descr": "<f4", "fortran_order": False, "shape": shape})
+            for table in tables:
+                member.write(np.ascontiguousarray(table.vectors, "<f4").tobytes())
+                rest.append(replace(table, vectors=rest[0].vectors))
+        table = joined(rest)
+        arrays = {name: getattr(table, column) for name, (column, _) in _COLUMNS.items()}
+        for name, column in _NAMES.items():
+            names = getattr(table, column).used()
+            arrays |= {name: names.codes, f"{name}_names": np.frombuffer(names.to_bytes(), np.uint8)}
+        arrays["meta"] = np.frombuffer(_meta(header).encode(), np.uint8)
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, array, allow_pickle=False)
+
+
+def _read_npz(path: Path) -> tuple[dict[str, Any], Iterable[Table]]:
+    with np.load(path, allow_pickle=False) as archive:
+        meta = json.loads(bytes(archive["meta"]))
+        columns = {column: archive[name] for name, (column, _) in _COLUMNS.items()}
+        for name, column in _NAMES.items():
+            columns[column] = NameColumn(archive[name], names_in(bytes(archive[f"{name}_names"])))
+        table = Table(vectors=archive["key"], added=np.zeros(len(columns["ids"]), np.int64), **columns)
+    return meta, [table]
+
+
+# -- Parquet -----------------------------------------------------------------------------------------------------------
+
+
+def _pyarrow() -> tuple[ModuleType, ModuleType]:
+    try:
+        import pyarrow
+        from pyarrow import parquet
+    except ImportError as error:
+        raise MissingExtraError(f"Parquet needs pyarrow ({error}): pip install 'kc-continual[parquet]'") from error
+    return pyarrow, parquet
+
+
+def _write_parquet(path: Path, header: Header, tables: Iterable[Table]) -> None:
+    pa, parquet = _pyarrow()
+    fields = [(name, pa.from_numpy_dtype(dtype)) for name, (_, dtype) in _COLUMNS.items()]
+    fields += [("key", pa.list_(pa.float32(), header.dim)), *((name, pa.string()) for name in _NAMES)]
+    schema = pa.schema([pa.field(*f, nullable=False) for f in fields], metadata={_META: _meta(header)})
+    # Unit vectors do not compress; names and numbers of few values do, by their dictionary.
+    with parquet.ParquetWriter(path, schema, compression="none", write_page_checksum=True) as writer:
+        for table in tables:
+            arrays: list[Any] = [pa.array(getattr(table, column)) for column, _ in _COLUMNS.values()]
+            keys = pa.array(np.ascontiguousarray(table.vectors).reshape(-1))
+            arrays.append(pa.FixedSizeListArray.from_arrays(keys, header.dim))
+            for column in _NAMES.values():
+                names = getattr(table, column)
+                listed = pa.array(list(names.names), pa.string())
+                arrays.append(pa.DictionaryArray.from_arrays(pa.array(names.codes), listed).dictionary_decode())
+            writer.write_table(pa.Table.from_arrays(arrays, schema=schema))
+
+
+def _read_parquet(path: Path) -> tuple[dict[str, Any], Iterable[Table]]:
+    _, parquet = _pyarrow()
+    if not path.exists():
+        raise FileNotFoundError(path)
+    file = parquet.ParquetFile(path, page_checksum_verification=True)
+    meta = (file.schema_arrow.metadata or {}).get(_META.encode())
+    if meta is None:
+        raise ValueError(f"its metadata lack {_META!r}")
+    meta = json.loads(meta)
+    return meta, _row_groups(file, int(meta["dim"]))
+
+
+def _row_groups(file: Any, dim: int) -> Iterator[Table]:
+    for number in range(file.num_row_groups):
+        group = file.read_row_group(number).combine_chunks()
+        columns = {column: group.column(name).to_numpy() for name, (column, _) in _COLUMNS.items()}
+        for name, column in _NAMES.items():
+            names = group.column(name).combine_chunks().dictionary_encode()
+            columns[column] = NameColumn(names.indices.to_numpy(zero_copy_only=False), names.dictionary.to_pylist())
+        keys = group.column("key").combine_chunks().flatten().to_numpy(zero_copy_only=False).reshape(-1, dim)
+        yield Table(vectors=keys, added=np.zeros(len(keys), np.int64), **columns)

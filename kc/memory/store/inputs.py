@@ -1,0 +1,145 @@
+"""Arguments of the stores: ids, names, criteria, weights and classes, checked in the same way on disk and in Milvus.
+
+In an anonymous memory, names of samples and sources are stored as HMAC-SHA-256 under a random salt that the memory's
+manifest holds, 128 bits of it. What this protects: no file name, person or place can be read from the files of the
+memory, nor matched with another memory's. What it does not protect: whoever has the manifest, and so the salt, can test
+a guess; keys, classes, tasks and the order of rows stay what they are, and a key may tell much of its image. It is a
+pseudonym, not the absence of personal data.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+import secrets
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from kc.errors import RunError
+from kc.types import Float32Array, Int64Array
+
+Ids = int | Iterable[int]
+
+
+Names = str | Iterable[str]
+
+
+def as_ids(values: Ids) -> Int64Array:
+    """One id or many, as (N,) int64."""
+    if isinstance(values, int | np.integer):
+        return np.array([values], np.int64)
+    array = np.asarray(values if isinstance(values, np.ndarray) else list(values))
+    if array.size and array.dtype.kind not in "iu":
+        raise ValueError(f"ids must be integers, got {array.dtype}")
+    return array.astype(np.int64).reshape(-1)
+
+
+def as_names(values: Names) -> set[str]:
+    """One name or many."""
+    return {values} if isinstance(values, str) else set(values)
+
+
+def new_salt() -> str:
+    """256 random bits, as hexadecimal digits."""
+    return secrets.token_hex(32)
+
+
+def hashed(names: Iterable[str], salt: str) -> list[str]:
+    """Each name as 32 hexadecimal digits; as it is where there is no salt."""
+    if not salt:
+        return list(names)
+    names, key = list(names), bytes.fromhex(salt)
+    # File names may hold bytes that are no UTF-8; Python carries them as lone surrogates.
+    digests = {
+        name: hmac.new(key, name.encode(errors="surrogatepass"), hashlib.sha256).hexdigest()[:32] for name in set(names)
+    }
+    return [digests[name] for name in names]
+
+
+def wanted(names: Names | None, salt: str) -> frozenset[str] | None:
+    """The names that a caller asks for, as they are stored."""
+    return None if names is None else frozenset(hashed(as_names(names), salt))
+
+
+def check_criteria(given: Mapping[str, Any], salt: str, next_id: int) -> dict[str, Any]:
+    """Those of ids, class_id, task (int64 arrays), source and sample_id (sets of names as they are stored under `salt`)
+    that are not None; iterables are read once, here.
+
+    ValueError if there is none, or for an id outside [0, next_id), which was never given out.
+    """
+    criteria: dict[str, Any] = {}
+    for name, value in given.items():
+        if value is not None:
+            criteria[name] = wanted(value, salt) if name in ("source", "sample_id") else as_ids(value)
+    if not criteria:
+        raise ValueError("say which rows: give ids, class_id, source, task or sample_id")
+    ids = criteria.get("ids")
+    if ids is not None and len(ids) and (ids.min() < 0 or ids.max() >= next_id):
+        raise ValueError(f"ids must lie in [0, {next_id}): others were never given out")
+    return criteria
+
+
+def distinct_ids(ids: Ids) -> Int64Array:
+    """`ids` as (N,) int64; ValueError if one is given twice."""
+    array = as_ids(ids)
+    if len(np.unique(array)) != len(array):
+        raise ValueError("an id is given twice")
+    return array
+
+
+def check_weights(weights: npt.ArrayLike, n: int) -> Float32Array:
+    """One weight for all or one each, as (n,) float32; ValueError unless finite and at least 0."""
+    values = np.broadcast_to(np.asarray(weights, np.float32), (n,))
+    if not (np.isfinite(values).all() and (values >= 0).all()):
+        raise ValueError("weights must be finite and at least 0")
+    return values
+
+
+def check_classes(class_ids: npt.ArrayLike, n: int) -> Int64Array:
+    """One class for all or one each, as (n,) int64; ValueError below 0."""
+    values = np.broadcast_to(np.asarray(class_ids, np.int64), (n,))
+    if (values < 0).any():
+        raise ValueError("class ids must be at least 0")
+    return values
+
+
+def check_writer(path: Path, opened: bool, pid: int) -> None:
+    """RunError unless the memory is open for writing (`opened`), by this process (`pid` opened it)."""
+    if not opened:
+        raise RunError(f"{path} is open for reading (or closed): open it with write=True")
+    if os.getpid() != pid:
+        raise RunError(f"{path}: only the process that opened it writes (a forked one may read)")
+
+
+def check_task(task: int) -> None:
+    """ValueError for a task below 0."""
+    if task < 0:
+        raise ValueError(f"task must be at least 0, got {task}")
+
+
+def is_older(task: int, newest: int, n_staged: int) -> bool:
+    """Whether a commit of `task` would come before the version of task `newest` (-1: there is none).
+
+    ValueError if rows are staged for it, or if there is no such task.
+    """
+    if task < newest and n_staged:
+        raise ValueError(
+            f"task {newest} is already committed, so rows of task {task} would change what it saw: "
+            f"call rollback({task - 1}) first"
+        )
+    if task >= newest:
+        check_task(task)
+    return task < newest
+
+
+def check_kind(path: Path, found: tuple[int, bool], dim: int, anonymous: bool) -> None:
+    """ValueError if the memory, `found` to have keys of this size and to be anonymous or not, is not what was asked."""
+    if found[0] != dim:
+        raise ValueError(f"{path} holds keys of {found[0]} values, asked for {dim}")
+    if found[1] != anonymous:
+        raise ValueError(f"{path} was made with anonymous={found[1]}, which cannot be changed later")

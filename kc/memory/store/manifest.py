@@ -1,0 +1,197 @@
+"""The manifest: which files are the memory, and which of them each version sees."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kc.errors import CorruptMemoryError, RunError, UnknownNameError
+from kc.memory.store.files import FileRef, replace_bytes
+
+SCHEMA = 3
+"""Read, never written: schema 2, whose checksums are all sha256, and schema 1, which kept the manifest in a second file
+that `MANIFEST` named."""
+NAME = "MANIFEST"
+_MAGIC = "kc-memory-manifest"
+INLINE_CHARS = 2**18
+"""Small deltas are kept in the manifest itself, up to this size together: a file of its own costs two more fsyncs."""
+
+
+@dataclass(frozen=True)
+class SegmentInfo:
+    """One immutable folder of rows, ids ascending; every row was added by a commit numbered <= `added`."""
+
+    name: str
+    rows: int
+    first_id: int
+    last_id: int
+    added: int
+    files: dict[str, FileRef]
+
+
+@dataclass(frozen=True)
+class DeltaInfo:
+    """Changes that commit `seq` makes to older rows; `kind` is tombstones, weights or relabels.
+
+    They are in the file deltas/`name` (`ref`), or in `data` (then `ref` is None).
+    """
+
+    seq: int
+    kind: str
+    name: str
+    rows: int
+    ref: FileRef | None
+    data: str = ""
+
+
+@dataclass(frozen=True)
+class VersionInfo:
+    """The memory as it was when `task` was committed: commit number `seq`, `rows` visible rows."""
+
+    task: int
+    seq: int
+    rows: int
+
+
+@dataclass(frozen=True)
+class MemoryManifest:
+    """Everything a reader needs to see one state. `number` grows with every commit and is never reused."""
+
+    number: int
+    fingerprint: str
+    dim: int
+    extra: dict[str, Any]
+    next_id: int = 0
+    next_segment: int = 0
+    segments: tuple[SegmentInfo, ...] = ()
+    deltas: tuple[DeltaInfo, ...] = ()
+    versions: tuple[VersionInfo, ...] = ()
+    salt: str = ""
+    """Of the hashes that stand for names in an anonymous memory; empty: names are kept as they are."""
+
+    @property
+    def last_change(self) -> int:
+        """Number of the newest commit that changed what is visible: the present shows what it did."""
+        return max([0, *(s.added for s in self.segments), *(d.seq for d in self.deltas)])
+
+    def version(self, task: int) -> VersionInfo:
+        """The version of `task`; UnknownNameError lists the versions there are."""
+        for info in self.versions:
+            if info.task == task:
+                return info
+        known = ", ".join(str(v.task) for v in self.versions) or "none"
+        raise UnknownNameError(f"the memory has no version of task {task}; versions: {known}")
+
+    def named_files(self) -> dict[str, FileRef]:
+        """Relative path of every data file -> size and checksum."""
+        files = {f"segments/{s.name}/{name}": ref for s in self.segments for name, ref in s.files.items()}
+        files.update({f"deltas/{d.name}": d.ref for d in self.deltas if d.ref is not None})
+        return files
+
+    def to_bytes(self) -> bytes:
+        """One line with the schema and the checksum of the rest, which is JSON."""
+        body = {
+            **vars(self),
+            "segments": [vars(s) for s in self.segments],
+            "deltas": [vars(d) for d in self.deltas],
+            "versions": [vars(v) for v in self.versions],
+        }
+        text = json.dumps(body, sort_keys=True).encode()
+        return f"{_MAGIC} {SCHEMA} {hashlib.sha256(text).hexdigest()}\n".encode() + text
+
+
+def parse(path: Path) -> MemoryManifest:
+    """Read a manifest. FileNotFoundError if it is gone; CorruptMemoryError if it is not what was written."""
+    content = path.read_bytes()
+    try:
+        first, _, text = content.partition(b"\n")
+        magic, schema, checksum = first.decode("ascii").split(" ")
+        if magic != _MAGIC or not schema.isdigit():
+            raise ValueError("it does not begin as one")
+        if int(schema) not in (2, SCHEMA):
+            raise CorruptMemoryError(f"{path}: schema {schema}, this version of kc reads 1 to {SCHEMA}")
+        if checksum != hashlib.sha256(text).hexdigest():
+            raise ValueError("its checksum does not fit")
+        return _manifest(json.loads(text))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CorruptMemoryError(f"{path}: not a whole memory manifest ({error})") from error
+
+
+def parse_schema_1(path: Path) -> MemoryManifest:
+    """The same for the file that a `MANIFEST` of schema 1 names."""
+    try:
+        body = json.loads(path.read_bytes())
+        checksum = body.pop("checksum")
+        if body["schema"] != 1 or checksum != hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest():
+            raise ValueError("its checksum does not fit")
+        del body["schema"]
+        return _manifest(body)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CorruptMemoryError(f"{path}: not a whole memory manifest ({error})") from error
+
+
+def _manifest(body: dict[str, Any]) -> MemoryManifest:
+    segments = tuple(SegmentInfo(**{**s, "files": _refs(s["files"])}) for s in body.pop("segments"))
+    deltas = tuple(DeltaInfo(**{**d, "ref": None if d["ref"] is None else _ref(d["ref"])}) for d in body.pop("deltas"))
+    versions = tuple(VersionInfo(**v) for v in body.pop("versions"))
+    return MemoryManifest(**body, segments=segments, deltas=deltas, versions=versions)
+
+
+def _refs(files: dict[str, Any]) -> dict[str, FileRef]:
+    return {name: _ref(ref) for name, ref in files.items()}
+
+
+def _ref(ref: Any) -> FileRef:
+    return int(ref[0]), str(ref[1])
+
+
+def load(root: Path) -> MemoryManifest:
+    """The current manifest of the memory in `root`.
+
+    Raises RunError where there is no memory, CorruptMemoryError naming the file that does not fit.
+    """
+    try:
+        path = _file(root)
+        return parse(path) if path.name == NAME else parse_schema_1(path)
+    except (FileNotFoundError, NotADirectoryError):
+        if (root / "segments").is_dir():
+            raise CorruptMemoryError(f"{root / NAME} is missing: restore it from a copy") from None
+        raise RunError(f"no memory in {root}: build one first, or check the path") from None
+
+
+def _file(root: Path) -> Path:
+    """The file that holds the manifest: MANIFEST, or in schema 1 the one it names."""
+    with (root / NAME).open("rb") as file:
+        name = file.read(64).decode("ascii", errors="replace").strip()
+    old = name.startswith("manifest-") and name.endswith(".json") and "/" not in name
+    return root / (name if old else NAME)
+
+
+def publish(root: Path, manifest: MemoryManifest) -> None:
+    """Make `manifest` the current one: after the rename every new reader sees it, before it none.
+
+    Two fsyncs, the least that a rename needs: one for the bytes, or the name could come to point at none of them; one
+    for the folder, or the rename itself could be lost after it was acknowledged.
+    """
+    replace_bytes(root / NAME, manifest.to_bytes())
+
+
+def orphans(root: Path, manifest: MemoryManifest) -> list[Path]:
+    """What lies under `root` and is named by nothing: left by a crash or a finished rewrite. Never the cache folder."""
+    kept_segments = {s.name for s in manifest.segments}
+    kept_deltas = {d.name for d in manifest.deltas if d.ref is not None}
+    found = [p for p in _children(root / "segments") if p.name not in kept_segments]
+    for info in manifest.segments:
+        found += [p for p in _children(root / "segments" / info.name) if p.name not in info.files]
+    found += [p for p in _children(root / "deltas") if p.name not in kept_deltas]
+    current = _file(root)
+    found += [p for p in root.glob("manifest-*.json") if p != current]
+    found += list(root.glob("*.tmp"))
+    return sorted(found)
+
+
+def _children(folder: Path) -> list[Path]:
+    return list(folder.iterdir()) if folder.is_dir() else []

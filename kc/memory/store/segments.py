@@ -1,0 +1,181 @@
+"""Immutable segments of rows and the deltas that change older rows: how they are written, mapped and checked."""
+
+from __future__ import annotations
+
+import base64
+import zlib
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from kc.errors import CorruptMemoryError
+from kc.memory.store import files
+from kc.memory.store.manifest import INLINE_CHARS, DeltaInfo, SegmentInfo
+from kc.memory.store.table import NameColumn, Table, joined, names_in
+from kc.types import Float32Array, Int64Array
+
+MAX_ROWS = 65_536
+"""Rows a segment at most: the unit of mapping, of checksums and of streaming."""
+
+VECTORS = "vectors.f32.npy"
+DELTA_TYPES = {"tombstones": np.int64, "weights": np.float32, "relabels": np.int64}
+"""Kind of delta -> type of its value column (a tombstone's value is the id again)."""
+
+
+class Segment:
+    """One segment on disk. Columns are read on first use, vectors mapped; each file's checksum is checked then.
+
+    `trusted`: this process wrote the files a moment ago, so reading them back proves nothing.
+    """
+
+    def __init__(self, root: Path, info: SegmentInfo, trusted: bool = False) -> None:
+        self.folder = root / "segments" / info.name
+        self.info = info
+        self._trusted = trusted
+
+    def __len__(self) -> int:
+        return self.info.rows
+
+    def _array(self, name: str, mapped: bool = False) -> npt.NDArray[Any]:
+        path = self.folder / name
+        if not self._trusted:
+            files.check_file(path, self.info.files[name])
+        array: npt.NDArray[Any] = np.load(path, mmap_mode="r" if mapped else None, allow_pickle=False)
+        if len(array) != self.info.rows:
+            raise CorruptMemoryError(f"{path}: {len(array)} rows, the manifest says {self.info.rows}")
+        return array
+
+    def _names(self, kind: str) -> NameColumn:
+        path = self.folder / f"{kind}s.jsonl"
+        if not self._trusted:
+            files.check_file(path, self.info.files[path.name])
+        return NameColumn(self._array(f"{kind}.npy"), names_in(path.read_bytes()))
+
+    @cached_property
+    def vectors(self) -> Float32Array:
+        """(N, D) float32, memory-mapped."""
+        return self._array(VECTORS, mapped=True)
+
+    @cached_property
+    def ids(self) -> Int64Array:
+        return self._array("ids.npy")
+
+    @cached_property
+    def class_id(self) -> Int64Array:
+        return self._array("class.npy")
+
+    @cached_property
+    def task(self) -> Int64Array:
+        return self._array("task.npy")
+
+    @cached_property
+    def added(self) -> Int64Array:
+        return self._array("added.npy")
+
+    @cached_property
+    def weight(self) -> Float32Array:
+        return self._array("weight.npy")
+
+    @cached_property
+    def segment(self) -> Int64Array:
+        """Number of the region within its sample."""
+        return self._array("segment.npy")
+
+    @cached_property
+    def sample(self) -> NameColumn:
+        return self._names("sample")
+
+    @cached_property
+    def source(self) -> NameColumn:
+        return self._names("source")
+
+    def table(self, rows: Int64Array) -> Table:
+        """The rows of these numbers, copied to RAM."""
+        return Table(
+            vectors=np.take(self.vectors, rows, axis=0),
+            ids=self.ids[rows],
+            class_id=self.class_id[rows],
+            task=self.task[rows],
+            added=self.added[rows],
+            weight=self.weight[rows],
+            segment=self.segment[rows],
+            sample=self.sample.take(rows),
+            source=self.source.take(rows),
+        )
+
+
+def write_segment(root: Path, name: str, tables: Sequence[Table]) -> SegmentInfo:
+    """Write the rows of `tables` as the new folder segments/`name`, all of it fsynced. No reader sees it before a
+    manifest does."""
+    folder = root / "segments" / name
+    folder.mkdir(parents=True)
+    # The keys are written from where they lie: joining them would be one more pass over all of them.
+    rest = joined([replace(t, vectors=t.vectors[:0]) for t in tables])
+    sample, source = rest.sample.used(), rest.source.used()
+    columns: dict[str, npt.NDArray[Any]] = {
+        "ids.npy": rest.ids,
+        "class.npy": rest.class_id,
+        "task.npy": rest.task,
+        "added.npy": rest.added,
+        "weight.npy": rest.weight,
+        "segment.npy": rest.segment,
+        "sample.npy": sample.codes,
+        "source.npy": source.codes,
+    }
+    refs = {VECTORS: files.write_array(folder / VECTORS, *(t.vectors for t in tables))}
+    refs |= {file: files.write_array(folder / file, array) for file, array in columns.items()}
+    refs["samples.jsonl"] = files.write_bytes(folder / "samples.jsonl", sample.to_bytes())
+    refs["sources.jsonl"] = files.write_bytes(folder / "sources.jsonl", source.to_bytes())
+    files.sync_folder(folder)
+    files.sync_folder(folder.parent)
+    return SegmentInfo(
+        name=name,
+        rows=len(rest),
+        first_id=int(rest.ids[0]),
+        last_id=int(rest.ids[-1]),
+        added=int(rest.added.max()),
+        files=refs,
+    )
+
+
+def write_delta(
+    root: Path, seq: int, kind: str, ids: Int64Array, values: npt.NDArray[Any], name: str, room: int
+) -> DeltaInfo:
+    """What commit `seq` changes of rows that are older than it: as text if that takes at most `room` characters, else
+    in the new file deltas/`name`."""
+    record = np.empty(len(ids), dtype=[("id", np.int64), ("value", DELTA_TYPES[kind])])
+    record["id"] = ids
+    record["value"] = values
+    columns = record["id"].tobytes() + (b"" if kind == "tombstones" else record["value"].tobytes())
+    if len(columns) <= 8 * room:
+        data = base64.b64encode(zlib.compress(columns, 1)).decode()
+        if len(data) <= room:
+            return DeltaInfo(seq=seq, kind=kind, name=name, rows=len(ids), ref=None, data=data)
+    folder = root / "deltas"
+    folder.mkdir(exist_ok=True)
+    ref = files.write_array(folder / name, record)
+    files.sync_folder(folder)
+    return DeltaInfo(seq=seq, kind=kind, name=name, rows=len(ids), ref=ref)
+
+
+def room_for_deltas(deltas: Iterable[DeltaInfo]) -> int:
+    """Characters that a further delta may take in the manifest."""
+    return INLINE_CHARS - sum(len(d.data) for d in deltas)
+
+
+def read_delta(root: Path, info: DeltaInfo) -> tuple[Int64Array, npt.NDArray[Any]]:
+    """Ids and values of a delta; CorruptMemoryError if the file is not what was written."""
+    if info.ref is None:
+        columns = zlib.decompress(base64.b64decode(info.data))
+        ids = np.frombuffer(columns, np.int64, info.rows)
+        dtype = DELTA_TYPES[info.kind]
+        return ids, ids if info.kind == "tombstones" else np.frombuffer(columns, dtype, offset=ids.nbytes)
+    path = root / "deltas" / info.name
+    files.check_file(path, info.ref)
+    record = np.load(path, allow_pickle=False)
+    return record["id"], record["value"]

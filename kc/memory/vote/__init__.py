@@ -1,0 +1,1 @@
+"""From neighbours to class scores: votes, fusion, evaluation and pruning."""
