@@ -22,7 +22,6 @@ from rich.console import Console
 from kc import __version__
 from kc.checks import base_of, dense_options, fc_clip_options, n_tasks, stream_of
 from kc.config import RunConfig
-from kc.data.cache import cache_dir
 from kc.data.content import content_key
 from kc.data.datamodule import IncrementalDataModule
 from kc.data.lists import fingerprint
@@ -33,6 +32,7 @@ from kc.encoders.base import Encoder
 from kc.encoders.cache import FeatureCache
 from kc.encoders.load import load_encoder
 from kc.errors import KcError, RunError
+from kc.files import cache_dir, write_atomic
 from kc.methods.base import Context, ContinualMethod
 from kc.methods.config import MethodConfig
 from kc.methods.distributed import process_rank
@@ -49,7 +49,7 @@ from kc.proposals.load import load_proposer, reads_names
 from kc.registry import MASKS, METHODS, NEEDS_BASE
 from kc.report.figures import curves
 from kc.report.html import write_report
-from kc.report.records import Results, metrics_csv, write_atomic
+from kc.report.records import Results, metrics_csv
 from kc.report.tables import show
 from kc.showcase import save_examples
 from kc.stream.loop import MethodLoop, TrainerOptions, quiet_lightning

@@ -18,13 +18,13 @@ from rich.table import Table
 
 from kc import __version__
 from kc.commands.dense_config import DenseConfig
-from kc.data.cache import cache_dir
 from kc.data.manifest import Manifest, load_manifest
 from kc.data.readers.base import Reader, read_image
 from kc.data.readers.open import open_reader
 from kc.encoders.load import load_encoder
 from kc.encoders.open_clip_model import OpenClipEncoder
 from kc.errors import KcError
+from kc.files import cache_dir, write_atomic
 from kc.metrics.confusion import ConfusionMatrix
 from kc.openvocab.base import names_of
 from kc.openvocab.dense_clip.base import DenseBase, build
@@ -45,7 +45,7 @@ from kc.openvocab.dense_clip.study import Similarity, patch_labels, trace, value
 from kc.openvocab.dense_clip.tower import embed
 from kc.openvocab.dense_clip.windows import resized
 from kc.progress import track
-from kc.report.records import nan_to_null, write_atomic
+from kc.report.records import nan_to_null
 from kc.types import VOID, Int64Array, Sample, SplitName
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}

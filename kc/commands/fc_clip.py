@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import numpy as np
 import torch
@@ -21,6 +19,7 @@ from kc.data.readers.base import Reader
 from kc.data.readers.open import open_reader
 from kc.encoders.open_clip_model import OpenClipEncoder, load_open_clip
 from kc.errors import DivergedError, KcError, RunError
+from kc.files import atomic_path
 from kc.openvocab.base import names_of
 from kc.openvocab.dense_clip.text import TextBank
 from kc.openvocab.fc_clip.base import TEMPLATES
@@ -172,17 +171,9 @@ def _step(
 
 
 def _save_state(path: Path, network: FcClip, optimizer: torch.optim.Optimizer, done: int) -> None:
-    temporary = path.with_name(f".{path.name}.{uuid4().hex}")
     learned = {key: value for key, value in network.state_dict().items() if not key.startswith("clip.")}
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            torch.save({"done": done, "network": learned, "optimizer": optimizer.state_dict()}, temporary)
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except (OSError, RuntimeError) as error:
-        raise RunError(f"cannot write {path} ({error}): free space or choose another folder") from error
+    with atomic_path(path, failures=(OSError, RuntimeError)) as temporary:
+        torch.save({"done": done, "network": learned, "optimizer": optimizer.state_dict()}, temporary)
 
 
 def _load_state(path: Path, network: FcClip, optimizer: torch.optim.Optimizer) -> int:

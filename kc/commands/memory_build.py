@@ -9,7 +9,6 @@ from rich.console import Console
 
 from kc.commands.memory_config import MemoryConfig
 from kc.config import RunConfig
-from kc.data.cache import cache_dir
 from kc.data.content import content_key
 from kc.data.manifest import Manifest, load_manifest
 from kc.data.readers.base import list_files, read_image
@@ -19,6 +18,7 @@ from kc.encoders.cache import FeatureCache
 from kc.encoders.load import check_encoder_name, load_encoder
 from kc.errors import KcError, UnknownNameError, stopped, unknown_name
 from kc.experiment import open_data
+from kc.files import cache_dir
 from kc.memory.disk import Memory
 from kc.methods.regions import KEYS, RegionEncoder, key_dim
 from kc.methods.retrieval.build import (

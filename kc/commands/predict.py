@@ -13,13 +13,13 @@ from rich.console import Console
 from kc.commands.predict_config import PredictConfig
 from kc.data.readers.base import IMAGE_SUFFIXES, list_files, read_image
 from kc.errors import DataError, KcError, stopped
+from kc.files import write_atomic
 from kc.predict.answer import Answer, as_json
 from kc.predict.names import split_names
 from kc.predict.opening import Overrides, open_memory, open_run
 from kc.predict.predictor import Predictor
 from kc.predict.video import each_frame, is_video
 from kc.report.overlay import VOID_COLOR, Bar, Color, Entry, bars, overlay, picture
-from kc.report.records import write_atomic
 from kc.stream.loop import quiet_lightning
 from kc.stream.progress import RunProgress
 from kc.types import UInt8Array

@@ -9,7 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from kc.commands.strengths import Value
 from kc.errors import RunError
-from kc.report.records import explain, write_atomic
+from kc.files import write_atomic
+from kc.report.records import explain
 
 NAME = "sweep.json"
 

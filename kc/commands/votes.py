@@ -16,19 +16,19 @@ from rich.table import Table
 
 from kc import __version__
 from kc.commands.votes_config import VotesConfig
-from kc.data.cache import cache_dir
 from kc.data.content import content_key
 from kc.data.datamodule import IncrementalDataModule
 from kc.encoders.base import Encoder
 from kc.encoders.cache import FeatureCache
 from kc.encoders.load import check_encoder_name, load_encoder
 from kc.errors import KcError, unknown_name
+from kc.files import cache_dir, write_atomic
 from kc.memory.disk import Memory
 from kc.memory.vote.evaluation import accuracies, detection, inject_label_noise, relabelled
 from kc.memory.vote.pruning import NeighbourTable, disagreement, hard, leave_one_out, soft
 from kc.methods.regions import normalised
 from kc.progress import track
-from kc.report.records import nan_to_null, write_atomic
+from kc.report.records import nan_to_null
 from kc.types import Float32Array, Int64Array, Neighbours, Rows, SplitName
 
 NOISE_K = 10

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from kc.data.cache import atomic_file
+from kc.files import write_atomic
 from kc.types import VOID, BoolArray, ClassInfo, Float32Array, Int32Array, UInt8Array
 
 
@@ -116,11 +116,9 @@ def save_png(path: Path, image: np.ndarray[Any, np.dtype[Any]]) -> None:
     """Write (H, W) uint8 or uint16, or (H, W, 3) uint8."""
     buffer = BytesIO()
     Image.fromarray(image).save(buffer, format="PNG")
-    with atomic_file(path) as file:
-        file.write(buffer.getvalue())
+    write_atomic(path, buffer.getvalue(), sync=False)
 
 
 def write_json(path: Path, content: Any) -> None:
     """Write plain values."""
-    with atomic_file(path) as file:
-        file.write(json.dumps(content, allow_nan=False).encode())
+    write_atomic(path, json.dumps(content, allow_nan=False).encode(), sync=False)

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from kc.data.cache import cache_dir
 from kc.data.coco_format import PanopticWriter, save_png
 from kc.data.content import content_key
 from kc.data.manifest import Manifest, load_manifest
@@ -21,6 +20,7 @@ from kc.data.readers.detectron2_dicts import catalogs, kind_of
 from kc.data.readers.open import open_reader
 from kc.data.sources import Detectron2Source, Detectron2Split
 from kc.errors import DataError
+from kc.files import cache_dir, file_name
 from kc.types import VOID, SplitName
 
 IGNORE = 65_535
@@ -115,7 +115,7 @@ def _image(reader: Reader, index: int, folder: Path, shape: tuple[int, int] | No
 
 def _stem(sample_id: str) -> str:
     """A file name without folders: evaluators of detectron2 tell images apart by it alone."""
-    return sample_id.partition("/")[2].replace("/", "__")
+    return file_name(sample_id.partition("/")[2])
 
 
 def _semantic(reader: Reader, index: int, manifest: Manifest, folder: Path) -> dict[str, Any]:

@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from kc.data.cache import atomic_file
 from kc.data.coco_format import PanopticWriter, category_list, instance_results, save_png, write_json
+from kc.files import file_name, write_atomic
 from kc.types import VOID, ClassInfo, Instances, Int32Array, Int64Array, Prediction, TaskKind
 
 COLUMNS = ("sample_id", "label", "label_name", "answer", "answer_name", "score")
@@ -77,8 +77,7 @@ class _Table:
         table = csv.writer(text, lineterminator="\n")
         table.writerow(COLUMNS)
         table.writerows(self.rows)
-        with atomic_file(self.folder / "answers.csv") as file:
-            file.write(text.getvalue().encode())
+        write_atomic(self.folder / "answers.csv", text.getvalue().encode(), sync=False)
 
 
 class _Maps:
@@ -104,7 +103,7 @@ class _Maps:
         vocabulary = (*prediction.vocabulary, VOID)
         for i, sample_id in enumerate(batch["sample_id"]):
             self.number += 1
-            name = f"{sample_id.partition('/')[2].replace('/', '__')}.png"
+            name = f"{file_name(sample_id.partition('/')[2])}.png"
             truth = np.asarray(batch["semantic"][i])
             height, width = truth.shape
             self.images.append({"id": self.number, "file_name": name, "height": height, "width": width})

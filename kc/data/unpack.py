@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import gzip
-import os
 import shutil
 import stat
 import tarfile
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -16,6 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, cast
 
 from kc.errors import DataError
+from kc.files import atomic_path
 
 MOST_TIMES, MOST_MEMBERS, _FREE = 10, 5_000_000, 1 << 20
 """An archive may unpack to ten times its size (and 1 MiB): images hardly shrink, annotations in JSON five times."""
@@ -50,7 +49,7 @@ def unpack(archive: Path, folder: Path, progress: Callable[[int], None] | None =
                     target.mkdir(parents=True, exist_ok=True)
                     continue
                 n_files += 1
-                with content, _appearing(target) as file:
+                with content, atomic_path(target, sync=False, failures=()) as temporary, temporary.open("wb") as file:
                     while block := content.read(_BLOCK):
                         written += len(block)
                         if written > allowed:
@@ -108,20 +107,6 @@ def _target(archive: Path, root: Path, name: str) -> Path:
     if bad or not target.parent.resolve().is_relative_to(root) or target.is_symlink():
         raise DataError(f"{archive}: {name!r} leaves the folder {root}: refused")
     return target
-
-
-@contextmanager
-def _appearing(target: Path) -> Iterator[IO[bytes]]:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=".kc-")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            yield file
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, target)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 def free_bytes(folder: Path) -> int:

@@ -6,7 +6,6 @@ length and JSON of the shapes, float16 values of the pooled vector and of every 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import struct
@@ -14,7 +13,6 @@ import zlib
 from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
-from uuid import uuid4
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +21,7 @@ from torch import Tensor
 
 from kc.encoders.base import Encoder
 from kc.errors import RunError
+from kc.files import file_name, hashed_path, write_atomic
 from kc.types import Features
 
 MAGIC = b"KCF1"
@@ -95,11 +94,8 @@ class FeatureCache:
         return self._features(entries, device)
 
     def _paths(self, keys: Sequence[str], size: tuple[int, int]) -> list[Path]:
-        # ':' and '/' occur in the names of hub models.
-        name = self.encoder.fingerprint.replace(":", "-").replace("/", "-")
-        root = self.folder / name / f"{size[0]}x{size[1]}"
-        digests = [hashlib.sha1(key.encode(), usedforsecurity=False).hexdigest() for key in keys]
-        return [root / digest[:2] / f"{digest}.f16" for digest in digests]
+        root = self.folder / file_name(self.encoder.fingerprint) / f"{size[0]}x{size[1]}"
+        return [hashed_path(root, key, ".f16") for key in keys]
 
     def _find(self, path: Path) -> Entry | None:
         if path in self._ram:
@@ -165,7 +161,7 @@ def parts_of(features: Features) -> tuple[Tensor, ...]:
 
 def _write(path: Path, entry: Entry) -> None:
     shapes, values = entry
-    write_checked(path, MAGIC, packed(shapes, values.tobytes()), "features")
+    write_checked(path, MAGIC, packed(shapes, values.tobytes()))
 
 
 def packed(shapes: Shapes, values: bytes) -> bytes:
@@ -181,18 +177,9 @@ def unpacked(body: bytes) -> tuple[Shapes, int]:
     return tuple(tuple(shape) for shape in json.loads(body[4 : 4 + length])), 4 + length
 
 
-def write_checked(path: Path, magic: bytes, body: bytes, what: str) -> None:
-    """Write `magic`, the CRC-32 of `body` and `body` to `path`, all or nothing. Raises RunError, which says `what`."""
-    temporary = path.with_name(f".{path.name}.{uuid4().hex}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            temporary.write_bytes(magic + struct.pack("<I", zlib.crc32(body)) + body)
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except OSError as error:
-        raise RunError(f"cannot write {what}, free space or change folder: {path}: {error.strerror}") from error
+def write_checked(path: Path, magic: bytes, body: bytes) -> None:
+    """Write `magic`, the CRC-32 of `body` and `body` to `path`, all or nothing. Raises RunError."""
+    write_atomic(path, magic + struct.pack("<I", zlib.crc32(body)) + body, sync=False)
 
 
 def read_checked(path: Path, magic: bytes) -> bytes | None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 import numpy as np
 
 from kc.encoders.base import Encoder
 from kc.encoders.cache import packed, read_checked, unpacked, write_checked
+from kc.files import file_name, hashed_path
 from kc.types import Float32Array
 
 MAGIC = b"KCK1"
@@ -27,10 +27,8 @@ class KeyStore:
         self.source = source
 
     def _path(self, sample_id: str, how: str) -> Path:
-        # ':' and '/' occur in the names of hub models.
-        name = self.encoder.fingerprint.replace(":", "-").replace("/", "-")
-        digest = hashlib.sha1(sample_id.encode(), usedforsecurity=False).hexdigest()
-        return self.folder / name / self.source / how / digest[:2] / f"{digest}.f32"
+        folder = self.folder / file_name(self.encoder.fingerprint) / self.source / how
+        return hashed_path(folder, sample_id, ".f32")
 
     def read(self, sample_id: str, how: str, shape: tuple[int, int]) -> Float32Array | None:
         """The keys of `shape` (N, D), or None where there are none such."""
@@ -45,4 +43,4 @@ class KeyStore:
     def write(self, sample_id: str, how: str, keys: Float32Array) -> None:
         """Keep the keys (N, D). Raises RunError where the folder cannot be written."""
         body = packed((keys.shape,), np.ascontiguousarray(keys, np.float32).tobytes())
-        write_checked(self._path(sample_id, how), MAGIC, body, "keys of regions")
+        write_checked(self._path(sample_id, how), MAGIC, body)

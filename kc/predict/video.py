@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -11,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from kc.errors import DataError, MissingExtraError
+from kc.files import atomic_path
 from kc.stream.progress import RunProgress
 from kc.types import UInt8Array
 
@@ -38,10 +38,13 @@ def each_frame(source: Path, out: Path, change: Callable[[UInt8Array], UInt8Arra
         import av
     except ImportError as error:
         raise MissingExtraError("videos need PyAV: pip install 'kc-continual[video]'") from error
-    temporary = out.with_name(f".{out.name}")
     n = 0
     try:
-        with av.open(str(source)) as given, av.open(str(temporary), "w", format="mp4") as made:
+        with (
+            atomic_path(out, failures=()) as temporary,
+            av.open(str(source)) as given,
+            av.open(str(temporary), "w", format="mp4") as made,
+        ):
             stream = given.streams.video[0]
             rate = stream.average_rate or Fraction(25)
             written = None
@@ -59,9 +62,6 @@ def each_frame(source: Path, out: Path, change: Callable[[UInt8Array], UInt8Arra
             if written is None:
                 raise DataError(f"{source}: no frame in it")
             made.mux(written.encode(None))
-        os.replace(temporary, out)
     except (av.FFmpegError, IndexError) as error:
         raise DataError(f"{source}: cannot be read as a video ({error})") from error
-    finally:
-        temporary.unlink(missing_ok=True)
     return n

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 import zlib
 from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
-from uuid import uuid4
 
 import numpy as np
 
-from kc.errors import RunError
+from kc.files import hashed_path, write_atomic
 from kc.proposals.base import Proposer, from_partition
 from kc.proposals.rle import decode, encode
 from kc.types import Segments, UInt8Array
@@ -32,8 +29,7 @@ class PartitionCache:
         self.proposer = proposer
 
     def _path(self, sample_id: str, suffix: str = ".npy") -> Path:
-        digest = hashlib.sha1(sample_id.encode(), usedforsecurity=False).hexdigest()
-        return self.folder / digest[:2] / f"{digest}{suffix}"
+        return hashed_path(self.folder, sample_id, suffix)
 
     def missing(self, sample_ids: Sequence[str]) -> list[str]:
         """The ids without an entry, in order."""
@@ -47,26 +43,12 @@ class PartitionCache:
             return known
         segments = self.proposer.propose(image)
         if segments.partition is None:
-            self._write(self._path(sample_id, ".rle"), _mask_bytes(segments))
+            write_atomic(self._path(sample_id, ".rle"), _mask_bytes(segments), sync=False)
         elif len(segments) <= np.iinfo(np.uint16).max:
             buffer = BytesIO()
             np.save(buffer, segments.partition.astype(np.uint16), allow_pickle=False)
-            self._write(self._path(sample_id), buffer.getvalue())
+            write_atomic(self._path(sample_id), buffer.getvalue(), sync=False)
         return segments
-
-    def _write(self, path: Path, content: bytes) -> None:
-        temporary = path.with_name(f".{path.stem}.{uuid4().hex}.tmp")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                temporary.write_bytes(content)
-                os.replace(temporary, path)
-            finally:
-                temporary.unlink(missing_ok=True)
-        except OSError as error:
-            raise RunError(
-                f"cannot write proposals to {path.parent} ({error.strerror}); free space or set KC_CACHE"
-            ) from error
 
 
 def _partition(path: Path, size: tuple[int, int]) -> Segments | None:

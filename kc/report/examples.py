@@ -18,14 +18,13 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, unquote
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
 from kc.errors import DataError
-from kc.report.records import write_atomic
+from kc.files import file_name, name_of, write_atomic
 from kc.types import VOID, ClassInfo, UInt8Array
 
 Answer = int | npt.NDArray[np.integer[Any]]
@@ -65,7 +64,7 @@ def save_prediction(folder: Path, name: str, method: str, prediction: Answer) ->
         raise DataError(f"no example {name!r} in {folder}: save it before its predictions")
     with Image.open(place / "image.png") as image:
         size = (image.height, image.width)
-    _save_answer(place / "predictions" / _encode(method), prediction, size)
+    _save_answer(place / "predictions" / file_name(method), prediction, size)
 
 
 def load_examples(folder: Path) -> list[Example]:
@@ -83,12 +82,12 @@ def load_examples(folder: Path) -> list[Example]:
         raise DataError(f"{path}: cannot be read as a list of classes ({error})") from error
     return [
         Example(
-            name=unquote(place.name),
+            name=name_of(place.name),
             image=_read(place / "image.png").astype(np.uint8),
             truth=_load_answer(place / "truth"),
             infos=infos,
             predictions={
-                unquote(p.stem): _load_answer(p.with_suffix("")) for p in sorted(place.glob("predictions/*.json"))
+                name_of(p.stem): _load_answer(p.with_suffix("")) for p in sorted(place.glob("predictions/*.json"))
             },
         )
         for place in places
@@ -100,13 +99,8 @@ def _info(entry: dict[str, Any]) -> ClassInfo:
     return ClassInfo(**{**entry, "synonyms": tuple(entry["synonyms"]), "color": (red, green, blue)})
 
 
-def _encode(name: str) -> str:
-    """A file name that says `name` and no other place: percent-encoding, dots too, since `..` is a folder."""
-    return quote(name, safe="").replace(".", "%2E") or "%"
-
-
 def _place(folder: Path, name: str) -> Path:
-    return folder / _encode(name)
+    return folder / file_name(name)
 
 
 def _png(array: npt.NDArray[Any]) -> bytes:

@@ -17,10 +17,11 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.text import Text
 
+from kc.files import write_atomic
 from kc.report import words
 from kc.report.axes import COSTS, LogAxis
 from kc.report.merge import MergedMethod, merge_seeds
-from kc.report.records import FloatArray, Results, write_atomic
+from kc.report.records import FloatArray, Results
 from kc.report.style import Look, ink_on, looks, score_color, task_color
 from kc.report.tables import headline
 

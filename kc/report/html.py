@@ -12,6 +12,7 @@ from typing import Final
 import numpy as np
 from pydantic import JsonValue
 
+from kc.files import write_atomic
 from kc.report import pictures, tables, words
 from kc.report.axes import COSTS
 from kc.report.charts import Point, Scale, Series, cost_chart, line_chart
@@ -19,7 +20,7 @@ from kc.report.combine import Comparison
 from kc.report.examples import load_examples
 from kc.report.figures import ceiling
 from kc.report.merge import MergedMethod, Stat, merge_seeds
-from kc.report.records import FloatArray, Results, write_atomic
+from kc.report.records import FloatArray, Results
 from kc.report.style import Look, ink_on, looks, score_color, task_color
 
 _TEMPLATE: Final = Path(__file__).with_name("report.html")

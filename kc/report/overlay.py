@@ -14,7 +14,7 @@ import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from kc.report.records import write_atomic
+from kc.files import write_atomic
 from kc.types import VOID, ClassInfo, Int32Array, Int64Array, UInt8Array
 
 Color = tuple[int, int, int]

@@ -7,15 +7,12 @@ learning task t.
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import io
 import json
 import math
 import numbers
-import os
 import re
-import uuid
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, get_args
@@ -35,6 +32,7 @@ from pydantic import (
 )
 
 from kc.errors import RunError
+from kc.files import write_atomic
 from kc.types import Setting, TaskKind
 
 SCHEMA_VERSION: Final = 1
@@ -259,25 +257,6 @@ def nan_to_null(value: Any) -> Any:
     if isinstance(value, list):
         return [nan_to_null(v) for v in value]
     return None if isinstance(value, float) and math.isnan(value) else value
-
-
-def write_atomic(path: Path, data: bytes) -> None:
-    """Write a whole file or leave what was there: temporary name beside it, flush to disk, rename.
-
-    Raises RunError when the folder cannot be written or the disk is full.
-    """
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary, "xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise RunError(f"{path}: cannot be written ({error.strerror or error}); nothing was changed") from error
 
 
 def as_array(rows: Sequence[Score] | Sequence[Sequence[Score]]) -> FloatArray:

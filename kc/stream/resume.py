@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from kc.errors import RunError
-from kc.report.records import write_atomic
+from kc.files import atomic_path, write_atomic
 
 
 @dataclass
@@ -68,14 +68,8 @@ def checkpoint_path(folder: Path, task: int) -> Path:
 def save_checkpoint(folder: Path, task: int, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
     """Write tensors and JSON values in one safetensors file, whole or not at all. Raises RunError."""
     path = checkpoint_path(folder, task)
-    temporary = path.with_suffix(".tmp")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
+    with atomic_path(path, failures=(OSError, RuntimeError, SafetensorError)) as temporary:
         save_file(dict(tensors), temporary, metadata={"kc": json.dumps(dict(meta))})
-        os.replace(temporary, path)
-    except (OSError, RuntimeError) as error:
-        temporary.unlink(missing_ok=True)
-        raise RunError(f"{path}: cannot be written ({error}); free some space or choose another --out") from error
 
 
 def load_checkpoint(folder: Path, task: int) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -18,7 +18,8 @@ import numpy as np
 import numpy.typing as npt
 
 from kc.errors import RunError
-from kc.report.records import nan_to_null, write_atomic
+from kc.files import write_atomic
+from kc.report.records import nan_to_null
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

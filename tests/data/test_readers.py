@@ -16,7 +16,7 @@ from kc.data.manifest import load_manifest
 from kc.data.readers.base import LayoutError, inside
 from kc.data.readers.index_png import IndexPngReader
 from kc.data.readers.open import open_reader
-from kc.errors import DataError, ManifestError
+from kc.errors import DataError, ManifestError, RunError
 from kc.types import VOID
 
 
@@ -179,7 +179,7 @@ def test_a_cache_folder_that_cannot_be_written(
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("KC_CACHE", str(tmp_path / "file"))
     reader = open_reader(tiny_index_png.manifest, "train", tiny_index_png.root)
-    with pytest.raises(DataError, match=r"cannot write .*KC_CACHE"):
+    with pytest.raises(RunError, match="KC_CACHE"):
         _ = reader.class_table
 
 

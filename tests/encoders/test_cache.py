@@ -170,7 +170,7 @@ def test_full_disk_is_one_clear_error_and_leaves_nothing(
     def full(source: Path, target: Path) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("kc.encoders.cache.os.replace", full)
+    monkeypatch.setattr("os.replace", full)
     with pytest.raises(RunError, match="No space left"):
         cache.encode(images, KEYS)
     assert files(tmp_path) == []

@@ -17,11 +17,11 @@ import numpy as np
 import numpy.typing as npt
 from rich.console import Console
 
-from kc.data.cache import atomic_folder, cache_dir
 from kc.data.manifest import Manifest
 from kc.data.readers import scenes
 from kc.data.sources import EmbeddedSource, EmbeddedSplit
 from kc.errors import DataError, ManifestError
+from kc.files import atomic_folder, cache_dir
 from kc.progress import bars, one_bar
 from kc.types import BoolArray, Int64Array, Sample, SplitName, UInt8Array
 

@@ -18,7 +18,6 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from kc.data.cache import atomic_file, cache_dir
 from kc.data.manifest import Manifest
 from kc.data.readers.base import (
     IMAGE_SUFFIXES,
@@ -34,6 +33,7 @@ from kc.data.readers.base import (
 from kc.data.readers.mask_values import ValueTable, with_objects
 from kc.data.sources import IndexPngSplit
 from kc.errors import DataError
+from kc.files import atomic_path, cache_dir
 from kc.types import VOID, BoolArray, Int32Array, Int64Array, Sample, SplitName
 
 _THREADS = 4
@@ -93,7 +93,7 @@ class IndexPngReader:
             pass  # absent or damaged: what follows computes it again from the masks
         with ThreadPoolExecutor(_THREADS) as pool:
             table = np.stack(list(pool.map(lambda i: presence(self.semantic(i), self.manifest), range(len(self)))))
-        with atomic_file(path) as file:
+        with atomic_path(path, sync=False) as temporary, temporary.open("wb") as file:
             np.savez(file, table=table)
         return table
 

@@ -10,10 +10,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
-from kc.data.cache import atomic_file, cache_dir
 from kc.data.readers.base import inside
 from kc.data.sources import store_address
 from kc.errors import DataError, MissingExtraError
+from kc.files import cache_dir, write_atomic
 
 BLOCK = 1 << 20
 """Bytes that one request to an address gets at least, and the unit of the local cache."""
@@ -97,8 +97,7 @@ class FolderStore:
 
     def write(self, name: str, content: bytes) -> None:
         """A file, complete or not at all."""
-        with atomic_file(self.folder / name) as file:
-            file.write(content)
+        write_atomic(self.folder / name, content)
 
     def remove(self, name: str) -> None:
         """Take a file away."""
@@ -142,8 +141,7 @@ class AddressStore:
                 found = bytes(system.cat_file(f"{top}/{name}", start=run[0] * BLOCK, end=(run[-1] + 1) * BLOCK))
             for i, number in enumerate(run):
                 parts[number] = found[i * BLOCK : (i + 1) * BLOCK]
-                with atomic_file(paths[number]) as file:
-                    file.write(parts[number])
+                write_atomic(paths[number], parts[number], sync=False)
         start = offset - first * BLOCK
         return b"".join(parts[number] for number in paths)[start : start + size]
 

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import warnings
 from pathlib import Path
 from typing import Any
 
 from kc.errors import CorruptMemoryError
+from kc.files import atomic_path
 from kc.memory.search.blas import faiss
 from kc.memory.search.index import Index
 from kc.memory.store import files
@@ -30,15 +30,10 @@ def save(root: Path, index: Index) -> None:
     """Store `index`; the description, written last, makes it valid. A disk that does not take it is a warning."""
     home = folder(root, index.segments)
     path = home / f"{index.kind}.faiss"
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
-        home.mkdir(parents=True, exist_ok=True)
-        try:
+        with atomic_path(path, failures=()) as temporary:
             faiss.write_index(index.faiss_index, str(temporary))
-            ref = _ref(temporary)
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
+            ref = temporary.stat().st_size, files.checksum_of(temporary)
         body = {
             "schema": SCHEMA,
             "kind": index.kind,
@@ -151,9 +146,3 @@ def _remove(description: Path) -> None:
     description.with_suffix(".faiss").unlink(missing_ok=True)
     if not any(description.parent.iterdir()):
         description.parent.rmdir()
-
-
-def _ref(path: Path) -> files.FileRef:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
-    return path.stat().st_size, files.checksum_of(path)

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from safetensors.torch import save
 from torch import Tensor
 
-from kc.openvocab.dense_clip.files import write_atomic
+from kc.files import write_atomic
 from kc.openvocab.dense_clip.model import DenseClip
 from kc.openvocab.dense_clip.study import Similarity, column_entropy, received, trace
 from kc.openvocab.dense_clip.suppress import channel_norms, outlier

@@ -16,7 +16,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from kc.errors import KcError, unknown_name
-from kc.openvocab.dense_clip.files import write_atomic
+from kc.files import write_atomic
 
 Template = Callable[[str], str]
 
@@ -130,4 +130,4 @@ def _write(path: Path, rows: dict[str, Tensor]) -> None:
     # Another process may have added names meanwhile; equal names have equal rows.
     rows = {**_read(path), **rows}
     data = save({"rows": torch.stack(list(rows.values()))}, metadata={"names": json.dumps(list(rows))})
-    write_atomic(path, data)
+    write_atomic(path, data, sync=False)

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import pickle
 import re
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import numpy as np
 import torch
@@ -19,7 +17,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from kc.errors import KcError, RunError
+from kc.errors import KcError
+from kc.files import atomic_path
 from kc.openvocab.base import Names
 from kc.openvocab.fc_clip.network import FcClip
 from kc.openvocab.fc_clip.options import PUBLISHED_CLIP, FcClipConfig
@@ -127,16 +126,8 @@ def save_fc_clip(network: FcClip, path: Path) -> None:
         "config": json.dumps(dataclasses.asdict(network.config)),
         "names": json.dumps(network.names),
     }
-    temporary = path.with_name(f".{path.name}.{uuid4().hex}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            save_file(state, temporary, metadata=metadata)
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except (OSError, SafetensorError) as error:
-        raise RunError(f"cannot write {path} ({error}): free space or choose another folder") from error
+    with atomic_path(path, failures=(OSError, SafetensorError)) as temporary:
+        save_file(state, temporary, metadata=metadata)
 
 
 def read_checkpoint(path: Path, *, allow_pickle: bool = False) -> dict[str, Tensor]:

@@ -14,7 +14,6 @@ import torch.nn.functional as F
 from rich.console import Console
 from torch import Tensor
 
-from kc.data.cache import cache_dir
 from kc.data.content import content_key
 from kc.data.manifest import Manifest, load_manifest
 from kc.data.readers.base import Reader
@@ -24,6 +23,7 @@ from kc.encoders.base import Encoder, dense
 from kc.encoders.cache import FeatureCache
 from kc.encoders.load import load_encoder
 from kc.errors import DataError, KcError, unknown_name
+from kc.files import cache_dir
 from kc.memory.disk import Memory
 from kc.memory.search.planner import SearchOptions
 from kc.methods.regions import normalised

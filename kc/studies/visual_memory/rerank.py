@@ -8,9 +8,9 @@ import numpy as np
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from kc.files import write_atomic
 from kc.memory.vote.evaluation import correct, nearest
 from kc.methods.retrieval.rerank import load_reranker, prompts, rerank
-from kc.report.records import write_atomic
 from kc.report.style import looks
 from kc.studies.record import Row, column, dress, panels
 from kc.studies.visual_memory.axes import log_axes
