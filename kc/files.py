@@ -88,18 +88,18 @@ def file_name(name: str) -> str:
     A dot is encoded where it comes first, since `..` is a folder. What would be longer than LONGEST_NAME is cut and
     ends in a hash, which cannot be read back.
     """
-    encoded = quote(name, safe="@+=,()", errors="surrogatepass")
+    encoded = quote(name, safe="@+=,()", errors="surrogateescape")
     if encoded.startswith("."):
         encoded = "%2E" + encoded[1:]
     if len(encoded) > LONGEST_NAME:
-        digest = hashlib.sha256(name.encode(errors="surrogatepass")).hexdigest()[:32]
+        digest = hashlib.sha256(name.encode(errors="surrogateescape")).hexdigest()[:32]
         encoded = f"{encoded[: LONGEST_NAME - 33]}-{digest}"
     return encoded or "%"
 
 
 def name_of(file: str) -> str:
     """The name that `file_name` made `file` of, unless it was cut."""
-    return "" if file == "%" else unquote(file, errors="surrogatepass")
+    return "" if file == "%" else unquote(file, errors="surrogateescape")
 
 
 def hashed_path(folder: Path, key: str, suffix: str) -> Path:

@@ -114,7 +114,7 @@ def loaded_by(statement: str) -> set[str]:
         "import kc",
         "import kc.types, kc.errors, kc.config",
         "from kc.commands.sweep_config import SweepConfig, check_sweep; check_sweep(SweepConfig(split='5-5'))",
-        "from kc.cli import check, parse; check(parse(['--tasks', '5', '--benchmark', 'digits']))",
+        "from kc.checks import check; from kc.parsing import parse; check(parse(['--tasks', '5']))",
     ],
 )
 def test_names_are_checked_without_torch(statement: str) -> None:

@@ -13,10 +13,10 @@ from kc.errors import RunError
 from kc.files import LONGEST_NAME, atomic_folder, atomic_path, file_name, name_of, write_atomic
 
 
-@given(st.text(alphabet=st.characters(exclude_characters="\0"), max_size=40))
+@given(st.text(alphabet=st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=40))
 def test_a_name_of_a_file_reads_back_and_stays_in_its_folder(name: str) -> None:
     made = file_name(name)
-    assert name_of(made) == name or len(made) == LONGEST_NAME
+    assert len(made) == LONGEST_NAME or name_of(made) == name
     assert made
     assert not made.startswith(".")
     assert "/" not in made

@@ -78,7 +78,7 @@ def stats(config: StatsConfig) -> int:
     from kc.data.manifest import load_manifest
     from kc.data.split import build_tasks
     from kc.data.stats import as_json, count
-    from kc.report.records import write_atomic
+    from kc.files import write_atomic
 
     manifest = load_manifest(config.benchmark)
     check_part(manifest, config.part)

@@ -160,7 +160,7 @@ def preview(config: PreviewConfig) -> int:
     from kc.data.manifest import load_manifest
     from kc.data.preview import contact_sheet
     from kc.data.readers.open import open_reader
-    from kc.report.records import write_atomic
+    from kc.files import write_atomic
 
     manifest = load_manifest(config.benchmark)
     check_part(manifest, config.part)

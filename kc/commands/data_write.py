@@ -46,7 +46,7 @@ def split(config: SplitConfig) -> int:
     from kc.data.readers.open import open_reader
     from kc.data.selection import samples_of_task
     from kc.data.split import build_tasks
-    from kc.report.records import write_atomic
+    from kc.files import write_atomic
 
     manifest = load_manifest(config.benchmark)
     if config.image_lists is not None and config.limit_images is not None:
