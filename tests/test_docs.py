@@ -1,23 +1,99 @@
-"""The documentation builds without a warning, loads nothing from elsewhere, and its Python is run as it stands."""
+"""The documentation builds without a warning and loads nothing from elsewhere; its code runs, its commands parse, its
+formulas are rendered and the README's links resolve."""
 
 from __future__ import annotations
 
 import os
 import re
+import runpy
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from kc import cli
+from kc.errors import UnknownNameError
+
 ROOT = Path(__file__).parents[1]
 NEEDS = {"detectron2.md": ("detectron2", "panopticapi")}
-"""What the code of a page asks for beside us."""
+"""Packages that the code of a page needs beyond those of the project."""
 
 BLOCK = re.compile(
     r"^```(?:python|yaml(?= title))(?: title=\"(?P<file>[^\"]+)\")?\n(?P<code>.*?)^```", re.DOTALL | re.MULTILINE
 )
+SHELL = re.compile(r"^```(?:bash)?\n(?P<code>.*?)^```", re.DOTALL | re.MULTILINE)
+INLINE = re.compile(r"`(kc [a-z][^`\n]*)`")
 PAGES = [p for p in sorted((ROOT / "docs").rglob("*.md")) if BLOCK.search(p.read_text(encoding="utf-8"))]
+TEXTS = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+class Parsed(BaseException):
+    """Raised in place of running a command."""
+
+
+def commands(text: str) -> list[str]:
+    """The commands of the project in the shell blocks of `text`, continued lines joined, comments cut off."""
+    lines = "\n".join(block["code"] for block in SHELL.finditer(text)).replace("\\\n", " ").splitlines()
+    wanted = (re.sub(r"\s#.*", "", line).strip() for line in lines)
+    return [line for line in wanted if re.match(r"(\w+=\S+ )*(kc|python (-m benchmarks\.|experiments/)\S+)\s", line)]
+
+
+def parse(command: str) -> None:
+    """Parse a command without running it. Raises what its parser raises."""
+    words = [w for w in shlex.split(command) if not re.match(r"[A-Z_]+=", w)]
+    if words[0] == "kc":
+        if cli.main(words[1:]) == 2:
+            raise UnknownNameError(f"unknown command {words[1]}")
+        return
+    module = words[2] if words[1] == "-m" else words[1]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", [module, *words[3 if words[1] == "-m" else 2 :]])
+        if words[1] == "-m":
+            runpy.run_module(module, run_name="__main__")
+        else:
+            runpy.run_path(str(ROOT / module), run_name="__main__")
+
+
+@pytest.fixture
+def only_parse(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every parser raises Parsed after it has parsed; errors are raised, not printed."""
+    import argparse
+
+    import jsonargparse
+
+    def parsing(real):
+        def parse_args(self, *given, **named):
+            real(self, *given, **named)
+            raise Parsed
+
+        return parse_args
+
+    for parser in (argparse.ArgumentParser, jsonargparse.ArgumentParser):
+        monkeypatch.setattr(parser, "parse_args", parsing(parser.parse_args))
+    monkeypatch.setattr(cli, "KcError", ())
+    monkeypatch.chdir(ROOT)
+
+
+@pytest.mark.parametrize("page", TEXTS, ids=lambda p: p.relative_to(ROOT).as_posix())
+@pytest.mark.usefixtures("only_parse")
+def test_commands_parse(page: Path) -> None:
+    """Commands of shell blocks parse as they stand; those in a sentence name commands and options that exist."""
+    text = page.read_text(encoding="utf-8")
+    for command in commands(text):
+        try:
+            with pytest.raises(Parsed):
+                parse(command)
+        except (Exception, SystemExit) as error:
+            raise AssertionError(f"{page.name}: {command}: {error}") from error
+    for command in INLINE.findall(text):
+        try:
+            parse(re.sub(r"\.\.\.|…", "", command))
+        except UnknownNameError as error:
+            raise AssertionError(f"{page.name}: {command}: {error}") from error
+        except (Exception, SystemExit, Parsed):  # what a sentence leaves out is no error
+            continue
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.relative_to(ROOT).as_posix())
@@ -44,20 +120,48 @@ def test_code_runs(page: Path, tmp_path: Path) -> None:
 
 
 def test_pages_with_code_are_found() -> None:
-    assert {"concepts.md", "metrics.md", "own-method.md", "own-encoder.md"} <= {p.name for p in PAGES}
+    assert {"concepts.md", "metrics.md", "own-data.md", "own-method.md", "own-encoder.md"} <= {p.name for p in PAGES}
 
 
-def test_the_site_builds_and_loads_nothing_from_elsewhere(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the built site; warnings are errors."""
     pytest.importorskip("mkdocs", reason="the extra `docs` is not installed")
+    folder = tmp_path_factory.mktemp("site")
     # Not --quiet: it hides warnings from --strict.
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)]
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)]
     environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
+    return folder
+
+
+def test_the_site_loads_nothing_from_elsewhere(site: Path) -> None:
     foreign = re.compile(r"<(?:script|link|img)[^>]+(?:src|href)=\"(?:https?:)?//[^\"]+\"")
-    for page in tmp_path.rglob("*.html"):
-        text = page.read_text(encoding="utf-8")
-        loaded = [tag for tag in foreign.findall(text) if 'rel="canonical"' not in tag]
-        assert loaded == [], f"{page.relative_to(tmp_path)} loads {loaded[0]}"
-    reference = (tmp_path / "reference" / "memory" / "index.html").read_text(encoding="utf-8")
-    assert "kc.memory.disk.Memory.search" in reference
+    for page in site.rglob("*.html"):
+        loaded = [tag for tag in foreign.findall(page.read_text(encoding="utf-8")) if 'rel="canonical"' not in tag]
+        assert loaded == [], f"{page.relative_to(site)} loads {loaded[0]}"
+    for style in site.rglob("*.css"):
+        assert not re.search(r"@import\s+(url\()?[\"']?(https?:)?//", style.read_text(encoding="utf-8")), style
+    reference = (site / "reference" / "memory" / "index.html").read_text(encoding="utf-8")
+    assert re.search(r'id="kc\.memory[\w.]*\.Memory\.search"', reference)
+
+
+def test_formulas_are_rendered(site: Path) -> None:
+    """Every `$...$` of a page is a `math` element, without a command that the converter did not know."""
+    for page in ("metrics", "dense_clip", "methods/fine-tuning"):
+        source = re.sub(
+            r"```.*?```|`[^`]*`", "", (ROOT / "docs" / f"{page}.md").read_text(encoding="utf-8"), flags=re.S
+        )
+        written = len(re.findall(r"\$\$[^$]+\$\$|\$[^$\n]+\$", source))
+        html = (site / page / "index.html").read_text(encoding="utf-8")
+        found = re.findall(r"<math .*?</math>", html, flags=re.DOTALL)
+        assert len(found) == written > 0, page
+        assert not any("\\" in formula for formula in found), page
+        assert "arithmatex" not in html, page
+
+
+@pytest.mark.parametrize("page", [ROOT / "README.md", ROOT / "CHANGELOG.md"], ids=lambda p: p.name)
+def test_links_of_the_pages_outside_the_site_resolve(page: Path) -> None:
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text(encoding="utf-8")):
+        assert (ROOT / target).exists(), target

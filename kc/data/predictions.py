@@ -1,6 +1,6 @@
 """A method's answers as files that other programs score: COCO panoptic and results, index PNGs, a table.
 
-What was asked lies beside them in `truth`, with the same image numbers. See docs/benchmarks.md.
+What was asked lies beside them in `truth`, with the same image numbers. See docs/how-to/own-data.md.
 """
 
 from __future__ import annotations
