@@ -63,15 +63,21 @@ def only_parse(monkeypatch: pytest.MonkeyPatch) -> None:
 
     import jsonargparse
 
+    from kc.commands import actions
+
     def parsing(real):
-        def parse_args(self, *given, **named):
-            real(self, *given, **named)
-            raise Parsed
+        def stopped(*given, **named):
+            if real(*given, **named) is not None:  # None: help was shown
+                raise Parsed
 
-        return parse_args
+        return stopped
 
-    for parser in (argparse.ArgumentParser, jsonargparse.ArgumentParser):
-        monkeypatch.setattr(parser, "parse_args", parsing(parser.parse_args))
+    for place, name in (
+        (argparse.ArgumentParser, "parse_args"),
+        (jsonargparse.ArgumentParser, "parse_args"),
+        (actions, "read"),
+    ):
+        monkeypatch.setattr(place, name, parsing(getattr(place, name)))
     monkeypatch.setattr(cli, "KcError", ())
     monkeypatch.chdir(ROOT)
 
