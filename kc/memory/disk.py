@@ -14,6 +14,7 @@ from kc.memory.search.planner import SearchOptions
 from kc.memory.store import exchange, files
 from kc.memory.store import manifest as manifests
 from kc.memory.store import upkeep as maintain
+from kc.memory.store.info import MemoryInfo
 from kc.memory.store.inputs import check_kind, new_salt
 from kc.memory.store.lock import WriterLock
 from kc.memory.store.manifest import MemoryManifest, VersionInfo
@@ -37,20 +38,25 @@ class Memory(Writer):
         *,
         dim: int,
         fingerprint: str,
+        info: MemoryInfo | None = None,
         extra: dict[str, Any] | None = None,
         anonymous: bool = False,
     ) -> Memory:
-        """A new empty memory, open for writing. `extra`: JSON values kept beside it (class names, settings).
+        """A new empty memory, open for writing, of keys of `dim` values that the encoder `fingerprint` makes.
 
+        info: how its keys are made and how it is asked; whatever encodes images for the memory later reads it, so only
+        a memory of vectors that nothing will be encoded for can do without. extra: further JSON values.
         anonymous: names of samples and sources are stored as salted hashes only. They are still given in full to `add`,
         `remove`, `ids` and `search`; `rows_of` returns the hashes. `kc.memory.store.inputs` says what that protects.
 
         Raises RunError if `path` holds a memory or anything else, or cannot be written.
         """
-        return cls._create(Path(path), dim, fingerprint, extra, new_salt() if anonymous else "")
+        return cls._create(Path(path), dim, fingerprint, info, extra, new_salt() if anonymous else "")
 
     @classmethod
-    def _create(cls, root: Path, dim: int, fingerprint: str, extra: dict[str, Any] | None, salt: str) -> Memory:
+    def _create(
+        cls, root: Path, dim: int, fingerprint: str, info: MemoryInfo | None, extra: dict[str, Any] | None, salt: str
+    ) -> Memory:
         if dim < 1:
             raise ValueError(f"dim must be at least 1, got {dim}")
         with files.translated(root, "create"):
@@ -60,7 +66,7 @@ class Memory(Writer):
             try:
                 maintain.check_unused(root)  # ... and after: another writer may have been faster
                 manifest = MemoryManifest(
-                    number=0, fingerprint=fingerprint, dim=dim, extra=dict(extra or {}), salt=salt
+                    number=0, fingerprint=fingerprint, dim=dim, info=info, extra=dict(extra or {}), salt=salt
                 )
                 manifests.publish(root, manifest)
                 maintain.sweep(root, manifest)
@@ -98,17 +104,18 @@ class Memory(Writer):
         *,
         dim: int,
         fingerprint: str,
+        info: MemoryInfo | None = None,
         extra: dict[str, Any] | None = None,
         anonymous: bool = False,
         write: bool = True,
     ) -> Memory:
-        """The memory at `path`, made if it does not exist.
+        """The memory at `path`, made as `create` does if it does not exist.
 
         ValueError if it holds keys of another size, or is anonymous and should not be (or the other way round).
         """
         root = Path(path)
         if write and not (root / manifests.NAME).exists():
-            return cls.create(root, dim=dim, fingerprint=fingerprint, extra=extra, anonymous=anonymous)
+            return cls.create(root, dim=dim, fingerprint=fingerprint, info=info, extra=extra, anonymous=anonymous)
         memory = cls.open(root, fingerprint=fingerprint, write=write)
         try:
             check_kind(root, (memory.dim, memory.anonymous), dim, anonymous)
@@ -154,7 +161,8 @@ class Memory(Writer):
         Versions and retired rows are not exported, and no later `erase` reaches that file. That of an anonymous memory
         holds its salt, so that its rows are recognised elsewhere. Raises what `exchange.write` does.
         """
-        header = exchange.Header(self._view(at).n_visible, self.dim, self.fingerprint, self._manifest.salt)
+        manifest = self._manifest
+        header = exchange.Header(self._view(at).n_visible, self.dim, self.fingerprint, manifest.salt, manifest.info)
         exchange.write(Path(path), header, self.tables(at))
         return header.rows
 
@@ -170,7 +178,7 @@ class Memory(Writer):
     def create_from(cls, path: str | Path, file: str | Path) -> Memory:
         """A new memory that holds the rows of an exported file, committed as the version of their newest task."""
         header, tables = exchange.read(Path(file))
-        memory = cls._create(Path(path), header.dim, header.fingerprint, None, header.salt)
+        memory = cls._create(Path(path), header.dim, header.fingerprint, header.info, None, header.salt)
         try:
             memory._stage(tables, header, file)
             memory.commit(max([0, *(int(t.task.max()) for t in tables if len(t))]))

@@ -19,6 +19,7 @@ from kc.memory.search.planner import Planner, SearchOptions
 from kc.memory.store import files
 from kc.memory.store import manifest as manifests
 from kc.memory.store import upkeep as maintain
+from kc.memory.store.info import MemoryInfo
 from kc.memory.store.inputs import Ids, Names, as_ids, wanted
 from kc.memory.store.manifest import DeltaInfo, MemoryManifest, VersionInfo
 from kc.memory.store.segments import Segment, read_delta
@@ -152,6 +153,11 @@ class Reader:
     @property
     def fingerprint(self) -> str:
         return self._manifest.fingerprint
+
+    @property
+    def info(self) -> MemoryInfo:
+        """How the keys were made and how the memory is asked. RunError where it was made without a record of that."""
+        return known_info(self.path, self._manifest.info)
 
     @property
     def extra(self) -> dict[str, Any]:
@@ -316,6 +322,16 @@ class Reader:
         if wrong:
             raise CorruptMemoryError("; ".join(wrong))
         return report
+
+
+def known_info(root: object, info: MemoryInfo | None) -> MemoryInfo:
+    """`info`; RunError if the memory in `root` was made without."""
+    if info is None:
+        raise RunError(
+            f"{root} does not say how its keys were made, so nothing new can be encoded for it: build it again with "
+            "kc run, kc memory build or kc remember (or pass `info` to Memory.create)"
+        )
+    return info
 
 
 def same_encoder(root: object, stored: str, fingerprint: str | None) -> None:

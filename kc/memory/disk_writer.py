@@ -16,6 +16,7 @@ from kc.memory.disk_reader import Reader, same_encoder
 from kc.memory.store import exchange, files
 from kc.memory.store import manifest as manifests
 from kc.memory.store import upkeep as maintain
+from kc.memory.store.info import MemoryInfo
 from kc.memory.store.inputs import (
     Ids,
     Names,
@@ -189,6 +190,13 @@ class Writer(Reader):
     def name_classes(self, names: Mapping[int, str]) -> None:
         """Keep these names of classes beside the rows, in place of what was there, at once and durably."""
         self.describe({**self._manifest.extra, "classes": {str(id_): str(name) for id_, name in names.items()}})
+
+    def update_info(self, info: MemoryInfo) -> None:
+        """Replace what the memory says of itself (the names of its classes), at once and durably, all or none."""
+        self._writer()
+        if info != self._manifest.info:
+            with self._writing("change"):
+                self._publish(replace(self._manifest, number=self._manifest.number + 1, info=info))
 
     def describe(self, extra: dict[str, Any]) -> None:
         """Replace `extra`, the caller's JSON values (names of classes, settings), at once and durably, all or none."""

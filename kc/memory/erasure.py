@@ -212,7 +212,7 @@ def as_if_never(memory: Reader, gone: Float32Array) -> Comparison | None:
     here.configure(exactly)
     with tempfile.TemporaryDirectory() as folder:
         path, salt = Path(folder) / "memory", here._manifest.salt
-        with Memory._create(path, here.dim, here.fingerprint, None, salt) as never:
+        with Memory._create(path, here.dim, here.fingerprint, None, None, salt) as never:
             never.merge(here)
             never.commit(int(labels.task.max()))
             never.configure(exactly)

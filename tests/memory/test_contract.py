@@ -28,13 +28,15 @@ from kc.errors import EmptyMemoryError, FingerprintError, RunError, UnknownNameE
 from kc.memory.disk import Memory
 from kc.memory.disk_reader import Labels, RowTable
 from kc.memory.milvus.memory import MilvusMemory
+from kc.memory.store.info import MemoryInfo
 from kc.memory.store.manifest import VersionInfo
-from kc.types import Neighbours, Rows
+from kc.types import ClassInfo, Neighbours, Rows
 
 INSTALLED = all(importlib.util.find_spec(name) for name in ("pymilvus", "milvus_lite"))
 needs_milvus = pytest.mark.skipif(not INSTALLED, reason="pymilvus and milvus-lite: pip install 'kc-continual[milvus]'")
 STORED: dict[Path, Twin] = {}
 """What twins would have on disk."""
+INFO = MemoryInfo("lite0", "classification", (28, 28), {0: ClassInfo(0, "cat")})
 
 
 # -- the twin ----------------------------------------------------------------------------------------------------------
@@ -56,8 +58,8 @@ class Row:
 class Twin:
     """The contract over lists: a version is a copy, search sorts."""
 
-    def __init__(self, path: Path, dim: int, fingerprint: str, extra: dict[str, Any] | None) -> None:
-        self.path, self.dim, self.fingerprint, self.extra = path, dim, fingerprint, extra or {}
+    def __init__(self, path: Path, dim: int, fingerprint: str, info: MemoryInfo) -> None:
+        self.path, self.dim, self.fingerprint, self.info = path, dim, fingerprint, info
         self.rows: list[Row] = []
         self.copies: dict[int, list[Row]] = {}
         self.staged: list[Row] = []
@@ -65,10 +67,10 @@ class Twin:
         self.write = True
 
     @classmethod
-    def create(cls, path: Path, *, dim: int, fingerprint: str, extra: dict[str, Any] | None = None) -> Twin:
+    def create(cls, path: Path, *, dim: int, fingerprint: str, info: MemoryInfo = INFO) -> Twin:
         if path in STORED:
             raise RunError(f"{path} already holds a memory")
-        STORED[path] = cls(path, dim, fingerprint, extra)
+        STORED[path] = cls(path, dim, fingerprint, info)
         return STORED[path]
 
     @classmethod
@@ -295,7 +297,7 @@ def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Ite
 @pytest.fixture
 def store(kind: Any, tmp_path: Path, rows: Callable[..., Rows]) -> Iterator[Any]:
     """Three tasks of ten rows; task t has class t; ids 10t..10t+9; sources a, b, c."""
-    memory = kind.create(tmp_path / "m", dim=8, fingerprint="enc:1", extra={"names": ["cat"]})
+    memory = kind.create(tmp_path / "m", dim=8, fingerprint="enc:1", info=INFO)
     for t in range(3):
         assert memory.add(rows(10, t, prefix=f"t{t}-", seed=t, source="abc"[t]), t) == 10
         assert memory.commit(t) == 10
@@ -336,7 +338,7 @@ class TestContract:
         reopened.close()
 
     def test_opening(self, store: Any, kind: Any, tmp_path: Path) -> None:
-        assert (store.dim, store.fingerprint, store.extra) == (8, "enc:1", {"names": ["cat"]})
+        assert (store.dim, store.fingerprint, store.info) == (8, "enc:1", INFO)
         with pytest.raises(RunError, match="no memory"):
             kind.open(tmp_path / "nowhere")
         store.close()

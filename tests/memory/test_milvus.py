@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import pickle
 import subprocess
 import sys
@@ -18,7 +19,8 @@ from kc.memory.disk import Memory
 from kc.memory.milvus.client import ALL, Store, collection_name
 from kc.memory.milvus.memory import MilvusMemory
 from kc.memory.milvus.rows import Marker
-from kc.types import Rows
+from kc.memory.store.info import MemoryInfo
+from kc.types import ClassInfo, Rows
 
 INSTALLED = all(importlib.util.find_spec(name) for name in ("pymilvus", "milvus_lite"))
 needs_milvus = pytest.mark.skipif(not INSTALLED, reason="pymilvus and milvus-lite: pip install 'kc-continual[milvus]'")
@@ -239,8 +241,25 @@ def test_damage_and_half_made_memories_are_named(memory: MilvusMemory, tmp_path:
     memory._store._client.delete(memory._store.commits, filter="slot == 0")
     with pytest.raises(RunError, match="not made whole"):
         MilvusMemory.open(memory.path)
-    with pytest.raises(ValueError, match="65535"):
-        MilvusMemory.create(tmp_path / "n", dim=2, fingerprint="f", extra={"names": "x" * 70_000})
+
+
+@needs_milvus
+def test_a_header_longer_than_one_entity(tmp_path: Path) -> None:
+    classes = {i: ClassInfo(i, f"class {i}", ("synonym " * 10,)) for i in range(1203)}
+    info = MemoryInfo("lite0", "panoptic", (640, 640), classes)
+    assert len(json.dumps(info.to_json())) > 65_535
+    MilvusMemory.create(tmp_path / "n", dim=2, fingerprint="f", info=info).close()
+    with MilvusMemory.open(tmp_path / "n") as memory:
+        assert memory.info == info
+
+
+@needs_milvus
+def test_a_memory_of_the_old_numbering_is_refused(memory: MilvusMemory) -> None:
+    header = json.loads(memory._header.to_text())
+    memory._store._write_slot(1, json.dumps({k: v for k, v in header.items() if k not in ("schema", "info")}))
+    memory.close()
+    with pytest.raises(RunError, match="schema 3"):
+        MilvusMemory.open(memory.path)
 
 
 @needs_milvus

@@ -94,9 +94,7 @@ class Store:
 
     def create(self, header: Header) -> None:
         """Make the collections. The marker comes last: a memory without one is not whole."""
-        text = json.dumps(asdict(header))
-        if len(text) > TEXT:
-            raise ValueError(f"`extra` takes {len(text)} characters as JSON; Milvus stores less than {TEXT}")
+        text = header.to_text()
         types = self._types
         rows = self._client.create_schema(auto_id=False, enable_dynamic_field=False)
         rows.add_field("state", types.INT64, is_primary=True)
@@ -125,7 +123,8 @@ class Store:
                 # Together: to wait for each of nine indexes of an empty collection takes half a second each.
                 self._client.create_index(name, params, sync=False)
         self.load()
-        self._write_slot(1, text)
+        for first in range(0, len(text), TEXT):
+            self._write_slot(1 + first // TEXT, text[first : first + TEXT])
         self.write_marker(Marker())
 
     def drop(self) -> None:
@@ -161,17 +160,17 @@ class Store:
     def header(self) -> Header:
         """CorruptMemoryError if it is not what was written."""
         try:
-            return Header(**json.loads(self._slot(1) or ""))
-        except (ValueError, TypeError) as error:
+            return Header.of_text("".join(self._slots("slot >= 1")), self.path)
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise CorruptMemoryError(f"{self.path}: the header in {self.commits} is damaged ({error})") from error
 
     def marker(self) -> Marker | None:
         """None: the memory was never made whole. CorruptMemoryError if it is not what was written."""
-        text = self._slot(0)
-        if text is None:
+        texts = self._slots("slot == 0")
+        if not texts:
             return None
         try:
-            values = json.loads(text)
+            values = json.loads(texts[0])
             return Marker(**values | {"versions": tuple((int(t), int(s)) for t, s in values["versions"])})
         except (ValueError, TypeError, KeyError) as error:
             raise CorruptMemoryError(f"{self.path}: the marker in {self.commits} is damaged ({error})") from error
@@ -183,10 +182,12 @@ class Store:
             raise RunError(f"{self.path} has {len(marker.versions)} versions, more than one entity of Milvus holds")
         self._write_slot(0, text)
 
-    def _slot(self, slot: int) -> str | None:
+    def _slots(self, where: str) -> list[str]:
+        """Texts of the slots that a filter leaves, in their order."""
         with self._calling("read"):
-            found = self._client.query(self.commits, filter=f"slot == {slot}", output_fields=["text"])
-        return found[0]["text"] if found else None
+            found = self._client.query(self.commits, filter=where, output_fields=["slot", "text"])
+        texts = {e["slot"]: e["text"] for e in found}  # a folder of milvus-lite may show an entity twice
+        return [texts[slot] for slot in sorted(texts)]
 
     def _write_slot(self, slot: int, text: str) -> None:
         with self._calling("commit to"):

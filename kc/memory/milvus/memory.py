@@ -37,6 +37,7 @@ from kc.memory.milvus.rows import Header, visible
 from kc.memory.milvus.writer import MilvusWriter
 from kc.memory.store import exchange, files
 from kc.memory.store import upkeep as maintain
+from kc.memory.store.info import MemoryInfo
 from kc.memory.store.inputs import check_kind, new_salt
 from kc.memory.store.lock import WriterLock
 
@@ -60,19 +61,20 @@ class MilvusMemory(MilvusWriter):
         *,
         dim: int,
         fingerprint: str,
+        info: MemoryInfo | None = None,
         extra: dict[str, Any] | None = None,
         anonymous: bool = False,
         index: dict[str, Any] | None = None,
     ) -> MilvusMemory:
-        """A new empty memory, open for writing. `extra`: JSON values of at most 64 KB kept beside it.
+        """A new empty memory, open for writing; arguments as in `Memory.create`.
 
-        index: `index_type` and `params` of Milvus's vector index, by default FLAT: exact. anonymous: as in `Memory`.
+        index: `index_type` and `params` of Milvus's vector index, by default FLAT: exact.
         Raises RunError if there is a memory already or Milvus cannot be reached, MissingExtraError without pymilvus.
         """
         if dim < 1:
             raise ValueError(f"dim must be at least 1, got {dim}")
         salt = new_salt() if anonymous else ""
-        header = Header(dim, fingerprint, salt, dict(extra or {}), dict(index or {"index_type": "FLAT"}))
+        header = Header(dim, fingerprint, salt, info, dict(extra or {}), dict(index or {"index_type": "FLAT"}))
         root = Path(path)
         with _store(root, write=True, new=True) as (store, lock):
             taken = store.names()
@@ -106,6 +108,7 @@ class MilvusMemory(MilvusWriter):
         *,
         dim: int,
         fingerprint: str,
+        info: MemoryInfo | None = None,
         extra: dict[str, Any] | None = None,
         anonymous: bool = False,
         write: bool = True,
@@ -116,7 +119,7 @@ class MilvusMemory(MilvusWriter):
         """
         root = Path(path)
         if write and not _made(root):
-            return cls.create(root, dim=dim, fingerprint=fingerprint, extra=extra, anonymous=anonymous)
+            return cls.create(root, dim=dim, fingerprint=fingerprint, info=info, extra=extra, anonymous=anonymous)
         memory = cls.open(root, fingerprint=fingerprint, write=write)
         try:
             check_kind(root, (memory.dim, memory.anonymous), dim, anonymous)
@@ -158,7 +161,9 @@ class MilvusMemory(MilvusWriter):
         """Write the visible rows, now or at the version of task `at`, to one file, as `Memory.export` does."""
         n_rows = self._store.count(visible(self._seq(at)))
         exchange.write(
-            Path(path), exchange.Header(n_rows, self.dim, self.fingerprint, self._header.salt), self.tables(at)
+            Path(path),
+            exchange.Header(n_rows, self.dim, self.fingerprint, self._header.salt, self._header.info),
+            self.tables(at),
         )
         return n_rows
 

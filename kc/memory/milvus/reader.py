@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 
 from kc.errors import EmptyMemoryError, RunError
-from kc.memory.disk_reader import Labels, RowTable, same_encoder
+from kc.memory.disk_reader import Labels, RowTable, known_info, same_encoder
 from kc.memory.milvus.client import Store
 from kc.memory.milvus.rows import BATCH, MOST, Marker, latest, matching, stored_name, table_of, visible
 from kc.memory.search.blocks import Float64Array
 from kc.memory.search.exact import SPARE, check_queries, cosines, float32_margin, ranking
+from kc.memory.store.info import MemoryInfo
 from kc.memory.store.inputs import Ids, Names, as_ids, check_criteria
 from kc.memory.store.manifest import VersionInfo
 from kc.memory.store.table import Table
@@ -62,6 +63,11 @@ class MilvusReader:
     @property
     def fingerprint(self) -> str:
         return self._header.fingerprint
+
+    @property
+    def info(self) -> MemoryInfo:
+        """How the keys were made and how the memory is asked. RunError where it was made without a record of that."""
+        return known_info(self.path, self._header.info)
 
     @property
     def extra(self) -> dict[str, Any]:

@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 
 from kc.errors import UnknownNameError
+from kc.memory.store.info import MemoryInfo
+from kc.memory.store.manifest import SCHEMA, outdated
 from kc.memory.store.table import NameColumn, Table
 
 FOREVER = 2**62
@@ -37,8 +39,24 @@ class Header:
     dim: int
     fingerprint: str
     salt: str = ""
+    info: MemoryInfo | None = None
     extra: dict[str, Any] = field(default_factory=dict)
     index: dict[str, Any] = field(default_factory=dict)
+
+    def to_text(self) -> str:
+        """JSON from which `of_text` makes an equal header."""
+        info = None if self.info is None else self.info.to_json()
+        return json.dumps({"schema": SCHEMA, **vars(self), "info": info})
+
+    @classmethod
+    def of_text(cls, text: str, root: object) -> Header:
+        """RunError if an older version of kc wrote it, ValueError or TypeError if it is not what was written."""
+        body = json.loads(text)
+        schema = body.pop("schema", SCHEMA - 1)
+        if schema != SCHEMA:
+            raise outdated(root, schema)
+        info = body.pop("info")
+        return cls(**body, info=None if info is None else MemoryInfo.from_json(info))
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -19,11 +19,13 @@ import numpy.typing as npt
 
 from kc.errors import DataError, KcError, MissingExtraError, RunError
 from kc.memory.store import files
+from kc.memory.store.info import MemoryInfo
 from kc.memory.store.inputs import hashed
 from kc.memory.store.staging import checked
 from kc.memory.store.table import NameColumn, Table, joined, names_in, no_rows
 
-VERSION = 1
+VERSION = 2
+"""Version 1 counted classes around the reserved ids 254 and 255."""
 _META = "kc.memory"
 _COLUMNS: dict[str, tuple[str, Any]] = {
     "id": ("ids", np.int64),
@@ -46,6 +48,8 @@ class Header:
     fingerprint: str
     salt: str = ""
     """Of an anonymous memory; without it the rows could not be told from those of the same samples elsewhere."""
+    info: MemoryInfo | None = None
+    """What the memory says of itself."""
 
 
 def write(path: Path, header: Header, tables: Iterable[Table]) -> None:
@@ -66,9 +70,10 @@ def read(path: Path) -> tuple[Header, list[Table]]:
     _, reader = _format(path)
     try:
         meta, tables = reader(path)
-        if meta.pop("version") != VERSION:
-            raise ValueError(f"it is of another version than {VERSION}")
-        header = Header(**meta)
+        version, info = meta.pop("version"), meta.pop("info", None)
+        if version != VERSION:
+            raise DataError(f"{path}: an export of version {version}, this kc reads {VERSION}: export the rows again")
+        header = Header(**meta, info=None if info is None else MemoryInfo.from_json(info))
         tables = [_checked(table, header) for table in tables]
         if sum(len(t) for t in tables) != header.rows:
             raise ValueError(f"it holds {sum(len(t) for t in tables)} of {header.rows} rows")
@@ -129,7 +134,8 @@ def _checked(table: Table, header: Header) -> Table:
 
 
 def _meta(header: Header) -> str:
-    return json.dumps({"version": VERSION, **asdict(header)})
+    info = None if header.info is None else header.info.to_json()
+    return json.dumps({"version": VERSION, **vars(header), "info": info})
 
 
 # -- npz ---------------------------------------------------------------------------------------------------------------

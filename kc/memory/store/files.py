@@ -32,7 +32,7 @@ FileRef = tuple[int, str]
 BLOCK_BYTES = 2**20
 """Bytes that are hashed and written at once."""
 _XXH3 = "xxh3-"
-"""Before the digits of a checksum by XXH3; one of nothing but digits is a sha256."""
+"""Before the digits of a checksum: its algorithm."""
 
 _USER_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EFBIG)
 
@@ -95,12 +95,10 @@ def _named(digest: Checksum) -> str:
     return _XXH3 + digest.hexdigest()
 
 
-def checksum_of(path: Path, like: str = _XXH3) -> str:
-    """The checksum of a file, by the algorithm of the checksum `like`: memories of older versions of kc hold sha256."""
+def checksum_of(path: Path) -> str:
+    """The checksum of a file."""
     with path.open("rb") as file:
-        if like.startswith(_XXH3):
-            return _named(hashlib.file_digest(file, new_checksum))  # type: ignore[arg-type]  # its stubs know hashlib's own only
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        return _named(hashlib.file_digest(file, new_checksum))  # type: ignore[arg-type]  # its stubs know hashlib's own only
 
 
 def replace_bytes(path: Path, data: bytes) -> None:
@@ -142,7 +140,7 @@ def check_file(path: Path, ref: FileRef) -> None:
         size = path.stat().st_size
         if size != ref[0]:
             raise CorruptMemoryError(f"{path}: {size} bytes, the manifest says {ref[0]}; restore it from a copy")
-        digest = checksum_of(path, like=ref[1])
+        digest = checksum_of(path)
     except FileNotFoundError:
         raise CorruptMemoryError(f"{path}: named by the manifest but missing; restore it from a copy") from None
     if digest != ref[1]:
@@ -178,7 +176,7 @@ def read_sealed(folder: Path, name: str) -> npt.NDArray[Any] | None:
 def check_sealed(path: Path) -> None:
     """Raise CorruptMemoryError naming `path` unless its bytes are those that its name tells."""
     named = path.name.removesuffix(SEALED).rpartition(".")[2]
-    if checksum_of(path, like=named) != named:
+    if checksum_of(path) != named:
         raise CorruptMemoryError(f"{path}: its checksum is not that in its name; delete it, it is computed again")
 
 

@@ -10,10 +10,10 @@ from typing import Any
 
 from kc.errors import CorruptMemoryError, RunError, UnknownNameError
 from kc.memory.store.files import FileRef, replace_bytes
+from kc.memory.store.info import MemoryInfo
 
-SCHEMA = 3
-"""Read, never written: schema 2, whose checksums are all sha256, and schema 1, which kept the manifest in a second file
-that `MANIFEST` named."""
+SCHEMA = 4
+"""Older memories are refused: they lack `MemoryInfo`, and count classes around the reserved ids 254 and 255."""
 NAME = "MANIFEST"
 _MAGIC = "kc-memory-manifest"
 INLINE_CHARS = 2**18
@@ -71,6 +71,8 @@ class MemoryManifest:
     versions: tuple[VersionInfo, ...] = ()
     salt: str = ""
     """Of the hashes that stand for names in an anonymous memory; empty: names are kept as they are."""
+    info: MemoryInfo | None = None
+    """What the memory says of itself; None: nothing."""
 
     @property
     def last_change(self) -> int:
@@ -98,21 +100,27 @@ class MemoryManifest:
             "segments": [vars(s) for s in self.segments],
             "deltas": [vars(d) for d in self.deltas],
             "versions": [vars(v) for v in self.versions],
+            "info": None if self.info is None else self.info.to_json(),
         }
         text = json.dumps(body, sort_keys=True).encode()
         return f"{_MAGIC} {SCHEMA} {hashlib.sha256(text).hexdigest()}\n".encode() + text
 
 
 def parse(path: Path) -> MemoryManifest:
-    """Read a manifest. FileNotFoundError if it is gone; CorruptMemoryError if it is not what was written."""
+    """Read a manifest. FileNotFoundError if it is gone, RunError if an older version of kc wrote it, CorruptMemoryError
+    if it is not what was written."""
     content = path.read_bytes()
+    if content.startswith(b"manifest-"):  # schema 1 named a second file
+        raise outdated(path.parent, 1)
     try:
         first, _, text = content.partition(b"\n")
         magic, schema, checksum = first.decode("ascii").split(" ")
         if magic != _MAGIC or not schema.isdigit():
             raise ValueError("it does not begin as one")
-        if int(schema) not in (2, SCHEMA):
-            raise CorruptMemoryError(f"{path}: schema {schema}, this version of kc reads 1 to {SCHEMA}")
+        if 0 < int(schema) < SCHEMA:
+            raise outdated(path.parent, int(schema))
+        if int(schema) != SCHEMA:
+            raise ValueError(f"it is of schema {schema}, this version of kc reads {SCHEMA}")
         if checksum != hashlib.sha256(text).hexdigest():
             raise ValueError("its checksum does not fit")
         return _manifest(json.loads(text))
@@ -120,24 +128,26 @@ def parse(path: Path) -> MemoryManifest:
         raise CorruptMemoryError(f"{path}: not a whole memory manifest ({error})") from error
 
 
-def parse_schema_1(path: Path) -> MemoryManifest:
-    """The same for the file that a `MANIFEST` of schema 1 names."""
-    try:
-        body = json.loads(path.read_bytes())
-        checksum = body.pop("checksum")
-        if body["schema"] != 1 or checksum != hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest():
-            raise ValueError("its checksum does not fit")
-        del body["schema"]
-        return _manifest(body)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CorruptMemoryError(f"{path}: not a whole memory manifest ({error})") from error
+def outdated(root: object, schema: int) -> RunError:
+    """The error for a memory of another schema than `SCHEMA`."""
+    return RunError(
+        f"{root} is a memory of schema {schema}, and this version of kc reads schema {SCHEMA} only: class ids and "
+        "what memories say of themselves have changed. Build it again (kc run, kc memory build, kc remember)."
+    )
 
 
 def _manifest(body: dict[str, Any]) -> MemoryManifest:
     segments = tuple(SegmentInfo(**{**s, "files": _refs(s["files"])}) for s in body.pop("segments"))
     deltas = tuple(DeltaInfo(**{**d, "ref": None if d["ref"] is None else _ref(d["ref"])}) for d in body.pop("deltas"))
     versions = tuple(VersionInfo(**v) for v in body.pop("versions"))
-    return MemoryManifest(**body, segments=segments, deltas=deltas, versions=versions)
+    info = body.pop("info")
+    return MemoryManifest(
+        **body,
+        segments=segments,
+        deltas=deltas,
+        versions=versions,
+        info=None if info is None else MemoryInfo.from_json(info),
+    )
 
 
 def _refs(files: dict[str, Any]) -> dict[str, FileRef]:
@@ -154,20 +164,11 @@ def load(root: Path) -> MemoryManifest:
     Raises RunError where there is no memory, CorruptMemoryError naming the file that does not fit.
     """
     try:
-        path = _file(root)
-        return parse(path) if path.name == NAME else parse_schema_1(path)
+        return parse(root / NAME)
     except (FileNotFoundError, NotADirectoryError):
         if (root / "segments").is_dir():
             raise CorruptMemoryError(f"{root / NAME} is missing: restore it from a copy") from None
         raise RunError(f"no memory in {root}: build one first, or check the path") from None
-
-
-def _file(root: Path) -> Path:
-    """The file that holds the manifest: MANIFEST, or in schema 1 the one it names."""
-    with (root / NAME).open("rb") as file:
-        name = file.read(64).decode("ascii", errors="replace").strip()
-    old = name.startswith("manifest-") and name.endswith(".json") and "/" not in name
-    return root / (name if old else NAME)
 
 
 def publish(root: Path, manifest: MemoryManifest) -> None:
@@ -187,8 +188,6 @@ def orphans(root: Path, manifest: MemoryManifest) -> list[Path]:
     for info in manifest.segments:
         found += [p for p in _children(root / "segments" / info.name) if p.name not in info.files]
     found += [p for p in _children(root / "deltas") if p.name not in kept_deltas]
-    current = _file(root)
-    found += [p for p in root.glob("manifest-*.json") if p != current]
     found += list(root.glob("*.tmp"))
     return sorted(found)
 
