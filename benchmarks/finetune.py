@@ -42,9 +42,9 @@ from kc.data.dataset import collate_training
 from kc.encoders.cache import FeatureCache
 from kc.encoders.lite import Lite0, load_lite0
 from kc.experiment import method_class
-from kc.heap import kept_heap
 from kc.methods.base import Context
 from kc.methods.config import MethodConfig
+from kc.process import kept_heap
 from kc.stream.loop import quiet_lightning
 
 LR = 1e-3

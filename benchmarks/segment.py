@@ -23,17 +23,15 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line sets it
-
 import numpy as np
 import torch
 
 from benchmarks.machine import describe
 from benchmarks.synthetic import Synthetic
 from kc.memory.disk import Memory
-from kc.memory.search.blas import CHOICE
 from kc.memory.search.planner import IndexKind, SearchOptions
 from kc.memory.vote.fusion import among, beside_unknown, knn_clip, retrieval_logits
+from kc.process import CORE_TYPE
 from kc.proposals.merge import paint, semantic_to_panoptic
 from kc.proposals.pooling import pool
 from kc.types import BoolArray, Segments
@@ -141,7 +139,7 @@ def main() -> None:
         shutil.rmtree(folder, ignore_errors=True)
     print("  ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in machine.items()))
     print(f"one image of 640 x 480, {args.proposals} proposals, {rows:,} rows of {dim} values, {args.names} names")
-    print(f"search: {args.index}" + (f"  {CHOICE} {os.environ[CHOICE]}" if CHOICE in os.environ else ""))
+    print(f"search: {args.index}" + (f"  {CORE_TYPE} {os.environ[CORE_TYPE]}" if CORE_TYPE in os.environ else ""))
     for stage in found:
         times_of = f"{stage.milliseconds:>9.2f} ms{stage.cpu_milliseconds:>9.2f} ms CPU"
         print(f"{stage.name:<18}{times_of}{100 * stage.share:>7.1f} %")

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 
 from kc import __version__
 from kc.commands.actions import Table, dispatch
 from kc.errors import KcError
-from kc.heap import kept_heap
+from kc.process import configure, kept_heap
 
 COMMANDS: Table = {
     "run": ("kc.commands.run:main", "compare methods over a stream of tasks (the main job)"),
@@ -38,9 +37,7 @@ def program(
 ) -> int:
     """Run `job`, a target of `kc.commands.actions.Table`. Returns its exit status; what a user can act on is one
     message, without a traceback, and so is `stopped`."""
-    # Read when torch loads. Threads that spin while they wait make a busy machine 25 times slower (measured: two
-    # threads beside one other process), and gain nothing measurable on an idle one.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    configure()
     try:
         with kept_heap():
             return dispatch(job, list(sys.argv[1:] if arguments is None else arguments), prog)

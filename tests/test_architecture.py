@@ -13,14 +13,15 @@ import pytest
 import kc
 
 ROOT = Path(kc.__file__).parent
-BASE = {"types", "errors", "progress", "heap", "spec", "files"}
+BASE = {"types", "errors", "progress", "process", "budget", "spec", "files"}
 # Room -> rooms it may import beside itself. The modules at the top (cli, config, experiment ...) may import everything.
 ARROWS = {
     "types": set(),
     "errors": set(),
     "spec": {"types"},
     "progress": set(),
-    "heap": set(),
+    "process": set(),
+    "budget": {"errors"},
     "files": {"errors"},
     "config": {"methods.config"},
     "data": BASE,

@@ -18,6 +18,7 @@ import numpy as np
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader
 
+from kc.budget import SAMPLES, cache_bytes
 from kc.data.bad_files import open_good
 from kc.data.dataset import (
     Item,
@@ -34,7 +35,7 @@ from kc.data.domains import DomainReader
 from kc.data.lists import find, load_image_lists
 from kc.data.manifest import Manifest, load_manifest
 from kc.data.readers.base import Reader
-from kc.data.sample_cache import MemoryBudget, SampleCache
+from kc.data.sample_cache import SampleCache, sample_budget
 from kc.data.selection import (
     SETTINGS,
     BitTable,
@@ -57,7 +58,6 @@ Scope = Literal["task", "seen", "all"]
 SCOPES: tuple[Scope, ...] = get_args(Scope)
 ShardOrder = Literal["random", "stream"]
 SHARD_ORDERS: tuple[ShardOrder, ...] = get_args(ShardOrder)
-CACHE_BYTES = 1 << 30
 """What decoded samples may take in memory, over all splits of one data module."""
 
 
@@ -146,7 +146,7 @@ class IncrementalDataModule(LightningDataModule):
         self.seed = seed
         self.limit_images = limit_images
         self.augment = augment
-        self._budget = MemoryBudget(CACHE_BYTES if cache_samples else 0)
+        self._kept = sample_budget(cache_bytes(SAMPLES) if cache_samples else 0)
         self._samples: dict[SplitName, SampleCache] = {}
         if readers is not None:
             self._samples = {name: self._streamed(name, reader) for name, reader in readers.items()}
@@ -352,7 +352,7 @@ class IncrementalDataModule(LightningDataModule):
             reader = DomainReader(reader, self.stream.domain_list())
         elif self.stream.kind == "long-tailed" and split == "train":
             reader = reader.select(long_tailed(reader.class_table, self.stream.imbalance, self.seed).tolist())
-        return SampleCache(reader, self._budget)
+        return SampleCache(reader, self._kept)
 
     def _checked(self, task: int) -> int:
         if not 0 <= task < len(self.tasks):

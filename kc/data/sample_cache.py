@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from torch.utils.data import get_worker_info
 
+from kc.budget import BoundedCache
 from kc.types import Sample
 
 if TYPE_CHECKING:
@@ -15,43 +15,32 @@ if TYPE_CHECKING:
 
 
 class SampleCache:
-    """Decoded samples of one split, kept in memory compactly, as long as the shared budget lasts.
+    """Decoded samples of one split, kept in memory compactly, as long as the budget that splits have together lasts.
 
     Images stay uint8; class ids become uint8 (int16 for benchmarks with ids above 255), instance numbers int16 or
     int32. Loader workers read what was kept before they started but keep nothing themselves.
     """
 
-    def __init__(self, reader: Reader, budget: MemoryBudget) -> None:
+    def __init__(self, reader: Reader, kept: BoundedCache[tuple[int, int], Sample]) -> None:
         self.reader = reader
-        self.budget = budget
-        self._kept: dict[int, Sample] = {}
+        self._kept = kept
 
     def read(self, index: int) -> Sample:
         """Sample `index` of the reader, from memory where it is kept."""
-        kept = self._kept.get(index)
+        key = id(self), index
+        kept = self._kept.get(key)
         if kept is not None:
             return _widened(kept)
         sample = self.reader.read(index)
         # The budget cannot be shared between processes, so only the main one spends it.
-        if get_worker_info() is None and self.budget.left > 0:
-            narrow = _narrowed(sample)
-            if self.budget.take(_n_bytes(narrow)):
-                self._kept[index] = narrow
+        if get_worker_info() is None and self._kept.used < self._kept.budget:
+            self._kept.put(key, _narrowed(sample))
         return sample
 
 
-@dataclass
-class MemoryBudget:
-    """Bytes that may still be kept."""
-
-    left: int
-
-    def take(self, n_bytes: int) -> bool:
-        """Whether `n_bytes` fitted; if so they are spent."""
-        if n_bytes > self.left:
-            return False
-        self.left -= n_bytes
-        return True
+def sample_budget(n_bytes: int) -> BoundedCache[tuple[int, int], Sample]:
+    """Room for the samples of several splits. What is read in the same order after every task is not replaced."""
+    return BoundedCache(n_bytes, _n_bytes, evict=False)
 
 
 def _narrowed(sample: Sample) -> Sample:

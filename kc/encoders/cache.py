@@ -10,7 +10,6 @@ import json
 import os
 import struct
 import zlib
-from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,6 +18,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from kc.budget import FEATURES, BoundedCache, cache_bytes
 from kc.encoders.base import Encoder
 from kc.errors import RunError
 from kc.files import file_name, hashed_path, write_atomic
@@ -36,16 +36,15 @@ class FeatureCache:
 
     The numbers are always those of float16, cached or not, so that a first run and a second one agree to the bit.
     An entry belongs to the encoder's fingerprint and the input size, so that changed weights never meet old features.
-    `ram_bytes` bounds what is kept in memory (least recently used leave first). Safe with several processes on one
-    folder: entries appear atomically and writers of the same entry write the same bytes.
+    `ram_bytes` bounds what is kept in memory (None: the share of features in `kc.budget`). Safe with several processes
+    on one folder: entries appear atomically and writers of the same entry write the same bytes.
     """
 
-    def __init__(self, folder: Path | str, encoder: Encoder, ram_bytes: int = 1536 * 2**20) -> None:
+    def __init__(self, folder: Path | str, encoder: Encoder, ram_bytes: int | None = None) -> None:
         self.folder = Path(folder)
         self.encoder = encoder
-        self.ram_bytes = ram_bytes
-        self._ram: OrderedDict[Path, Entry] = OrderedDict()
-        self._used = 0
+        budget = cache_bytes(FEATURES) if ram_bytes is None else ram_bytes
+        self._ram: BoundedCache[Path, Entry] = BoundedCache(budget, lambda entry: entry[1].nbytes)
         _make_folder(self.folder)
 
     def encode(self, images: Tensor, keys: Sequence[str]) -> Features:
@@ -68,7 +67,7 @@ class FeatureCache:
                 shapes = tuple(part.shape[1:] for part in parts)
                 entry = (shapes, np.concatenate([part[row].reshape(-1) for part in parts]))
                 _write(path, entry)
-                self._remember(path, entry)
+                self._ram.put(path, entry)
                 entries[path] = entry
         return self._features([entries[path] for path in paths], images.device)
 
@@ -98,27 +97,18 @@ class FeatureCache:
         return [hashed_path(root, key, ".f16") for key in keys]
 
     def _find(self, path: Path) -> Entry | None:
-        if path in self._ram:
-            self._ram.move_to_end(path)
-            return self._ram[path]
+        kept = self._ram.get(path)
+        if kept is not None:
+            return kept
         entry = _read(path)
         if entry is None or not self._fits(entry[0]):
             return None
-        self._remember(path, entry)
+        self._ram.put(path, entry)
         return entry
 
     def _fits(self, shapes: Shapes) -> bool:
         expected = (self.encoder.pooled_dim, *self.encoder.channels)
         return tuple(shape[0] for shape in shapes) == expected
-
-    def _remember(self, path: Path, entry: Entry) -> None:
-        if path in self._ram:
-            self._used -= self._ram.pop(path)[1].nbytes
-        self._ram[path] = entry
-        self._used += entry[1].nbytes
-        while self._used > self.ram_bytes:
-            _, (_, values) = self._ram.popitem(last=False)
-            self._used -= values.nbytes
 
     def _features(self, entries: Sequence[Entry | None], device: torch.device) -> Features:
         found = [entry for entry in entries if entry is not None]

@@ -13,6 +13,7 @@ from scipy.ndimage import find_objects
 from torch import Tensor
 from torch.nn import functional as F
 
+from kc.budget import REGIONS, BoundedCache, cache_bytes
 from kc.encoders.base import Encoder, dense
 from kc.encoders.cache import FeatureCache
 from kc.methods.base import Batch, Context
@@ -47,9 +48,9 @@ class Regions:
 class RegionEncoder:
     """Keys of proposals, see `KEYS`; one serves all methods of a run.
 
-    Regions of an image are kept (up to `budget` bytes), because every epoch and every evaluation asks for the same
-    images again; their keys are also kept on disk, for the next run. True segments are kept nowhere: they depend on
-    which labels may be seen.
+    Regions of an image are kept (up to `budget` bytes; None: their share in `kc.budget`), because every epoch and every
+    evaluation asks for the same images again; their keys are also kept on disk, for the next run. True segments are
+    kept nowhere: they depend on which labels may be seen.
 
     Args:
         encoder: makes the keys.
@@ -65,16 +66,18 @@ class RegionEncoder:
         features: FeatureCache,
         partitions: PartitionCache | None,
         keys: str,
-        budget: int = 1 << 30,
+        budget: int | None = None,
         folder: Path | None = None,
     ) -> None:
         self.encoder = encoder
         self.features = features
         self.partitions = partitions
         self.keys = keys
-        self.budget = budget
-        self._kept: dict[str, Regions] = {}
-        self._bytes = 0
+        self._kept: BoundedCache[str, Regions] = BoundedCache(
+            cache_bytes(REGIONS) if budget is None else budget,
+            lambda regions: regions.keys.nbytes + int(np.prod(regions.segments.size)) * 4,
+            evict=False,
+        )
         self._store = None
         if folder is not None and partitions is not None:
             self._store = KeyStore(folder, encoder, partitions.proposer.key)
@@ -96,13 +99,12 @@ class RegionEncoder:
     def __call__(self, batch: Batch) -> list[Regions]:
         """Regions of each image of a batch that carries `raw` images."""
         ids = list(batch["sample_id"])
-        new = [row for row, s in enumerate(ids) if s not in self._kept]
-        made = {s: self._kept[s] for s in ids if s in self._kept}
+        made = {s: kept for s in ids if (kept := self._kept.get(s)) is not None}
+        new = [row for row, s in enumerate(ids) if s not in made]
         for row, regions in zip(new, self._make(batch, new), strict=True):
             made[ids[row]] = regions
-            if self.may_keep and self._bytes < self.budget:
-                self._kept[ids[row]] = regions
-                self._bytes += regions.keys.nbytes + int(np.prod(regions.segments.size)) * 4
+            if self.may_keep:
+                self._kept.put(ids[row], regions)
         return [made[s] for s in ids]
 
     def _segments(self, batch: Batch, row: int) -> Segments:

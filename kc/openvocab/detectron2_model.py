@@ -8,14 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from kc.budget import ANSWERS, BoundedCache, cache_bytes
 from kc.errors import KcError
 from kc.openvocab.base import Names
-from kc.openvocab.fc_clip.kept import Kept
 from kc.proposals.base import pixels_of
 from kc.proposals.detectron2_model import Detectron2Model
 from kc.types import Int64Array, Segments, UInt8Array
 
-KEPT_BYTES = 1 << 28
 THINGS = "things"
 """The class that stands for all things among the stuff classes of detectron2's panoptic models."""
 
@@ -31,7 +30,7 @@ class Detectron2Base:
     def __init__(self, places: str) -> None:
         self.model = Detectron2Model(places)
         self.name = self.model.name
-        self._seen: Kept[Tensor] = Kept(KEPT_BYTES, lambda t: t.numel() * t.element_size())
+        self._seen: BoundedCache[str, Tensor] = BoundedCache(cache_bytes(ANSWERS), lambda t: t.nbytes)
 
     @property
     def key(self) -> str:
@@ -58,7 +57,7 @@ class Detectron2Base:
 
     def evidence(self, image: UInt8Array, sample_id: str) -> Tensor:
         """(T + S, H, W) in [0, 1], things first; kept for the next question about the same sample."""
-        return self._seen.get(f"{sample_id} {image.shape}".encode(), lambda: self._look(image))
+        return self._seen.get_or_make(f"{sample_id} {image.shape}", lambda: self._look(image))
 
     def _look(self, image: UInt8Array) -> Tensor:
         things, stuff = self.class_names

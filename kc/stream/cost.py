@@ -8,7 +8,7 @@ from types import TracebackType
 
 import psutil
 
-from kc.heap import give_back
+from kc.process import give_back
 
 
 class CostMeter:

@@ -14,7 +14,6 @@ import lightning as L
 import torch
 
 from kc.errors import KcError, RunError
-from kc.heap import kept_heap
 from kc.methods.base import ContinualMethod
 from kc.methods.config import MethodOptions, at_task
 from kc.methods.distributed import process_rank
@@ -112,8 +111,7 @@ class MethodLoop:
             trainer = self._trainer(method, state, t, bar, text, cost)
             data = self.stream.task(t, method.train_scope, raw=method.needs_raw, with_images=method.needs_images)
             try:
-                with kept_heap():
-                    trainer.fit(cast(L.LightningModule, method), data)
+                trainer.fit(cast(L.LightningModule, method), data)
             except SystemExit as stop:  # Lightning's answer to Ctrl-C
                 raise KeyboardInterrupt from stop
         if trainer.interrupted:

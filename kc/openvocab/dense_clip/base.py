@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from kc.budget import ANSWERS, BoundedCache, cache_bytes
 from kc.encoders.base import Encoder
 from kc.encoders.load import load_encoder
 from kc.encoders.open_clip_model import OpenClipEncoder
@@ -21,22 +20,17 @@ from kc.openvocab.dense_clip.segmenter import Cells, Segmenter
 from kc.openvocab.dense_clip.text import TextBank, class_scores
 from kc.types import Int64Array, Segments, UInt8Array
 
-KEPT_BYTES = 1 << 30
-"""What cells of images may take in memory: every evaluation asks for the same test images again, with more names."""
-
 
 class DenseBase:
     """`Segmenter` as the framework asks for it. What the network says of an image does not depend on the names, so it
-    is kept by sample id (least recently used leave first)."""
+    is kept by sample id."""
 
-    def __init__(self, name: str, segmenter: Segmenter, *, reads_pooled: bool, kept_bytes: int = KEPT_BYTES) -> None:
+    def __init__(self, name: str, segmenter: Segmenter, *, reads_pooled: bool) -> None:
         """`reads_pooled`: the run's encoder is this very CLIP, so that its pooled features can be classified."""
         self.name = name
         self.segmenter = segmenter
         self.reads_pooled = reads_pooled
-        self.kept_bytes = kept_bytes
-        self._kept: OrderedDict[str, Cells] = OrderedDict()
-        self._used = 0
+        self._kept: BoundedCache[str, Cells] = BoundedCache(cache_bytes(ANSWERS), _bytes)
 
     @property
     def key(self) -> str:
@@ -72,14 +66,7 @@ class DenseBase:
         return self.segmenter.segment(image, names, background, self._cells(image, sample_id))
 
     def _cells(self, image: UInt8Array, sample_id: str) -> Cells:
-        if sample_id not in self._kept:
-            cells = self.segmenter.cells(image)
-            self._kept[sample_id] = cells
-            self._used += _bytes(cells)
-            while self._used > self.kept_bytes and len(self._kept) > 1:
-                self._used -= _bytes(self._kept.popitem(last=False)[1])
-        self._kept.move_to_end(sample_id)
-        return self._kept[sample_id]
+        return self._kept.get_or_make(sample_id, lambda: self.segmenter.cells(image))
 
 
 def load_dense(name: str, encoder: Encoder, options: DenseOptions) -> DenseBase:

@@ -13,6 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from kc.budget import ANSWERS, BoundedCache, cache_bytes
 from kc.encoders.base import digest
 from kc.encoders.open_clip_model import OpenClipEncoder
 from kc.errors import KcError
@@ -20,7 +21,6 @@ from kc.openvocab.base import Names, Opinions
 from kc.openvocab.dense_clip.text import TextBank
 from kc.openvocab.fc_clip.checkpoint import load_fc_clip
 from kc.openvocab.fc_clip.geometry import Frame, cover, frame_of, overlaps, pool_regions, prepare, to_original
-from kc.openvocab.fc_clip.kept import Kept
 from kc.openvocab.fc_clip.network import Answer, FcClip
 from kc.openvocab.fc_clip.options import FcClipOptions, weights_of
 from kc.openvocab.fc_clip.scores import clean, ensemble, mixed, name_logits, seen_in, with_void
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 TEMPLATES = "vild14"
 QUERIES_AT_ONCE = 32
 """Masks at the image's own size that are held together: 250 of them take 2 GB on a Cityscapes image."""
-KEPT_ANSWERS, KEPT_REGIONS = 1 << 30, 1 << 28
 
 
 @dataclass(frozen=True)
@@ -75,8 +74,10 @@ class FcClipBase:
         network.to(self.options.device)  # the encoder above has looked at its tower on the CPU
         self.bank = TextBank(self.encoder, TEMPLATES, self.options.cache)
         self.trained = frozenset(clean(synonym) for synonyms in network.names for synonym in synonyms)
-        self._looks: Kept[Look] = Kept(KEPT_ANSWERS, lambda look: look.nbytes)
-        self._regions: Kept[tuple[Tensor, Tensor]] = Kept(KEPT_REGIONS, lambda pair: 2 * pair[0].numel() * 4)
+        self._looks: BoundedCache[bytes, Look] = BoundedCache(cache_bytes(0.8 * ANSWERS), lambda look: look.nbytes)
+        self._regions: BoundedCache[bytes, tuple[Tensor, Tensor]] = BoundedCache(
+            cache_bytes(0.2 * ANSWERS), lambda pair: pair[0].nbytes + pair[1].nbytes
+        )
         self._fingerprint: str | None = None
 
     @property
@@ -113,7 +114,7 @@ class FcClipBase:
 
     def look(self, image: UInt8Array) -> Look:
         """What the network says of `image` (H, W, 3) uint8 RGB; kept for the next question about the same image."""
-        return self._looks.get(_digest(image), lambda: next(self._look([image])))
+        return self._looks.get_or_make(_digest(image), lambda: next(self._look([image])))
 
     def looks(self, images: Sequence[UInt8Array]) -> list[Look]:
         """`look` of several images; those that are seen at one size pass the network together."""
@@ -239,7 +240,9 @@ class FcClipBase:
             raise KcError(f"regions of an image of {segments.size} for an image of {image.shape[:2]}")
         regions = segments.partition if segments.partition is not None else segments.masks
         assert regions is not None
-        return self._regions.get(_digest(image) + _digest(regions), lambda: self._embed(self.look(image), segments))
+        return self._regions.get_or_make(
+            _digest(image) + _digest(regions), lambda: self._embed(self.look(image), segments)
+        )
 
     def _embed(self, look: Look, segments: Segments) -> tuple[Tensor, Tensor]:
         """(N, D) embeddings by the head and by CLIP."""

@@ -117,7 +117,7 @@ def test_an_image_is_encoded_once_whatever_the_names(clip_encoder: OpenClipEncod
     for names in ([["sky"]], [["sky"], ["car"]]):
         base.segment(image_of(0), "a", names, None)
     assert len(seen) == 1
-    base.kept_bytes = 0  # each new image drives the one before out
+    base._kept.budget = 0  # each new image drives the one before out
     for sample_id in ("b", "b", "a", "a"):
         base.segment(image_of(0), sample_id, [["sky"]], None)
     assert len(seen) == 3

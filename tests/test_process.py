@@ -1,8 +1,9 @@
-"""Freed memory stays while a network learns and goes back afterwards: counted in page faults and resident bytes."""
+"""Settings of the process: freed memory (counted in page faults and resident bytes), and FAISS's kernels."""
 
 from __future__ import annotations
 
 import json
+import os
 import platform
 import subprocess
 import sys
@@ -10,13 +11,13 @@ import types
 
 import pytest
 
-from kc import heap
-from kc.heap import kept_heap
+from kc import process
+from kc.process import AVX512, CORE_TYPE, core_type, faiss_kernels, kept_heap
 
 # In a process of its own: whose blocks lie on top of the heap decides what the library returns.
 STEPS = """
 import ctypes, json, resource, sys
-from kc.heap import MIB, kept_heap
+from kc.process import MIB, kept_heap
 from kc.stream.cost import CostMeter
 
 PR_SET_THP_DISABLE = 41  # huge pages would be counted as one each
@@ -65,8 +66,42 @@ def test_a_step_has_the_pages_of_the_one_before(block: int) -> None:
 
 @pytest.mark.parametrize("system", ["linux", "darwin"])
 def test_without_that_library_nothing_happens(system: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(heap.sys, "platform", system)
-    monkeypatch.setattr(heap.ctypes, "CDLL", lambda name: types.SimpleNamespace())
+    monkeypatch.setattr(process.sys, "platform", system)
+    monkeypatch.setattr(process.ctypes, "CDLL", lambda name: types.SimpleNamespace())
     with kept_heap():
         entered = True
     assert entered
+
+
+def info(vendor: str, flags: set[str]) -> str:
+    one = f"processor\t: 0\nvendor_id\t: {vendor}\nmodel name\t: x: y\nflags\t\t: fpu {' '.join(sorted(flags))} avx\n"
+    return one + "\n" + one.replace(vendor, "other").replace("flags", "nothing")
+
+
+def test_avx512_is_asked_for_where_amd_has_all_of_it() -> None:
+    assert core_type(info("AuthenticAMD", AVX512)) == "SkylakeX"
+    for flag in AVX512:
+        assert core_type(info("AuthenticAMD", AVX512 - {flag})) is None
+    assert core_type(info("GenuineIntel", AVX512)) is None
+    assert core_type("") is None
+    assert core_type("Processor\t: AArch64 Processor rev 4\nFeatures\t: fp asimd\n") is None
+
+
+@pytest.mark.parametrize(("configured", "given", "within"), [(False, None, None), (True, None, "X"), (True, "Y", "Y")])
+def test_kernels_are_chosen_for_faiss_alone_and_only_by_commands(
+    configured: bool, given: str | None, within: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process, "_configured", configured)
+    monkeypatch.setattr(process, "core_type", lambda text: "X")
+    monkeypatch.delenv(CORE_TYPE, raising=False)
+    if given is not None:
+        monkeypatch.setenv(CORE_TYPE, given)
+    with faiss_kernels():
+        assert os.environ.get(CORE_TYPE) == (within if sys.platform == "linux" else given)
+    assert os.environ.get(CORE_TYPE) == given
+
+
+def test_importing_kc_changes_no_setting_of_the_process() -> None:
+    code = "import os, kc.memory.disk; assert not {'OMP_WAIT_POLICY', 'OPENBLAS_CORETYPE'} & os.environ.keys()"
+    env = {name: value for name, value in os.environ.items() if name not in (CORE_TYPE, "OMP_WAIT_POLICY")}
+    subprocess.run([sys.executable, "-c", code], check=True, env=env)

@@ -1,0 +1,5 @@
+"""Benchmarks, with the process settings of a command: `python -m benchmarks.NAME`."""
+
+from kc.process import configure
+
+configure()
