@@ -1,7 +1,7 @@
-"""What docs/tutorial.md does, as one script: `python docs/tutorial.py FOLDER` writes its pictures and figures there.
+"""The commands of docs/tutorial.md as one script: `python docs/tutorial.py FOLDER` writes its images and figures there.
 
-The photograph is `china.jpg` of scikit-learn (by Jeff Werner, CC BY 2.0), which mlxtend brings along. Its left part
-teaches, its right part is asked about.
+The photograph is `china.jpg` of scikit-learn (by Jeff Werner, CC BY 2.0), which mlxtend installs. Its left part is for
+learning, its right part is segmented.
 """
 
 from __future__ import annotations

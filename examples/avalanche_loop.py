@@ -1,6 +1,6 @@
-"""Our DataModule inside a loop of Avalanche: `python examples/avalanche_loop.py` (extra `avalanche`).
+"""The DataModule inside a loop of Avalanche: `python examples/avalanche_loop.py` (extra `avalanche`).
 
-Tasks, images and order are ours; strategy, optimiser and metrics are Avalanche's: naive training beside its replay.
+Tasks, images and order are those of kc; strategy, optimiser and metrics are Avalanche's: naive training and replay.
 """
 
 from __future__ import annotations

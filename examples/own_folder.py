@@ -1,7 +1,7 @@
 """Our methods on your own folder of images: `python examples/own_folder.py FOLDER`.
 
-FOLDER has one sub-folder a class with images in it. Of each class 80 per cent of the files teach and the rest is asked
-about. The program writes the benchmark down as a manifest and compares three methods on it, two classes at a time.
+FOLDER has one sub-folder of images a class. 80 per cent of the files of each class are for training, the rest for the
+test. The program writes a manifest of the benchmark and compares three methods on it, two classes a task.
 """
 
 from __future__ import annotations

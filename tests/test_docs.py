@@ -171,3 +171,16 @@ def test_formulas_are_rendered(site: Path) -> None:
 def test_links_of_the_pages_outside_the_site_resolve(page: Path) -> None:
     for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text(encoding="utf-8")):
         assert (ROOT / target).exists(), target
+
+
+def test_figures_show_the_tables_of_their_pages() -> None:
+    """docs/figures.py draws every figure that a page shows, and its lines have the numbers of the table."""
+    figures = runpy.run_path(str(ROOT / "docs" / "figures.py"))
+    shown = {name for page in TEXTS for name in re.findall(r"\(figures/([\w-]+)\.svg\)", page.read_text("utf-8"))}
+    drawn = {p.stem for p in (ROOT / "docs" / "figures").glob("*.svg")}
+    assert shown == drawn == set(figures["FIGURES"])
+    for drawing in figures["FIGURES"].values():
+        assert all(line.get_ydata().size for ax in figures["draw"](drawing).axes for line in ax.get_lines())
+    (ax,) = figures["draw"](figures["FIGURES"]["votes"]).axes
+    plurality = next(line for line in ax.get_lines() if line.get_label() == "plurality")
+    assert list(zip(plurality.get_xdata(), plurality.get_ydata(), strict=True))[-1] == (100, 83.8)
