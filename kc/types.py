@@ -1,7 +1,8 @@
 """Frozen dataclasses that cross rooms. No torch import at run time: this module loads in milliseconds.
 
 Conventions used everywhere:
-- class ids are the global ids of the manifest; `VOID` (255) marks pixels that do not count and is never a class id;
+- class ids are the global ids of the manifest, 0 and above; pixels that do not count are `VOID`, which is no class id:
+  negative in memory, the largest value of the type in PNGs (`kc.label_png`);
 - images are RGB; masks are indexed (row, column);
 - a panoptic map is (H, W, 2) int32: [..., 0] the class id (`VOID` where unlabelled), [..., 1] the instance number
   (0 for stuff and void, 1, 2, ... for things, unique in the image).
@@ -18,8 +19,8 @@ import numpy.typing as npt
 if TYPE_CHECKING:
     from torch import Tensor
 
-VOID = 255
-HIDDEN = 254
+VOID = -1
+HIDDEN = -2
 """Training label of a pixel whose class the current task may not see, in benchmarks without a background class."""
 
 TaskKind = Literal["classification", "semantic", "panoptic"]
@@ -30,6 +31,7 @@ Question = Literal["seen", "task", "domain"]
 """What an evaluation asks: all classes seen at once, each task's own classes, or all classes in each domain."""
 
 UInt8Array = npt.NDArray[np.uint8]
+UInt16Array = npt.NDArray[np.uint16]
 Int32Array = npt.NDArray[np.int32]
 Int64Array = npt.NDArray[np.int64]
 Float32Array = npt.NDArray[np.float32]

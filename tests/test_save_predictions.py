@@ -44,7 +44,7 @@ def naive_miou(answers: Path, truth: Path) -> float:
     assert names == sorted(p.name for p in answers.iterdir())
     found = np.concatenate([np.array(Image.open(answers / n)).ravel() for n in names])
     asked = np.concatenate([np.array(Image.open(truth / n)).ravel() for n in names])
-    found, asked = found[asked != VOID], asked[asked != VOID]
+    found, asked = found[asked != 255], asked[asked != 255]
     ious = []
     for c in np.unique(asked):
         ious.append(((found == c) & (asked == c)).sum() / ((found == c) | (asked == c)).sum())

@@ -255,7 +255,6 @@ def _masks(sample: Sample) -> Int64Array:
         return sample.semantic
     pairs = sample.panoptic.reshape(-1, 2)
     numbers = np.unique(pairs, axis=0, return_inverse=True)[1].reshape(sample.panoptic.shape[:2]).astype(np.int64)
-    numbers[numbers >= VOID] += 1
     return np.where(sample.panoptic[..., 0] == VOID, VOID, numbers)
 
 

@@ -21,10 +21,8 @@ from kc.data.readers.open import open_reader
 from kc.data.sources import Detectron2Source, Detectron2Split
 from kc.errors import DataError
 from kc.files import cache_dir, file_name
-from kc.types import VOID, SplitName
-
-IGNORE = 65_535
-"""What means unlabelled in label files of more than 254 classes; 255 in all others."""
+from kc.label_png import to_pixels
+from kc.types import VOID, Int64Array, SplitName, UInt8Array, UInt16Array
 
 
 def register(
@@ -57,11 +55,10 @@ def register(
 def _metadata(manifest: Manifest, folder: Path) -> dict[str, Any]:
     names, colours = list(manifest.class_names()), [list(c.color) for c in manifest.classes]
     if manifest.task_kind == "semantic":
-        ignore = VOID if len(names) < VOID else IGNORE
         return {
             "stuff_classes": names,
             "stuff_colors": colours,
-            "ignore_label": ignore,
+            "ignore_label": int(_pixels(np.full(1, VOID), manifest)[0]),
             "evaluator_type": "sem_seg",
             "stuff_dataset_id_to_contiguous_id": {c: i for i, c in enumerate(manifest.class_ids())},
         }
@@ -74,7 +71,7 @@ def _metadata(manifest: Manifest, folder: Path) -> dict[str, Any]:
         "stuff_colors": colours,
         "thing_dataset_id_to_contiguous_id": {c: i for i, c in enumerate(manifest.class_ids()) if c in things},
         "stuff_dataset_id_to_contiguous_id": {c: i for i, c in enumerate(manifest.class_ids()) if c not in things},
-        "ignore_label": VOID,
+        "ignore_label": 255,
         "label_divisor": 1000,
         "evaluator_type": "coco_panoptic_seg",
         "panoptic_json": str(folder / "panoptic.json"),
@@ -124,10 +121,9 @@ def _semantic(reader: Reader, index: int, manifest: Manifest, folder: Path) -> d
     if not path.exists():
         semantic = reader.read(index).semantic
         assert semantic is not None
-        wide = len(manifest.classes) >= VOID
-        table = np.full(max(*manifest.class_ids(), VOID) + 1, IGNORE if wide else VOID)
+        table = np.full(max(manifest.class_ids()) + 2, VOID)  # the last entry is that of VOID (-1)
         table[list(manifest.class_ids())] = np.arange(len(manifest.classes))
-        save_png(path, table[semantic].astype(np.uint16 if wide else np.uint8))
+        save_png(path, _pixels(table[semantic], manifest))
     file_name, height, width = _image(reader, index, folder, None)
     return {
         "file_name": file_name,
@@ -136,6 +132,11 @@ def _semantic(reader: Reader, index: int, manifest: Manifest, folder: Path) -> d
         "width": width,
         "sem_seg_file_name": str(path),
     }
+
+
+def _pixels(contiguous: Int64Array, manifest: Manifest) -> UInt8Array | UInt16Array:
+    """Contiguous ids as they are stored: unlabelled is 255, or 65535 where there are more than 255 classes."""
+    return to_pixels(contiguous, len(manifest.classes) - 1)
 
 
 def _panoptic(reader: Reader, manifest: Manifest, folder: Path) -> list[dict[str, Any]]:
@@ -177,7 +178,7 @@ def manifest_of(parts: Mapping[SplitName, str], input_size: tuple[int, int]) -> 
 
     Semantic where their dicts have `sem_seg_file_name` only; panoptic where they have `pan_seg_file_name`, or instances
     (`annotations`), which become things. Class ids are the data sets' own where they say them, else detectron2's
-    contiguous ones; 254 and 255 are reserved, so those from 254 on move up by two.
+    contiguous ones.
 
     Raises MissingExtraError without detectron2, DataError for an unknown name or splits with different classes.
     """

@@ -31,10 +31,7 @@ from kc.data.sources import (
     WebAddress,
 )
 from kc.errors import ManifestError, nearest, unknown_name
-from kc.types import VOID, ClassInfo, SplitName, TaskKind
-
-RESERVED_IDS = (VOID - 1, VOID)
-"""254 marks hidden background in training labels, 255 is void: neither can be a class."""
+from kc.types import ClassInfo, SplitName, TaskKind
 
 _KINDS: dict[str, tuple[TaskKind, ...]] = {
     "folder": ("classification",),
@@ -133,9 +130,6 @@ class Manifest(Strict):
             twice = [value for value, n in Counter(values).items() if n > 1]
             if twice:
                 raise ValueError(f"duplicate class {what} {twice[0]!r}; each {what} may appear once")
-        reserved = [c for c in classes if c.id in RESERVED_IDS]
-        if reserved:
-            raise ValueError(f"class {reserved[0].name!r} has id {reserved[0].id}; {RESERVED_IDS} are reserved")
         background = [c for c in classes if c.background]
         if len(background) > 1:
             raise ValueError(f"{len(background)} background classes; at most one is allowed")

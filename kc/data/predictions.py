@@ -16,6 +16,7 @@ import numpy as np
 
 from kc.data.coco_format import PanopticWriter, category_list, instance_results, save_png, write_json
 from kc.files import file_name, write_atomic
+from kc.label_png import to_pixels
 from kc.types import VOID, ClassInfo, Instances, Int32Array, Int64Array, Prediction, TaskKind
 
 COLUMNS = ("sample_id", "label", "label_name", "answer", "answer_name", "score")
@@ -86,7 +87,7 @@ class _Maps:
     def __init__(self, folder: Path, kind: TaskKind, classes: Sequence[ClassInfo]) -> None:
         self.folder, self.classes = folder, classes
         self.things = tuple(c.id for c in classes if c.is_thing)
-        self.wide = max(c.id for c in classes) > VOID
+        self.top = max(c.id for c in classes)
         self.number = 0
         self.panoptic: tuple[PanopticWriter, PanopticWriter] | None = None
         if kind == "panoptic":
@@ -122,7 +123,7 @@ class _Maps:
                 self._instances(panoptic, crowd, prediction.instances[i], prediction.vocabulary)
 
     def _semantic(self, path: Path, semantic: Int64Array) -> None:
-        save_png(path, semantic.astype(np.uint16 if self.wide else np.uint8))
+        save_png(path, to_pixels(semantic, self.top))
 
     def _instances(
         self, panoptic: Int32Array, crowd: frozenset[int], found: Instances, vocabulary: Sequence[int]

@@ -48,8 +48,8 @@ def overlay(image: UInt8Array, sample: Sample, colors: dict[int, tuple[int, int,
     """The image (H, W, 3) under the colours of its labels, with white outlines of classes and instances."""
     semantic = sample.semantic
     assert semantic is not None
-    table = np.zeros((max(VOID, *colors) + 1, 3), dtype=np.float32)
-    table[VOID] = _VOID_COLOR
+    table = np.zeros((max(colors) + 2, 3), dtype=np.float32)
+    table[VOID] = _VOID_COLOR  # the last entry, which the index -1 reads
     for class_id, color in colors.items():
         table[class_id] = color
     mixed = _OPACITY * table[semantic] + (1 - _OPACITY) * image

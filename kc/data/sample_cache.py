@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 class SampleCache:
     """Decoded samples of one split, kept in memory compactly, as long as the budget that splits have together lasts.
 
-    Images stay uint8; class ids become uint8 (int16 for benchmarks with ids above 255), instance numbers int16 or
-    int32. Loader workers read what was kept before they started but keep nothing themselves.
+    Images stay uint8; class ids and instance numbers become int8, int16 or int32, the first that holds them. Loader
+    workers read what was kept before they started but keep nothing themselves.
     """
 
     def __init__(self, reader: Reader, kept: BoundedCache[tuple[int, int], Sample]) -> None:
@@ -58,7 +58,7 @@ def _narrowed(sample: Sample) -> Sample:
 
 def _smallest(labels: Any) -> Any:
     top = int(labels.max(initial=0))
-    return labels.astype(np.uint8 if top <= 255 else np.int16 if top <= 32767 else np.int32)
+    return labels.astype(next(t for t in (np.int8, np.int16, np.int32) if top <= np.iinfo(t).max))
 
 
 def _widened(sample: Sample) -> Sample:

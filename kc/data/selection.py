@@ -213,11 +213,12 @@ def visible_ids(task: Task, setting: Setting, background_id: int | None = None) 
 
 
 def hide(labels: npt.NDArray[_Int], keep_ids: Iterable[int], fill: int) -> npt.NDArray[_Int]:
-    """`labels` (any shape, ids >= 0) with every class outside `keep_ids` replaced by `fill`; VOID stays VOID."""
-    top = max(int(labels.max(initial=0)), VOID, fill)
-    table = np.full(top + 1, fill, dtype=labels.dtype)
-    kept = np.asarray([c for c in {*keep_ids, VOID} if c <= top], dtype=np.int64)
+    """`labels` (any shape, ids >= 0 or VOID) with every class outside `keep_ids` replaced by `fill`; VOID stays."""
+    top = int(labels.max(initial=0))
+    table = np.full(top + 2, fill, dtype=labels.dtype)
+    kept = np.asarray([c for c in keep_ids if c <= top], dtype=np.int64)
     table[kept] = kept
+    table[VOID] = VOID  # the last entry, which the index -1 reads
     hidden: npt.NDArray[_Int] = table[labels]
     return hidden
 

@@ -141,17 +141,17 @@ def _count_pixels(
 ) -> tuple[Int64Array, int, Int64Array]:
     """Pixels (C,), void pixels and instances (C,) of every sample together."""
     ids = np.asarray(manifest.class_ids(), dtype=np.int64)
-    top = max(int(ids.max()), VOID) + 1
+    top = int(ids.max()) + 2  # counted from VOID on
 
     def one(index: int) -> tuple[Int64Array, Int64Array]:
         sample = reader.read(index)
         assert sample.semantic is not None
-        area = np.bincount(sample.semantic.ravel(), minlength=top)
+        area = np.bincount(sample.semantic.ravel() - VOID, minlength=top)
         segments = np.zeros(top, dtype=np.int64)
         if sample.panoptic is not None:
             category, instance = (sample.panoptic[..., i].astype(np.int64) for i in (0, 1))
             n = int(instance.max(initial=0)) + 1
-            held = np.unique(category * n + instance)
+            held = np.unique((category - VOID) * n + instance)
             real = (held % n > 0) & ~np.isin(held % n, list(sample.crowd))
             segments = np.bincount(held[real] // n, minlength=top)
         return area, segments
@@ -162,7 +162,7 @@ def _count_pixels(
         segments += of_things
         if progress is not None:
             progress(index + 1, len(reader))
-    return area[ids], int(area[VOID]), segments[ids]
+    return area[ids - VOID], int(area[0]), segments[ids - VOID]
 
 
 def _step(manifest: Manifest, reader: Reader, tasks: Sequence[Task], t: int, setting: Setting, seed: int) -> Step:

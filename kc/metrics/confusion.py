@@ -37,7 +37,7 @@ def confusion(target: IntMap, prediction: IntMap, class_ids: Sequence[int], igno
 
 
 def _lookup(class_ids: Sequence[int], ignore: int) -> Int64Array:
-    """Table id -> column, C where the id is none of them. Its last entry is always such an id."""
+    """Table id -> column, C where the id is none of them, as is its last entry, which is that of VOID (-1) too."""
     if len(set(class_ids)) != len(class_ids) or any(c < 0 or c == ignore for c in class_ids):
         raise ValueError(f"class ids must be distinct, not negative and not {ignore}, got {list(class_ids)}")
     # At least 257 entries, so that uint8 maps are looked up without a range check.
@@ -49,7 +49,7 @@ def _lookup(class_ids: Sequence[int], ignore: int) -> Int64Array:
 def _columns(labels: IntMap, table: Int64Array) -> Int64Array:
     """Column of each label; negative and too large ids are none of the classes."""
     flat = labels.ravel()
-    if flat.dtype != np.uint8 and flat.size and (flat.min() < 0 or flat.max() >= len(table)):
+    if flat.dtype != np.uint8 and flat.size and (flat.min() < -1 or flat.max() >= len(table)):
         flat = np.where((flat < 0) | (flat >= len(table)), len(table) - 1, flat)
     return table[flat]
 

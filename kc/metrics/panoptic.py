@@ -146,9 +146,10 @@ def _segments(target: PanopticMap, prediction: PanopticMap, starts: Int64Array, 
         low = int(instance.min())
         span = int(instance.max(initial=0)) - low + 1
         instance = instance - low
-    codes, given = _distinct(category * span + instance)
+    # From VOID on, so that codes of usual maps are not negative.
+    codes, given = _distinct((category - VOID) * span + instance)
     position = _positions(tuple(class_ids))
-    columns = np.array([position.get(c, -1) for c in (codes // span).tolist()], dtype=np.int64)
+    columns = np.array([position.get(c, -1) for c in (codes // span + VOID).tolist()], dtype=np.int64)
     kept = columns >= 0
     index = given(np.where(kept, np.cumsum(kept), 0))
     void = np.array([-1], dtype=np.int64)

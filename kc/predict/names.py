@@ -6,7 +6,6 @@ import unicodedata
 from collections.abc import Iterable, Mapping
 
 from kc.errors import KcError, UnknownNameError, unknown_name
-from kc.types import HIDDEN, VOID
 
 LONGEST = 200
 """Characters of a name."""
@@ -53,9 +52,8 @@ def clean_name(text: str) -> str:
 
 
 def new_id(taken: Iterable[int]) -> int:
-    """The id after the highest one taken, never one that marks void or hidden pixels."""
-    found = max([-1, *taken]) + 1
-    return found if found not in (HIDDEN, VOID) else VOID + 1
+    """The id after the highest one taken."""
+    return max([-1, *taken]) + 1
 
 
 def _unknown(name: str, known: Iterable[str], where: str) -> UnknownNameError:

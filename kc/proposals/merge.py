@@ -39,8 +39,8 @@ def semantic_to_panoptic(semantic: Int64Array, thing_ids: Iterable[int]) -> Int3
     Touching objects of one class cannot be told apart this way. Stuff and VOID have instance 0.
     """
     ids = np.fromiter(thing_ids, dtype=np.int64)
-    # +1: the background value of the labelling must not be a class id.
-    number = np.zeros(max(int(semantic.max(initial=0)), int(ids.max(initial=0))) + 1, np.int32)
+    # +1: the background value of the labelling must not be a class id. The last entry, 0, is that of VOID (-1).
+    number = np.zeros(max(int(semantic.max(initial=0)), int(ids.max(initial=0))) + 2, np.int32)
     number[ids] = ids + 1
     found = np.empty((*semantic.shape, 2), np.int32)
     found[..., 0] = semantic

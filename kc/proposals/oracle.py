@@ -35,7 +35,7 @@ def propose_from(target: IntMap) -> tuple[Segments, Int64Array]:
 def partition_from(target: IntMap) -> Segments:
     """The segments of one image as a partition (H, W) that also holds one region for VOID, for readers of partitions.
 
-    `target` as in `propose_from`. Regions are ordered by class id and instance, VOID where its number sorts.
+    `target` as in `propose_from`. Regions are ordered by class id and instance, VOID first.
     """
     if target.ndim == 2:
         return from_partition(target)

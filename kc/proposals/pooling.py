@@ -12,7 +12,7 @@ from scipy.sparse import csr_array
 from torch import Tensor
 
 from kc.proposals.base import pixels_of
-from kc.types import VOID, BoolArray, Float32Array, Int64Array, Segments
+from kc.types import HIDDEN, VOID, BoolArray, Float32Array, Int64Array, Segments
 
 
 def coverage(segments: Segments, grid: tuple[int, int]) -> csr_array | Float32Array:
@@ -77,7 +77,8 @@ def pool(dense: Tensor, segments: Segments) -> Float32Array:
 
 
 def segment_labels(target: Int64Array, segments: Segments, min_purity: float = 0.5) -> Int64Array:
-    """The class (N,) int64 that most labelled pixels of each region have in `target` (H, W); ties to the lowest id.
+    """The class (N,) int64 that most labelled pixels of each region have in `target` (H, W); ties to the lowest id,
+    and to a class before HIDDEN.
 
     A region without a labelled pixel, or whose class holds less than `min_purity` of all its pixels, is VOID: pixels
     without a label count against every class, because a region that is mostly hidden must not be named after its rim.
@@ -86,12 +87,13 @@ def segment_labels(target: Int64Array, segments: Segments, min_purity: float = 0
     if target.shape != segments.size:
         raise ValueError(f"a label map of {target.shape} for regions of an image of {segments.size}")
     n = len(segments)
-    top = int(target.max(initial=0)) + 1
+    hidden = int(target.max(initial=0)) + 1  # the column of HIDDEN, after those of all classes
     region, pixel = pixels_of(segments)
     label = target.ravel()[pixel]
     known = label != VOID
-    counts = np.bincount(region[known] * top + label[known], minlength=n * top).reshape(n, top)
+    columns = np.where(label == HIDDEN, hidden, label)[known]
+    counts = np.bincount(region[known] * (hidden + 1) + columns, minlength=n * (hidden + 1)).reshape(n, -1)
     best = counts.argmax(axis=1)
     votes = counts[np.arange(n), best]
     pure = (votes > 0) & (votes >= min_purity * np.bincount(region, minlength=n))
-    return np.where(pure, best, VOID).astype(np.int64)
+    return np.where(pure, np.where(best == hidden, HIDDEN, best), VOID).astype(np.int64)

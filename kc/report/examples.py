@@ -3,7 +3,7 @@
 ```
 examples/classes.json                     ids, names, colours of the benchmark
 examples/<name>/image.png                 RGB
-examples/<name>/truth[-instance].png      16-bit index maps: class ids, and instance numbers where panoptic
+examples/<name>/truth[-instance].png      16-bit maps: class ids with 65535 for void, and instance numbers
 examples/<name>/truth.json                {"kind": ..., "label": id where classification}; written last
 examples/<name>/predictions/<method>...   the same three files a method
 ```
@@ -25,6 +25,7 @@ from PIL import Image
 
 from kc.errors import DataError
 from kc.files import file_name, name_of, write_atomic
+from kc.label_png import from_pixels, to_pixels
 from kc.types import VOID, ClassInfo, UInt8Array
 
 Answer = int | npt.NDArray[np.integer[Any]]
@@ -46,7 +47,7 @@ def save_example(folder: Path, name: str, image: UInt8Array, truth: Answer, clas
     """Store one example under `folder`, replacing one of the same name.
 
     `image` (H, W, 3) uint8 RGB; `truth` an `Answer` of the same height and width. Raises DataError for a map of
-    another size or with values outside 0..65535, RunError when the folder cannot be written.
+    another size or with values that do not fit 16 bits, RunError when the folder cannot be written.
     """
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
         raise DataError(f"example {name!r}: expected an (H, W, 3) uint8 image, got {image.shape} {image.dtype}")
@@ -116,13 +117,14 @@ def _save_answer(stem: Path, answer: Answer, size: Sequence[int]) -> None:
     else:
         if tuple(answer.shape[:2]) != tuple(size) or answer.shape[2:] not in ((), (2,)):
             raise DataError(f"{stem.name}: a map of shape {answer.shape} for an image of {tuple(size)}")
-        if answer.size and (answer.min() < 0 or answer.max() > 0xFFFF):
-            raise DataError(f"{stem.name}: values {answer.min()} to {answer.max()} do not fit 16 bits")
-        maps = answer.astype(np.uint16)
-        if maps.ndim == 3:
-            write_atomic(stem.with_name(f"{stem.name}-instance.png"), _png(np.ascontiguousarray(maps[..., 1])))
-            maps = np.ascontiguousarray(maps[..., 0])
-        write_atomic(stem.with_name(f"{stem.name}.png"), _png(maps))
+        layers = answer if answer.ndim == 3 else answer[..., None]
+        for layer, low in zip(np.moveaxis(layers, -1, 0), (VOID, 0), strict=False):
+            if layer.size and (layer.min() < low or layer.max() > 0xFFFF):
+                raise DataError(f"{stem.name}: values {layer.min()} to {layer.max()} do not fit 16 bits")
+        if answer.ndim == 3:
+            write_atomic(stem.with_name(f"{stem.name}-instance.png"), _png(answer[..., 1].astype(np.uint16)))
+        top = max(255, int(layers[..., 0].max(initial=0)))  # always 16 bits
+        write_atomic(stem.with_name(f"{stem.name}.png"), _png(to_pixels(layers[..., 0], top)))
         record = {"kind": "semantic" if answer.ndim == 2 else "panoptic"}
     write_atomic(stem.with_name(f"{stem.name}.json"), json.dumps(record).encode())
 
@@ -136,10 +138,11 @@ def _load_answer(stem: Path) -> Answer:
         panoptic = record["kind"] == "panoptic"
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise DataError(f"{path}: cannot be read ({error})") from error
-    classes = _read(stem.with_name(f"{stem.name}.png")).astype(np.int32)
+    classes = from_pixels(_read(stem.with_name(f"{stem.name}.png")))
     if not panoptic:
-        return classes.astype(np.int64)
-    return np.stack([classes, _read(stem.with_name(f"{stem.name}-instance.png")).astype(np.int32)], axis=-1)
+        return classes
+    instances = _read(stem.with_name(f"{stem.name}-instance.png"))
+    return np.stack([classes, instances], axis=-1).astype(np.int32)
 
 
 def _read(path: Path) -> npt.NDArray[Any]:
@@ -178,7 +181,7 @@ def render(image: UInt8Array, answer: npt.NDArray[np.integer[Any]], infos: Seque
     known = [*table, VOID]
     if strange := sorted(set(np.unique(classes).tolist()) - set(known)):
         raise DataError(f"the map has ids of no class: {strange}")
-    palette = np.zeros((max(known) + 1, 3), dtype=np.float32)
+    palette = np.zeros((max(known) + 2, 3), dtype=np.float32)  # the last entry, black, is that of VOID (-1)
     for class_id, color in table.items():
         palette[class_id] = color
     grey = image.astype(np.float32) @ np.array([0.299, 0.587, 0.114], dtype=np.float32)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from kc.label_png import to_pixels
 from kc.report.examples import Answer, Example
 from kc.report.records import COST_NAMES, METRIC_NAMES, Cost, MethodResult
 from kc.types import VOID
@@ -167,17 +168,17 @@ def eight_bits(
 ) -> tuple[list[dict[str, npt.NDArray[np.uint8]]], dict[int, str]]:
     """Maps of class ids as masks that W&B can store, and the names of their values, one set for all of them.
 
-    Ids stay as they are where all fit 8 bits. Otherwise the 255 classes with most pixels are numbered anew from 0
-    and the rest become 255, "other classes".
+    Ids up to 254 stay as they are, with 255 for VOID. Where there are higher ones, the 255 classes (or VOID) with most
+    pixels are numbered anew from 0 and the rest become 255, "other classes".
     """
     used, pixels = np.unique(
         np.concatenate([m.ravel() for layers in maps for m in layers.values()]), return_counts=True
     )
-    if used[-1] < _MASK_VALUES:
-        labels = {int(c): names.get(int(c), f"class {c}") for c in used}
-        return [{who: m.astype(np.uint8) for who, m in layers.items()} for layers in maps], labels
+    if used[-1] < _MASK_VALUES - 1:
+        labels = {int(p): names.get(int(c), f"class {c}") for p, c in zip(to_pixels(used), used, strict=True)}
+        return [{who: to_pixels(m, 0) for who, m in layers.items()} for layers in maps], labels
     kept = np.sort(used[np.argsort(-pixels, kind="stable")[: _MASK_VALUES - 1]])
-    table = np.full(int(used[-1]) + 1, _MASK_VALUES - 1, dtype=np.uint8)
+    table = np.full(int(used[-1]) + 2, _MASK_VALUES - 1, dtype=np.uint8)  # the last entry is that of VOID (-1)
     table[kept] = np.arange(len(kept))
     labels = {i: names.get(int(c), f"class {c}") for i, c in enumerate(kept)}
     if len(kept) < len(used):

@@ -32,7 +32,7 @@ def views(bench: Bench, split: SplitName) -> Views:
     regions, shared = bench.shared.regions, bench.shared
     assert regions is not None
     limit = str(bench.limit)
-    parts = (shared.encoder.fingerprint, bench.base.key, regions.source, split, limit, "crops-1")
+    parts = (shared.encoder.fingerprint, bench.base.key, regions.source, split, limit, "crops-2")
     digest = hashlib.sha1("|".join(parts).encode(), usedforsecurity=False).hexdigest()
     path = bench.folder / f"{digest}.npz"
     if not path.exists():

@@ -125,7 +125,7 @@ class Bench:
         """From the file in the cache, else made now: no network is run twice."""
         regions, shared = self.shared.regions, self.shared
         assert regions is not None
-        parts = (shared.encoder.fingerprint, self.base.key, regions.source, regions.keys, split, str(self.limit), "1")
+        parts = (shared.encoder.fingerprint, self.base.key, regions.source, regions.keys, split, str(self.limit), "2")
         digest = hashlib.sha1("|".join(parts).encode(), usedforsecurity=False).hexdigest()
         path = self.folder / f"{digest}.npz"
         if path.exists():

@@ -57,7 +57,7 @@ def other_names(bench: Bench) -> list[str]:
 def row(bench: Bench, names: list[str], config: StudyConfig) -> Row:
     """One size of the vocabulary."""
     real = bench.train.named
-    simulated = around_names(real, len(names), config.seed)
+    simulated = around_names(real, len(names), max(bench.ids) + 1, config.seed)
     every = Regions(
         *(np.concatenate([a, b]) for a, b in zip(vars(real).values(), vars(simulated).values(), strict=True))
     )
@@ -88,17 +88,16 @@ def row(bench: Bench, names: list[str], config: StudyConfig) -> Row:
     }  # fmt: skip
 
 
-def around_names(real: Regions, n: int, seed: int) -> Regions:
-    """`ROWS_A_NAME` simulated rows of each of `n` names, numbered from above the real ones."""
+def around_names(real: Regions, n: int, first: int, seed: int) -> Regions:
+    """`ROWS_A_NAME` simulated rows of each of `n` names, numbered from `first` on."""
     inner, outer = spreads(real)
     rng = np.random.default_rng(seed)
     origin = rng.integers(0, len(real.label), n)
     centre = np.repeat(around(real.keys[origin], outer, seed), ROWS_A_NAME, axis=0)
-    free = max(1000, int(real.label.max()) + 1)
     return Regions(
         around(centre, inner, seed + 1) if n else real.keys[:0],
         np.repeat(real.codes[origin], ROWS_A_NAME, axis=0),
-        np.repeat(np.arange(n) + free, ROWS_A_NAME),
+        np.repeat(np.arange(n) + first, ROWS_A_NAME),
         np.arange(n * ROWS_A_NAME) + int(real.image.max()) + 1,
     )
 

@@ -5,21 +5,23 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from kc.data.byte_table import ByteTable
+from kc.data.byte_table import UNKNOWN, ByteTable
+from kc.types import VOID
 
 
 @pytest.mark.parametrize(
     ("meaning", "span"),
     [
-        ({i: i for i in range(21)} | {255: 255}, 21),  # VOC: from 255 over 0 to 20
-        ({i: i - 1 for i in range(1, 151)} | {0: 255}, 150),  # ADE20K: another number for each
+        ({i: i for i in range(21)} | {255: VOID}, 21),  # VOC: from 255 over 0 to 20
+        ({i: i - 1 for i in range(1, 151)} | {0: VOID}, 150),  # ADE20K: another number for each
         ({3: 3, 7: 7, 9: 1}, None),  # gaps
-        ({i: i for i in range(256)}, 255),
+        ({i: i for i in range(255)} | {255: VOID}, 255),
+        ({i: 254 - i for i in range(256)}, 255),
         ({5: 5}, 0),
     ],
 )
 def test_bytes_mean_what_the_dictionary_says(meaning: dict[int, int], span: int | None) -> None:
-    numbers = np.full(256, -1, dtype=np.int64)
+    numbers = np.full(256, UNKNOWN, dtype=np.int64)
     numbers[list(meaning)] = list(meaning.values())
     table = ByteTable.of(numbers)
     assert table.span == span

@@ -85,8 +85,6 @@ def set_key(**values: Any) -> Callable[[dict[str, Any]], Any]:
         (set_key(task_kind="detection"), ["task_kind", "'classification', 'semantic' or 'panoptic'", "'detection'"]),
         (set_class(1, id=0), ["classes", "duplicate class id 0"]),
         (set_class(1, name="sky"), ["classes", "duplicate class name 'sky'"]),
-        (set_class(1, id=255), ["classes", "255", "reserved"]),
-        (set_class(1, id=254), ["classes", "254", "reserved"]),
         (set_class(1, id=-1), ["classes.1.id", "greater than or equal to 0", "-1"]),
         (set_class(0, background=True), ["2 background classes"]),
         (set_class(1, thing=True), ["'road'", "background and a thing"]),

@@ -8,7 +8,7 @@ import numpy as np
 
 from kc.data.preview import class_colors, contact_sheet, overlay
 from kc.data.readers.open import open_reader
-from kc.types import Sample
+from kc.types import VOID, Sample
 
 
 def test_overlay_mixes_colours_and_outlines_instances() -> None:
@@ -16,7 +16,7 @@ def test_overlay_mixes_colours_and_outlines_instances() -> None:
     panoptic = np.zeros((4, 6, 2), dtype=np.int32)
     panoptic[..., 0] = 3
     panoptic[:, :3, 1], panoptic[:, 3:, 1] = 1, 2
-    panoptic[3, :, 0], panoptic[3, :, 1] = 255, 0
+    panoptic[3, :, 0], panoptic[3, :, 1] = VOID, 0
     shown = overlay(
         image, Sample("a", image, semantic=panoptic[..., 0].astype(np.int64), panoptic=panoptic), {3: (200, 0, 40)}
     )

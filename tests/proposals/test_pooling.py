@@ -82,7 +82,7 @@ def test_majority_labels() -> None:
     assert segment_labels(target, segments, 0.0).tolist() == [7, VOID, 2, 1]
     masks = Segments(segments.size, segments.scores, masks=as_masks(segments))
     assert segment_labels(target, masks).tolist() == [7, VOID, 2, VOID]
-    assert segment_labels(target.astype(np.uint8), segments).tolist() == [7, VOID, 2, VOID]
+    assert segment_labels(target.astype(np.int16), segments).tolist() == [7, VOID, 2, VOID]
 
 
 def test_a_hidden_region_is_not_named_after_its_rim() -> None:

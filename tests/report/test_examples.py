@@ -68,7 +68,9 @@ def test_bad_input_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"map of shape \(5, 8\) for an image of \(6, 8\)"):
         save_example(tmp_path, "a", image(rng), np.zeros((5, 8), np.int64), INFOS)
     with pytest.raises(DataError, match="do not fit 16 bits"):
-        save_example(tmp_path, "a", image(rng), np.full((6, 8), -1), INFOS)
+        save_example(tmp_path, "a", image(rng), np.full((6, 8), -2), INFOS)
+    with pytest.raises(DataError, match="65535"):
+        save_example(tmp_path, "a", image(rng), np.full((6, 8), 65535), INFOS)
     with pytest.raises(DataError, match="expected an"):
         save_example(tmp_path, "a", image(rng)[..., 0], 1, INFOS)
     with pytest.raises(DataError, match="save it before"):

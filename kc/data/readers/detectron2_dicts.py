@@ -15,7 +15,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from kc.data.manifest import RESERVED_IDS, ClassSpec, Manifest
+from kc.data.manifest import ClassSpec, Manifest
 from kc.data.readers.base import check_same_size, presence, read_image, read_mask
 from kc.data.readers.instance_masks import painted
 from kc.data.sources import Detectron2Split
@@ -44,11 +44,6 @@ def catalogs() -> tuple[Any, Any]:
     return data.DatasetCatalog, data.MetadataCatalog
 
 
-def free_id(contiguous: int) -> int:
-    """A class id for a contiguous one: 254 and 255 are reserved, so from 254 on it is two more."""
-    return contiguous if contiguous < RESERVED_IDS[0] else contiguous + len(RESERVED_IDS)
-
-
 def kind_of(dicts: Dicts, metadata: Any, name: str) -> Described:
     """Kind and classes of a data set. Raises DataError where it is empty or its dicts hold no masks."""
     if not dicts:
@@ -58,7 +53,7 @@ def kind_of(dicts: Dicts, metadata: Any, name: str) -> Described:
         return Described("panoptic", _panoptic_classes(metadata, "pan_seg_file_name" in first, name))
     if "sem_seg_file_name" in first:
         names = _names(metadata, "stuff_classes", name)
-        return Described("semantic", tuple(ClassSpec(id=free_id(i), name=n) for i, n in enumerate(names)))
+        return Described("semantic", tuple(ClassSpec(id=i, name=n) for i, n in enumerate(names)))
     raise DataError(
         f"the detectron2 data set {name!r} has neither pan_seg_file_name, sem_seg_file_name nor annotations; "
         f"its dicts hold {', '.join(sorted(first))}"
@@ -77,10 +72,8 @@ def _panoptic_classes(metadata: Any, panoptic: bool, name: str) -> tuple[ClassSp
     for kind, thing in (("stuff", False), ("thing", True)) if panoptic else (("thing", True),):
         numbers = metadata.get(f"{kind}_dataset_id_to_contiguous_id", None)
         names = _names(metadata, f"{kind}_classes", name) if thing or numbers or not panoptic else []
-        own = {free_id(i): i for i in range(len(names))} if numbers is None else numbers
+        own = {i: i for i in range(len(names))} if numbers is None else numbers
         for class_id, contiguous in own.items():
-            if class_id in RESERVED_IDS:
-                raise DataError(f"the detectron2 data set {name!r} has a class {class_id}; {RESERVED_IDS} are reserved")
             if not thing and names[contiguous] == "things":
                 continue  # in detectron2's "separated" data sets one stuff class stands for all things
             classes[int(class_id)] = ClassSpec(id=int(class_id), name=names[contiguous], thing=thing)

@@ -34,7 +34,7 @@ from kc.data.readers.mask_values import ValueTable, with_objects
 from kc.data.sources import IndexPngSplit
 from kc.errors import DataError
 from kc.files import atomic_path, cache_dir
-from kc.types import VOID, BoolArray, Int32Array, Int64Array, Sample, SplitName
+from kc.types import BoolArray, Int32Array, Int64Array, Sample, SplitName
 
 _THREADS = 4
 _INDEX_VERSION = "index-png-1"
@@ -120,7 +120,7 @@ class IndexPngReader:
         assert file is not None
         objects, where = read_mask(self.root, file, channels=1), str(self.root / file)
         check_same_size(str(self.root / self.items[index].mask), semantic, where, objects)
-        return with_objects(semantic, objects, self.manifest.thing_ids, where, none=(0, VOID))
+        return with_objects(semantic, objects, self.manifest.thing_ids, where, none=(0, 255))
 
     @cached_property
     def _table(self) -> ValueTable:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from kc.data.byte_table import ByteTable
+from kc.data.byte_table import UNKNOWN, ByteTable
 from kc.data.manifest import Manifest
 from kc.errors import DataError
 from kc.types import VOID, Int32Array, Int64Array
@@ -25,20 +25,20 @@ class ValueTable:
         self.meaning = {value: c.id for c in manifest.classes for value in manifest.values_of(c)}
         self.meaning |= dict.fromkeys(manifest.ignored, VOID)
         # Its last entry stands for every value beyond.
-        self.table = np.full(max(255, *self.meaning) + 2, -1 if others is None else others, dtype=np.int64)
+        self.table = np.full(max(255, *self.meaning) + 2, UNKNOWN if others is None else others, dtype=np.int64)
         self.table[list(self.meaning)] = list(self.meaning.values())
-        # The same for bytes alone; None where a class id is no byte.
-        self.bytes = None if int(self.table.max()) > VOID else ByteTable.of(self.table[:256])
+        # The same for bytes alone; None where class ids and VOID do not fit one.
+        self.bytes = None if int(self.table.max()) > 254 else ByteTable.of(self.table[:256])
 
     def __call__(self, values: npt.NDArray[np.integer[Any]], where: str) -> Int64Array:
         """Mask values (H, W) as int64 class ids. DataError that names `where` for a value without a meaning."""
         semantic: Int64Array
         if values.dtype == np.uint8 and self.bytes is not None and self.bytes.knows(values.view(np.uint8)):
-            return self.bytes.mapped(values.view(np.uint8)).astype(np.int64)
+            return self.bytes.mapped(values.view(np.uint8))
         last = len(self.table) - 1
         semantic = self.table.take(np.where((values < 0) | (values > last), last, values))
-        if semantic.min(initial=0) < 0:
-            wrong = ", ".join(str(v) for v in np.unique(values[semantic < 0])[:8])
+        if semantic.min(initial=0) == UNKNOWN:
+            wrong = ", ".join(str(v) for v in np.unique(values[semantic == UNKNOWN])[:8])
             allowed = ", ".join(str(v) for v in sorted(self.meaning))
             raise DataError(f"{where}: value {wrong} is no class of {self.name}; allowed: {allowed}")
         return semantic

@@ -4,7 +4,7 @@
 |----------------|-------------------------------------------------------------------------------------------|
 | KEY.jpg, .png ... | the image file as its owner distributes it; PNG where the benchmark has no image files |
 | KEY.json       | `id`; `label` of an image; of a panoptic map `segments` ([class id, instance]) and `crowd`  |
-| KEY.labels.png | semantic: class ids and 255 for void; panoptic: the number of each pixel's segment          |
+| KEY.labels.png | semantic: class ids and void (`kc.label_png`); panoptic: each pixel's segment number   |
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from kc.data.byte_table import ByteTable
+from kc.data.byte_table import UNKNOWN, ByteTable
 from kc.data.readers.base import IMAGE_SUFFIXES, decode_image, decode_mask
 from kc.errors import DataError
+from kc.label_png import from_pixels, to_pixels
 from kc.types import Int32Array, Int64Array, Sample
 
 Fields = dict[str, bytes]
@@ -41,10 +42,10 @@ def to_fields(sample: Sample, image_file: Path | None) -> Fields:
     if sample.panoptic is not None:
         pairs = sample.panoptic.reshape(-1, 2)
         segments, number = np.unique(pairs, axis=0, return_inverse=True)
-        fields[LABELS] = _png(number.reshape(sample.panoptic.shape[:2]))
+        fields[LABELS] = _png(_numbers(number.reshape(sample.panoptic.shape[:2])))
         meta |= {"segments": segments.tolist(), "crowd": sorted(sample.crowd)}
     elif sample.semantic is not None:
-        fields[LABELS] = _png(sample.semantic)
+        fields[LABELS] = _png(to_pixels(sample.semantic))
     else:
         meta["label"] = sample.label
     if image_file is None:
@@ -83,8 +84,9 @@ def from_fields(fields: Mapping[str, bytes], where: str, known: frozenset[int] |
             return Sample(sample_id, image, label=int(meta["label"]))
         pixels = decode_mask(io.BytesIO(fields[LABELS]), f"{where}.{LABELS}", channels=1)
         if "segments" not in meta:
-            _check_known(pixels, known, where)
-            return _fitting(Sample(sample_id, image, semantic=pixels.astype(np.int64)), pixels, where)
+            if pixels.dtype != np.uint8 or known is None or not _bytes(known).knows(pixels.view(np.uint8)):
+                _check_known(from_pixels(pixels), known, where)
+            return _fitting(Sample(sample_id, image, semantic=from_pixels(pixels)), pixels, where)
         table = np.array(meta["segments"], dtype=np.int32).reshape(-1, 2)
         _check_known(table[:, 0], known, where)
         # Both numbers of a pixel in one step, as eight bytes.
@@ -99,17 +101,16 @@ def from_fields(fields: Mapping[str, bytes], where: str, known: frozenset[int] |
 def _check_known(labels: npt.NDArray[np.integer], known: frozenset[int] | None, where: str) -> None:
     if known is None:
         return
-    if labels.dtype == np.uint8 and _bytes(known).knows(labels.view(np.uint8)):  # several times faster than sorting
-        return
     if strange := set(np.unique(labels).tolist()) - known:
         raise DataError(f"{where}: labels {sorted(strange)[:5]} are of no class of the benchmark")
 
 
 @lru_cache(maxsize=8)
 def _bytes(known: frozenset[int]) -> ByteTable:
-    meaning = np.full(256, -1, dtype=np.int64)
-    of_bytes = [label for label in known if label < 256]
-    meaning[of_bytes] = of_bytes
+    """What there may be in 8-bit label maps: several times faster to check than by sorting their labels."""
+    meaning = np.full(256, UNKNOWN, dtype=np.int64)
+    of_bytes = [label for label in known if label < 255]
+    meaning[of_bytes] = of_bytes  # VOID, -1, is the last byte
     return ByteTable.of(meaning)
 
 
@@ -149,9 +150,13 @@ def _members(content: bytes, where: str) -> Iterator[tuple[str, bytes]]:
         position = start + -(-size // _BLOCK) * _BLOCK
 
 
+def _numbers(number: npt.NDArray[np.integer]) -> npt.NDArray[np.integer]:
+    if int(number.max(initial=0)) > 65535:
+        raise DataError(f"{int(number.max())} segments in one image; a shard holds 65536")
+    return number.astype(np.uint8 if int(number.max(initial=0)) <= 255 else np.uint16)
+
+
 def _png(pixels: npt.NDArray[Any]) -> bytes:
-    if pixels.ndim == 2:
-        pixels = pixels.astype(np.uint8 if int(pixels.max(initial=0)) <= 255 else np.uint16)
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "PNG", compress_level=6)
     return file.getvalue()

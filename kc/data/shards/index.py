@@ -16,7 +16,12 @@ import numpy.typing as npt
 from kc.errors import DataError
 from kc.types import Int64Array, UInt8Array
 
-SCHEMA = 1
+SCHEMA = 2
+"""In 1 ids from 254 on were two more, because 254 and 255 were hidden and void."""
+
+
+class OldSchemaError(DataError):
+    """An index of another schema."""
 
 
 class PackedIds(Sequence[str]):
@@ -105,7 +110,10 @@ class ShardIndex:
             with np.load(io.BytesIO(content), allow_pickle=False) as stored:
                 meta = json.loads(stored["meta"].tobytes())
                 if meta["schema"] != SCHEMA:
-                    raise DataError(f"{where}: schema {meta['schema']!r} of shards; this version reads {SCHEMA}")
+                    raise OldSchemaError(
+                        f"{where}: schema {meta['schema']!r} of shards, and this version reads {SCHEMA} (class ids are "
+                        "counted differently): write the shards again with `kc data shards`"
+                    )
                 index = cls(**{k: stored[k] for k in cls.__dataclass_fields__ if k != "plan"}, plan=str(meta["plan"]))
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             raise DataError(f"{where}: not an index of shards, or a damaged one ({error})") from error

@@ -18,7 +18,7 @@ from kc.data.manifest import Manifest
 from kc.data.parallel import in_order
 from kc.data.readers.base import HasImageFiles, Reader
 from kc.data.shards.fields import to_fields
-from kc.data.shards.index import PackedIds, ShardIndex
+from kc.data.shards.index import OldSchemaError, PackedIds, ShardIndex
 from kc.data.shards.store import Store
 from kc.errors import MissingExtraError
 from kc.types import SplitName
@@ -63,10 +63,9 @@ def write_shards(
 
     def one(number: int) -> tuple[ShardIndex, bool]:
         shard, part = f"{split}-{number:05d}.tar", f"{split}-{number:05d}.part.npz"
-        if store.size(part) is not None:
-            found = ShardIndex.from_bytes(store.read_file(part), f"{store.name}/{part}")
-            if found.plan == name and store.size(shard) == int(found.shard_bytes[0]):
-                return found, False
+        found = _stored(store, part)
+        if found is not None and found.plan == name and store.size(shard) == int(found.shard_bytes[0]):
+            return found, False
         rows = range(number * per_shard, min((number + 1) * per_shard, len(reader)))
         body, columns = _tar(reader, rows)
         packed_ids = PackedIds.pack(ids[row] for row in rows)
@@ -87,8 +86,7 @@ def write_shards(
         store.write(part, index.to_bytes())  # last: it says that its shard is whole
         return index, True
 
-    if store.size(index_name) is not None:
-        old = ShardIndex.from_bytes(store.read_file(index_name), f"{store.name}/{index_name}")
+    if (old := _stored(store, index_name)) is not None:
         sizes = [store.size(str(shard)) for shard in old.names]
         if old.plan == name and sizes == old.shard_bytes.tolist():
             return Written(0, len(sizes), len(old), int(old.shard_bytes.sum()))
@@ -104,6 +102,16 @@ def write_shards(
     for number in range(count):
         store.remove(f"{split}-{number:05d}.part.npz")
     return Written(new, count - new, len(index), int(index.shard_bytes.sum()))
+
+
+def _stored(store: Store, name: str) -> ShardIndex | None:
+    """The index of this name; None where there is none, or one of an older schema, whose shards are written again."""
+    if store.size(name) is None:
+        return None
+    try:
+        return ShardIndex.from_bytes(store.read_file(name), f"{store.name}/{name}")
+    except OldSchemaError:
+        return None
 
 
 def joined(parts: list[ShardIndex]) -> ShardIndex:

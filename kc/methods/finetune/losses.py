@@ -9,8 +9,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-IGNORED = 65_535
-"""Column of what is not trained on. Not VOID: 255 is a column like any other where there are many classes."""
+from kc.types import HIDDEN, VOID
+
+IGNORED = -100
+"""Column of what is not trained on: torch's default `ignore_index`."""
 
 
 def to_columns(target: Tensor, class_ids: Sequence[int]) -> Tensor:
@@ -24,14 +26,17 @@ def to_columns(target: Tensor, class_ids: Sequence[int]) -> Tensor:
         Same shape, int64 columns; every id without a column becomes IGNORED, which the losses ignore.
     """
     table = _column_table(tuple(class_ids), target.device)
-    return table.index_select(0, target.long().clamp(max=len(table) - 1).flatten()).view(target.shape)
+    place = (target.long() - HIDDEN).clamp(max=len(table) - 1)
+    return table.index_select(0, place.flatten()).view(target.shape)
 
 
 @lru_cache(maxsize=8)
 def _column_table(class_ids: tuple[int, ...], device: torch.device) -> Tensor:
-    """Column of each id, and one more entry for every id above them; a step asks for the same again and again."""
-    table = torch.full((max(class_ids, default=-1) + 2,), IGNORED, dtype=torch.int64)
-    table[list(class_ids)] = torch.arange(len(class_ids))
+    """Column of each id from HIDDEN on, and one more entry for every id above them; a step asks for the same again and
+    again."""
+    places = [c - HIDDEN for c in class_ids]
+    table = torch.full((max([VOID - HIDDEN, *places]) + 2,), IGNORED, dtype=torch.int64)
+    table[places] = torch.arange(len(class_ids))
     return table.to(device)
 
 

@@ -17,7 +17,10 @@ from kc.methods.finetune.mask_targets import MaskLoss, MaskSet, mask_sets
 from kc.methods.finetune.module import FinetuneModule
 from kc.methods.finetune.replay import Replay
 from kc.openvocab.mask_inference import OVERLAP, SCORE, at_size, instances, panoptic_map, semantic_scores
-from kc.types import VOID, Features, Prediction, Task
+from kc.types import HIDDEN, VOID, Features, Prediction, Task
+
+NO_OBJECT = HIDDEN - 1
+"""What names the first column of the classifier, which is no class and no label."""
 
 
 class Mask2Former(FinetuneModule):
@@ -40,7 +43,7 @@ class Mask2Former(FinetuneModule):
         network.backbone.requires_grad_(context.config.train == "full")
         self.decoder = network
         self.classifier = GrowingClassifier(network.width, layers=self.classifier_layers)
-        self.classifier.grow([VOID])
+        self.classifier.grow([NO_OBJECT])
         self.criterion: MaskLoss | None = None
         backbone = network.backbone
         self.pyramids: FeatureCache | None = None

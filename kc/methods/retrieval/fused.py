@@ -24,13 +24,13 @@ from kc.methods.regions import Regions, best, normalised, to_prediction
 from kc.methods.retrieval.asking import Answers, Recall, ask, codes_of
 from kc.methods.retrieval.calibration import KS, Setting, choose, hits, leave_samples_out
 from kc.methods.retrieval.visual_memory import VisualMemory
-from kc.types import VOID, ClassInfo, Float32Array, Neighbours, Prediction, Rows, Task
+from kc.types import HIDDEN, VOID, ClassInfo, Float32Array, Neighbours, Prediction, Rows, Task
 
 log = logging.getLogger("kc")
 
-FIRST_FREE_ID = 1_000
-"""Names that are no class of the benchmark are numbered from here, inside a method only: an answer with one of them
-is VOID outside."""
+ADDED = HIDDEN - 1
+"""Names that are no class of the benchmark are numbered from here down, inside a method only: an answer with one of
+them is VOID outside."""
 
 
 class FusedMemory(VisualMemory):
@@ -220,14 +220,14 @@ def with_names(context: Context, lines: Sequence[Sequence[Name]]) -> tuple[Conte
     """The context with a class for each name of `lines` that the benchmark does not have, and the ids of each line."""
     known = {n.casefold(): c.id for c in context.classes.values() for n in (c.name, *c.synonyms)}
     classes = dict(context.classes)
-    free = max([FIRST_FREE_ID, *(c + 1 for c in classes)])
+    free = ADDED
     ids: list[list[int]] = []
     for line in lines:
         ids.append([])
         for name in line:
             found = next((known[n.casefold()] for n in name if n.casefold() in known), None)
             if found is None:
-                found, free = free, free + 1
+                found, free = free, free - 1
                 classes[found] = ClassInfo(found, name[0], tuple(name[1:]))
             ids[-1].append(found)
     return dataclasses.replace(context, classes=classes), ids

@@ -89,7 +89,9 @@ def patch_labels(target: Int64Array, grid: tuple[int, int]) -> Int64Array:
     height, width = target.shape
     rows, columns = np.arange(height) * grid[0] // height, np.arange(width) * grid[1] // width
     cell = (rows[:, None] * grid[1] + columns[None]).ravel()
-    top = int(target.max(initial=0)) + 1
-    counts = np.bincount(cell * top + target.ravel(), minlength=grid[0] * grid[1] * top).reshape(-1, top)
+    top = int(target.max(initial=0)) + 2
+    columns = np.where(target == VOID, top - 1, target).ravel()
+    counts = np.bincount(cell * top + columns, minlength=grid[0] * grid[1] * top).reshape(-1, top)
     best = counts.argmax(1)
-    return np.where(2 * counts[np.arange(len(best)), best] >= counts.sum(1), best, VOID).astype(np.int64)
+    sure = (best < top - 1) & (2 * counts[np.arange(len(best)), best] >= counts.sum(1))
+    return np.where(sure, best, VOID).astype(np.int64)

@@ -25,6 +25,7 @@ from kc.data.shards.reader import ShardReader
 from kc.data.shards.store import BLOCK, AddressStore, FolderStore, open_store
 from kc.data.shards.write import Written, manifest_of_shards, write_shards
 from kc.errors import DataError, KcError, ManifestError
+from kc.types import VOID
 
 TINY = ["tiny_folder", "tiny_index_png", "tiny_coco"]
 
@@ -252,11 +253,11 @@ def test_strange_samples_are_named(files: dict[str, bytes], said: str) -> None:
 
 
 def test_labels_of_no_class_are_refused() -> None:
-    known = frozenset({1, 2, 255})
+    known = frozenset({1, 2, VOID})
     from_fields({"png": IMAGE, "json": META}, "here", known)
     mask = png(np.array([[1, 255, 2, 1]] * 4, np.uint8))
     assert from_fields({"png": IMAGE, "json": META, "labels.png": mask}, "here", known).semantic is not None
-    deep = png(np.full((4, 4), 300, np.uint16))
+    deep = png(np.array([[1, 65535, 2, 300]] * 4, np.uint16))
     for fields, said in (
         ({"json": b'{"id": "a", "label": 3}'}, r"\[3\]"),
         ({"json": META, "labels.png": png(np.full((4, 4), 7, np.uint8))}, r"\[7\]"),
