@@ -31,7 +31,6 @@ Question = Literal["seen", "task", "domain"]
 """What an evaluation asks: all classes seen at once, each task's own classes, or all classes in each domain."""
 
 UInt8Array = npt.NDArray[np.uint8]
-UInt16Array = npt.NDArray[np.uint16]
 Int32Array = npt.NDArray[np.int32]
 Int64Array = npt.NDArray[np.int64]
 Float32Array = npt.NDArray[np.float32]

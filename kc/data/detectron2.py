@@ -21,8 +21,8 @@ from kc.data.readers.open import open_reader
 from kc.data.sources import Detectron2Source, Detectron2Split
 from kc.errors import DataError
 from kc.files import cache_dir, file_name
-from kc.label_png import to_pixels
-from kc.types import VOID, Int64Array, SplitName, UInt8Array, UInt16Array
+from kc.label_png import Pixels, to_pixels
+from kc.types import VOID, Int64Array, SplitName
 
 
 def register(
@@ -134,7 +134,7 @@ def _semantic(reader: Reader, index: int, manifest: Manifest, folder: Path) -> d
     }
 
 
-def _pixels(contiguous: Int64Array, manifest: Manifest) -> UInt8Array | UInt16Array:
+def _pixels(contiguous: Int64Array, manifest: Manifest) -> Pixels:
     """Contiguous ids as they are stored: unlabelled is 255, or 65535 where there are more than 255 classes."""
     return to_pixels(contiguous, len(manifest.classes) - 1)
 

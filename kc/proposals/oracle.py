@@ -35,10 +35,12 @@ def propose_from(target: IntMap) -> tuple[Segments, Int64Array]:
 def partition_from(target: IntMap) -> Segments:
     """The segments of one image as a partition (H, W) that also holds one region for VOID, for readers of partitions.
 
-    `target` as in `propose_from`. Regions are ordered by class id and instance, VOID first.
+    `target` as in `propose_from`. Regions are ordered by class id and instance, HIDDEN and VOID last.
     """
+    category = np.asarray(target if target.ndim == 2 else target[..., 0], dtype=np.int64)
+    category = np.where(category < 0, category + int(category.max(initial=0)) + 3, category)
     if target.ndim == 2:
-        return from_partition(target)
-    category, instance = target[..., 0].astype(np.int64), target[..., 1].astype(np.int64)
+        return from_partition(category)
+    instance = target[..., 1].astype(np.int64)
     low = int(instance.min(initial=0))
     return from_partition(category * (int(instance.max(initial=0)) - low + 1) + (instance - low))

@@ -176,7 +176,7 @@ def eight_bits(
     )
     if used[-1] < _MASK_VALUES - 1:
         labels = {int(p): names.get(int(c), f"class {c}") for p, c in zip(to_pixels(used), used, strict=True)}
-        return [{who: to_pixels(m, 0) for who, m in layers.items()} for layers in maps], labels
+        return [{who: to_pixels(m, 0).astype(np.uint8) for who, m in layers.items()} for layers in maps], labels
     kept = np.sort(used[np.argsort(-pixels, kind="stable")[: _MASK_VALUES - 1]])
     table = np.full(int(used[-1]) + 2, _MASK_VALUES - 1, dtype=np.uint8)  # the last entry is that of VOID (-1)
     table[kept] = np.arange(len(kept))

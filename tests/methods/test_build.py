@@ -74,8 +74,8 @@ def test_every_wanted_segment_of_every_image_becomes_a_row_once(
     regions = RegionEncoder(context.encoder, context.features, None, "pooled")
     done: list[int] = []
     n = add_labelled(memory, batches(), regions, [1, 2, 3], source="tiny", advance=done.append)
-    # Regions are numbered by class id: VOID, 1, 2, 4.
-    assert rows(memory) == [(f"train/{i}", c, c, "tiny") for i in range(3) for c in (1, 2)]
+    # Regions are numbered by class id: 1, 2, 4, VOID.
+    assert rows(memory) == [(f"train/{i}", c - 1, c, "tiny") for i in range(3) for c in (1, 2)]
     assert (n, done) == (6, [1, 1, 1])
     before = memory.stats()
     assert add_labelled(memory, batches(), regions, [1, 2, 3], source="tiny") == 0
