@@ -82,7 +82,7 @@ def stand_in(root: Path, benchmark: str) -> Path:
             names = [{"id": c, "name": f"class {c}", "isthing": 0} for c in range(1, CLASSES[benchmark] + 1)]
             content = {"images": images, "annotations": annotations, "categories": names}
             (folder / f"{split}.json").write_text(json.dumps(content))
-    ids = [c for c in range(1, CLASSES[benchmark] + 3) if c not in (254, 255)][: CLASSES[benchmark]]
+    ids = list(range(1, CLASSES[benchmark] + 1))
     manifest: dict[str, Any] = {
         "name": f"{benchmark}-stand-in",
         "task_kind": "panoptic" if panoptic else "semantic",
