@@ -21,7 +21,7 @@ class Tiny(Encoder):
         self.pooled_dim = 5
         self.preprocessing = (2.0, -1.0)
         torch.manual_seed(seed)
-        self.fine = nn.Conv2d(3, 3, 4, 4)
+        self.fine = nn.Conv2d(3, 3, 4, 4, bias=False)
         self.norm = nn.BatchNorm2d(3)
         self.coarse = nn.Conv2d(3, 5, 2, 2)
 

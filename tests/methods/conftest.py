@@ -26,7 +26,7 @@ class ToyEncoder(Encoder):
         self.name = self.architecture = "toy"
         self.strides, self.channels, self.pooled_dim = (4, 8), (3, 5), 5
         self.preprocessing = (1.0, 0.0)
-        self.stem = nn.Conv2d(3, 3, 4, stride=4)
+        self.stem = nn.Conv2d(3, 3, 4, stride=4, bias=False)  # before a norm a bias has only rounding for a gradient
         self.norm = nn.BatchNorm2d(3)
         self.body = nn.Conv2d(3, 5, 2, stride=2)
 

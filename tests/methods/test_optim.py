@@ -121,8 +121,10 @@ def test_every_step_has_gradients_of_its_own(
                 loss.backward()
             torch.nn.utils.clip_grad_norm_(twin.parameters(), 0.5)
             learner.step()
+    # A step moves a weight by up to 0.1; a gradient in bfloat16 may be rounded the other way in one of the two runs.
+    atol = 5e-3 if precision == "bf16-mixed" else 1e-5
     for name, weight in twin.trained().items():
-        torch.testing.assert_close(method.get_parameter(name), weight, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(method.get_parameter(name), weight, rtol=1e-4, atol=atol)
         assert method.get_parameter(name).grad is None
 
 
