@@ -1,9 +1,9 @@
 """A pytest plugin that rounds like another processor: `KC_ROUNDING=1 python -m pytest -p tests.rounding tests/methods`.
 
 Kernels of another processor, thread count or release add up in another order: their results differ in the last bits.
-Here the results of matrix products, convolutions, norms and sums, also in the backward pass, move by at most two bits, up
-or down by a hash of their own bits and of the number in KC_ROUNDING: equal numbers stay equal, 0 stays 0, and a run can be
-repeated. Only torch in this process is reached, not numpy, FAISS or worker processes.
+Here the results of matrix products, convolutions, norms and sums, also in the backward pass, move by at most two bits,
+up or down by a hash of their own bits and of the number in KC_ROUNDING: equal numbers stay equal, 0 stays 0, and a run
+can be repeated. Only torch in this process is reached, not numpy, FAISS or worker processes.
 """
 
 from __future__ import annotations
