@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from kc.memory.store.files import replacing
+from kc.files import atomic_path
 from kc.methods.regions import cut_out, normalised
 from kc.studies.scenes import Bench
 from kc.types import Float32Array, SplitName
@@ -52,7 +52,7 @@ def views(bench: Bench, split: SplitName) -> Views:
                 made[f"codes {name}"].append(bench.base.codes_from(values).float().numpy())
         joined: dict[str, Any] = {name: np.concatenate(values) for name, values in made.items()}
         path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as temporary, open(temporary, "wb") as file:
+        with atomic_path(path) as temporary, open(temporary, "wb") as file:
             np.savez(file, **joined)
     with np.load(path, allow_pickle=False) as stored:
         return Views({n: stored[f"keys {n}"] for n in NAMES}, {n: stored[f"codes {n}"] for n in NAMES})

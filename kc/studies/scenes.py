@@ -20,8 +20,8 @@ from kc.checks import check
 from kc.config import RunConfig
 from kc.data.datamodule import IncrementalDataModule
 from kc.errors import KcError
+from kc.files import atomic_path
 from kc.memory.disk import Memory
-from kc.memory.store.files import replacing
 from kc.memory.vote.fusion import among, beside_unknown, knn_clip, retrieval_logits
 from kc.memory.vote.votes import decide
 from kc.methods.retrieval.calibration import Setting
@@ -144,7 +144,7 @@ class Bench:
         made = {"keys": keys, "codes": codes, "label": labels, "image": image}
         joined: dict[str, Any] = {name: np.concatenate(values) for name, values in made.items()}
         path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as temporary, open(temporary, "wb") as file:
+        with atomic_path(path) as temporary, open(temporary, "wb") as file:
             np.savez(file, **joined)
         return Regions(**joined)
 

@@ -175,10 +175,10 @@ def test_files_of_another_encoder_are_refused(varied: Memory, tmp_path: Path) ->
 def test_what_cannot_be_written_leaves_the_old_file(
     varied: Memory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(RunError, match="No such file"):
-        varied.export(tmp_path / "nowhere" / "rows.npz")
     file = tmp_path / "rows.npz"
     file.write_bytes(b"old")
+    with pytest.raises(RunError, match=r"rows\.npz"):
+        varied.export(file / "rows.npz")
 
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")

@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from kc.errors import DataError, KcError, MissingExtraError, RunError
+from kc.errors import DataError, KcError, MissingExtraError
+from kc.files import atomic_path
 from kc.memory.store import files
 from kc.memory.store.info import MemoryInfo
 from kc.memory.store.inputs import hashed
@@ -58,11 +59,9 @@ def write(path: Path, header: Header, tables: Iterable[Table]) -> None:
     Raises ValueError for another ending, MissingExtraError without pyarrow, RunError if the file cannot be written.
     """
     writer, _ = _format(path)
-    try:
-        with files.replacing(path) as temporary:
-            writer(temporary, header, tables)
-    except OSError as error:
-        raise RunError(f"cannot export to {path}: {error.strerror or error}") from error
+    with atomic_path(path) as temporary:
+        writer(temporary, header, tables)
+    files.sync_folder(path.parent)
 
 
 def read(path: Path) -> tuple[Header, list[Table]]:

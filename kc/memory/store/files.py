@@ -17,6 +17,7 @@ import numpy.typing as npt
 import xxhash
 
 from kc.errors import CorruptMemoryError, RunError
+from kc.files import atomic_path
 
 
 class Checksum(Protocol):
@@ -102,26 +103,9 @@ def checksum_of(path: Path) -> str:
 
 
 def replace_bytes(path: Path, data: bytes) -> None:
-    """Put `data` at `path` in one step."""
-    with replacing(path) as temporary:
+    """Put `data` at `path` in one step that lasts: fsync, rename, fsync of the folder. Raises OSError."""
+    with atomic_path(path, failures=()) as temporary:
         temporary.write_bytes(data)
-
-
-@contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A temporary name beside `path`; what is written there is at `path` in one step when the block ends well.
-
-    fsync, rename, fsync of the folder.
-    """
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
     sync_folder(path.parent)
 
 
@@ -153,11 +137,10 @@ SEALED = ".sealed.npy"
 
 def write_sealed(folder: Path, name: str, array: npt.NDArray[Any]) -> None:
     """Keep a derived array as `name` in `folder`, in one step. Not fsynced: what a crash breaks is computed again."""
-    folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / f"{name}.tmp"
-    with temporary.open("wb") as file:
-        _, digest = _write(file, _npy([array]))
-    os.replace(temporary, folder / f"{name}.{digest}{SEALED}")
+    data = io.BytesIO()
+    _, digest = _write(data, _npy([array]))
+    with atomic_path(folder / f"{name}.{digest}{SEALED}", sync=False, failures=()) as temporary:
+        temporary.write_bytes(data.getbuffer())
 
 
 def read_sealed(folder: Path, name: str) -> npt.NDArray[Any] | None:

@@ -39,7 +39,7 @@ def check_unused(root: Path) -> None:
     for path in sorted(root.iterdir()):
         if path.name in ("segments", "deltas"):
             raise CorruptMemoryError(f"{root} holds rows but no {manifests.NAME}: restore it from a copy")
-        if path.name not in (LOCK_NAME, f"{manifests.NAME}.tmp"):
+        if path.name != LOCK_NAME and path.suffix != ".tmp":
             raise RunError(f"{root} is not empty (it holds {path.name!r}): choose another path")
 
 

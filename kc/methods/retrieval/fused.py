@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from kc.errors import KcError
-from kc.memory.store.files import replace_bytes
+from kc.files import write_atomic
 from kc.memory.vote.fusion import beside_unknown, retrieval_logits
 from kc.memory.vote.votes import columns_of, vote
 from kc.methods.base import Batch, Context
@@ -130,7 +130,7 @@ class FusedMemory(VisualMemory):
         entries = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
         kept = [entry for entry in entries if entry["task"] < self.task_index]
         kept.append({"task": self.task_index, **dataclasses.asdict(self.setting), **found})
-        replace_bytes(path, json.dumps(kept, indent=1).encode())
+        write_atomic(path, json.dumps(kept, indent=1).encode())
 
     # -- answering ---------------------------------------------------------------------------------------------------
 
