@@ -23,7 +23,7 @@ from kc.data.transforms import image_to_tensor
 from kc.encoders.load import load_encoder
 from kc.errors import DataError, KcError, unknown_name
 from kc.memory.disk import Memory
-from kc.memory.disk_reader import RowTable
+from kc.memory.store.table import RowTable
 from kc.memory.vote.evaluation import ACCEPTED, neighbour_cosines, novelty_threshold
 from kc.memory.vote.votes import VOTES, contributions, decide, vote
 from kc.methods.regions import normalised

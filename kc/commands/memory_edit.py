@@ -18,8 +18,8 @@ from kc.data.transforms import image_to_tensor
 from kc.encoders.base import Encoder
 from kc.encoders.load import load_encoder
 from kc.errors import FingerprintError, KcError, unknown_name
+from kc.memory.base import MemoryStore
 from kc.memory.disk import Memory
-from kc.memory.disk_reader import Reader
 from kc.memory.vote.pruning import hard, leave_one_out, soft
 from kc.methods.regions import normalised
 from kc.progress import track
@@ -43,7 +43,7 @@ class Eye:
         return normalised(self.encoder.encode(image).pooled)
 
 
-def eye_of(memory: Reader, config: MemoryConfig, encoder: str | None = None) -> Eye:
+def eye_of(memory: MemoryStore, config: MemoryConfig, encoder: str | None = None) -> Eye:
     """What made the memory's keys, as its run or the options say; with `encoder`, that one instead.
 
     KcError where neither says it or the keys are of regions, FingerprintError for another encoder than the memory's.
@@ -130,7 +130,7 @@ def images_of(
     return found, new
 
 
-def next_task(memory: Reader, text: str | None) -> int:
+def next_task(memory: MemoryStore, text: str | None) -> int:
     """The task (index) of a commit: the one given, counted from 1, else one after the newest."""
     newest = max((v.task for v in memory.versions()), default=-1)
     if text is None:

@@ -13,7 +13,6 @@ from kc.commands.memory_selection import class_names, run_settings, task_index
 from kc.commands.memory_tables import by_class, first_of, name_of, numbers, spans
 from kc.errors import KcError
 from kc.memory.disk import Memory
-from kc.memory.disk_reader import Reader
 
 
 def stats(config: MemoryConfig, console: Console) -> int:
@@ -64,7 +63,7 @@ def versions(config: MemoryConfig, console: Console) -> int:
     return 0
 
 
-def _counts(memory: Reader, a: int, b: int | None) -> list[str]:
+def _counts(memory: Memory, a: int, b: int | None) -> list[str]:
     change = memory.diff(a, b)
     return [f"{len(ids):,}" for ids in (change.added, change.retired, change.relabelled, change.reweighted)]
 

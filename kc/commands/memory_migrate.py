@@ -19,8 +19,8 @@ from kc.data.readers.open import open_reader
 from kc.data.transforms import image_to_tensor
 from kc.errors import DataError, KcError, unknown_name
 from kc.memory.disk import Memory
-from kc.memory.disk_reader import Labels, RowTable
 from kc.memory.search.spaces import MAPS, SpaceMap, fit
+from kc.memory.store.table import Labels, RowTable
 from kc.memory.vote.evaluation import accuracies
 from kc.methods.regions import normalised
 from kc.progress import track

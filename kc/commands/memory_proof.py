@@ -9,9 +9,9 @@ from kc.commands.memory_config import MemoryConfig
 from kc.commands.memory_files import read
 from kc.commands.memory_selection import id_list
 from kc.errors import KcError
+from kc.memory.base import MemoryStore
 from kc.memory.disk import Memory
-from kc.memory.disk_reader import Reader
-from kc.memory.erasure import ASKED, CANNOT_UNDO, Traces, as_if_never, prove_absent, traces_in
+from kc.memory.erasure import CANNOT_UNDO, N_QUERIES, Traces, compare_with_rebuilt, prove_absent, traces_in
 
 
 def verify(config: MemoryConfig, console: Console) -> int:
@@ -50,7 +50,7 @@ def verify(config: MemoryConfig, console: Console) -> int:
     return status
 
 
-def proof(memory: Reader, gone: Traces, console: Console) -> int:
+def proof(memory: MemoryStore, gone: Traces, console: Console) -> int:
     """Look for erased rows, compare answers, and say what was found; the exit status."""
     result = prove_absent(memory.path, gone)
     looked = f"{len(gone.ids):,} ids, {len(gone.keys):,} keys, {len(gone.names):,} names"
@@ -61,7 +61,7 @@ def proof(memory: Reader, gone: Traces, console: Console) -> int:
             console.print(f"  {sentence}", highlight=False, markup=False, soft_wrap=True)
         return 1
     console.print(f"absent: {looked} are in none of {where}", highlight=False, soft_wrap=True)
-    answers = as_if_never(memory, gone.keys)
+    answers = compare_with_rebuilt(memory, gone.keys)
     if answers is not None and not answers.equal:
         console.print("answers differ from those of a memory that never had the rows", style="bold", soft_wrap=True)
         return 1
@@ -69,7 +69,7 @@ def proof(memory: Reader, gone: Traces, console: Console) -> int:
         "answers were not compared: the memory is too large to make a second one"
         if answers is None
         else f"answers to {answers.queries} queries are bitwise those of a memory that never had the rows: ids, "
-        f"scores, classes and weights of the {ASKED} nearest, and so every vote",
+        f"scores, classes and weights of the {N_QUERIES} nearest, and so every vote",
         highlight=False,
         soft_wrap=True,
     )

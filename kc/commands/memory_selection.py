@@ -13,7 +13,7 @@ import yaml
 from kc.commands.memory_config import MemoryConfig
 from kc.data.manifest import load_manifest
 from kc.errors import KcError, UnknownNameError, unknown_name
-from kc.memory.disk_reader import Reader
+from kc.memory.base import MemoryStore
 from kc.types import Int64Array
 
 SHOWN = 20
@@ -21,7 +21,7 @@ SHOWN = 20
 FILTERS = ("ids", "class_", "source", "task", "sample")
 
 
-def class_names(memory: Reader, benchmark: str | None = None) -> dict[int, str]:
+def class_names(memory: MemoryStore, benchmark: str | None = None) -> dict[int, str]:
     """Class id -> name: those of `benchmark`, else what the memory says, else those of the run that made it."""
     if benchmark is None:
         stored = memory.extra.get("classes")
@@ -83,7 +83,7 @@ def class_ids(text: str, names: Mapping[int, str]) -> list[int]:
     return found
 
 
-def task_index(memory: Reader, text: str | int) -> int:
+def task_index(memory: MemoryStore, text: str | int) -> int:
     """A task counted from 1 as the index of its version. UnknownNameError lists the versions there are."""
     known = [v.task + 1 for v in memory.versions()]
     if not str(text).isdigit() or int(text) not in known:
@@ -92,7 +92,7 @@ def task_index(memory: Reader, text: str | int) -> int:
     return int(text) - 1
 
 
-def selected(memory: Reader, config: MemoryConfig, names: Mapping[int, str], retired: bool) -> Int64Array:
+def selected(memory: MemoryStore, config: MemoryConfig, names: Mapping[int, str], retired: bool) -> Int64Array:
     """Ids of the rows that meet every filter, ascending. KcError without a filter or for ids that are not stored."""
     if all(getattr(config, name) is None for name in FILTERS):
         raise KcError("say which rows: --ids, --class, --source, --task or --sample")

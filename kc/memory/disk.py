@@ -1,33 +1,48 @@
-"""The retrieval memory: rows on disk, committed task by task, searched exactly, forgotten on request."""
+"""The retrieval memory on disk: rows committed task by task, searched exactly, forgotten on request."""
 
 from __future__ import annotations
 
+import contextlib
+import os
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from kc.errors import RunError
-from kc.memory.disk_reader import Reader, same_encoder
-from kc.memory.disk_writer import Writer
+from kc.memory.base import MemoryStore
+from kc.memory.disk_reader import DiskReader
+from kc.memory.reader import check_encoder
 from kc.memory.search.planner import SearchOptions
-from kc.memory.store import exchange, files
+from kc.memory.store import exchange, files, upkeep
 from kc.memory.store import manifest as manifests
-from kc.memory.store import upkeep as maintain
 from kc.memory.store.info import MemoryInfo
-from kc.memory.store.inputs import check_kind, new_salt
+from kc.memory.store.inputs import new_salt
 from kc.memory.store.lock import WriterLock
 from kc.memory.store.manifest import MemoryManifest, VersionInfo
-from kc.memory.store.upkeep import compacted
+from kc.memory.store.segments import room_for_deltas, write_delta
+from kc.memory.store.table import Table
+from kc.types import Int64Array
+
+_KINDS = {"weight": "weights", "class_id": "relabels"}
+"""Column -> kind of delta that changes it."""
 
 
-class Memory(Writer):
-    """Rows of unit vectors on disk, each with class, weight, sample, segment, source and task.
+class Memory(DiskReader, MemoryStore):
+    """Rows of unit vectors in a folder, each with class, weight, sample, segment, source and task.
 
     A commit is all or nothing and names a version; a version is a predicate over immutable files, so
     `search(at=task)` replays the memory as it was then. One writer at a time, any number of readers; a reader keeps
     seeing the state it opened. Use `create`, `open` or `open_or_create`, and close it (or use `with`).
     """
+
+    def __init__(self, root: Path, manifest: MemoryManifest, lock: WriterLock | None) -> None:
+        MemoryStore.__init__(self, root, manifest.dim)
+        DiskReader.__init__(self, root, manifest)
+        self._lock = lock
 
     # -- opening ----------------------------------------------------------------------------------------------------
 
@@ -42,15 +57,6 @@ class Memory(Writer):
         extra: dict[str, Any] | None = None,
         anonymous: bool = False,
     ) -> Memory:
-        """A new empty memory, open for writing, of keys of `dim` values that the encoder `fingerprint` makes.
-
-        info: how its keys are made and how it is asked; whatever encodes images for the memory later reads it, so only
-        a memory of vectors that nothing will be encoded for can do without. extra: further JSON values.
-        anonymous: names of samples and sources are stored as salted hashes only. They are still given in full to `add`,
-        `remove`, `ids` and `search`; `rows_of` returns the hashes. `kc.memory.store.inputs` says what that protects.
-
-        Raises RunError if `path` holds a memory or anything else, or cannot be written.
-        """
         return cls._create(Path(path), dim, fingerprint, info, extra, new_salt() if anonymous else "")
 
     @classmethod
@@ -61,15 +67,15 @@ class Memory(Writer):
             raise ValueError(f"dim must be at least 1, got {dim}")
         with files.translated(root, "create"):
             root.mkdir(parents=True, exist_ok=True)
-            maintain.check_unused(root)  # before the lock file is left in a folder that is not ours ...
+            upkeep.check_unused(root)  # before the lock file is left in a folder that is not ours ...
             lock = WriterLock(root)
             try:
-                maintain.check_unused(root)  # ... and after: another writer may have been faster
+                upkeep.check_unused(root)  # ... and after: another writer may have been faster
                 manifest = MemoryManifest(
                     number=0, fingerprint=fingerprint, dim=dim, info=info, extra=dict(extra or {}), salt=salt
                 )
                 manifests.publish(root, manifest)
-                maintain.sweep(root, manifest)
+                upkeep.sweep(root, manifest)
             except BaseException:
                 lock.release()
                 raise
@@ -77,102 +83,185 @@ class Memory(Writer):
 
     @classmethod
     def open(cls, path: str | Path, fingerprint: str | None = None, write: bool = False) -> Memory:
-        """Open a memory at its newest commit, for reading unless `write`. Takes the same time at any size.
-
-        Raises RunError where there is none, FingerprintError if it holds keys of another encoder than `fingerprint`,
-        MemoryLockedError if it has a writer, CorruptMemoryError naming the file that does not fit.
-        """
         root = Path(path)
         manifest = manifests.load(root)
-        same_encoder(root, manifest.fingerprint, fingerprint)
+        check_encoder(root, manifest.fingerprint, fingerprint)
         if not write:
             return cls(root, manifest, None)
         with files.translated(root, "open for writing"):
             lock = WriterLock(root)
             try:
                 manifest = manifests.load(root)  # again: the last writer may have committed before we got the lock
-                maintain.sweep(root, manifest)
+                upkeep.sweep(root, manifest)
             except BaseException:
                 lock.release()
                 raise
         return cls(root, manifest, lock)
 
     @classmethod
-    def open_or_create(
-        cls,
-        path: str | Path,
-        *,
-        dim: int,
-        fingerprint: str,
-        info: MemoryInfo | None = None,
-        extra: dict[str, Any] | None = None,
-        anonymous: bool = False,
-        write: bool = True,
-    ) -> Memory:
-        """The memory at `path`, made as `create` does if it does not exist.
-
-        ValueError if it holds keys of another size, or is anonymous and should not be (or the other way round).
-        """
-        root = Path(path)
-        if write and not (root / manifests.NAME).exists():
-            return cls.create(root, dim=dim, fingerprint=fingerprint, info=info, extra=extra, anonymous=anonymous)
-        memory = cls.open(root, fingerprint=fingerprint, write=write)
-        try:
-            check_kind(root, (memory.dim, memory.anonymous), dim, anonymous)
-        except BaseException:
-            memory.close()
-            raise
-        return memory
+    def exists(cls, path: str | Path) -> bool:
+        return (Path(path) / manifests.NAME).exists()
 
     def close(self) -> None:
-        """Drop what is staged and not committed, and give the lock back. A second call does nothing."""
         self._staging.clear()
         if self._lock is not None:
             self._lock.release()
             self._lock = None
 
-    def __enter__(self) -> Self:
-        return self
+    @property
+    def _for_writing(self) -> bool:
+        return self._lock is not None
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
+    @property
+    def _may_store(self) -> bool:
+        return self._for_writing and os.getpid() == self._pid
 
     def __reduce__(self) -> tuple[Any, ...]:
         """A copy in another process (a spawned DataLoader worker) is a reader of what is committed."""
         return _reopen, (self.path, self.fingerprint, self.options)
 
+    # -- writing ----------------------------------------------------------------------------------------------------
+
+    def _stage_new(self, table: Table) -> int:
+        return self._staging.add_table(table, self._view)
+
+    def _newest_task(self) -> int:
+        return self._manifest.versions[-1].task if self._manifest.versions else -1
+
+    def _changed_since_newest(self) -> bool:
+        return self._manifest.versions[-1].seq < self._manifest.last_change
+
+    def _commit(self, task: int) -> None:
+        n_new, seq = len(self._staging), self._manifest.number + 1
+        with self._writing("commit to"):
+            new = self._staging.write(self.path, self._manifest, seq)
+            versions = tuple(v for v in self._manifest.versions if v.task != task)
+            info = VersionInfo(task=task, seq=seq, rows=len(self) + n_new)
+            self._publish(
+                replace(
+                    self._manifest,
+                    number=seq,
+                    next_id=self._manifest.next_id + n_new,
+                    next_segment=self._manifest.next_segment + len(new),
+                    segments=(*self._manifest.segments, *new),
+                    versions=(*versions, info),
+                ),
+                trusted={s.name for s in new},
+            )
+        self._staging.committed()
+
+    def rollback(self, task: int) -> None:
+        self._check_writer()
+        self._staging.clear()
+        kept = tuple(v for v in self._manifest.versions if v.task <= task)
+        seq = kept[-1].seq if kept else 0
+        deltas = tuple(d for d in self._manifest.deltas if d.seq <= seq)
+        newer = [s for s in self._manifest.segments if s.added > seq]
+        if not newer and (deltas, kept) == (self._manifest.deltas, self._manifest.versions):
+            return
+        self._staging.forget_stored()
+        with self._writing("roll back"):
+            columns = self._view().columns
+            manifest, new = upkeep.without(
+                self.path, replace(self._manifest, deltas=deltas), columns, columns.added > seq
+            )
+            upkeep.drop_derived(self.path)
+            self._publish(replace(manifest, versions=kept), trusted=new)
+            upkeep.sweep(self.path, self._manifest)
+
+    def _remove(self, criteria: Mapping[str, Any]) -> int:
+        view = self._view()
+        chosen = view.columns.ids[np.flatnonzero(view.visible & view.match(**criteria))]
+        self._add_delta("tombstones", chosen, chosen)
+        self._staging.forget_stored()
+        return len(chosen)
+
+    def _erase(self, criteria: Mapping[str, Any]) -> int:
+        view = self._view()
+        doomed = view.match(**criteria)
+        n_rows = int(doomed.sum())
+        if n_rows:
+            with self._writing("erase from"):
+                manifest, new = upkeep.without(self.path, self._manifest, view.columns, doomed)
+                versions = tuple(
+                    replace(v, rows=int((self._view_of(v.seq).visible & ~doomed).sum())) for v in manifest.versions
+                )
+                # Before the commit: the next writer sweeps segments that nothing names, but not derived files.
+                upkeep.drop_derived(self.path)
+                self._publish(replace(manifest, versions=versions), trusted=new)
+                self._staging.forget_stored()
+                upkeep.sweep(self.path, self._manifest)
+        return n_rows
+
+    def _change(self, column: str, ids: Int64Array, values: npt.NDArray[Any]) -> None:
+        hidden = ~self._view().visible[self._positions(ids)]
+        if hidden.any():
+            raise ValueError(f"row {int(ids[hidden][0])} is retired")
+        self._add_delta(_KINDS[column], ids, values)
+
+    def name_classes(self, names: Mapping[int, str]) -> None:
+        """Keep these names of classes beside the rows, in place of what was there, at once and durably."""
+        self.describe({**self._manifest.extra, "classes": {str(id_): str(name) for id_, name in names.items()}})
+
+    def update_info(self, info: MemoryInfo) -> None:
+        """Replace what the memory says of itself (the names of its classes), at once and durably, all or none."""
+        self._check_writer()
+        if info != self._manifest.info:
+            with self._writing("change"):
+                self._publish(replace(self._manifest, number=self._manifest.number + 1, info=info))
+
+    def describe(self, extra: dict[str, Any]) -> None:
+        """Replace `extra`, the caller's JSON values (names of classes, settings), at once and durably, all or none."""
+        self._check_writer()
+        if extra != self._manifest.extra:
+            with self._writing("change"):
+                self._publish(replace(self._manifest, number=self._manifest.number + 1, extra=dict(extra)))
+
+    def derived(self, kind: str, at: int | None = None) -> Path | None:
+        """The folder of this state; those of this kind and of states that can no longer be asked for are removed."""
+        if not self._may_store:
+            return None
+        folder = self.path / upkeep.DERIVED / kind
+        kept = {f"{seq:06d}" for seq in (self._manifest.number, *(v.seq for v in self._manifest.versions))}
+        for path in folder.glob("*"):
+            if path.name not in kept:
+                files.remove(path)
+        return folder / f"{self._seq(at):06d}"
+
+    def _add_delta(self, kind: str, ids: Int64Array, values: npt.NDArray[Any]) -> None:
+        """Commit one delta (none for no ids)."""
+        if len(ids) == 0:
+            return
+        seq, view = self._manifest.number + 1, self._view()
+        room = room_for_deltas(self._manifest.deltas)
+        with self._writing("change"):
+            delta = write_delta(self.path, seq, kind, ids, values, f"{seq:06d}-{kind}.npy", room)
+            self._publish(replace(self._manifest, number=seq, deltas=(*self._manifest.deltas, delta)))
+            self._views[seq] = view.then(seq, kind, ids, values)
+
+    @contextlib.contextmanager
+    def _writing(self, what: str) -> Iterator[None]:
+        """On failure: remove the new files that nothing names, and say what to free."""
+        with files.translated(self.path, what):
+            try:
+                yield
+            except BaseException:
+                with contextlib.suppress(OSError):  # the first error is the one to tell; the next writer sweeps again
+                    upkeep.sweep(self.path, self._manifest)
+                raise
+
+    def _publish(self, manifest: MemoryManifest, trusted: Iterable[str] = ()) -> None:
+        """Make `manifest` the state of the folder, then of this object."""
+        try:
+            manifests.publish(self.path, manifest)
+        except BaseException:
+            # An error after the rename (its fsync failed): the folder shows the new state, so this object must too.
+            if manifests.load(self.path).number == manifest.number:
+                self._use(manifest, trusted)
+            raise
+        self._use(manifest, trusted)
+
     # -- upkeep -----------------------------------------------------------------------------------------------------
-
-    def merge(self, other: Reader) -> int:
-        """Stage the visible rows of another memory, in its order, with their class, weight, source and task of now.
-
-        Returns how many were new: a row whose key (sample_id, segment) is stored or staged is skipped, so repeating it
-        adds nothing. Call `commit` then; until it the new rows are held in RAM. Raises FingerprintError or ValueError
-        if the other memory holds keys of another encoder or size, or names under a salt that this one does not know.
-        """
-        header = exchange.Header(len(other), other.dim, other.fingerprint, other._manifest.salt)
-        return self._stage(other.tables(), header, other.path)
-
-    def export(self, path: str | Path, at: int | None = None) -> int:
-        """Write the visible rows, now or at the version of task `at`, to one .parquet or .npz file; returns how many.
-
-        Versions and retired rows are not exported, and no later `erase` reaches that file. That of an anonymous memory
-        holds its salt, so that its rows are recognised elsewhere. Raises what `exchange.write` does.
-        """
-        manifest = self._manifest
-        header = exchange.Header(self._view(at).n_visible, self.dim, self.fingerprint, manifest.salt, manifest.info)
-        exchange.write(Path(path), header, self.tables(at))
-        return header.rows
-
-    def import_rows(self, path: str | Path) -> int:
-        """Stage the rows of an exported file, all or none, as `merge` does; returns how many were new.
-
-        Raises DataError for a file that is not a whole export, otherwise what `merge` does.
-        """
-        header, tables = exchange.read(Path(path))
-        return self._stage(tables, header, path)
 
     @classmethod
     def create_from(cls, path: str | Path, file: str | Path) -> Memory:
@@ -188,13 +277,7 @@ class Memory(Writer):
         return memory
 
     def compact(self, history: bool = True) -> bool:
-        """Join small segments and deltas; every version gives the same answers as before, bit by bit.
-
-        Rows that no version and not the present shows are dropped, which is not erasing: use `erase` where no byte may
-        stay behind. history=False keeps the present only, as the version of the newest task, and drops every row
-        retired so far. Returns whether anything was rewritten. What is staged stays staged.
-        """
-        self._writer()
+        self._check_writer()
         now = self._view()
         versions, last = self._manifest.versions, self._manifest.last_change
         if not history and versions:
@@ -203,15 +286,13 @@ class Memory(Writer):
         seqs = sorted({v.seq for v in versions} | {last})
         with self._writing("compact"):
             kept = replace(self._manifest, versions=versions)
-            manifest, new = compacted(self.path, kept, now.columns, map(self._view_of, seqs))
+            manifest, new = upkeep.compacted(self.path, kept, now.columns, map(self._view_of, seqs))
             if manifest == self._manifest:
                 return False
-            maintain.drop_derived(self.path)
+            upkeep.drop_derived(self.path)
             self._publish(replace(manifest, number=self._manifest.number + 1), trusted=new)
-            maintain.sweep(self.path, self._manifest)
+            upkeep.sweep(self.path, self._manifest)
         return True
-
-    # -- health -----------------------------------------------------------------------------------------------------
 
     @classmethod
     def repair(cls, path: str | Path) -> list[str]:
@@ -225,7 +306,7 @@ class Memory(Writer):
         with files.translated(root, "repair"):
             lock = WriterLock(root)
             try:
-                return maintain.repair(root)
+                return upkeep.repair(root)
             finally:
                 lock.release()
 

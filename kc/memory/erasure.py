@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
+from kc.memory.base import MemoryStore
 from kc.memory.disk import Memory
-from kc.memory.disk_reader import Reader
 from kc.memory.search.planner import SearchOptions
 from kc.memory.store import manifest as manifests
 from kc.memory.store.inputs import Ids, as_ids
@@ -53,7 +53,7 @@ class Absence:
         return not self.found
 
 
-def traces(memory: Reader, ids: Ids) -> Traces:
+def traces(memory: MemoryStore, ids: Ids) -> Traces:
     """What stored rows leave in files, to be taken before they are erased. ValueError names an id that is not stored.
 
     A name counts only where no other row, visible or retired, has it: the image of a row that stays keeps its name.
@@ -64,7 +64,7 @@ def traces(memory: Reader, ids: Ids) -> Traces:
     return Traces(wanted, memory.keys(wanted), _only_of(doomed, everything.sample_id, everything.source))
 
 
-def traces_in(tables: Iterable[Table], memory: Reader, ids: Ids | None = None) -> Traces:
+def traces_in(tables: Iterable[Table], memory: MemoryStore, ids: Ids | None = None) -> Traces:
     """The same from the tables of an export that was made before; `ids`: those of the export, all where None.
 
     ValueError for an id that the export does not hold.
@@ -180,7 +180,7 @@ def _anchors(keys: Float32Array) -> tuple[np.ndarray[tuple[int, ...], np.dtype[n
 
 ROOM = 2**30
 """Bytes of keys up to which answers are compared: the rows of the second memory are in RAM until they are committed."""
-ASKED = 100
+N_QUERIES = 100
 """Queries at most, and neighbours of each."""
 
 
@@ -192,7 +192,7 @@ class Comparison:
     equal: bool
 
 
-def as_if_never(memory: Reader, gone: Float32Array) -> Comparison | None:
+def compare_with_rebuilt(memory: MemoryStore, gone: Float32Array) -> Comparison | None:
     """Ask a memory, and a new one made of its visible rows alone, for the nearest rows; None beyond `ROOM`.
 
     Queries are the keys `gone` (N, D), then stored ones at even steps. Compared are ids, scores, classes, weights and
@@ -205,18 +205,18 @@ def as_if_never(memory: Reader, gone: Float32Array) -> Comparison | None:
     heard = labels.id[labels.weight > 0]
     if len(heard) == 0:
         return Comparison(0, True)
-    asked = gone[:ASKED]
-    steps = np.linspace(0, len(heard) - 1, ASKED - len(asked)).astype(np.int64)
+    asked = gone[:N_QUERIES]
+    steps = np.linspace(0, len(heard) - 1, N_QUERIES - len(asked)).astype(np.int64)
     queries = np.concatenate([asked, here.keys(np.unique(heard[steps]))])
     exactly = SearchOptions(index="exact")
     here.configure(exactly)
     with tempfile.TemporaryDirectory() as folder:
-        path, salt = Path(folder) / "memory", here._manifest.salt
+        path, salt = Path(folder) / "memory", here._about.salt
         with Memory._create(path, here.dim, here.fingerprint, None, None, salt) as never:
             never.merge(here)
             never.commit(int(labels.task.max()))
             never.configure(exactly)
-            found, want = (m.search(queries, ASKED) for m in (here, never))
+            found, want = (m.search(queries, N_QUERIES) for m in (here, never))
     same = np.array_equal(found.id, labels.id[want.id]) and all(
         getattr(found, name).tobytes() == getattr(want, name).tobytes()
         for name in ("score", "class_id", "weight", "task")

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as coco
 
-from kc.memory.disk_reader import Reader
+from kc.memory.base import MemoryStore
 from kc.types import VOID, BoolArray, Float32Array, Int32Array, Int64Array, Neighbours, Segments, TaskKind, UInt8Array
 
 SHOWN = 12
@@ -91,7 +91,7 @@ class Answer:
 
 
 def voters_of(
-    votes: Votes, weights: Int64Array, memory: Reader, names: Mapping[int, str], shown: int = SHOWN
+    votes: Votes, weights: Int64Array, memory: MemoryStore, names: Mapping[int, str], shown: int = SHOWN
 ) -> tuple[Voter, ...]:
     """The rows that decided N queries together, the largest share first.
 

@@ -12,7 +12,7 @@ from kc.data.manifest import Manifest, load_manifest
 from kc.data.readers.base import Reader
 from kc.data.readers.open import open_reader
 from kc.errors import KcError
-from kc.memory.disk_reader import Reader as Memory
+from kc.memory.base import MemoryStore as Memory
 from kc.predict.settings import SETTINGS, Settings
 
 

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from kc.errors import KcError
+from kc.memory.base import MemoryStore
 from kc.memory.disk import Memory
-from kc.memory.disk_reader import Reader
 from kc.memory.vote.votes import contributions
 from kc.methods.base import ContinualMethod
 from kc.methods.regions import Regions, normalised, posteriors
@@ -55,7 +55,7 @@ class MemoryPredictor:
     about any name.
     """
 
-    def __init__(self, tools: Tools, memory: Reader) -> None:
+    def __init__(self, tools: Tools, memory: MemoryStore) -> None:
         self.tools, self.memory = tools, memory
 
     @property

@@ -14,7 +14,7 @@ import yaml
 from kc.config import RunConfig
 from kc.data.manifest import Manifest, load_manifest
 from kc.errors import KcError, ManifestError, RunError, UnknownNameError
-from kc.memory.disk_reader import Reader
+from kc.memory.base import MemoryStore
 from kc.parsing import PATHS
 from kc.types import ClassInfo, TaskKind
 
@@ -87,7 +87,7 @@ def of_manifest(config: RunConfig, manifest: Manifest) -> Settings:
     return Settings(config, manifest.task_kind, size, {c.id: c for c in manifest.info})
 
 
-def of_memory(memory: Reader, run: Path | None = None) -> Settings:
+def of_memory(memory: MemoryStore, run: Path | None = None) -> Settings:
     """Settings of a memory: those it carries, else those of `run` or of the run that keeps it.
 
     The names are those of the memory itself. Raises KcError where nobody knows how its keys were made.
@@ -111,7 +111,7 @@ def of_memory(memory: Reader, run: Path | None = None) -> Settings:
     return dataclasses.replace(settings, classes=classes)
 
 
-def names_in(memory: Reader) -> dict[int, str]:
+def names_in(memory: MemoryStore) -> dict[int, str]:
     """Class id -> name, as the memory keeps them; empty for one that keeps none."""
     return {int(id_): str(name) for id_, name in memory.extra.get(CLASSES, {}).items()}
 

@@ -17,8 +17,8 @@ import torch
 
 from kc.encoders.base import dense
 from kc.errors import FingerprintError, KcError, unknown_name
+from kc.memory.base import MemoryStore
 from kc.memory.disk import Memory
-from kc.memory.disk_reader import Reader
 from kc.memory.erasure import Absence, Traces, prove_absent, traces
 from kc.methods.regions import masked_keys, normalised
 from kc.methods.retrieval.visual_memory import TAUGHT
@@ -124,7 +124,7 @@ def _store(path: Path, name: str, rows: Sequence[Rows], images: int, whole: int)
     return Taught(class_id, name, images, n_new, n_rows - n_new, whole)
 
 
-def _table(memory: Reader) -> dict[int, str]:
+def _table(memory: MemoryStore) -> dict[int, str]:
     """The names of the memory; those of its run's benchmark where it keeps no table yet."""
     return names_in(memory) or {id_: info.name for id_, info in of_memory(memory).classes.items()}
 

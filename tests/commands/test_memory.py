@@ -177,7 +177,9 @@ def test_export_import_and_proof(folder: Path, tmp_path: Path, capsys: pytest.Ca
 def test_answers_that_differ_are_no_proof(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("kc.commands.memory_proof.as_if_never", lambda *_: SimpleNamespace(equal=False, queries=3))
+    monkeypatch.setattr(
+        "kc.commands.memory_proof.compare_with_rebuilt", lambda *_: SimpleNamespace(equal=False, queries=3)
+    )
     said = kc(capsys, "erase", folder, "--ids", "7", status=1)
     assert said.endswith("answers differ from those of a memory that never had the rows")
     assert "[bold]" not in said

@@ -26,10 +26,10 @@ from hypothesis.stateful import (
 
 from kc.errors import EmptyMemoryError, FingerprintError, RunError, UnknownNameError
 from kc.memory.disk import Memory
-from kc.memory.disk_reader import Labels, RowTable
 from kc.memory.milvus.memory import MilvusMemory
 from kc.memory.store.info import MemoryInfo
 from kc.memory.store.manifest import VersionInfo
+from kc.memory.store.table import Labels, RowTable
 from kc.types import ClassInfo, Neighbours, Rows
 
 INSTALLED = all(importlib.util.find_spec(name) for name in ("pymilvus", "milvus_lite"))

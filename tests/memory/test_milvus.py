@@ -235,7 +235,7 @@ def test_a_folder_is_open_in_one_process(memory: MilvusMemory) -> None:
 
 @needs_milvus
 def test_damage_and_half_made_memories_are_named(memory: MilvusMemory, tmp_path: Path) -> None:
-    memory._store._write_slot(0, "{}")
+    memory._store._write_slots({0: "{}"})
     with pytest.raises(CorruptMemoryError, match="marker"):
         MilvusMemory.open(memory.path)
     memory._store._client.delete(memory._store.commits, filter="slot == 0")
@@ -256,7 +256,7 @@ def test_a_header_longer_than_one_entity(tmp_path: Path) -> None:
 @needs_milvus
 def test_a_memory_of_the_old_numbering_is_refused(memory: MilvusMemory) -> None:
     header = json.loads(memory._header.to_text())
-    memory._store._write_slot(1, json.dumps({k: v for k, v in header.items() if k not in ("schema", "info")}))
+    memory._store._write_slots({1: json.dumps({k: v for k, v in header.items() if k not in ("schema", "info")})})
     memory.close()
     with pytest.raises(RunError, match="schema 3"):
         MilvusMemory.open(memory.path)

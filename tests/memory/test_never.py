@@ -11,7 +11,7 @@ import pytest
 
 from kc.memory import erasure as never
 from kc.memory.disk import Memory
-from kc.memory.erasure import Comparison, as_if_never
+from kc.memory.erasure import Comparison, compare_with_rebuilt
 from kc.memory.store.table import Table
 from kc.types import Rows
 
@@ -28,7 +28,7 @@ def test_a_memory_that_forgot(three: Memory, way: str) -> None:
     if way == "compact":
         three.compact(history=False)
     # The four, and the 25 others that have a weight.
-    assert as_if_never(three, keys) == Comparison(29, True)
+    assert compare_with_rebuilt(three, keys) == Comparison(29, True)
 
 
 @pytest.mark.parametrize("change", ["row", "class", "weight"])
@@ -46,7 +46,7 @@ def test_a_difference_is_seen(three: Memory, monkeypatch: pytest.MonkeyPatch, ch
         yield from (first, *rest)
 
     monkeypatch.setattr(Memory, "tables", other)
-    answer = as_if_never(three, NOTHING)
+    answer = compare_with_rebuilt(three, NOTHING)
     assert answer == Comparison(30, False)
 
 
@@ -55,8 +55,8 @@ def test_anonymous_empty_and_large(tmp_path: Path, rows: Callable[..., Rows], mo
         memory.add(rows(6), 0)
         memory.commit(0)
         memory.remove([2])
-        assert as_if_never(memory, NOTHING) == Comparison(5, True)
+        assert compare_with_rebuilt(memory, NOTHING) == Comparison(5, True)
         monkeypatch.setattr(never, "ROOM", 5 * 8 * 4 - 1)
-        assert as_if_never(memory, NOTHING) is None
+        assert compare_with_rebuilt(memory, NOTHING) is None
         memory.remove(range(6))
-        assert as_if_never(memory, NOTHING) == Comparison(0, True)
+        assert compare_with_rebuilt(memory, NOTHING) == Comparison(0, True)

@@ -13,7 +13,6 @@ from PIL import Image
 from kc.cli import main
 from kc.errors import DataError, KcError, UnknownNameError
 from kc.memory.disk import Memory
-from kc.memory.disk_writer import Writer
 from kc.predict.examples import read_examples
 from kc.predict.opening import open_memory
 from kc.predict.settings import names_in
@@ -133,14 +132,14 @@ def test_a_stop_between_name_and_rows_is_finished_by_the_same_command(
     memory = tmp_path / "m"
     command = ["remember", str(first), "--name", "waves", "--memory", str(memory), "--size", "96"]
     with monkeypatch.context() as stop:
-        stop.setattr(Writer, "commit", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        stop.setattr(Memory, "commit", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         assert main(command) == 130
     assert names_in(Memory.open(memory)) == {0: "waves"}
     assert len(Memory.open(memory)) == 0
     assert main(command) == 0
     assert len(Memory.open(memory)) > 20
     with monkeypatch.context() as stop:
-        stop.setattr(Writer, "describe", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        stop.setattr(Memory, "describe", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         assert main(["forget", "waves", "--memory", str(memory)]) == 130
     assert len(Memory.open(memory)) == 0
     assert names_in(Memory.open(memory)) == {0: "waves"}

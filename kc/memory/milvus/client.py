@@ -94,7 +94,6 @@ class Store:
 
     def create(self, header: Header) -> None:
         """Make the collections. The marker comes last: a memory without one is not whole."""
-        text = header.to_text()
         types = self._types
         rows = self._client.create_schema(auto_id=False, enable_dynamic_field=False)
         rows.add_field("state", types.INT64, is_primary=True)
@@ -123,8 +122,7 @@ class Store:
                 # Together: to wait for each of nine indexes of an empty collection takes half a second each.
                 self._client.create_index(name, params, sync=False)
         self.load()
-        for first in range(0, len(text), TEXT):
-            self._write_slot(1 + first // TEXT, text[first : first + TEXT])
+        self.write_header(header)
         self.write_marker(Marker())
 
     def drop(self) -> None:
@@ -175,12 +173,19 @@ class Store:
         except (ValueError, TypeError, KeyError) as error:
             raise CorruptMemoryError(f"{self.path}: the marker in {self.commits} is damaged ({error})") from error
 
+    def write_header(self, header: Header) -> None:
+        """In place of what was there, by one call: a slot for each `TEXT` characters."""
+        text, n_before = header.to_text(), len(self._slots("slot >= 1"))
+        parts = [text[first : first + TEXT] for first in range(0, len(text), TEXT)]
+        parts += [""] * (n_before - len(parts))
+        self._write_slots(dict(enumerate(parts, 1)))
+
     def write_marker(self, marker: Marker) -> None:
         """The commit itself."""
         text = json.dumps(asdict(marker), separators=(",", ":"))
         if len(text) > TEXT:
             raise RunError(f"{self.path} has {len(marker.versions)} versions, more than one entity of Milvus holds")
-        self._write_slot(0, text)
+        self._write_slots({0: text})
 
     def _slots(self, where: str) -> list[str]:
         """Texts of the slots that a filter leaves, in their order."""
@@ -189,9 +194,9 @@ class Store:
         texts = {e["slot"]: e["text"] for e in found}  # a folder of milvus-lite may show an entity twice
         return [texts[slot] for slot in sorted(texts)]
 
-    def _write_slot(self, slot: int, text: str) -> None:
+    def _write_slots(self, texts: Mapping[int, str]) -> None:
         with self._calling("commit to"):
-            self._client.upsert(self.commits, [{"slot": slot, "text": text, "unused": [0.0, 0.0]}])
+            self._client.upsert(self.commits, [{"slot": s, "text": t, "unused": [0.0, 0.0]} for s, t in texts.items()])
 
     # -- reading -----------------------------------------------------------------------------------------------------
 

@@ -24,35 +24,54 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from kc.errors import RunError
-from kc.memory.disk_reader import Reader, same_encoder
+from kc.memory.base import MemoryStore
 from kc.memory.milvus.client import URI, Store
-from kc.memory.milvus.reader import MilvusReader
-from kc.memory.milvus.rows import Header, visible
-from kc.memory.milvus.writer import MilvusWriter
-from kc.memory.store import exchange, files
-from kc.memory.store import upkeep as maintain
+from kc.memory.milvus.reader import MilvusReader, id_filters
+from kc.memory.milvus.rows import (
+    BATCH,
+    FOREVER,
+    Header,
+    Marker,
+    digest,
+    entities,
+    latest,
+    matching,
+    named_one_of,
+    stored_name,
+    visible,
+)
+from kc.memory.reader import check_encoder
+from kc.memory.store import files, upkeep
 from kc.memory.store.info import MemoryInfo
-from kc.memory.store.inputs import check_kind, new_salt
+from kc.memory.store.inputs import new_salt
 from kc.memory.store.lock import WriterLock
+from kc.memory.store.table import NameColumn, Table
+from kc.types import Int64Array
 
 
-class MilvusMemory(MilvusWriter):
-    """`kc.memory.disk.Memory` over Milvus; the module says where it promises less.
+class MilvusMemory(MilvusReader, MemoryStore):
+    """`MemoryStore` over Milvus; the module says where it promises less than `kc.memory.disk.Memory`.
 
     `path` is a folder (milvus-lite), or with KC_MILVUS_URI set the memory's name on that cluster.
     """
 
-    # -- opening ----------------------------------------------------------------------------------------------------
-
     def __init__(self, path: Path, store: Store, lock: WriterLock | None, write: bool) -> None:
-        super().__init__(path, store, write)
+        MilvusReader.__init__(self, path, store, write)
+        MemoryStore.__init__(self, path, self.dim)
         self._lock = lock
+        self._unsettled = write
+        """Whether Milvus may hold something of a commit that did not happen."""
+
+    # -- opening ----------------------------------------------------------------------------------------------------
 
     @classmethod
     def create(
@@ -85,11 +104,6 @@ class MilvusMemory(MilvusWriter):
 
     @classmethod
     def open(cls, path: str | Path, fingerprint: str | None = None, write: bool = False) -> MilvusMemory:
-        """Open a memory at its newest commit, for reading unless `write`.
-
-        Raises RunError where there is none, FingerprintError if it holds keys of another encoder than `fingerprint`,
-        MemoryLockedError if it is local and has a writer.
-        """
         root = Path(path)
         if not Store.exists(root):
             raise RunError(f"no memory in {root}: check the path")
@@ -98,38 +112,17 @@ class MilvusMemory(MilvusWriter):
                 raise RunError(f"no memory {root} in Milvus at {store.uri}: check the name")
             store.load()
             memory = cls(root, store, lock, write)
-            same_encoder(root, memory.fingerprint, fingerprint)
+            check_encoder(root, memory.fingerprint, fingerprint)
             return memory
 
     @classmethod
-    def open_or_create(
-        cls,
-        path: str | Path,
-        *,
-        dim: int,
-        fingerprint: str,
-        info: MemoryInfo | None = None,
-        extra: dict[str, Any] | None = None,
-        anonymous: bool = False,
-        write: bool = True,
-    ) -> MilvusMemory:
-        """The memory at `path`, made if it does not exist.
-
-        ValueError if it holds keys of another size, or is anonymous and should not be (or the other way round).
-        """
-        root = Path(path)
-        if write and not _made(root):
-            return cls.create(root, dim=dim, fingerprint=fingerprint, info=info, extra=extra, anonymous=anonymous)
-        memory = cls.open(root, fingerprint=fingerprint, write=write)
-        try:
-            check_kind(root, (memory.dim, memory.anonymous), dim, anonymous)
-        except BaseException:
-            memory.close()
-            raise
-        return memory
+    def exists(cls, path: str | Path) -> bool:
+        if not Store.exists(Path(path)):
+            return False
+        with contextlib.closing(Store(Path(path))) as store:
+            return bool(store.names())
 
     def close(self) -> None:
-        """Drop what is staged and not committed, give the lock back and leave. A second call does nothing."""
         self._staging.clear()
         self._write = False
         self._store.close()
@@ -137,40 +130,187 @@ class MilvusMemory(MilvusWriter):
             self._lock.release()
             self._lock = None
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
+    @property
+    def _for_writing(self) -> bool:
+        return self._write
 
     def __reduce__(self) -> tuple[Any, ...]:
         """A copy in another process is a reader of what is committed; on a cluster only: a folder has one process."""
         return _reopen, (self.path, self.fingerprint, self._params)
 
-    # -- upkeep -----------------------------------------------------------------------------------------------------
+    # -- writing ----------------------------------------------------------------------------------------------------
 
-    def merge(self, other: Reader | MilvusReader) -> int:
-        """Stage the visible rows of another memory, on disk or in Milvus, as `Memory.merge` does."""
-        salt = other._header.salt if isinstance(other, MilvusReader) else other._manifest.salt
-        header = exchange.Header(len(other), other.dim, other.fingerprint, salt)
-        return self._stage(other.tables(), header, other.path)
+    def _stage_new(self, table: Table) -> int:
+        """Reads sample and segment of the visible rows of the samples in `table`."""
+        samples = {digest(name): name for name in table.sample.used().names}
+        digests = list(samples)
+        found = [
+            e
+            for first in range(0, len(digests), BATCH)
+            for page in self._store.pages(
+                f"{visible(self._marker.head)} and {named_one_of('sample', digests[first : first + BATCH])}",
+                ["sample_hash", "segment"],
+            )
+            for e in page
+        ]
+        sample = NameColumn.of([samples[e["sample_hash"]] for e in found])
+        segment = np.array([e["segment"] for e in found], np.int64)
+        return self._staging.add_new(table, sample, segment)
 
-    def export(self, path: str | Path, at: int | None = None) -> int:
-        """Write the visible rows, now or at the version of task `at`, to one file, as `Memory.export` does."""
-        n_rows = self._store.count(visible(self._seq(at)))
-        exchange.write(
-            Path(path),
-            exchange.Header(n_rows, self.dim, self.fingerprint, self._header.salt, self._header.info),
-            self.tables(at),
-        )
+    @contextlib.contextmanager
+    def _changing(self) -> Iterator[int]:
+        """Number of the change to be made, over a store without remains of one that did not happen."""
+        self._check_writer()
+        self._check_marker()
+        if self._unsettled:
+            self._sweep()
+        self._unsettled = True
+        yield self._marker.number + 1
+
+    def _sweep(self) -> None:
+        """Remove what was written for commits that are not shown: those of a crash, and those that were rolled back."""
+        head = self._marker.head
+        self._store.delete(f"added > {head}")
+        self._store.change(f"removed > {head} and removed < {FOREVER}", removed=FOREVER, superseded=False)
+        self._unsettled = False
+
+    def _check_marker(self) -> None:
+        if self._store.marker() != self._marker:
+            raise RunError(
+                f"{self.path} is not as this writer left it: it has a second writer, or the answer to the last commit "
+                "was lost; open it again"
+            )
+
+    def _publish(self, marker: Marker) -> None:
+        """Commit: show what was written."""
+        self._check_marker()
+        self._store.write_marker(marker)
+        self._marker = marker
+        self._unsettled = False
+
+    def _newest_task(self) -> int:
+        return self._marker.versions[-1][0] if self._marker.versions else -1
+
+    def _changed_since_newest(self) -> bool:
+        return self._marker.versions[-1][1] != self._marker.head
+
+    def _commit(self, task: int) -> None:
+        marker, n_new = self._marker, len(self._staging)
+        with self._changing() as number:
+            for table in self._staging.tables(marker.next_id, number, BATCH):
+                self._store.write(entities(table, marker.next_state + int(table.ids[0]) - marker.next_id))
+            self._store.flush()
+            self._publish(
+                replace(
+                    marker,
+                    number=number,
+                    head=number,
+                    next_id=marker.next_id + n_new,
+                    next_state=marker.next_state + n_new,
+                    versions=(*(v for v in marker.versions if v[0] != task), (task, number)),
+                )
+            )
+        self._staging.clear()
+
+    def rollback(self, task: int) -> None:
+        self._check_writer()
+        self._staging.clear()
+        kept = tuple(v for v in self._marker.versions if v[0] <= task)
+        head = kept[-1][1] if kept else 0
+        if (head, kept) == (self._marker.head, self._marker.versions):
+            return
+        with self._changing() as number:
+            rewrites = self._marker.rewrites + 1
+            self._publish(replace(self._marker, number=number, head=head, versions=kept, rewrites=rewrites))
+            self._unsettled = True
+            self._sweep()
+
+    def _remove(self, criteria: Mapping[str, Any]) -> int:
+        now = visible(self._marker.head)
+        n_rows = 0
+        if any(self._store.count(f"{now} and {asked}") > 0 for asked in _matching(criteria)):
+            with self._changing() as number:
+                n_rows = sum(
+                    self._store.change(f"removed == {FOREVER} and {now} and {asked}", removed=number)
+                    for asked in _matching(criteria)
+                )
+                self._publish(replace(self._marker, number=number, head=number))
         return n_rows
 
-    def import_rows(self, path: str | Path) -> int:
-        """Stage the rows of an exported file, all or none, as `Memory.import_rows` does."""
-        header, tables = exchange.read(Path(path))
-        return self._stage(tables, header, path)
+    def _erase(self, criteria: Mapping[str, Any]) -> int:
+        last = latest(self._marker.head)
+        found = [self._ids_of(f"{last} and {asked}") for asked in _matching(criteria)]
+        doomed = np.concatenate([np.zeros(0, np.int64), *found])
+        if len(doomed):
+            with self._changing():
+                self._publish(replace(self._marker, rewrites=self._marker.rewrites + 1))
+                for part in id_filters(doomed):
+                    # The last state goes last: as long as it is there, a repeated call finds the row.
+                    self._store.delete(f"{part} and superseded == true")
+                    self._store.delete(part)
+                self._store.flush()
+                self._store.compact()
+        return len(doomed)
+
+    def _change(self, column: str, ids: Int64Array, values: npt.NDArray[Any]) -> None:
+        """End the state of these rows, and begin one that differs in one column."""
+        new_values = values.tolist()
+        for row, e in zip(ids.tolist(), self._rows(ids), strict=True):
+            if e["removed"] <= self._marker.head:
+                raise ValueError(f"row {row} is retired")
+        if len(ids) == 0:
+            return
+        with self._changing() as number:
+            next_state = self._marker.next_state
+            for first in range(0, len(ids), BATCH):
+                old = self._rows(ids[first : first + BATCH], keys=True)
+                new = [
+                    e | {"state": next_state + i, "added": number, column: new_values[i]}
+                    for i, e in enumerate(old, first)
+                ]
+                hashes = ({f"{c}_hash": digest(stored_name(e[c])) for c in ("sample", "source")} for e in new)
+                self._store.write(e | h for e, h in zip(new, hashes, strict=True))
+                ended = {"removed": number, "superseded": True}
+                self._store.write([{"state": e["state"]} | ended for e in old], partial=True)
+            self._publish(replace(self._marker, number=number, head=number, next_state=next_state + len(ids)))
+
+    def update_info(self, info: MemoryInfo) -> None:
+        self._check_writer()
+        self._check_marker()
+        header = replace(self._header, info=info)
+        self._store.write_header(header)
+        self._header = header
+
+    def compact(self, history: bool = True) -> bool:
+        """Ask Milvus to compact. history=False keeps the present only, as the version of the newest task, and drops
+        every state that ended before. Returns whether any was dropped."""
+        self._check_writer()
+        head, versions = self._marker.head, self._marker.versions
+        ended = f"removed <= {head}"
+        dropped = False
+        if not history:
+            kept = tuple((task, head) for task, _ in versions[-1:])
+            dropped = kept != versions or self._store.count(ended) > 0
+            if dropped:
+                with self._changing():
+                    self._publish(replace(self._marker, versions=kept, rewrites=self._marker.rewrites + 1))
+                    self._store.delete(ended)
+        self._store.flush()
+        self._store.compact()
+        return dropped
+
+
+def _matching(criteria: Mapping[str, Any]) -> Iterator[str]:
+    """Filters that together leave the rows which meet every criterion, each once."""
+    ids = criteria.get("ids")
+    parts = [criteria] if ids is None else []
+    if ids is not None:
+        distinct = np.unique(ids)
+        parts = [{**criteria, "ids": distinct[i : i + BATCH]} for i in range(0, len(distinct), BATCH)]
+    for part in parts:
+        asked = matching(part)
+        if asked is not None:
+            yield asked
 
 
 @contextlib.contextmanager
@@ -184,21 +324,13 @@ def _store(root: Path, write: bool, new: bool = False) -> Iterator[tuple[Store, 
                     if Store.exists(root):
                         raise RunError(f"{root} already holds a memory: open it, or choose another path")
                     root.mkdir(parents=True, exist_ok=True)
-                    maintain.check_unused(root)
+                    upkeep.check_unused(root)
                 lock = WriterLock(root)
                 undo.callback(lock.release)
         store = Store(root)
         undo.callback(store.close)
         yield store, lock
         undo.pop_all()
-
-
-def _made(root: Path) -> bool:
-    """Whether there is a memory, whole or not."""
-    if not Store.exists(root):
-        return False
-    with contextlib.closing(Store(root)) as store:
-        return bool(store.names())
 
 
 def _reopen(path: Path, fingerprint: str, params: dict[str, Any]) -> MilvusMemory:

@@ -3,29 +3,28 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from kc.errors import EmptyMemoryError, RunError
-from kc.memory.disk_reader import Labels, RowTable, known_info, same_encoder
+from kc.errors import CorruptMemoryError, EmptyMemoryError, RunError
 from kc.memory.milvus.client import Store
-from kc.memory.milvus.rows import BATCH, MOST, Marker, latest, matching, stored_name, table_of, visible
+from kc.memory.milvus.rows import BATCH, MOST, Header, Marker, latest, matching, stored_name, table_of, visible
+from kc.memory.reader import MemoryReader
 from kc.memory.search.blocks import Float64Array
 from kc.memory.search.exact import SPARE, check_queries, cosines, float32_margin, ranking
-from kc.memory.store.info import MemoryInfo
-from kc.memory.store.inputs import Ids, Names, as_ids, check_criteria
+from kc.memory.store.inputs import Ids, as_ids
 from kc.memory.store.manifest import VersionInfo
-from kc.memory.store.table import Table
+from kc.memory.store.table import Labels, RowTable, Table
 from kc.types import Float32Array, Int64Array, Neighbours
 
 REFINE = 10
 """Rows that an index which is not FLAT proposes for each that is asked for."""
 
 
-class MilvusReader:
+class MilvusReader(MemoryReader):
     """One committed state of the memory that `store` holds."""
 
     def __init__(self, path: Path, store: Store, write: bool) -> None:
@@ -57,45 +56,33 @@ class MilvusReader:
     # -- what it is -------------------------------------------------------------------------------------------------
 
     @property
-    def dim(self) -> int:
-        return self._header.dim
+    def _about(self) -> Header:
+        return self._header
 
     @property
-    def fingerprint(self) -> str:
-        return self._header.fingerprint
-
-    @property
-    def info(self) -> MemoryInfo:
-        """How the keys were made and how the memory is asked. RunError where it was made without a record of that."""
-        return known_info(self.path, self._header.info)
+    def _next_id(self) -> int:
+        return self._marker.next_id
 
     @property
     def extra(self) -> dict[str, Any]:
         return dict(self._header.extra)
 
-    @property
-    def anonymous(self) -> bool:
-        """Whether names of samples and sources are kept as hashes only (see `kc.memory.store.inputs`)."""
-        return bool(self._header.salt)
-
     def _seq(self, at: int | None) -> int:
         return self._marker.head if at is None else self._marker.seq(at)
 
     def __len__(self) -> int:
-        """Committed rows that are visible now."""
+        return self._n_rows(None)
+
+    def _n_rows(self, at: int | None) -> int:
         with self._reading():
-            return self._store.count(visible(self._marker.head))
+            return self._store.count(visible(self._seq(at)))
 
     def versions(self) -> tuple[VersionInfo, ...]:
-        """One a committed task, oldest first."""
         with self._reading():
             return tuple(VersionInfo(task, seq, self._store.count(visible(seq))) for task, seq in self._marker.versions)
 
     def snapshot(self, task: int) -> VersionInfo:
-        """The version of `task`: commit number and visible rows. UnknownNameError if the task was not committed."""
-        seq = self._marker.seq(task)
-        with self._reading():
-            return VersionInfo(task, seq, self._store.count(visible(seq)))
+        return VersionInfo(task, self._marker.seq(task), self._n_rows(task))
 
     def stats(self) -> dict[str, Any]:
         """What `Memory.stats` tells; `bytes` is None on a cluster. Reads the class of every row."""
@@ -114,33 +101,17 @@ class MilvusReader:
             "index": dict(self._header.index) | self._params,
         }
 
-    def ids(
-        self,
-        *,
-        class_id: Ids | None = None,
-        source: Names | None = None,
-        task: Ids | None = None,
-        sample_id: Names | None = None,
-        at: int | None = None,
-    ) -> Int64Array:
-        """Ids, ascending, of the visible rows that meet every criterion given."""
-        where = self._where(at, class_id=class_id, source=source, task=task, sample_id=sample_id)
-        if where is None:
-            return np.zeros(0, np.int64)
+    def _ids(self, criteria: Mapping[str, Any], at: int | None, retired: bool) -> Int64Array:
+        shown = latest(self._seq(at)) if retired else visible(self._seq(at))
         with self._reading():
-            return np.sort(np.array([e["id"] for p in self._store.pages(where, ["id"]) for e in p], np.int64))
+            return np.sort(self._ids_of(both(shown, matching(criteria))))
 
-    def _where(self, at: int | None, **given: Any) -> str | None:
-        """Filter of the visible rows that meet every criterion given; None where one names nothing."""
-        given = {name: value for name, value in given.items() if value is not None}
-        now = visible(self._seq(at))
-        if not given:
-            return now
-        asked = matching(check_criteria(given, self._header.salt, self._marker.next_id))
-        return None if asked is None else f"{now} and {asked}"
+    def _ids_of(self, where: str | None) -> Int64Array:
+        """Ids of the states that a filter leaves."""
+        pages = [] if where is None else self._store.pages(where, ["id"])
+        return np.array([e["id"] for page in pages for e in page], np.int64)
 
     def labels(self, at: int | None = None) -> Labels:
-        """Id, class, task and weight of the visible rows, now or at the version of task `at`, ids ascending."""
         columns = ("id", "class_id", "task", "weight")
         with self._reading():
             found = [e for page in self._store.pages(visible(self._seq(at)), columns) for e in page]
@@ -149,11 +120,9 @@ class MilvusReader:
         return Labels(ids, classes, tasks, np.array([e["weight"] for e in found], np.float32))
 
     def keys(self, ids: Ids) -> Float32Array:
-        """(N, D) float32 keys of rows, in the order asked. ValueError names an id that is not stored."""
         return table_of(self._rows(as_ids(ids), keys=True), self.dim).vectors
 
     def rows_of(self, ids: Ids) -> RowTable:
-        """What is known of rows, in the order asked, retired ones too. ValueError names an id that is not stored."""
         asked = as_ids(ids)
         found = self._rows(asked)
         head = self._marker.head
@@ -181,38 +150,47 @@ class MilvusReader:
         return [found[row] for row in ids.tolist()]
 
     def tables(self, at: int | None = None) -> Iterator[Table]:
-        """The visible rows, ids ascending, a thousand at a time, with the class and weight they have then."""
         now = visible(self._seq(at))
         for part in id_filters(self.ids(at=at)):
             with self._reading():
                 found = self._store.states(f"{now} and {part}", keys=True)
             yield table_of(sorted(found, key=lambda e: e["id"]), self.dim)
 
+    def verify(self) -> dict[str, Any]:
+        """Check that each stored row has one last state, with an id that was given out.
+
+        Milvus checks the bytes of its own files. Returns what `Memory.verify` does; files is 0, orphans are the states
+        of a commit that did not happen.
+        """
+        head = self._marker.head
+        with self._reading():
+            ids, shown = self._ids_of(latest(head)), self._ids_of(visible(head))
+            left = self._store.count(f"added > {head}")
+        wrong = [
+            f"{self.path}: {what}"
+            for what, found in (
+                ("a row has two states at once", len(np.unique(ids)) < len(ids) or len(np.unique(shown)) < len(shown)),
+                (f"an id is not below {self._next_id}", len(ids) and (ids.min() < 0 or ids.max() >= self._next_id)),
+            )
+            if found
+        ]
+        if wrong:
+            raise CorruptMemoryError("; ".join(wrong))
+        orphans = [f"{left} states of a commit that did not happen"] if left else []
+        return {"files": 0, "bytes": self._store.bytes(), "rows": len(ids), "orphans": orphans}
+
     # -- searching --------------------------------------------------------------------------------------------------
 
-    def search(
-        self,
-        queries: object,
-        k: int,
-        classes: Iterable[int] | None = None,
-        at: int | None = None,
-        exclude_ids: object = None,
-        *,
-        sources: Names | None = None,
-        tasks: Iterable[int] | None = None,
-        fingerprint: str | None = None,
+    def _search(
+        self, queries: object, k: int, criteria: Mapping[str, Any], at: int | None, exclude_ids: object
     ) -> Neighbours:
-        """The `k` nearest visible rows of each query, as `Memory.search` describes; k is at most 16,384.
-
-        RunError if the index finds fewer rows than there are to find: raise its parameters (`configure`).
-        """
-        same_encoder(self.path, self.fingerprint, fingerprint)
+        """k is at most 16,384. RunError if the index finds fewer rows than there are: raise its parameters
+        (`configure`)."""
         if not 1 <= k <= MOST:
             raise ValueError(f"k must be at least 1 and at most {MOST}, got {k}")
         fast, exact = check_queries(queries, self.dim)
-        where = self._where(at, class_id=classes, source=sources, task=tasks)
+        where = both(f"{visible(self._seq(at))} and weight > 0", matching(criteria))
         with self._reading():
-            where = None if where is None else f"{where} and weight > 0"
             n_rows = 0 if where is None else self._store.count(where)
             exclude = self._excluded(exclude_ids, len(fast), where)
             k = min(k, n_rows - int((exclude >= 0).any()))
@@ -227,13 +205,8 @@ class MilvusReader:
         ids = np.asarray(exclude_ids, dtype=np.int64)
         if ids.shape != (n_queries,):
             raise ValueError(f"exclude_ids must be ({n_queries},), one id a query, got {ids.shape}")
-        known = [
-            e["id"]
-            for part in id_filters(np.unique(ids[ids >= 0]))
-            for page in self._store.pages(f"{where} and {part}", ["id"])
-            for e in page
-        ]
-        return np.where(np.isin(ids, known), ids, -1)
+        known = [self._ids_of(f"{where} and {part}") for part in id_filters(np.unique(ids[ids >= 0]))]
+        return np.where(np.isin(ids, np.concatenate([np.zeros(0, np.int64), *known])), ids, -1)
 
     def _nearest(
         self, fast: Float32Array, exact: Float64Array, k: int, where: str, n_rows: int, exclude: Int64Array
@@ -275,6 +248,11 @@ class MilvusReader:
             n = min(n_rows, MOST, 4 * n)
             todo = np.array(unsure, np.int64)
         return out
+
+
+def both(first: str, second: str | None) -> str | None:
+    """What two filters leave; None where the second leaves nothing."""
+    return None if second is None else f"{first} and {second}" if second else first
 
 
 def id_filters(ids: Int64Array) -> Iterator[str]:

@@ -97,7 +97,7 @@ def latest(seq: int) -> str:
 
 
 def matching(criteria: Mapping[str, Any]) -> str | None:
-    """Rows that meet every criterion (`kc.memory.store.inputs`); None where a criterion names nothing."""
+    """Rows that meet every criterion (`stored_criteria`), empty for no criterion; None where one names nothing."""
     parts = []
     for name, values in criteria.items():
         if len(values) == 0:

@@ -11,16 +11,13 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import os
 import secrets
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from kc.errors import RunError
 from kc.types import Float32Array, Int64Array
 
 Ids = int | Iterable[int]
@@ -66,16 +63,19 @@ def wanted(names: Names | None, salt: str) -> frozenset[str] | None:
     return None if names is None else frozenset(hashed(as_names(names), salt))
 
 
-def check_criteria(given: Mapping[str, Any], salt: str, next_id: int) -> dict[str, Any]:
-    """Those of ids, class_id, task (int64 arrays), source and sample_id (sets of names as they are stored under `salt`)
-    that are not None; iterables are read once, here.
+def stored_criteria(given: Mapping[str, Any], salt: str) -> dict[str, Any]:
+    """Those of ids, class_id, task (as int64 arrays), source and sample_id (as sets of names as they are stored under
+    `salt`) that are not None; iterables are read once, here."""
+    return {
+        name: wanted(value, salt) if name in ("source", "sample_id") else as_ids(value)
+        for name, value in given.items()
+        if value is not None
+    }
 
-    ValueError if there is none, or for an id outside [0, next_id), which was never given out.
-    """
-    criteria: dict[str, Any] = {}
-    for name, value in given.items():
-        if value is not None:
-            criteria[name] = wanted(value, salt) if name in ("source", "sample_id") else as_ids(value)
+
+def check_criteria(given: Mapping[str, Any], salt: str, next_id: int) -> dict[str, Any]:
+    """`stored_criteria`; ValueError if there is none, or for an id outside [0, next_id), which was never given out."""
+    criteria = stored_criteria(given, salt)
     if not criteria:
         raise ValueError("say which rows: give ids, class_id, source, task or sample_id")
     ids = criteria.get("ids")
@@ -108,38 +108,7 @@ def check_classes(class_ids: npt.ArrayLike, n: int) -> Int64Array:
     return values
 
 
-def check_writer(path: Path, opened: bool, pid: int) -> None:
-    """RunError unless the memory is open for writing (`opened`), by this process (`pid` opened it)."""
-    if not opened:
-        raise RunError(f"{path} is open for reading (or closed): open it with write=True")
-    if os.getpid() != pid:
-        raise RunError(f"{path}: only the process that opened it writes (a forked one may read)")
-
-
 def check_task(task: int) -> None:
     """ValueError for a task below 0."""
     if task < 0:
         raise ValueError(f"task must be at least 0, got {task}")
-
-
-def is_older(task: int, newest: int, n_staged: int) -> bool:
-    """Whether a commit of `task` would come before the version of task `newest` (-1: there is none).
-
-    ValueError if rows are staged for it, or if there is no such task.
-    """
-    if task < newest and n_staged:
-        raise ValueError(
-            f"task {newest} is already committed, so rows of task {task} would change what it saw: "
-            f"call rollback({task - 1}) first"
-        )
-    if task >= newest:
-        check_task(task)
-    return task < newest
-
-
-def check_kind(path: Path, found: tuple[int, bool], dim: int, anonymous: bool) -> None:
-    """ValueError if the memory, `found` to have keys of this size and to be anonymous or not, is not what was asked."""
-    if found[0] != dim:
-        raise ValueError(f"{path} holds keys of {found[0]} values, asked for {dim}")
-    if found[1] != anonymous:
-        raise ValueError(f"{path} was made with anonymous={found[1]}, which cannot be changed later")

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from kc.types import Float32Array, Int32Array, Int64Array
+from kc.types import BoolArray, Float32Array, Int32Array, Int64Array
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,6 +105,33 @@ class Table:
     def take(self, rows: npt.NDArray[Any] | slice) -> Table:
         """The chosen rows: numbers or a mask (copied), or a slice (not copied)."""
         return Table(**{name: _chosen(column, rows) for name, column in vars(self).items()})
+
+
+@dataclass(frozen=True)
+class RowTable:
+    """What is known of rows, in the order asked: who voted. `visible` is False for retired rows."""
+
+    id: Int64Array
+    class_id: Int64Array
+    weight: Float32Array
+    task: Int64Array
+    sample_id: tuple[str, ...]
+    segment: Int64Array
+    source: tuple[str, ...]
+    visible: BoolArray
+
+    def __len__(self) -> int:
+        return len(self.id)
+
+
+@dataclass(frozen=True)
+class Labels:
+    """What rows vote for: `id`, `class_id`, `task` (N,) int64 and `weight` (N,) float32."""
+
+    id: Int64Array
+    class_id: Int64Array
+    task: Int64Array
+    weight: Float32Array
 
 
 def _chosen(column: Any, rows: npt.NDArray[Any] | slice) -> Any:

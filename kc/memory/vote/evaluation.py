@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import rankdata
 
-from kc.memory.disk_reader import Reader
+from kc.memory.base import MemoryStore
 from kc.memory.vote.votes import TIP_BETA, VOTES, decide
 from kc.types import BoolArray, Float32Array, Int64Array, Neighbours
 
@@ -150,7 +150,7 @@ def familiarity(neighbours: Neighbours) -> dict[str, Float64Array]:
     }
 
 
-def neighbour_cosines(memory: Reader, at: int | None = None) -> Float64Array:
+def neighbour_cosines(memory: MemoryStore, at: int | None = None) -> Float64Array:
     """Cosines (N,), ascending, of stored rows with the nearest row of another sample.
 
     Where all `LOOKED` nearest are of the same sample, with the last of them. Of more than `SAMPLED` rows, those at even

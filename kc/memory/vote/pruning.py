@@ -11,7 +11,7 @@ from functools import cached_property
 
 import numpy as np
 
-from kc.memory.disk_reader import Reader
+from kc.memory.base import MemoryStore
 from kc.memory.store import files
 from kc.types import BoolArray, Float32Array, Int64Array, Neighbours
 
@@ -57,7 +57,7 @@ class NeighbourTable:
         return wrong
 
 
-def leave_one_out(memory: Reader, k: int, at: int | None = None, block_rows: int = BLOCK_ROWS) -> NeighbourTable:
+def leave_one_out(memory: MemoryStore, k: int, at: int | None = None, block_rows: int = BLOCK_ROWS) -> NeighbourTable:
     """Search every row of a memory, now or at the version of task `at`, in all others.
 
     Goes `block_rows` rows at a time. Where the memory is open for writing, finished blocks are kept among its derived

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kc.memory.disk_reader import Reader
+from kc.memory.base import MemoryStore
 from kc.memory.vote.evaluation import nearest
 from kc.memory.vote.votes import ClassIds, columns_of
 from kc.methods.config import MethodOptions
@@ -61,7 +61,7 @@ class LeftOut:
     known: Tensor
 
 
-def leave_samples_out(memory: Reader, class_ids: ClassIds, k: int, seed: int, most: int = MOST_ROWS) -> LeftOut:
+def leave_samples_out(memory: MemoryStore, class_ids: ClassIds, k: int, seed: int, most: int = MOST_ROWS) -> LeftOut:
     """Up to `most` stored rows of the classes asked for, each with its `k` nearest rows of other samples.
 
     Rows of weight 0 are neither asked nor found. Which rows are asked is drawn by `seed`.

@@ -18,7 +18,7 @@ from kc.studies.visual_memory.keys import memory_of
 from kc.types import Neighbours
 
 SHARES = (0, 10, 20, 30, 40, 50, 60)
-ASKED = 10
+N_QUERIES = 10
 """Neighbours that are asked whether a label is wrong; a row is suspected where more than half of them disagree."""
 
 
@@ -30,7 +30,7 @@ def run(asked: Asked) -> Figure:
     @cache
     def searched() -> tuple[NeighbourTable, Neighbours]:
         with memory_of(train) as memory:
-            return leave_one_out(memory, ASKED), memory.search(test.key, asked.clamp(asked.k, len(train)))
+            return leave_one_out(memory, N_QUERIES), memory.search(test.key, asked.clamp(asked.k, len(train)))
 
     for share in SHARES:
         for seed in asked.seeds:
@@ -80,5 +80,5 @@ def run(asked: Asked) -> Figure:
         right.plot(SHARES[1:], mean(what)[1:], color=style.color, marker=style.marker, markersize=4, label=label)
     right.set_ylim(0, 1.02)
     right.legend(fontsize=8, frameon=False)
-    dress(right, f"wrong labels found by {ASKED} neighbours", "wrong labels in memory, %", "")
+    dress(right, f"wrong labels found by {N_QUERIES} neighbours", "wrong labels in memory, %", "")
     return figure

@@ -1,0 +1,305 @@
+"""`MemoryStore`: what every memory promises, on disk (`kc.memory.disk`) and in Milvus, and what both do alike."""
+
+from __future__ import annotations
+
+import os
+from abc import abstractmethod
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy.typing as npt
+
+from kc.errors import RunError
+from kc.memory.reader import MemoryReader
+from kc.memory.store import exchange
+from kc.memory.store.info import MemoryInfo
+from kc.memory.store.inputs import (
+    Ids,
+    Names,
+    check_classes,
+    check_criteria,
+    check_task,
+    check_weights,
+    distinct_ids,
+)
+from kc.memory.store.staging import Staging, as_table
+from kc.memory.store.table import Table
+from kc.types import Int64Array, Rows
+
+
+class MemoryStore(MemoryReader):
+    """Rows of unit vectors (the keys), each with class, weight, sample, segment, source and task.
+
+    A commit is all or nothing and names a version; a version is a predicate over stored rows, so `search(at=task)`
+    replays the memory as it was then. One writer at a time, any number of readers; a reader keeps seeing the state it
+    opened. Use `create`, `open` or `open_or_create`, and close it (or use `with`). Everything that changes rows raises
+    RunError unless the memory was opened for writing, by this process.
+    """
+
+    def __init__(self, path: Path, dim: int) -> None:
+        self.path = path
+        self._pid = os.getpid()
+        self._staging = Staging(dim)
+
+    # -- opening ----------------------------------------------------------------------------------------------------
+
+    @classmethod
+    @abstractmethod
+    def create(
+        cls,
+        path: str | Path,
+        *,
+        dim: int,
+        fingerprint: str,
+        info: MemoryInfo | None = None,
+        extra: dict[str, Any] | None = None,
+        anonymous: bool = False,
+    ) -> Self:
+        """A new empty memory, open for writing, of keys of `dim` values that the encoder `fingerprint` makes.
+
+        info: how its keys are made and how it is asked; whatever encodes images for the memory later reads it, so only
+        a memory of vectors that nothing will be encoded for can do without. extra: further JSON values.
+        anonymous: names of samples and sources are stored as salted hashes only. They are still given in full to `add`,
+        `remove`, `ids` and `search`; `rows_of` returns the hashes. `kc.memory.store.inputs` says what that protects.
+
+        Raises RunError if `path` holds a memory or anything else, or cannot be written.
+        """
+
+    @classmethod
+    @abstractmethod
+    def open(cls, path: str | Path, fingerprint: str | None = None, write: bool = False) -> Self:
+        """Open a memory at its newest commit, for reading unless `write`. Takes the same time at any size.
+
+        Raises RunError where there is none, FingerprintError if it holds keys of another encoder than `fingerprint`,
+        MemoryLockedError if it has a writer, CorruptMemoryError naming what does not fit.
+        """
+
+    @classmethod
+    @abstractmethod
+    def exists(cls, path: str | Path) -> bool:
+        """Whether there is a memory, whole or not."""
+
+    @classmethod
+    def open_or_create(
+        cls,
+        path: str | Path,
+        *,
+        dim: int,
+        fingerprint: str,
+        info: MemoryInfo | None = None,
+        extra: dict[str, Any] | None = None,
+        anonymous: bool = False,
+        write: bool = True,
+    ) -> Self:
+        """The memory at `path`, made as `create` does if it does not exist.
+
+        ValueError if it holds keys of another size, or is anonymous and should not be (or the other way round).
+        """
+        if write and not cls.exists(path):
+            return cls.create(path, dim=dim, fingerprint=fingerprint, info=info, extra=extra, anonymous=anonymous)
+        memory = cls.open(path, fingerprint=fingerprint, write=write)
+        try:
+            if memory.dim != dim:
+                raise ValueError(f"{path} holds keys of {memory.dim} values, asked for {dim}")
+            if memory.anonymous != anonymous:
+                raise ValueError(f"{path} was made with anonymous={memory.anonymous}, which cannot be changed later")
+        except BaseException:
+            memory.close()
+            raise
+        return memory
+
+    @abstractmethod
+    def close(self) -> None:
+        """Drop what is staged and not committed, and give the lock back. A second call does nothing."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    @abstractmethod
+    def _for_writing(self) -> bool:
+        """Whether this object was opened for writing and not closed."""
+
+    def _check_writer(self) -> None:
+        if not self._for_writing:
+            raise RunError(f"{self.path} is open for reading (or closed): open it with write=True")
+        if os.getpid() != self._pid:
+            raise RunError(f"{self.path}: only the process that opened it writes (a forked one may read)")
+
+    # -- writing ----------------------------------------------------------------------------------------------------
+
+    def add(self, rows: Rows, task: int, fingerprint: str | None = None) -> int:
+        """Stage rows in RAM; they are searched from the next `commit` on. Returns how many were new.
+
+        A row whose (sample_id, segment) is staged or visible already is skipped; one that was retired may come back
+        and gets a new id. Raises ValueError for a wrong shape, a class or task id below 0, keys that are not unit
+        vectors, weights below 0 or not finite; FingerprintError for another encoder.
+        """
+        self._check_writer()
+        self._check_encoder(fingerprint)
+        check_task(task)
+        table = as_table(rows, task, self.dim)
+        return self._stage([table], exchange.Header(len(rows), self.dim, self.fingerprint), "these rows")
+
+    def merge(self, other: MemoryStore) -> int:
+        """Stage the visible rows of another memory, in its order, with their class, weight, source and task of now.
+
+        Returns how many were new: a row whose (sample_id, segment) is stored or staged is skipped, so repeating it
+        adds nothing. Call `commit` then; until it the new rows are held in RAM. Raises FingerprintError or ValueError
+        if the other memory holds keys of another encoder or size, or names under a salt that this one does not know.
+        """
+        header = exchange.Header(len(other), other.dim, other.fingerprint, other._about.salt)
+        return self._stage(other.tables(), header, other.path)
+
+    def import_rows(self, path: str | Path) -> int:
+        """Stage the rows of an exported file, all or none, as `merge` does; returns how many were new.
+
+        Raises DataError for a file that is not a whole export, otherwise what `merge` does.
+        """
+        header, tables = exchange.read(Path(path))
+        return self._stage(tables, header, path)
+
+    def export(self, path: str | Path, at: int | None = None) -> int:
+        """Write the visible rows, now or at the version of task `at`, to one .parquet or .npz file; returns how many.
+
+        Versions and retired rows are not exported, and no later `erase` reaches that file. That of an anonymous memory
+        holds its salt, so that its rows are recognised elsewhere. Raises what `exchange.write` does.
+        """
+        about = self._about
+        header = exchange.Header(self._n_rows(at), about.dim, about.fingerprint, about.salt, about.info)
+        exchange.write(Path(path), header, self.tables(at))
+        return header.rows
+
+    def _stage(self, tables: Iterable[Table], header: exchange.Header, origin: object) -> int:
+        """Stage rows that come from `origin`; returns how many were new."""
+        self._check_writer()
+        self._check_encoder(header.fingerprint)
+        fitting = exchange.fitting(tables, header, origin, self.dim, self._about.salt, self.path)
+        return sum(map(self._stage_new, fitting))
+
+    @abstractmethod
+    def _stage_new(self, table: Table) -> int:
+        """Stage the rows whose (sample, segment) is neither staged nor visible; returns how many."""
+
+    def commit(self, task: int) -> int:
+        """Make the staged rows durable and visible, all or none, and name this state the version of `task`.
+
+        Returns the number of new rows. Repeating it changes nothing. Raises ValueError if rows are staged for a task
+        before the newest version's (roll back first), RunError if they cannot be stored: then the staged rows are kept,
+        the state before stays readable, and the commit can be repeated.
+        """
+        self._check_writer()
+        newest, n_new = self._newest_task(), len(self._staging)
+        if task < newest:
+            if n_new:
+                raise ValueError(
+                    f"task {newest} is already committed, so rows of task {task} would change what it saw: "
+                    f"call rollback({task - 1}) first"
+                )
+            self._seq(task)
+            return 0
+        check_task(task)
+        if task > newest or n_new or self._changed_since_newest():
+            self._commit(task)
+        return n_new
+
+    @abstractmethod
+    def _newest_task(self) -> int:
+        """Task of the newest version; -1 without any."""
+
+    @abstractmethod
+    def _changed_since_newest(self) -> bool:
+        """Whether what is visible may differ from the newest version."""
+
+    @abstractmethod
+    def _commit(self, task: int) -> None: ...
+
+    @abstractmethod
+    def rollback(self, task: int) -> None:
+        """Drop everything committed after the last version of a task <= `task` (all of it if there is none).
+
+        Drops what is staged too. Ids of dropped rows are not used again. A resumed run that replays task t calls
+        rollback(t - 1) first.
+        """
+
+    def remove(
+        self,
+        ids: Ids | None = None,
+        *,
+        class_id: Ids | None = None,
+        source: Names | None = None,
+        task: Ids | None = None,
+        sample_id: Names | None = None,
+    ) -> int:
+        """Retire the visible rows that meet every criterion given, at once and durably; returns how many.
+
+        Versions committed before still replay them; use `erase` to be rid of their bytes. Staged rows that meet the
+        criteria are dropped and counted too. ValueError without a criterion or for an id that was never given out.
+        """
+        criteria = self._criteria(ids=ids, class_id=class_id, source=source, task=task, sample_id=sample_id)
+        return self._remove(criteria) + self._staging.drop(**criteria)
+
+    def erase(
+        self,
+        ids: Ids | None = None,
+        *,
+        class_id: Ids | None = None,
+        source: Names | None = None,
+        task: Ids | None = None,
+        sample_id: Names | None = None,
+    ) -> int:
+        """Remove rows from every version, retired ones too; returns how many. Classes are those of now.
+
+        On disk no file holds their bytes when this returns: segments that hold them are written anew, and derived files
+        are dropped (a crash before that is finished by the next writer). What it means in Milvus, and what to do where
+        it was interrupted there, says `kc.memory.milvus.memory`.
+        """
+        criteria = self._criteria(ids=ids, class_id=class_id, source=source, task=task, sample_id=sample_id)
+        return self._erase(criteria) + self._staging.drop(**criteria)
+
+    def _criteria(self, **given: Any) -> dict[str, Any]:
+        """The criteria that were given, as they are stored."""
+        self._check_writer()
+        return check_criteria(given, self._about.salt, self._next_id)
+
+    @abstractmethod
+    def _remove(self, criteria: Mapping[str, Any]) -> int: ...
+
+    @abstractmethod
+    def _erase(self, criteria: Mapping[str, Any]) -> int: ...
+
+    def reweight(self, ids: Ids, weights: npt.ArrayLike) -> None:
+        """Give visible rows new vote weights (>= 0; 0 hides a row from search), at once and durably."""
+        self._check_writer()
+        rows = distinct_ids(ids)
+        self._change("weight", rows, check_weights(weights, len(rows)))
+
+    def relabel(self, ids: Ids, class_ids: npt.ArrayLike) -> None:
+        """Give visible rows new classes, at once and durably; versions committed before keep the old ones."""
+        self._check_writer()
+        rows = distinct_ids(ids)
+        self._change("class_id", rows, check_classes(class_ids, len(rows)))
+
+    @abstractmethod
+    def _change(self, column: str, ids: Int64Array, values: npt.NDArray[Any]) -> None:
+        """Give rows (N,) new values (N,) of `weight` or `class_id`; ValueError names one that is not visible."""
+
+    @abstractmethod
+    def update_info(self, info: MemoryInfo) -> None:
+        """Replace what the memory says of itself (the names of its classes), at once and durably, all or none."""
+
+    @abstractmethod
+    def compact(self, history: bool = True) -> bool:
+        """Store the same rows in less room; every version gives the same answers as before, bit by bit.
+
+        Rows that no version and not the present shows are dropped, which is not erasing: use `erase` where no byte may
+        stay behind. history=False keeps the present only, as the version of the newest task, and drops every row
+        retired so far. Returns whether anything was rewritten. What is staged stays staged.
+        """
