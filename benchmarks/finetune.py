@@ -40,11 +40,11 @@ from turns import Contestant, Turns, ratio
 from kc.data.datamodule import IncrementalDataModule
 from kc.data.dataset import collate_training
 from kc.encoders.cache import FeatureCache
-from kc.encoders.lite import Lite0, load_lite0
-from kc.experiment import method_class
+from kc.encoders.lite import Lite0
 from kc.methods.base import Context
 from kc.methods.config import MethodConfig
 from kc.process import kept_heap
+from kc.registry import load_class
 from kc.stream.loop import quiet_lightning
 
 LR = 1e-3
@@ -57,7 +57,7 @@ class Network(nn.Module):
 
     def __init__(self, n_classes: int) -> None:
         super().__init__()
-        self.encoder = load_lite0().requires_grad_(True)
+        self.encoder = Lite0.load().requires_grad_(True)
         self.head = nn.Linear(self.encoder.pooled_dim, n_classes)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -117,12 +117,12 @@ class Marks(L.Callback):
 
 def ours(name: str, data: IncrementalDataModule, loader: Any, folder: Path, step: Step) -> None:
     """A method as the stream runs it, on `loader` (a data module or a loader)."""
-    encoder = load_lite0()
+    encoder = Lite0.load()
     config = MethodConfig(train="full", lr=LR, encoder_lr=1.0, schedule="constant", exemplars=EXEMPLARS)
     context = Context(
         "classification", data.classes, encoder, FeatureCache(folder / "f", encoder), config, 0, folder, None, None
     )
-    method = method_class(name)(context)
+    method = load_class("method", name)(context)
     method.start_task(data.tasks[0])
     with kept_heap():
         trainer(Clock(step), 10_000).fit(method, loader)
@@ -198,14 +198,14 @@ def on_disk(images: InMemory, data: IncrementalDataModule, folder: Path) -> Path
 
 def head_epochs(data: IncrementalDataModule, folder: Path) -> dict[str, float]:
     """Seconds of an epoch that encodes and of one that reads the cache."""
-    encoder = load_lite0()
+    encoder = Lite0.load()
     place = folder / "cold"
     found = {}
     for epoch, size in (("first", None), ("next", data.manifest.input_size)):
         config = MethodConfig(train="head")
         features = FeatureCache(place, encoder)
         context = Context("classification", data.classes, encoder, features, config, 0, folder, input_size=size)
-        method = method_class("finetune")(context)
+        method = load_class("method", "finetune")(context)
         method.start_task(data.tasks[0])
         clock = Marks()
         # Two epochs from the cache: the first of them reads it from the disk.

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import yaml
 
+from kc.compare import run
 from kc.config import RunConfig
-from kc.experiment import run
 
 
 def write_manifest(folder: Path, path: Path) -> int:

@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import dataclasses
+import keyword
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Literal, Self, TypeVar
 
+import yaml
+
+from kc.errors import unknown_name
 from kc.methods.config import MethodOptions
+from kc.spec import Count, Whole, option_name
+from kc.types import Setting, StreamKind
+
+Config = TypeVar("Config", bound="RunConfig")
 
 
 @dataclass(frozen=True)
 class RunConfig(MethodOptions):
-    """Compare methods over one stream of tasks. The knobs of the methods come from `MethodOptions`.
+    """Compare methods over one stream of tasks. Training options come from `MethodOptions`.
+
+    `options` holds what is set of each component that runs, by its name: methods, base, encoder, proposals and kind of
+    stream. `kc.resolve.resolve` fills in what is left open and refuses what cannot work. `origins` says of each value
+    that is not a default where it comes from.
 
     Args:
         benchmark: Name of a benchmark, or path of a manifest (YAML).
@@ -25,15 +40,8 @@ class RunConfig(MethodOptions):
         skip_bad: List images that cannot be read, and go on without them.
         stream: What changes from task to task: class, task (answers restricted to the task's classes), domain, online
             (one pass), blurry, long-tailed, or names (vocabulary growth by names only): see docs/streams.md.
-        domains: Stream domain: one task each: clean or a corruption, with :STRENGTH (1 to 5) or at strength 3:
-            gaussian-noise, shot-noise, impulse-noise, gaussian-blur, defocus-blur, contrast, brightness, jpeg,
-            pixelate.
         shard_order: How training images of shards are shuffled: random (from all of them) or stream (shard after shard
             with a shuffle buffer: for shards that lie far away).
-        blurry_classes: Stream blurry: share of the classes that leak into other tasks.
-        leak: Stream blurry: share of the training images of such a class that come in another task.
-        leak_to: Stream blurry: later (a class never comes before its task) or all (any other task, as published).
-        imbalance: Stream long-tailed: training images of the most frequent class divided by those of the rarest.
         methods: Methods to compare, separated by commas.
         encoder: Encoder: lite0, lite1, lite2, timm:MODEL[@FILE], torchvision:MODEL[@FILE], open_clip:MODEL[@FILE], or
             mlp:WIDTHxDEPTH, a multilayer perceptron on grey pixels that has learned nothing (use it with --train full).
@@ -41,17 +49,6 @@ class RunConfig(MethodOptions):
             dense CLIP: clip, maskclip, sclip, clearclip, naclip, proxyclip or gclip, on the encoder's CLIP or, as
             ROW:MODEL@FILE, on one of its own; fc-clip@FILE, made by kc fc-clip convert; or a model of detectron2 for
             the names it knows, detectron2:CONFIG.yaml,WEIGHTS.pth.
-        protocol: Dense CLIP: how images are cut and scores decided: sclip, naclip, clearclip, proxyclip or whole-image;
-            default: that of the row's paper.
-        fuse_layers: Dense CLIP gclip: blocks whose attention is fused: 6,7 ... or auto; default: the paper's for
-            ViT-B-16-quickgelu, else auto.
-        fuse_weights: Dense CLIP gclip: one weight a fused block and one for the last block; default: their mean.
-        head_mode: Dense CLIP gclip: per_head or averaged; default: per_head.
-        cs_layers: Dense CLIP: blocks whose strongest channel is suppressed: 6,7 ..., auto or none; default: the row's.
-        pamr_steps: Dense CLIP: steps of pixel-adaptive mask refinement; 0 is none.
-        fc_clip_alpha: Base fc-clip: share of the frozen CLIP in the opinion on names it was trained on; default: 0.4.
-        fc_clip_beta: Base fc-clip: that share for other names; default: 0.8.
-        fc_clip_sides: Base fc-clip: SHORT,LONG side of the image it sees; default: 800,1333, on Cityscapes 1024,2560.
         proposals: Where masks come from in segmentation: superpixels, felzenszwalb, edges, oracle, fc-clip (of the
             base), or folders of checkpoints of transformers: mask2former:PATH, sam:PATH, or
             grounded-sam:DINO_PATH,SAM_PATH, which looks for the names of all classes; or a model of detectron2,
@@ -81,47 +78,35 @@ class RunConfig(MethodOptions):
 
     benchmark: str = "digit-scenes"
     data_root: Path | None = None
-    tasks: int | None = None
+    tasks: Count | None = None
     split: str | None = None
-    setting: str = "overlapped"
+    setting: Setting = "overlapped"
     class_order: str = "natural"
     image_lists: Path | None = None
     skip_bad: bool = False
-    shard_order: str = "random"
-    stream: str = "class"
-    domains: str = "clean,gaussian-noise,gaussian-blur,jpeg,contrast"
-    blurry_classes: float = 0.5
-    leak: float = 0.3
-    leak_to: str = "later"
-    imbalance: float = 100.0
+    shard_order: Literal["random", "stream"] = "random"
+    stream: StreamKind = "class"
     methods: str = "finetune,replay,joint,knn"
     encoder: str = "lite0"
     base: str = "none"
-    protocol: str | None = None
-    fuse_layers: str | None = None
-    fuse_weights: str | None = None
-    head_mode: str | None = None
-    cs_layers: str | None = None
-    pamr_steps: int = 0
-    fc_clip_alpha: float | None = None
-    fc_clip_beta: float | None = None
-    fc_clip_sides: str | None = None
     proposals: str | None = None
-    batch_size: int = 16
-    keys: str | None = None
-    decoder: str | None = None
+    batch_size: Count = 16
+    keys: Literal["pooled", "masked"] | None = None
+    decoder: Literal["fpn", "deeplabv3", "regions"] | None = None
     seed: int | str = 0
     out: Path = Path("runs")
     resume: Path | None = None
     accelerator: str = "auto"
-    devices: int = 1
-    num_workers: int = 0
-    limit_images: int | None = None
+    devices: Count = 1
+    num_workers: Whole = 0
+    limit_images: Count | None = None
     save_predictions: bool = False
-    wandb: str = "offline"
+    wandb: Literal["online", "offline", "disabled"] = "offline"
     logger: str = ""
     wandb_project: str = "kc"
     wandb_entity: str | None = None
+    options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    origins: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def method_names(self) -> list[str]:
@@ -137,3 +122,71 @@ class RunConfig(MethodOptions):
     def seeds(self) -> list[int]:
         """The seeds. Raises ValueError for what is not a list of whole numbers."""
         return [int(s) for s in str(self.seed).split(",")]
+
+    def of(self, component: str) -> dict[str, Any]:
+        """What is set of one component: field -> value."""
+        return dict(self.options.get(component, {}))
+
+    def replaced(self, name: str, value: Any) -> Self:
+        """With another value of a run option `lr`, or of a component's `ewc.lambda_`."""
+        owner, dot, field_name = name.rpartition(".")
+        if not dot:
+            return dataclasses.replace(self, **{name: value})
+        return dataclasses.replace(self, options={**self.options, owner: {**self.of(owner), field_name: value}})
+
+    def running(self, *methods: str) -> Self:
+        """With these methods alone, and without the options of the others."""
+        gone = {*self.method_names} - {*methods}
+        options = {name: values for name, values in self.options.items() if name not in gone}
+        return dataclasses.replace(self, methods=",".join(methods), options=options)
+
+
+NOT_FLAGS = ("options", "origins")
+"""Fields of a run's config that are no flags."""
+NOT_STORED = (
+    *NOT_FLAGS,
+    "resume",
+    "out",
+    "accelerator",
+    "devices",
+    "num_workers",
+    "wandb",
+    "logger",
+    "wandb_project",
+    "wandb_entity",
+)
+"""Fields that may be given together with --resume: they do not change the numbers."""
+PATHS = ("data_root", "names", "strengths", "image_lists")
+"""Fields that name a folder or file to read (a sweep alone has `strengths`)."""
+
+
+def stored(config: RunConfig) -> dict[str, Any]:
+    """The settings that make the numbers, as plain values, options of components nested below their names."""
+    flat = {f.name: getattr(config, f.name) for f in dataclasses.fields(config) if f.name not in NOT_STORED}
+    nested = {name: {option_name(k): v for k, v in values.items()} for name, values in config.options.items() if values}
+    plain: dict[str, Any] = yaml.safe_load(yaml.safe_dump(_plain({**flat, **nested})))
+    return plain
+
+
+def from_stored(kind: type[Config], values: Mapping[str, Any]) -> Config:
+    """The config that `stored` wrote. Raises UnknownNameError for a key that is neither field nor nested options."""
+    known = {f.name for f in dataclasses.fields(kind)} - {*NOT_FLAGS}
+    flat = {k: Path(v) if k in PATHS and v is not None else v for k, v in values.items() if k in known}
+    nested = {k: {field_name(o): x for o, x in v.items()} for k, v in values.items() if isinstance(v, dict)}
+    for key in values:
+        if key not in flat and key not in nested:
+            raise unknown_name("setting", str(key), known)
+    given: dict[str, Any] = {**flat, "options": nested}
+    return kind(**given)
+
+
+def field_name(option: str) -> str:
+    """`shrink-off` -> `shrink_off`, `lambda` -> `lambda_`: the field of an option as a user writes it."""
+    name = option.replace("-", "_")
+    return name + "_" * keyword.iskeyword(name)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v) for k, v in value.items()}
+    return str(value) if isinstance(value, Path) else value

@@ -61,7 +61,7 @@ ENCODERS: dict[str, str] = {
     "lite1": "kc.encoders.lite:Lite1",
     "lite2": "kc.encoders.lite:Lite2",
     "timm": "kc.encoders.timm_model:TimmEncoder",
-    "torchvision": "kc.encoders.torchvision_model:TorchvisionEncoder",
+    "torchvision": "kc.encoders.torchvision_model:TorchvisionResNet",
     "open_clip": "kc.encoders.open_clip_model:OpenClipEncoder",
     "mlp": "kc.encoders.mlp:Mlp",
 }
@@ -76,13 +76,13 @@ PROPOSERS: dict[str, str] = {
 }
 BASES: dict[str, str] = {
     "conse": "kc.openvocab.conse:Conse",
-    "clip": "kc.openvocab.dense_clip.base:DenseClip",
-    "maskclip": "kc.openvocab.dense_clip.base:DenseClip",
-    "sclip": "kc.openvocab.dense_clip.base:DenseClip",
-    "clearclip": "kc.openvocab.dense_clip.base:DenseClip",
-    "naclip": "kc.openvocab.dense_clip.base:DenseClip",
-    "proxyclip": "kc.openvocab.dense_clip.base:DenseClip",
-    "gclip": "kc.openvocab.dense_clip.base:DenseClip",
+    "clip": "kc.openvocab.dense_clip.base:DenseBase",
+    "maskclip": "kc.openvocab.dense_clip.base:DenseBase",
+    "sclip": "kc.openvocab.dense_clip.base:DenseBase",
+    "clearclip": "kc.openvocab.dense_clip.base:DenseBase",
+    "naclip": "kc.openvocab.dense_clip.base:DenseBase",
+    "proxyclip": "kc.openvocab.dense_clip.base:DenseBase",
+    "gclip": "kc.openvocab.dense_clip.base:DenseBase",
     "fc-clip": "kc.openvocab.fc_clip.base:FcClipBase",
     "detectron2": "kc.openvocab.detectron2_model:Detectron2Base",
 }
@@ -99,7 +99,39 @@ S = TypeVar("S", bound=Spec)
 
 def method_spec(name: str) -> MethodSpec:
     """The spec of method `name`. Raises UnknownNameError."""
-    return cast(MethodSpec, spec_of("method", name))
+    try:
+        return cast(MethodSpec, spec_of("method", name))
+    except TypeError:  # not converted yet
+        return MethodSpec(
+            summary=name,
+            family="memory"
+            if name in ("knn", "knn-clip", "ret-clip")
+            else "base"
+            if name == "zeroshot"
+            else "statistics"
+            if ".retrieval." in METHODS[name]
+            else "gradient",
+            kinds=("classification",)
+            if name in CLASSIFICATION_ONLY
+            else ("semantic", "panoptic")
+            if name in PIXELS_ONLY
+            else ("classification", "semantic", "panoptic"),
+            streams=("class", "task", "online", "long-tailed")
+            if name in ONE_CLASS_ONE_TASK
+            else ("class", "task", "domain", "online", "blurry", "long-tailed"),
+            mask_classifier=name in MASKS,
+            pixels=name in PIXELS_ONLY,
+            second_pass=name in SECOND_PASS or "hybrid" in name,
+            exemplars=name in NEEDS_EXEMPLARS,
+            base="required" if name in NEEDS_BASE else "optional",
+            by_name=name in BY_NAME,
+            background=name in NEEDS_BACKGROUND,
+            trains_encoder=name in TRAINS_ENCODER,
+            answers_late=name in ANSWERS_LATE,
+            fits_rows="hybrid" in name,
+            package=NEEDS_PACKAGE.get(name, ("", ""))[0],
+            extra=NEEDS_PACKAGE.get(name, ("", ""))[1],
+        )
 
 
 def encoder_spec(name: str) -> EncoderSpec:

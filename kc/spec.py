@@ -7,12 +7,14 @@ class's module, so that names and options are checked before torch is loaded.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 from annotated_types import Ge, Gt, Le, Lt
-from pydantic import AfterValidator
+from pydantic import AfterValidator, TypeAdapter, ValidationError
 
+from kc.errors import KcError, unknown_name
 from kc.types import StreamKind, TaskKind
 
 KINDS: tuple[TaskKind, ...] = ("classification", "semantic", "panoptic")
@@ -159,11 +161,13 @@ class MethodSpec(Spec):
 class NamedSpec(Spec):
     """A component that is named NAME or NAME:ARGUMENT on the command line.
 
-    `form`: how it is written, such as `timm:MODEL[@FILE]`. `check`: `module:function` that is called with the argument
-    and the flag's text, and raises where a file or package is missing; its module loads in milliseconds.
+    `form`: how it is written, such as `timm:MODEL[@FILE]`; `argument`: pattern of what may follow `NAME:`. `check`:
+    `module:function` that raises where a file, a package or an option is wrong, of a module that loads in milliseconds:
+    see `kc.proposals.load` and `kc.openvocab.load` for what it is called with.
     """
 
     form: str = ""
+    argument: str = ""
     check: str = ""
 
 
@@ -231,3 +235,26 @@ def range_of(hint: Any) -> str:
     if parts:
         return " or ".join(dict.fromkeys(map(range_of, parts)))
     return {bool: "true or false", int: "whole number", float: "number", str: "text"}.get(hint, "path")
+
+
+def validated(kind: type[Any], values: Mapping[str, Any], prefix: str = "--") -> dict[str, Any]:
+    """`values` of fields of a dataclass, converted to their types.
+
+    Raises UnknownNameError for a field that does not exist or a choice that is none, KcError for a value out of range;
+    the message names the option as a user writes it, behind `prefix`.
+    """
+    hints = get_type_hints(kind, include_extras=True)
+    fields = {f.name for f in dataclasses.fields(kind)}
+    result = {}
+    for name, value in values.items():
+        if name not in fields:
+            raise unknown_name(f"option {prefix}", option_name(name), [option_name(f) for f in sorted(fields)])
+        shown = f"{prefix}{option_name(name)}"
+        choices = [c for h in (hints[name], *get_args(hints[name])) if get_origin(h) is Literal for c in get_args(h)]
+        if choices and value is not None and value not in choices:
+            raise unknown_name(shown, str(value), choices)
+        try:
+            result[name] = TypeAdapter(hints[name]).validate_python(value)
+        except ValidationError as error:
+            raise KcError(f"{shown} {value}: expected {range_of(hints[name])}") from error
+    return result

@@ -17,18 +17,18 @@ import torch
 import yaml
 from PIL import Image
 
-from kc.checks import check
 from kc.config import RunConfig
 from kc.encoders.base import Encoder
 from kc.encoders.cache import FeatureCache
 from kc.encoders.lite import Lite0
 from kc.encoders.timm_model import TimmEncoder
 from kc.encoders.torchvision_model import TorchvisionResNet
-from kc.experiment import method_class, open_data
 from kc.methods.base import Context
 from kc.methods.config import MethodConfig, at_task
 from kc.parsing import parse
-from kc.registry import MASKS
+from kc.registry import MASKS, load_class
+from kc.resolve import resolve
+from kc.session import open_data
 
 FOLDER = Path(__file__).resolve().parents[1] / "experiments" / "configs"
 FILES = sorted(FOLDER.glob("*.yaml"))
@@ -212,7 +212,7 @@ def test_every_published_setting_is_there() -> None:
 def test_it_says_what_the_paper_says(file: Path, stand_in: Callable[[str], Path]) -> None:
     (first_epochs, epochs, batch, first, second), classes = PUBLISHED[file.stem]
     config = read(file, stand_in)
-    check(config)
+    resolve(config)
     content = yaml.safe_load(file.read_text())
     assert content["batch_size"] == batch
     assert content.get("mask_model", "facebook/mask2former").startswith("facebook/mask2former")
@@ -230,7 +230,7 @@ def test_it_takes_a_step(file: Path, stand_in: Callable[[str], Path], tmp_path: 
     knobs = MethodConfig(**own, decoder=config.decoder or "fpn")
     kind = data.manifest.task_kind
     context = Context(kind, data.classes, network, FeatureCache(tmp_path, network), knobs, 0, tmp_path)
-    method = cast(Any, method_class(config.method_names[0])(context))
+    method = cast(Any, load_class("method", config.method_names[0])(context))
     method.start_task(data.tasks[0])
     trainer = L.Trainer(accelerator="cpu", max_steps=1, logger=False, enable_checkpointing=False, barebones=True)
     before = {k: p.detach().clone() for k, p in method.trained().items()}

@@ -14,10 +14,9 @@ from torch import Tensor, nn
 from kc.data.datamodule import IncrementalDataModule
 from kc.encoders.base import Encoder
 from kc.encoders.cache import FeatureCache
-from kc.experiment import method_class
 from kc.methods.base import Context, ContinualMethod
 from kc.methods.config import MethodConfig
-from kc.registry import MASKS, METHODS, NEEDS_BASE, PIXELS_ONLY
+from kc.registry import MASKS, METHODS, NEEDS_BASE, PIXELS_ONLY, load_class
 from kc.stream.loop import MethodLoop, TrainerOptions, quiet_lightning
 from kc.stream.progress import RunProgress
 from kc.stream.resume import MethodState, load_checkpoint
@@ -53,7 +52,7 @@ def loop(name: str, place: Path, data: IncrementalDataModule, train: str, stop_a
     def make() -> ContinualMethod:
         features = FeatureCache(place / "features", encoder)
         context = Context(kind, data.classes, encoder, features, config, 0, place)
-        made.append(method_class(name)(context))
+        made.append(load_class("method", name)(context))
         return made[-1]
 
     def publish(state: MethodState, task: int) -> None:

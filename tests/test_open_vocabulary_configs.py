@@ -132,7 +132,7 @@ def test_it_runs(file: Path, networks: SimpleNamespace, tmp_path: Path, capsys: 
     manifest = stand_in(tmp_path, config["benchmark"])
     arguments = ["run", "--config", file, "--benchmark", manifest, "--data-root", tmp_path / "data"]
     arguments += ["--base", networks.base, "--encoder", getattr(networks, config["encoder"].partition(":")[0])]
-    arguments += ["--fc-clip-sides", "64,96", "--out", tmp_path / "runs", "--wandb", "disabled", "--purity", "0.1"]
+    arguments += ["--fc-clip.sides", "64,96", "--out", tmp_path / "runs", "--wandb", "disabled", "--purity", "0.1"]
     assert main([str(a) for a in arguments]) == 0, capsys.readouterr().err
     (folder,) = (tmp_path / "runs").iterdir()
     results = json.loads((folder / "results.json").read_text())

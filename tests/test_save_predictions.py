@@ -16,9 +16,9 @@ import yaml
 from PIL import Image
 from rich.console import Console
 
+from kc.compare import run
 from kc.config import RunConfig
 from kc.data.predictions import PredictionWriter
-from kc.experiment import run
 from kc.metrics.instances import InstancePrecision
 from kc.metrics.panoptic import PanopticQuality
 from kc.parsing import parse

@@ -17,7 +17,6 @@ from kc.encoders.base import Encoder
 from kc.encoders.cache import FeatureCache
 from kc.encoders.load import check_encoder_name, load_encoder
 from kc.errors import KcError, UnknownNameError, stopped, unknown_name
-from kc.experiment import open_data
 from kc.files import cache_dir
 from kc.memory.disk import Memory
 from kc.methods.regions import KEYS, RegionEncoder, key_dim
@@ -33,6 +32,7 @@ from kc.methods.retrieval.build import (
 from kc.proposals.cache import PartitionCache
 from kc.proposals.grounded_sam import GroundedSam
 from kc.proposals.load import check_proposals, load_proposer, reads_names
+from kc.session import open_data
 from kc.stream.progress import RunProgress
 
 INPUT_SIZE = (480, 640)

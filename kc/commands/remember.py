@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,9 +16,10 @@ from kc.memory.store.manifest import NAME
 from kc.methods.regions import KEYS
 from kc.predict.examples import Shown, read_examples
 from kc.predict.names import clean_name
-from kc.predict.settings import Settings
-from kc.predict.teach import Taught, create, forget, open_tools, remember
-from kc.proposals.load import PROPOSERS
+from kc.predict.teach import Taught, create, forget, open_session, remember
+from kc.registry import PROPOSERS
+from kc.resolve import with_options
+from kc.session import Facts, Session
 from kc.stream.progress import RunProgress
 
 
@@ -29,9 +31,9 @@ def run_remember(config: RememberConfig, console: Console | None = None) -> int:
     clean_name(config.name)
     examples = read_examples(config.folder)
     new = not (config.memory / NAME).exists()
-    tools = create(config.memory, _new_settings(config)) if new else open_tools(config.memory, config.run)
+    session = create(config.memory, *_new_settings(config)) if new else open_session(config.memory, config.run)
     if not new:
-        _check_same(config, tools.settings)
+        _check_same(config, session)
     again = "the same command begins anew; what was stored is not stored twice"
     with stopped(again), RunProgress(console) as progress, progress.bar("encoding", len(examples), "images") as bar:
 
@@ -40,7 +42,7 @@ def run_remember(config: RememberConfig, console: Console | None = None) -> int:
                 yield shown
                 bar.advance()
 
-        taught = remember(config.memory, tools, each(), config.name, config.outside)
+        taught = remember(config.memory, session, each(), config.name, config.outside)
     for what in taught:
         console.print(_sentence(what), highlight=False, markup=False, soft_wrap=True)
     console.print(f"memory: {config.memory}", highlight=False, markup=False, soft_wrap=True)
@@ -56,25 +58,26 @@ def _sentence(taught: Taught) -> str:
     return text
 
 
-def _check_same(config: RememberConfig, settings: Settings) -> None:
+def _check_same(config: RememberConfig, session: Session) -> None:
     """KcError for a flag that would make other keys than those of the memory; the flags that made it may stand."""
-    run, whole = settings.config, settings.kind == "classification"
+    run, whole = session.config, session.facts.kind == "classification"
     is_: dict[str, object] = {"encoder": run.encoder, "proposals": "none" if whole else run.proposals, "keys": run.keys}
-    is_ |= {"size": settings.input_size[0]}
+    is_ |= {"size": session.facts.input_size[0]}
     for name in DEFAULTS:
         if getattr(config, name) not in (None, is_[name]):
             raise KcError(f"--{name} {getattr(config, name)}: the keys of {config.memory} are made with {is_[name]}")
 
 
-def _new_settings(config: RememberConfig) -> Settings:
+def _new_settings(config: RememberConfig) -> tuple[RunConfig, Facts]:
     value: dict[str, Any] = {name: getattr(config, name) or default for name, default in DEFAULTS.items()}
     if value["keys"] not in KEYS:
         raise unknown_name("keys", str(value["keys"]), KEYS)
     if value["proposals"] not in (*PROPOSERS, "none"):
         raise unknown_name("proposals", str(value["proposals"]), [*PROPOSERS, "none"])
-    run = RunConfig(encoder=str(value["encoder"]), proposals=str(value["proposals"]), keys=str(value["keys"]))
-    side = int(value["size"])
-    return Settings(run, "classification" if value["proposals"] == "none" else "semantic", (side, side), {})
+    whole, side = value["proposals"] == "none", int(value["size"])
+    run = RunConfig(methods="knn", encoder=str(value["encoder"]), keys=value["keys"], decoder="fpn")
+    run = dataclasses.replace(run, proposals=str(value["proposals"]))
+    return with_options(run), Facts("", "classification" if whole else "semantic", (side, side), {})
 
 
 def run_forget(config: ForgetConfig, console: Console | None = None) -> int:

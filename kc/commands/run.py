@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from kc.checks import check
 from kc.parsing import parse
 
 
 def main(arguments: Sequence[str], prog: str) -> int:
     """Check every option, then run. Returns the exit status."""
     config = parse(arguments, prog)
-    check(config)
-    from kc.experiment import run
+    from kc.compare import run
 
     run(config)
     return 0

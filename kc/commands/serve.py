@@ -25,7 +25,7 @@ def run_serve(config: ServeConfig, console: Console | None = None) -> int:
     except ImportError as error:
         raise MissingExtraError(f"kc serve needs {error.name}: pip install 'kc-continual[demo]'") from error
     predictor = _memory(config)
-    desk = Desk(predictor, Pictures.of(predictor.memory, predictor.tools.settings, config.data_root))
+    desk = Desk(predictor, Pictures.of(predictor.memory, predictor.session.config, config.data_root))
     with _socket(config) as listening:
         port = listening.getsockname()[1]
         console.print(f"open http://{config.host}:{port} (Ctrl-C stops)", highlight=False, markup=False, soft_wrap=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import shlex
 import shutil
 from pathlib import Path
@@ -14,25 +13,16 @@ from rich.table import Table
 from kc.commands.strengths import Value
 from kc.commands.sweep_config import Plan, SweepConfig
 from kc.commands.sweep_record import Final, Score, SweepRecord, Trial, Tuning, Validation
+from kc.compare import check_fingerprints, compare, make_loop, new_folder, warm
 from kc.data.datamodule import IncrementalDataModule
 from kc.data.holdout import held_out
 from kc.data.manifest import Manifest, load_manifest
 from kc.data.readers.open import open_reader
 from kc.errors import DataError, DivergedError, RunError
-from kc.experiment import (
-    Shared,
-    check_fingerprints,
-    compare,
-    make_loop,
-    new_folder,
-    open_data,
-    prepare,
-    warm,
-    with_recommended,
-)
 from kc.metrics.continual import average
 from kc.report.records import as_array
 from kc.report.words import metric_title, points, seconds
+from kc.session import Session, open_data
 from kc.stream.evaluate import METRIC
 from kc.stream.loop import quiet_lightning
 from kc.stream.progress import RunProgress
@@ -47,7 +37,6 @@ def sweep(config: SweepConfig, plan: Plan, console: Console | None = None) -> Pa
     console = console or Console(markup=False)
     quiet_lightning()
     manifest = load_manifest(config.benchmark)
-    config = with_recommended(config, manifest)
     data, validation = tuning_data(config, manifest)
     methods = [
         Tuning(method=name, knob=plan[name][0], values=plan[name][1]) if name in plan else Tuning(method=name)
@@ -134,9 +123,9 @@ def tune(
 ) -> None:
     """Do the trials that are open, and choose. Raises DivergedError where no value of a method has a score."""
     if any(tuning.open for tuning in record.methods):
-        shared = prepare(config, data)
-        check_fingerprints(folder, shared)
-        warm(shared, config, progress, ("train", "val"))
+        session = Session.of_data(config, data)
+        check_fingerprints(folder, session)
+        warm(session, config, progress, ("train", "val"))
     for tuning in record.methods:
         if tuning.knob is None:
             progress.line(f"{tuning.method}: no strength to tune, runs once")
@@ -145,7 +134,7 @@ def tune(
             progress.line(f"{tuning.method} with {tuning.knob} {value}")
             place = folder / "trials" / f"{tuning.method}-{len(tuning.trials)}"
             own = with_value(config, tuning.knob, value)
-            tuning.trials.append(trial(own, shared, tuning.method, value, place, progress))
+            tuning.trials.append(trial(own, session, tuning.method, value, place, progress))
             record.save(folder)
             shutil.rmtree(place)
         if tuning.best is None:
@@ -156,11 +145,11 @@ def tune(
     shutil.rmtree(folder / "trials", ignore_errors=True)
 
 
-def trial(config: SweepConfig, shared: Shared, name: str, value: Value, folder: Path, progress: RunProgress) -> Trial:
+def trial(config: SweepConfig, session: Session, name: str, value: Value, folder: Path, progress: RunProgress) -> Trial:
     """One value of a method over the stream of training images, scored on validation images."""
-    seed = shared.data.seed
+    seed = session.stream.seed
     try:
-        state, method = make_loop(config, shared, name, seed, folder, progress, lambda state, t: None, "val").run()
+        state, method = make_loop(config, session, name, seed, folder, progress, lambda state, t: None, "val").run()
     except DivergedError as error:
         return Trial(value=value, note=str(error))
     method.close()
@@ -175,7 +164,7 @@ def score_of(state: MethodState) -> Score:
 
 def with_value(config: SweepConfig, knob: str | None, value: Value | None) -> SweepConfig:
     """The config with one knob set."""
-    return dataclasses.replace(config, **{str(knob): value})  # type: ignore[arg-type]  # a knob by its name
+    return config.replaced(str(knob), value)
 
 
 def table(record: SweepRecord) -> Table:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,6 @@ from typing import get_args, get_type_hints
 
 import yaml
 
-from kc.checks import check, check_numbers
 from kc.commands.strengths import Value, default_grid
 from kc.config import RunConfig
 from kc.data.manifest import Manifest, load_manifest
@@ -18,6 +16,7 @@ from kc.errors import KcError, unknown_name
 from kc.methods.config import MethodOptions
 from kc.parsing import option, parse_as, parser, values_of
 from kc.registry import METHODS
+from kc.resolve import resolve
 
 Plan = dict[str, tuple[str, list[Value]]]
 """Method -> its knob and the values to try, in order; methods without a strength are not in it."""
@@ -41,7 +40,6 @@ class SweepConfig(RunConfig):
 
 def check_sweep(config: SweepConfig) -> Plan:
     """The plan of a sweep. Raises KcError for what cannot work, before torch or any data is loaded."""
-    check(config)
     if config.budget < 1:
         raise KcError(f"--budget {config.budget}: must be at least 1")
     if not 0 < config.holdout < 1:
@@ -54,7 +52,7 @@ def check_sweep(config: SweepConfig) -> Plan:
     plan = planned(config, manifest)
     for knob, values in plan.values():
         for value in values:
-            check_numbers(dataclasses.replace(config, **{knob: value}))  # type: ignore[arg-type]  # by name
+            resolve(config.replaced(knob, value))
     return plan
 
 
@@ -102,8 +100,8 @@ def read_strengths(path: Path) -> Plan:
 
 def main(arguments: Sequence[str], prog: str | None = None) -> int:
     """`kc sweep`. Returns the exit status."""
-    p = parser(prog, SweepConfig, "Tune each method's own strength with the same budget, then compare them.")
-    config = parse_as(SweepConfig, p, arguments)
+    about = "Tune each method's own strength with the same budget, then compare them."
+    config = parse_as(SweepConfig, prog, about, arguments)
     plan = check_sweep(config)
     from kc.commands.sweep import sweep
 

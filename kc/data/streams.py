@@ -16,7 +16,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
+
+from annotated_types import Ge, Gt, Le, Lt
 
 from kc.errors import SplitError, unknown_name
 from kc.types import Question, Setting, StreamKind
@@ -30,6 +32,53 @@ LEAK_TO: tuple[LeakTo, ...] = get_args(LeakTo)
 CLEAN = "clean"
 STANDARD_DOMAINS = "clean,gaussian-noise,gaussian-blur,jpeg,contrast"
 USUAL_STRENGTH = 3
+
+
+@dataclass(frozen=True)
+class DomainOptions:
+    """Options of a domain-incremental stream.
+
+    Args:
+        corruptions: One task each, separated by commas: clean or a corruption, with :STRENGTH (1 to 5) or at strength
+            3: gaussian-noise, shot-noise, impulse-noise, gaussian-blur, defocus-blur, contrast, brightness, jpeg,
+            pixelate.
+    """
+
+    corruptions: str = STANDARD_DOMAINS
+
+
+@dataclass(frozen=True)
+class BlurryOptions:
+    """Options of a blurry stream.
+
+    Args:
+        classes: Share of the classes that leak into other tasks.
+        leak: Share of the training images of such a class that come in another task.
+        leak_to: later (a class never comes before its task) or all (any other task, as published).
+    """
+
+    classes: Annotated[float, Gt(0), Le(1)] = 0.5
+    leak: Annotated[float, Gt(0), Lt(1)] = 0.3
+    leak_to: LeakTo = "later"
+
+
+@dataclass(frozen=True)
+class LongTailedOptions:
+    """Options of a long-tailed stream.
+
+    Args:
+        imbalance: Training images of the most frequent class divided by those of the rarest.
+    """
+
+    imbalance: Annotated[float, Ge(1)] = 100.0
+
+
+STREAM_OPTIONS: dict[str, type[Any]] = {
+    "domain": DomainOptions,
+    "blurry": BlurryOptions,
+    "long-tailed": LongTailedOptions,
+}
+"""Kind of stream -> its options; other kinds have none."""
 
 
 @dataclass(frozen=True)
@@ -74,14 +123,14 @@ class Stream:
     def __post_init__(self) -> None:
         if self.kind not in STREAMS:
             raise unknown_name("stream", self.kind, STREAMS)
-        for flag, value in (("--blurry-classes", self.blurry_classes), ("--leak", self.leak)):
-            if not 0 < value <= 1 or (flag == "--leak" and value == 1):
-                most = "at most 1" if flag == "--blurry-classes" else "below 1"
+        for flag, value in (("--blurry.classes", self.blurry_classes), ("--blurry.leak", self.leak)):
+            if not 0 < value <= 1 or (flag == "--blurry.leak" and value == 1):
+                most = "at most 1" if flag == "--blurry.classes" else "below 1"
                 raise SplitError(f"{flag} {value}: a share above 0 and {most} is expected")
         if self.leak_to not in LEAK_TO:
             raise unknown_name("leak_to", self.leak_to, LEAK_TO)
         if self.imbalance < 1:
-            raise SplitError(f"--imbalance {self.imbalance}: the most frequent class has at least the rarest's images")
+            raise SplitError(f"--long-tailed.imbalance {self.imbalance}: must be at least 1")
         if self.kind == "domain":
             self.domain_list()
 
@@ -95,12 +144,12 @@ class Stream:
             if name not in (CLEAN, *CORRUPTIONS):
                 raise unknown_name("domain", name, [CLEAN, *CORRUPTIONS])
             if name == CLEAN and strength:
-                raise SplitError(f"--domains {self.domains}: {CLEAN!r} has no strength")
+                raise SplitError(f"--domain.corruptions {self.domains}: {CLEAN!r} has no strength")
             if strength and (not strength.isdecimal() or not 1 <= int(strength) <= N_STRENGTHS):
-                raise SplitError(f"--domains {self.domains}: the strength of {name} is 1 to {N_STRENGTHS}")
+                raise SplitError(f"--domain.corruptions {self.domains}: the strength of {name} is 1 to {N_STRENGTHS}")
             found.append(Domain(name, 0 if name == CLEAN else int(strength or USUAL_STRENGTH)))
         if len(set(found)) < len(found):
-            raise SplitError(f"--domains {self.domains}: a domain is there twice")
+            raise SplitError(f"--domain.corruptions {self.domains}: a domain is there twice")
         return tuple(found)
 
     @property

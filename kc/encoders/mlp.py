@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kc.encoders.base import Encoder, check_images
+from kc.spec import EncoderSpec
 from kc.types import Features
 
 SIDE = 32
@@ -18,8 +19,16 @@ SIDE = 32
 class Mlp(Encoder):
     """`depth` layers of `width` units with ReLU on grey pixels; no dense level. Its weights are random.
 
-    Use `load_mlp` for the one that is the same everywhere; `to_train` draws new weights from torch's generator.
+    Use `load` for the one that is the same everywhere; `to_train` draws new weights from torch's generator.
     """
+
+    spec = EncoderSpec(
+        "A multilayer perceptron on grey pixels with random weights: use it with --train full.",
+        form="mlp:WIDTHxDEPTH",
+        argument=r"[1-9]\d*x[1-9]\d*",
+        paper="Hsu et al. 2018, arXiv 1810.12488",
+        kinds=("classification",),
+    )
 
     unit_pooled = False
 
@@ -48,10 +57,10 @@ class Mlp(Encoder):
         fresh = Mlp(self.width, self.depth)
         return fresh.to(next(self.parameters()).device)
 
-
-def load_mlp(size: str) -> Mlp:
-    """The perceptron `WIDTHxDEPTH` with fixed random weights, on the CPU, in evaluation mode."""
-    width, depth = (int(number) for number in size.split("x"))
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        return Mlp(width, depth).eval()
+    @classmethod
+    def load(cls, argument: str) -> Mlp:
+        """The perceptron `WIDTHxDEPTH` with fixed random weights, on the CPU, in evaluation mode."""
+        width, depth = (int(number) for number in argument.split("x"))
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            return cls(width, depth).eval()

@@ -16,6 +16,7 @@ from torch.func import functional_call
 
 from kc.encoders.base import Encoder, check_images
 from kc.errors import MissingExtraError, UnknownNameError, unknown_name
+from kc.spec import EncoderSpec
 from kc.types import Features
 
 
@@ -25,6 +26,10 @@ class OpenClipEncoder(Encoder):
     Transformer towers see the images resized to their own square (bilinear, antialiased), so that the level has the
     tower's grid whatever the input; its stride is nominal, in pixels of that square.
     """
+
+    spec = EncoderSpec(
+        "A CLIP of OpenCLIP, which also embeds names.", form="open_clip:MODEL[@FILE]", argument=r"[^@]+(@.+)?"
+    )
 
     def __init__(self, model: str, network: Any) -> None:
         super().__init__()
@@ -80,6 +85,12 @@ class OpenClipEncoder(Encoder):
     def _run(self, x: Tensor) -> tuple[Tensor, Tensor]:
         out = self.network.visual.forward_intermediates(x, indices=1, normalize_intermediates=True)
         return out["image_features"], out["image_intermediates"][-1]
+
+    @classmethod
+    def load(cls, argument: str) -> OpenClipEncoder:
+        """The encoder `MODEL[@FILE]`: see `load_open_clip`."""
+        model, _, weights = argument.partition("@")
+        return load_open_clip(model, weights or None)
 
 
 def load_open_clip(model: str, weights: str | None = None) -> OpenClipEncoder:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from kc.encoders.base import Encoder, check_images
 from kc.errors import MissingExtraError, UnknownNameError, nearest
+from kc.spec import EncoderSpec
 from kc.types import Features
 
 WANTED = (8, 16, 32)
@@ -29,6 +30,12 @@ class TimmEncoder(Encoder):
     register tokens are in no level. `size` (H, W): of a network that takes no other; every image is resized to it
     (bilinear, antialiased), and strides are in pixels of that size.
     """
+
+    spec = EncoderSpec(
+        "A timm model with dense features; weights from a file or the hub.",
+        form="timm:MODEL[@FILE]",
+        argument=r"[^@]+(@.+)?",
+    )
 
     def __init__(self, model: str, network: Any, size: tuple[int, int] | None = None) -> None:
         super().__init__()
@@ -81,6 +88,12 @@ class TimmEncoder(Encoder):
     def pyramid(self, images: Tensor) -> tuple[Tensor, ...]:
         """The levels, and stride 4 where the network has it, of `images` as for `forward`."""
         return tuple(self._stages(images, self._pyramid)[1])
+
+    @classmethod
+    def load(cls, argument: str) -> TimmEncoder:
+        """The encoder `MODEL[@FILE]`: see `load_timm`."""
+        model, _, weights = argument.partition("@")
+        return load_timm(model, weights or None)
 
 
 def load_timm(model: str, path: str | None = None) -> TimmEncoder:

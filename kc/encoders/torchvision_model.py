@@ -12,6 +12,7 @@ from torchvision.models import get_model
 
 from kc.encoders.base import Encoder, check_images
 from kc.errors import MissingExtraError, unknown_name
+from kc.spec import EncoderSpec
 from kc.types import Features
 
 MODELS = ("resnet50", "resnet101", "resnet152")
@@ -25,6 +26,12 @@ class TorchvisionResNet(Encoder):
     Levels at strides 8, 16, 16 (512, 1024, 2048 channels), pooled 2048. The weights are random until loaded; use
     `load_torchvision`.
     """
+
+    spec = EncoderSpec(
+        "A ResNet of torchvision with output stride 16 (the backbone of MiB and PLOP).",
+        form="torchvision:MODEL[@FILE]",
+        argument=r"[^@]+(@.+)?",
+    )
 
     def __init__(self, model: str) -> None:
         super().__init__()
@@ -48,6 +55,12 @@ class TorchvisionResNet(Encoder):
             x = stage(x)
             levels.append(x)
         return Features(x.mean((2, 3)), tuple(levels), self.strides)
+
+    @classmethod
+    def load(cls, argument: str) -> TorchvisionResNet:
+        """The encoder `MODEL[@FILE]`: see `load_torchvision`."""
+        model, _, weights = argument.partition("@")
+        return load_torchvision(model, weights or None)
 
 
 def load_torchvision(model: str, path: str | None = None) -> TorchvisionResNet:

@@ -38,6 +38,8 @@ class Context:
     regions: RegionEncoder | None = None
     """Proposals and their keys, shared by all methods; None in classification."""
     base: OpenVocabulary | None = None
+    options: Any = None
+    """The method's own options, an instance of its spec's dataclass."""
     input_size: tuple[int, int] | None = None
     """(H, W) of the images whose features are all cached: then a batch need not carry images; None: it must."""
 

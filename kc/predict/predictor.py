@@ -21,9 +21,9 @@ from kc.methods.retrieval.visual_memory import voted
 from kc.predict.answer import Answer, Area, Votes, mean_score, pixels_in, voters_of
 from kc.predict.names import ids_of
 from kc.predict.settings import of_memory
-from kc.predict.tools import Tools
 from kc.proposals.merge import paint, semantic_to_panoptic
 from kc.report.overlay import colors_of
+from kc.session import Session
 from kc.types import VOID, BoolArray, ClassInfo, Float32Array, Int32Array, Int64Array, Prediction, UInt8Array
 
 VIEWS = ("answer", "base", "memory")
@@ -55,13 +55,14 @@ class MemoryPredictor:
     about any name.
     """
 
-    def __init__(self, tools: Tools, memory: MemoryStore) -> None:
-        self.tools, self.memory = tools, memory
+    def __init__(self, session: Session, memory: MemoryStore) -> None:
+        self.session, self.memory = session, memory
+        self.context = session.context("knn")
 
     @property
     def classes(self) -> dict[int, ClassInfo]:
         """Id -> what the memory knows under it."""
-        return self.tools.settings.classes
+        return self.session.facts.classes
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -71,15 +72,12 @@ class MemoryPredictor:
     @property
     def views(self) -> tuple[str, ...]:
         """All three with a base, else the memory."""
-        return VIEWS if self.tools.context.base is not None else ("answer", "memory")
+        return VIEWS if self.context.base is not None else ("answer", "memory")
 
     def reopened(self, run: Any = None) -> MemoryPredictor:
-        """The same tools over what the memory holds now."""
+        """The same networks over what the memory holds now."""
         memory = Memory.open(self.memory.path, self.memory.fingerprint)
-        classes = of_memory(memory, run).classes
-        settings = replace(self.tools.settings, classes=classes)
-        tools = Tools(settings, replace(self.tools.context, classes=classes))
-        return MemoryPredictor(tools, memory)
+        return MemoryPredictor(self.session.with_classes(of_memory(memory, run)[1].classes), memory)
 
     def asked(self, names: Sequence[str] | None) -> dict[int, ClassInfo]:
         """The classes that are asked about. Raises UnknownNameError, KcError where there is nothing to ask about."""
@@ -89,7 +87,7 @@ class MemoryPredictor:
                 raise KcError(f"{self.memory.path} knows no name yet: teach it with kc remember, or give --names")
             return dict(self.classes)
         where = f"the memory {self.memory.path}; for others give --base conse, or another base"
-        found = ids_of(names, known, self.tools.context.base is not None, where)
+        found = ids_of(names, known, self.context.base is not None, where)
         return {id_: self.classes.get(id_, ClassInfo(id_, name)) for id_, name in found.items()}
 
     @torch.no_grad()
@@ -99,8 +97,8 @@ class MemoryPredictor:
             raise KcError("there is no base model to show alone: give --base conse, or another base")
         classes = self.asked(names)
         vocab = tuple(classes) or (VOID,)  # asked for nothing it answers nothing, and its regions can still be taught
-        context = replace(self.tools.context, classes=classes)
-        batch = self.tools.batch(image)
+        context = replace(self.context, classes=classes)
+        batch = self.session.batch(image)
         regions: Regions | None = None
         base: Tensor | None = None
         if context.regions is None:
@@ -132,7 +130,7 @@ class MemoryPredictor:
         return self._map(said, regions, shares, vocab)
 
     def _vote(self, keys: Float32Array, vocab: tuple[int, ...], base: Tensor | None) -> tuple[Tensor, Votes | None]:
-        config = self.tools.context.config
+        config = self.context.config
         if len(self.memory) == 0:
             return (torch.zeros(len(keys), len(vocab)) if base is None else base), None
         neighbours = self.memory.search(keys, config.k)
@@ -173,11 +171,11 @@ class MemoryPredictor:
 class MethodPredictor:
     """A trained method, as its last checkpoint left it; it knows the classes it has learned and no other."""
 
-    def __init__(self, tools: Tools, method: ContinualMethod, seen: Sequence[int]) -> None:
-        self.tools, self.method = tools, method
+    def __init__(self, session: Session, method: ContinualMethod, seen: Sequence[int]) -> None:
+        self.session, self.method = session, method
         module: Any = method
         module.eval()
-        self.classes = {id_: tools.settings.classes[id_] for id_ in seen}
+        self.classes = {id_: session.facts.classes[id_] for id_ in seen}
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -194,7 +192,7 @@ class MethodPredictor:
         """See `Predictor`. A method that decides pixels gives no score to an area: it is NaN."""
         if view not in self.views:
             raise KcError(f"{self.method.name} is one model: there is no {view} in it to show alone")
-        known = {id_: info.name for id_, info in self.tools.settings.classes.items()}
+        known = {id_: info.name for id_, info in self.session.facts.classes.items()}
         learned = {id_: info.name for id_, info in self.classes.items()}
         may_ask = known if self.method.open_vocabulary else learned
         asked = (
@@ -202,13 +200,13 @@ class MethodPredictor:
             if names is None
             else ids_of(names, may_ask, False, f"the classes that {self.method.name} has learned")
         )
-        prediction = self.method.predict(self.tools.batch(image), tuple(asked))
+        prediction = self.method.predict(self.session.batch(image), tuple(asked))
         said = Answer(
             image=image,
-            kind=self.tools.settings.kind,
+            kind=self.session.facts.kind,
             view=view,
             names=asked,
-            colors=colors_of(self.tools.settings.classes[i] for i in asked),
+            colors=colors_of(self.session.facts.classes[i] for i in asked),
         )
         return self._told(said, prediction)
 
@@ -218,7 +216,7 @@ class MethodPredictor:
         said = replace(said, semantic=prediction.semantic[0])
         if prediction.panoptic:
             said = replace(said, panoptic=prediction.panoptic[0])
-        things = [i for i in said.names if self.tools.settings.classes[i].is_thing]
+        things = [i for i in said.names if self.session.facts.classes[i].is_thing]
         return replace(said, areas=areas_of(said, things))
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from kc.config import RunConfig
 from kc.encoders.base import dense
 from kc.errors import FingerprintError, KcError, unknown_name
 from kc.memory.base import MemoryStore
@@ -25,10 +26,10 @@ from kc.methods.retrieval.visual_memory import TAUGHT
 from kc.predict.answer import pixels_in
 from kc.predict.examples import Shown
 from kc.predict.names import clean_name, new_id
-from kc.predict.settings import CLASSES, SETTINGS, Settings, names_in, of_memory, to_json
-from kc.predict.tools import Tools, name_of
+from kc.predict.settings import CLASSES, SETTINGS, names_in, of_memory, to_json
 from kc.proposals.base import areas
 from kc.proposals.pooling import pool
+from kc.session import Facts, Session, name_of
 from kc.types import BoolArray, Float32Array, Int64Array, Rows, Segments, UInt8Array
 
 
@@ -55,25 +56,28 @@ class Forgotten:
     proof: Absence
 
 
-def create(path: Path, settings: Settings) -> Tools:
+def create(path: Path, config: RunConfig, facts: Facts) -> Session:
     """A new memory for things that are taught by name. Raises what loading the encoder raises, RunError."""
-    tools = Tools.load(settings)
-    extra = {CLASSES: {}, SETTINGS: to_json(settings)}
-    Memory.create(path, dim=tools.dim, fingerprint=tools.fingerprint, extra=extra).close()
-    return tools
+    session = Session.open(config, facts)
+    extra = {CLASSES: {}, SETTINGS: to_json(config, facts)}
+    Memory.create(path, dim=session.dim, fingerprint=session.fingerprint, extra=extra).close()
+    return session
 
 
-def open_tools(path: Path, run: Path | None = None) -> Tools:
+def open_session(path: Path, run: Path | None = None) -> Session:
     """What makes keys for the memory in `path`. Raises FingerprintError where they would not fit."""
     memory = Memory.open(path)
-    tools = Tools.load(of_memory(memory, run))
-    if tools.fingerprint != memory.fingerprint:
-        raise FingerprintError(f"{path} holds keys of {memory.fingerprint!r}, its settings make {tools.fingerprint!r}")
-    return tools
+    config, facts = of_memory(memory, run)
+    session = Session.open(config.running("knn"), facts)
+    if session.fingerprint != memory.fingerprint:
+        raise FingerprintError(
+            f"{path} holds keys of {memory.fingerprint!r}, its settings make {session.fingerprint!r}"
+        )
+    return session
 
 
 def remember(
-    path: Path, tools: Tools, examples: Iterable[Shown], name: str, outside: str | None = None
+    path: Path, session: Session, examples: Iterable[Shown], name: str, outside: str | None = None
 ) -> list[Taught]:
     """Store what `examples` show under `name`, and what lies outside their masks under `outside`, if given.
 
@@ -88,21 +92,21 @@ def remember(
     images = whole = 0
     for shown in examples:
         images += 1
-        keys, segments = keys_of(tools, shown.image)
-        purity = tools.context.config.purity
+        keys, segments = keys_of(session, shown.image)
+        purity = session.config.purity
         if segments is None:
-            parts[name].append(_rows(tools, shown, name, keys_of_box(tools, shown), np.zeros(1, np.int64)))
+            parts[name].append(_rows(session, shown, name, keys_of_box(session, shown), np.zeros(1, np.int64)))
             continue
         inside = np.ones(len(segments), bool) if shown.mask is None else _chosen(segments, shown.mask, purity)
         if inside.any():
-            parts[name].append(_rows(tools, shown, name, keys[inside], np.flatnonzero(inside)))
+            parts[name].append(_rows(session, shown, name, keys[inside], np.flatnonzero(inside)))
         else:
             assert shown.mask is not None
             whole += 1
-            parts[name].append(_rows(tools, shown, name, key_of_mask(tools, shown.image, shown.mask), None))
+            parts[name].append(_rows(session, shown, name, key_of_mask(session, shown.image, shown.mask), None))
         if outside is not None and shown.mask is not None:
             rest = _chosen(segments, ~shown.mask, purity)
-            parts[names[1]].append(_rows(tools, shown, names[1], keys[rest], np.flatnonzero(rest)))
+            parts[names[1]].append(_rows(session, shown, names[1], keys[rest], np.flatnonzero(rest)))
     return [_store(path, n, parts[n], images, whole if n == name else 0) for n in names]
 
 
@@ -126,7 +130,7 @@ def _store(path: Path, name: str, rows: Sequence[Rows], images: int, whole: int)
 
 def _table(memory: MemoryStore) -> dict[int, str]:
     """The names of the memory; those of its run's benchmark where it keeps no table yet."""
-    return names_in(memory) or {id_: info.name for id_, info in of_memory(memory).classes.items()}
+    return names_in(memory) or {id_: info.name for id_, info in of_memory(memory)[1].classes.items()}
 
 
 def forget(path: Path, name: str) -> Forgotten:
@@ -151,34 +155,34 @@ def forget(path: Path, name: str) -> Forgotten:
 
 
 @torch.no_grad()
-def keys_of(tools: Tools, image: UInt8Array) -> tuple[Float32Array, Segments | None]:
+def keys_of(session: Session, image: UInt8Array) -> tuple[Float32Array, Segments | None]:
     """Keys (N, D) of the regions of an image and the regions; of the image (1, D) and None in classification."""
-    batch = tools.batch(image)
-    if tools.context.regions is None:
-        return normalised(tools.context.encode(batch).pooled), None
-    (found,) = tools.context.regions(batch)
+    batch = session.batch(image)
+    if session.regions is None:
+        return normalised(session.features.encode(batch["image"], batch["sample_id"]).pooled), None
+    (found,) = session.regions(batch)
     return found.keys, found.segments
 
 
-def keys_of_box(tools: Tools, shown: Shown) -> Float32Array:
+def keys_of_box(session: Session, shown: Shown) -> Float32Array:
     """Key (1, D) of a whole image, or of the box around its mask where it has one."""
     image = shown.image
     if shown.mask is not None:
         y, x = np.flatnonzero(shown.mask.any(1)), np.flatnonzero(shown.mask.any(0))
         image = image[y[0] : y[-1] + 1, x[0] : x[-1] + 1]
-    return keys_of(tools, image)[0]
+    return keys_of(session, image)[0]
 
 
 @torch.no_grad()
-def key_of_mask(tools: Tools, image: UInt8Array, mask: BoolArray) -> Float32Array:
+def key_of_mask(session: Session, image: UInt8Array, mask: BoolArray) -> Float32Array:
     """Key (1, D) of `mask` (H, W) as one region of an image."""
-    encoder, regions = tools.context.encoder, tools.context.regions
+    encoder, regions = session.encoder, session.regions
     assert regions is not None
     segments = Segments((mask.shape[0], mask.shape[1]), np.ones(1, np.float32), masks=mask[None])
-    batch = tools.batch(image)
+    batch = session.batch(image)
     if regions.keys == "masked":
         return masked_keys(encoder, image, segments, batch["image"].device)
-    features = tools.context.features.encode(batch["image"], batch["sample_id"])
+    features = session.features.encode(batch["image"], batch["sample_id"])
     return pool(dense(features, encoder.strides[0])[0].cpu(), segments)
 
 
@@ -189,7 +193,7 @@ def _chosen(segments: Segments, mask: BoolArray, purity: float) -> BoolArray:
     return chosen
 
 
-def _rows(tools: Tools, shown: Shown, name: str, keys: Float32Array, segment: Int64Array | None) -> Rows:
+def _rows(session: Session, shown: Shown, name: str, keys: Float32Array, segment: Int64Array | None) -> Rows:
     """Rows of one picture; `segment` None: a mask of its own, numbered by what it covers."""
     if segment is None:
         assert shown.mask is not None

@@ -38,6 +38,18 @@ def check_detectron2(places: str, option: str) -> tuple[Path, Path]:
     return paths
 
 
+def check_proposals(argument: str, name: str) -> None:
+    """`check_detectron2` of `--proposals`."""
+    check_detectron2(argument, f"--proposals {name}")
+
+
+def check_base(name: str, encoder: str, kind: str, benchmark: str, options: object) -> None:
+    """`check_detectron2` of `--base`, which labels regions and pixels only."""
+    check_detectron2(name.partition(":")[2], f"--base {name}")
+    if kind == "classification":
+        raise KcError(f"base {name!r} labels regions and pixels; this benchmark is classification")
+
+
 def _check_bases(config: Path, option: str) -> None:
     """Every config that this one builds upon is a file here: detectron2 would download an address."""
     for _ in range(20):

@@ -23,6 +23,7 @@ from kc.proposals.base import from_partition
 from kc.proposals.detectron2_files import check_detectron2
 from kc.proposals.filters import MaskFilter, as_segments
 from kc.proposals.rle import encode
+from kc.spec import ProposerSpec
 from kc.types import BoolArray, Float32Array, Segments, UInt8Array
 
 _SHOWN = 5
@@ -133,6 +134,15 @@ class Detectron2Masks:
     Of segments and instances those that `keep` lets through, by the model's scores (1 where a segment has none); they
     may leave pixels uncovered.
     """
+
+    spec = ProposerSpec(
+        "Segments of a model of detectron2.",
+        form="detectron2:CONFIG.yaml,WEIGHTS.pth",
+        argument=".*",
+        check="kc.proposals.detectron2_files:check_proposals",
+        package="detectron2",
+        extra="detectron2",
+    )
 
     places: str
     keep: MaskFilter = field(default_factory=MaskFilter)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Annotated
 
 import numpy as np
+from annotated_types import Gt, Lt
 from skimage.filters import gaussian
 from skimage.measure import label
 from skimage.morphology import local_minima, reconstruction
@@ -14,11 +16,25 @@ from skimage.segmentation import watershed
 from kc.proposals.base import from_partition
 from kc.proposals.hed import Hed, load_hed
 from kc.proposals.packages import hed_weights
+from kc.spec import Count, NonNegative, ProposerSpec
 from kc.types import Float32Array, Segments, UInt8Array
 
 
 @dataclass(frozen=True)
-class Edges:
+class EdgesOptions:
+    """Args:
+    depth: How far (a probability) a region lies below every way out of it; a higher one gives fewer regions.
+    smoothing: Deviation in pixels of the Gaussian over the edge map.
+    side: Pixels to which the longer side of a larger image is reduced for the network.
+    """
+
+    depth: Annotated[float, Gt(1 / 255), Lt(1)] = 0.1
+    smoothing: NonNegative = 1.0
+    side: Count = 480
+
+
+@dataclass(frozen=True)
+class Edges(EdgesOptions):
     """Basins of the edge map, one region each.
 
     A region is a basin that lies at least `depth` (a probability, above 1 / 255) below every way out of it, so that a
@@ -28,9 +44,14 @@ class Edges:
     The defaults were chosen on 15 COCO and 8 CamVid training images.
     """
 
-    depth: float = 0.1
-    smoothing: float = 1.0
-    side: int = 480
+    spec = ProposerSpec(
+        "Regions between learned edges: a watershed over the edge map of HED.",
+        paper="Xie and Tu 2015; Meyer 1994",
+        package="h5py",
+        extra="edges",
+        check="kc.proposals.packages:check_hed",
+        options=EdgesOptions,
+    )
 
     @property
     def name(self) -> str:

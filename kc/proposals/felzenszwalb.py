@@ -8,16 +8,32 @@ import numpy as np
 from skimage.segmentation import felzenszwalb
 
 from kc.proposals.base import from_partition
+from kc.spec import NonNegative, Positive, ProposerSpec, Whole
 from kc.types import Segments, UInt8Array
 
 
 @dataclass(frozen=True)
-class Felzenszwalb:
+class FelzenszwalbOptions:
+    """Args:
+    scale: A higher one gives fewer regions.
+    sigma: Deviation in pixels of the Gaussian blur before.
+    min_size: Regions of fewer pixels are merged.
+    """
+
+    scale: Positive = 100.0
+    sigma: NonNegative = 0.3
+    min_size: Whole = 40
+
+
+@dataclass(frozen=True)
+class Felzenszwalb(FelzenszwalbOptions):
     """A higher `scale` gives fewer regions; `sigma` blurs first; regions under `min_size` pixels are merged."""
 
-    scale: float = 100.0
-    sigma: float = 0.3
-    min_size: int = 40
+    spec = ProposerSpec(
+        "Graph-based regions of any shape that end at colour edges.",
+        paper="Felzenszwalb and Huttenlocher 2004",
+        options=FelzenszwalbOptions,
+    )
 
     @property
     def name(self) -> str:

@@ -9,10 +9,12 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 from kc.proposals.filters import MaskFilter, as_segments
 from kc.proposals.grounding import GroundingDino
 from kc.proposals.sam import SegmentAnything
+from kc.spec import ProposerSpec
 from kc.types import Int64Array, Segments, UInt8Array
 
 
@@ -20,6 +22,17 @@ from kc.types import Int64Array, Segments, UInt8Array
 class GroundedSam:
     """Masks of `names` (asked for by name, given without it), each with the score of its box, those `keep` lets
     through."""
+
+    spec = ProposerSpec(
+        "Masks of what is named: boxes of Grounding DINO, masks of Segment Anything.",
+        form="grounded-sam:DINO_PATH,SAM_PATH",
+        argument=".*",
+        check="kc.proposals.pretrained:check_grounded_sam",
+        paper="Liu et al. 2023, arXiv 2303.05499",
+        package="transformers",
+        extra="proposals",
+        reads_names=True,
+    )
 
     dino: GroundingDino
     sam: SegmentAnything
@@ -48,3 +61,9 @@ class GroundedSam:
         rles, stable = self.sam.in_boxes(image, found.boxes)
         chosen = self.keep.kept(rles, found.scores, stable)
         return as_segments(rles, found.scores, chosen, (image.shape[0], image.shape[1])), found.name[chosen]
+
+    @classmethod
+    def load(cls, argument: str, names: Sequence[str] = (), **settings: Any) -> GroundedSam:
+        """The two checkpoints of `DINO_PATH,SAM_PATH`. Raises MissingExtraError."""
+        dino, _, sam = argument.partition(",")
+        return cls(GroundingDino(dino), SegmentAnything(sam), tuple(names), **settings)

@@ -12,6 +12,7 @@ from torch import Tensor
 from kc.proposals.filters import MaskFilter, as_segments, stability
 from kc.proposals.pretrained import check_folder, folder_digest, load_model, load_processor
 from kc.proposals.rle import encode
+from kc.spec import ProposerSpec
 from kc.types import Float32Array, Segments, UInt8Array
 
 KINDS = ("mask2former",)
@@ -24,6 +25,16 @@ class Mask2FormerMasks:
     The score is that of the paper's instance segmentation: the probability of the likeliest class, "no object" left
     out, times the mean mask probability inside the mask. Masks may overlap and leave pixels uncovered.
     """
+
+    spec = ProposerSpec(
+        "Masks of a trained Mask2Former, its classes left out.",
+        form="mask2former:PATH",
+        argument=".*",
+        check="kc.proposals.pretrained:check_mask2former",
+        paper="Cheng et al. 2022, arXiv 2112.01527",
+        package="transformers",
+        extra="proposals",
+    )
 
     path: str
     keep: MaskFilter = field(default_factory=lambda: MaskFilter(min_score=0.05))

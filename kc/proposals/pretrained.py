@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from kc.errors import MissingExtraError
+from kc.errors import KcError, MissingExtraError
 
 WEIGHTS = (
     "model.safetensors",
@@ -43,6 +43,25 @@ def check_folder(path: str, kinds: Sequence[str], option: str) -> Path:
         if not any((folder / name).is_file() for name in names):
             raise MissingExtraError(f"{wanted}; {folder} has no {what} ({' or '.join(names)})")
     return folder
+
+
+def check_mask2former(argument: str, name: str) -> None:
+    """`check_folder` of a Mask2Former."""
+    check_folder(argument, ("mask2former",), name)
+
+
+def check_sam(argument: str, name: str) -> None:
+    """`check_folder` of a Segment Anything."""
+    check_folder(argument, ("sam",), name)
+
+
+def check_grounded_sam(argument: str, name: str) -> None:
+    """`check_folder` of both checkpoints. Raises KcError where there are not two."""
+    dino, comma, sam = argument.partition(",")
+    if not comma or not dino or not sam:
+        raise KcError(f"--proposals {name}: expected two folders, grounded-sam:DINO_PATH,SAM_PATH")
+    check_folder(dino, ("grounding-dino",), name)
+    check_folder(sam, ("sam",), name)
 
 
 def folder_digest(folder: Path) -> str:

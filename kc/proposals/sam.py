@@ -15,6 +15,7 @@ from torch import Tensor
 from kc.proposals.filters import MaskFilter, as_segments, stability
 from kc.proposals.pretrained import check_folder, folder_digest, load_model, load_processor
 from kc.proposals.rle import Rle, encode
+from kc.spec import ProposerSpec
 from kc.types import Float32Array, Segments, UInt8Array
 
 KINDS = ("sam",)
@@ -29,6 +30,16 @@ class SegmentAnything:
     than `max_box_overlap`. `keep` then takes out masks that are small or equal, and sets the budget. `batch`: points
     that are asked for at a time.
     """
+
+    spec = ProposerSpec(
+        "Masks of Segment Anything, asked at a grid of points.",
+        form="sam:PATH",
+        argument=".*",
+        check="kc.proposals.pretrained:check_sam",
+        paper="Kirillov et al. 2023, arXiv 2304.02643",
+        package="transformers",
+        extra="proposals",
+    )
 
     path: str
     points: int = 32

@@ -8,15 +8,30 @@ import numpy as np
 from skimage.segmentation import slic
 
 from kc.proposals.base import from_partition
+from kc.spec import Count, Positive, ProposerSpec
 from kc.types import Segments, UInt8Array
 
 
 @dataclass(frozen=True)
-class Superpixels:
+class SuperpixelsOptions:
+    """Args:
+    n_segments: About how many regions an image has.
+    compactness: Weight of distance against colour; a higher one makes regions squarer.
+    """
+
+    n_segments: Count = 300
+    compactness: Positive = 20.0
+
+
+@dataclass(frozen=True)
+class Superpixels(SuperpixelsOptions):
     """About `n_segments` regions an image; a higher `compactness` makes them squarer."""
 
-    n_segments: int = 300
-    compactness: float = 20.0
+    spec = ProposerSpec(
+        "SLIC superpixels: compact regions of similar colour and equal size.",
+        paper="Achanta et al. 2012",
+        options=SuperpixelsOptions,
+    )
 
     @property
     def name(self) -> str:

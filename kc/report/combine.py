@@ -14,10 +14,20 @@ from kc.errors import RunError
 from kc.report.examples import Example, load_examples
 from kc.report.records import MethodResult, Results
 
-_PROTOCOL = ("benchmark", "tasks", "split", "setting", "class_order", "limit_images", "image_lists", "stream",
-             "domains", "blurry_classes", "leak", "leak_to", "imbalance")  # fmt: skip
+_STREAMS = ("domain", "blurry", "long-tailed")
+"""Kinds of stream with options of their own."""
+_PROTOCOL = (
+    "benchmark",
+    "tasks",
+    "split",
+    "setting",
+    "class_order",
+    "limit_images",
+    "image_lists",
+    "stream",
+    *_STREAMS,
+)
 """Settings that are compared by what they lead to: the content of the benchmark, the classes of each task."""
-_OF_STREAM = {"domain": ("domains",), "blurry": ("blurry_classes", "leak", "leak_to"), "long-tailed": ("imbalance",)}
 _ELSEWHERE = ("seed", "methods", "data_root")
 """Settings that the methods of a run do not have in common, or that change no number."""
 _LONGEST = 22  # characters of a name with settings; beyond, methods are told apart by the number of their run
@@ -129,7 +139,7 @@ def _protocol(results: Results) -> dict[str, str]:
         "setting": results.setting,
         "image lists": results.fingerprints.get("image lists", "those of the setting")[:12],
         "stream": stream,
-        **{k: str(results.config.get(k)) for k in _OF_STREAM.get(stream, ())},
+        **({f"options of {stream}": str(results.config.get(stream))} if stream in _STREAMS else {}),
         "limit_images": str(results.config.get("limit_images")),
         "metric": ", ".join(sorted({m.metric for m in results.methods})),
         "number of tasks": str(len(results.tasks)),
@@ -139,7 +149,14 @@ def _protocol(results: Results) -> dict[str, str]:
 
 def _settings(run: Run, method: MethodResult) -> dict[str, str]:
     """What a method of one protocol was told, as text, and what it was built on."""
-    told = {k: str(v) for k, v in method.config.items() if k not in (*_PROTOCOL, *_ELSEWHERE)}
+    told: dict[str, str] = {}
+    for key, value in method.config.items():
+        if key in (*_PROTOCOL, *_ELSEWHERE):
+            continue
+        if isinstance(value, dict):  # options of a component; the method's own go without its name
+            told |= {k if key == method.name else f"{key}.{k}": str(v) for k, v in value.items()}
+        else:
+            told[key] = str(value)
     return told | {k: v for k, v in run.results.fingerprints.items() if k not in ("benchmark", "image lists")}
 
 

@@ -49,7 +49,7 @@ class Desk:
     """One memory, one writer: every call takes turns."""
 
     def __init__(self, predictor: MemoryPredictor, pictures: Pictures | None = None) -> None:
-        if predictor.tools.context.regions is None:
+        if predictor.session.regions is None:
             raise KcError(f"{predictor.memory.path} holds keys of whole images: the page shows and teaches regions")
         self.predictor, self.pictures = predictor, pictures or Pictures()
         self._looks: OrderedDict[str, Look] = OrderedDict()
@@ -127,7 +127,7 @@ class Desk:
             if not mask.any():
                 raise KcError("select something first: click on the picture")
             (taught,) = remember(
-                self.predictor.memory.path, self.predictor.tools, [Shown("browser", look.image, mask)], name
+                self.predictor.memory.path, self.predictor.session, [Shown("browser", look.image, mask)], name
             )
             said = f"{taught.name}: {taught.rows} new rows"
             said += f", {taught.known} were there already" if taught.known else ""

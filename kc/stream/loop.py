@@ -15,9 +15,10 @@ import torch
 
 from kc.errors import KcError, RunError
 from kc.methods.base import ContinualMethod
-from kc.methods.config import MethodOptions, at_task
+from kc.methods.config import MethodOptions
 from kc.methods.distributed import process_rank
 from kc.progress import Bar
+from kc.spec import at_task
 from kc.stream.average import WeightAverage
 from kc.stream.best import BestWeights
 from kc.stream.cost import CostMeter

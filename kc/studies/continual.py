@@ -9,11 +9,11 @@ from typing import Any
 
 from rich.console import Console
 
-from kc import experiment
-from kc.checks import check
+from kc import compare
 from kc.config import RunConfig
 from kc.data.manifest import load_manifest
 from kc.report.style import looks
+from kc.resolve import resolve
 from kc.studies.config import StudyConfig
 from kc.studies.record import Row, Study, dress, panels
 
@@ -53,13 +53,13 @@ def _run(config: StudyConfig, record: Study, console: Console) -> Any:
         decoder="regions", fusion="fixed", k=config.k, limit_images=config.limit_images, seed=config.seed,
         out=record.folder / "run", wandb="disabled", accelerator="cpu",
     )  # fmt: skip
-    check(run)
+    run = resolve(run)
     started = sorted(run.out.glob("*/config.yaml"))
     if started:
         from kc.parsing import parse
 
         run = parse(["--resume", str(started[-1].parent), "--wandb", "disabled", "--accelerator", "cpu"])
-    folder = experiment.run(run, console)
+    folder = compare.run(run, console)
     return json.loads((folder / "results.json").read_text(encoding="utf-8"))
 
 

@@ -15,8 +15,6 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from kc import experiment
-from kc.checks import check
 from kc.config import RunConfig
 from kc.data.datamodule import IncrementalDataModule
 from kc.errors import KcError
@@ -31,6 +29,8 @@ from kc.openvocab.base import Recallable
 from kc.progress import track
 from kc.proposals.merge import paint, semantic_to_panoptic
 from kc.proposals.pooling import pool, segment_labels
+from kc.resolve import resolve
+from kc.session import Session, open_data
 from kc.studies.config import StudyConfig
 from kc.types import VOID, ClassInfo, Float32Array, Int64Array, Neighbours, Rows, Segments, SplitName
 
@@ -87,12 +87,11 @@ class Bench:
             seed=config.seed,
             limit_images=limit,
         )
-        check(run)
-        self.data: IncrementalDataModule = experiment.open_data(run)
+        run = resolve(run)
+        self.data: IncrementalDataModule = open_data(run)
         if self.data.manifest.task_kind == "classification":
             raise KcError(f"{benchmark} has no regions: take a semantic or panoptic benchmark")
-        run = experiment.with_recommended(run, self.data.manifest)
-        self.shared = experiment.prepare(run, self.data)
+        self.shared = Session.of_data(run, self.data)
         if not isinstance(self.shared.base, Recallable):
             raise KcError(f"the studies ask a base about stored regions, which {config.base} cannot answer: use conse")
         self.base: Recallable = self.shared.base

@@ -71,7 +71,7 @@ def test_convert_then_run(
     assert f"FC-CLIP on {CLIP}" in said
     assert "5 queries, trained on 6 classes" in said
     run = ["run", "--benchmark", tiny_coco.path, "--data-root", tiny_coco.root, "--base", f"fc-clip@{out}"]
-    run += ["--proposals", "fc-clip", "--fc-clip-sides", "64,96", "--methods", "zeroshot,knn", "--tasks", "2"]
+    run += ["--proposals", "fc-clip", "--fc-clip.sides", "64,96", "--methods", "zeroshot,knn", "--tasks", "2"]
     kc(capsys, *run, "--out", tmp_path / "runs")
     (folder,) = (tmp_path / "runs").iterdir()
     results = json.loads((folder / "results.json").read_text())
@@ -154,7 +154,7 @@ def test_errors(arguments: list[str], said: str, capsys: pytest.CaptureFixture[s
         (["--base", "fc-clip@none.safetensors"], "there is no file none.safetensors; download"),
         (["--base", "fc-clap"], "unknown base 'fc-clap'. Did you mean 'fc-clip'"),
         (["--proposals", "fc-clip"], "--proposals fc-clip are the masks of the run's base: add --base"),
-        (["--fc-clip-sides", "96,64"], "SHORT <= LONG"),
+        (["--fc-clip.sides", "96,64"], "SHORT <= LONG"),
     ],
 )
 def test_a_run_is_refused_early(

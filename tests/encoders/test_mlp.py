@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from kc.encoders.load import load_encoder
-from kc.encoders.mlp import load_mlp
+from kc.encoders.mlp import Mlp
 
 
 def test_pooled_by_hand() -> None:
-    encoder = load_mlp("5x2")
+    encoder = Mlp.load("5x2")
     images = torch.rand(2, 3, 64, 64)
     grey = images.mean(1).view(2, 32, 2, 32, 2).mean((2, 4)).flatten(1)
     x = (grey - 0.1) / 0.2752
@@ -33,7 +33,7 @@ def test_loading_is_the_same_everywhere_and_moves_no_generator() -> None:
 
 
 def test_who_trains_draws_weights() -> None:
-    encoder = load_mlp("4x1")
+    encoder = Mlp.load("4x1")
     weights = []
     for seed in (1, 1, 2):
         torch.manual_seed(seed)
@@ -47,4 +47,4 @@ def test_who_trains_draws_weights() -> None:
 
 @pytest.mark.parametrize("size", ["64", "28"])
 def test_any_input_size(size: str) -> None:
-    assert load_mlp("4x1")(torch.rand(1, 3, int(size), int(size))).pooled.shape == (1, 4)
+    assert Mlp.load("4x1")(torch.rand(1, 3, int(size), int(size))).pooled.shape == (1, 4)

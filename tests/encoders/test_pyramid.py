@@ -7,12 +7,12 @@ from pathlib import Path
 import torch
 
 from kc.encoders.cache import FeatureCache
-from kc.encoders.lite import load_lite0
+from kc.encoders.lite import Lite0
 from kc.encoders.pyramid import Pyramid
 
 
 def test_it_is_cached_apart_from_the_encoders_features(tmp_path: Path) -> None:
-    encoder = load_lite0()
+    encoder = Lite0.load()
     pyramid = Pyramid(encoder)
     images = torch.rand(2, 3, 64, 32, generator=torch.Generator().manual_seed(0))
     own = FeatureCache(tmp_path, encoder)

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import torch
 
-from kc.checks import check
 from kc.config import RunConfig
 from kc.errors import KcError
 from kc.memory.vote.fusion import knn_clip, retrieval_logits
 from kc.methods.base import Context
 from kc.methods.hybrid.hybrid import Hybrid, HybridReplay, region_means
+from kc.resolve import resolve
 from kc.types import Segments, Task
 
 TASKS = [Task(0, (0, 1), (0, 1), ("0", "1")), Task(1, (2,), (0, 1, 2), ("2",))]
@@ -61,18 +61,18 @@ def test_what_cannot_work_is_refused(tmp_path: Path) -> None:
     def config(**more: Any) -> RunConfig:
         return RunConfig(benchmark="digits", methods="hybrid", **more)
 
-    check(config())
+    resolve(config())
     with pytest.raises(KcError, match="its head was trained on the rows"):
-        check(config(fusion="calibrated"))
+        resolve(config(fusion="calibrated"))
     with pytest.raises(KcError, match="keeps its memory in one process"):
-        check(config(devices=2))
+        resolve(config(devices=2))
     with pytest.raises(KcError, match=r"--fuse-lambda 1\.5: must be between 0 and 1"):
-        check(config(fuse_lambda=1.5))
+        resolve(config(fuse_lambda=1.5))
     with pytest.raises(KcError, match="--fuse-threshold nan"):
-        check(config(fuse_threshold=float("nan")))
+        resolve(config(fuse_threshold=float("nan")))
     with pytest.raises(KcError, match=r"unknown fusion 'tuned'"):
-        check(config(fusion="tuned"))
+        resolve(config(fusion="tuned"))
     with pytest.raises(KcError, match="one process: leave --devices at 1"):
-        check(RunConfig(benchmark="digits", methods="knn", fusion="calibrated", devices=2))
+        resolve(RunConfig(benchmark="digits", methods="knn", fusion="calibrated", devices=2))
     with pytest.raises(KcError, match="cannot be read"):
-        check(config(names=tmp_path / "none.txt"))
+        resolve(config(names=tmp_path / "none.txt"))

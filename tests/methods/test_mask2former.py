@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from kc.encoders.cache import FeatureCache
-from kc.encoders.lite import load_lite0
+from kc.encoders.lite import Lite0
 from kc.errors import KcError
 from kc.methods.base import Context
 from kc.methods.config import MethodConfig
@@ -148,7 +148,7 @@ def test_the_first_task_is_that_of_fine_tuning(cls: type[Mask2Former], toy_conte
 
 def test_a_frozen_encoder_is_asked_once_for_an_image(tmp_path: Path) -> None:
     """Its levels come from the cache afterwards, the trained one's never; both see the same images."""
-    encoder = load_lite0()
+    encoder = Lite0.load()
     classes = {c: ClassInfo(c, str(c)) for c in range(4)}
     images = halves(1, 2)
     asked: dict[str, list[int]] = {"head": [], "full": []}

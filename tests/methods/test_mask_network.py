@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import Mask2FormerForUniversalSegmentation
 
-from kc.encoders.lite import Lite0, load_lite0
+from kc.encoders.lite import Lite0
 from kc.encoders.mlp import Mlp
 from kc.errors import KcError, MissingExtraError
 from kc.methods.finetune.mask_network import MEAN, STD, Queries, load_mask_network, tiny_config
@@ -34,7 +34,7 @@ def folder(whole: Mask2FormerForUniversalSegmentation, tmp_path_factory: pytest.
 
 @pytest.fixture(scope="module")
 def lite0() -> Lite0:
-    return load_lite0()
+    return Lite0.load()
 
 
 def test_outputs_and_loss_are_those_of_transformers(whole: Mask2FormerForUniversalSegmentation, folder: Path) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from kc.encoders.lite import load_lite0
+from kc.encoders.lite import Lite0
 from kc.errors import RunError
 from kc.methods.base import Context
 from kc.methods.key_store import KeyStore
@@ -65,7 +65,7 @@ def test_outside_the_image_is_not_inside_the_region() -> None:
 
 def test_masked_keys_see_shape_and_not_surroundings() -> None:
     image, segments = two_regions()
-    encoder = load_lite0()
+    encoder = Lite0.load()
     keys = masked_keys(encoder, image, segments, torch.device("cpu"))
     assert keys.shape == (2, 4 * (40 + 112))
     np.testing.assert_allclose(np.linalg.norm(keys, axis=1), 1.0, atol=1e-6)

@@ -12,12 +12,12 @@ from PIL import Image
 from timm.data.imagenet_info import ImageNetInfo
 from torch import Tensor
 
-from kc.encoders.lite import Lite0, load_lite0
+from kc.encoders.lite import Lite0
 from kc.encoders.text import TextEncoder
 from kc.errors import KcError, UnknownNameError
 from kc.openvocab.base import names_of
 from kc.openvocab.conse import Conse
-from kc.openvocab.load import check_base_name, load_base
+from kc.openvocab.load import base_family, load_base
 from kc.types import ClassInfo, Features
 
 
@@ -47,7 +47,7 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def lite0() -> Lite0:
-    return load_lite0()
+    return Lite0.load()
 
 
 def posterior(**probabilities: float) -> Tensor:
@@ -118,7 +118,7 @@ def test_names_of_classes() -> None:
 
 def test_wrong_base_and_wrong_encoder(lite0: Lite0) -> None:
     with pytest.raises(UnknownNameError, match="Did you mean 'conse'"):
-        check_base_name("cons")
+        base_family("cons")
     other = torch.nn.Module()
     other.name = "timm:resnet18"
     with pytest.raises(KcError, match="'lite0', got 'timm:resnet18'"):

@@ -177,7 +177,7 @@ def a_memory_elsewhere_needs_its_run(folder: Path, tmp_path: Path) -> None:
     predictor = open_memory(moved, folder)
     image = np.full((20, 24, 3), 90, np.uint8)
     with torch.no_grad():
-        features = predictor.tools.context.encode(predictor.tools.batch(image)).pooled
+        features = predictor.context.encode(predictor.session.batch(image)).pooled
     found = Memory.open(moved).search(normalised(features), 16)
     cast = contributions(found, [0, 1, 2])
     said = predictor.predict(image)

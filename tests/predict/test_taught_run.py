@@ -37,7 +37,7 @@ def test_a_taught_memory_and_its_run(
 
     # Who decided is shown by name, with a picture where the data is; a browser names no file.
     predictor = open_memory(memory)
-    settings = predictor.tools.settings
+    settings = predictor.session.config
     picture = io.BytesIO()
     with Image.open(root / "tiny-index" / "images" / "train" / "frame_0.png") as given:
         given.save(picture, "PNG")

@@ -23,11 +23,13 @@ from kc.errors import KcError
 from kc.memory.disk import Memory
 from kc.predict.examples import Shown
 from kc.predict.opening import open_memory
-from kc.predict.settings import Settings, names_in
+from kc.predict.settings import names_in
 from kc.predict.teach import create, remember
+from kc.resolve import with_options
 from kc.serve import desk as desks
 from kc.serve.app import app
 from kc.serve.desk import Desk
+from kc.session import Facts
 
 BROWSER = next((p for n in ("chromium", "chromium-browser", "google-chrome") if (p := shutil.which(n))), None)
 MARK = {"X-KC": "1"}
@@ -54,8 +56,8 @@ BOTH = png(np.concatenate([texture(0), texture(1)], axis=1))
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A memory that knows the left thing only."""
     path = tmp_path_factory.mktemp("made") / "memory"
-    run = RunConfig(encoder="lite0", proposals="superpixels", keys="pooled")
-    remember(path, create(path, Settings(run, "semantic", (96, 96), {})), [Shown("a.png", texture(0))], "blue waves")
+    run = with_options(RunConfig(methods="knn", encoder="lite0", proposals="superpixels", keys="pooled"))
+    remember(path, create(path, run, Facts("", "semantic", (96, 96), {})), [Shown("a.png", texture(0))], "blue waves")
     return path
 
 

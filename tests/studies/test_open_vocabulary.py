@@ -38,9 +38,9 @@ pytestmark = pytest.mark.filterwarnings("error::UserWarning")
 def loaded_once() -> Iterator[None]:
     """Encoder and base, which no study changes, are loaded once for all of them."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("kc.experiment.load_encoder", cache(load_encoder))
+        patch.setattr("kc.session.load_encoder", cache(load_encoder))
         base = cache(lambda name, encoder: load_base(name, encoder))
-        patch.setattr("kc.experiment.load_base", lambda name, encoder, *_: base(name, encoder))
+        patch.setattr("kc.session.load_base", lambda name, encoder, **_: base(name, encoder))
         yield
 
 

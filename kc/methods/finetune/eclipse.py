@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from kc.methods.base import Batch, Context
-from kc.methods.config import at_task
 from kc.methods.finetune.mask2former import Mask2Former
 from kc.methods.finetune.mask_network import Pixels, Queries
 from kc.methods.finetune.mask_targets import MaskLoss, MaskSet, mask_sets
 from kc.methods.finetune.prompts import PromptSet, manipulated, where_objects
+from kc.spec import at_task
 from kc.types import Task
 
 CLASS_WEIGHT = 10.0

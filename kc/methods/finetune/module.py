@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from kc.encoders.base import Encoder
 from kc.errors import DivergedError, KcError
 from kc.methods.base import Batch, Context, as_map, n_bytes, semantic_from_scores
-from kc.methods.config import at_task
 from kc.methods.distributed import weight_of
 from kc.methods.finetune.decoders import decoder_of
 from kc.methods.finetune.heads import GrowingClassifier, PooledVector
@@ -28,6 +27,7 @@ from kc.methods.finetune.optim import make_optimizer, make_schedule
 from kc.methods.finetune.previous import Previous
 from kc.methods.regions import best, to_prediction, with_keys
 from kc.proposals.merge import semantic_to_panoptic
+from kc.spec import at_task
 from kc.types import HIDDEN, Features, Prediction, Task
 
 

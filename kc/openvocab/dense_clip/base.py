@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -14,16 +17,25 @@ from kc.errors import KcError
 from kc.openvocab.base import Names
 from kc.openvocab.dense_clip.layers import calibration_images, resolve
 from kc.openvocab.dense_clip.model import DenseClip
-from kc.openvocab.dense_clip.options import DenseOptions, protocol_of, row_of
+from kc.openvocab.dense_clip.options import DenseClipOptions, DenseOptions, protocol_of, row_of
 from kc.openvocab.dense_clip.rows import ROWS
 from kc.openvocab.dense_clip.segmenter import Cells, Segmenter
 from kc.openvocab.dense_clip.text import TextBank, class_scores
+from kc.spec import BaseSpec
 from kc.types import Int64Array, Segments, UInt8Array
 
 
 class DenseBase:
     """`Segmenter` as the framework asks for it. What the network says of an image does not depend on the names, so it
     is kept by sample id."""
+
+    spec = BaseSpec(
+        "Training-free dense CLIP: the last block is read as the paper of the row says (docs/dense_clip.md).",
+        form="ROW[:MODEL@FILE], ROW = clip, maskclip, sclip, clearclip, naclip, proxyclip or gclip",
+        argument="(:.+)?",
+        check="kc.openvocab.dense_clip.options:check_base",
+        options=DenseClipOptions,
+    )
 
     def __init__(self, name: str, segmenter: Segmenter, *, reads_pooled: bool) -> None:
         """`reads_pooled`: the run's encoder is this very CLIP, so that its pooled features can be classified."""
@@ -68,18 +80,30 @@ class DenseBase:
     def _cells(self, image: UInt8Array, sample_id: str) -> Cells:
         return self._kept.get_or_make(sample_id, lambda: self.segmenter.cells(image))
 
+    @classmethod
+    def load(
+        cls,
+        name: str,
+        encoder: Encoder,
+        *,
+        benchmark: str | None = None,
+        cache: Path | None = None,
+        device: str = "cpu",
+        **options: Any,
+    ) -> DenseBase:
+        """The base `ROW` on the run's `encoder`, or `ROW:MODEL[@FILE]` on a CLIP of its own.
 
-def load_dense(name: str, encoder: Encoder, options: DenseOptions) -> DenseBase:
-    """The base `ROW` on the run's `encoder`, or `ROW:MODEL[@FILE]` on a CLIP of its own.
-
-    Raises KcError where the encoder is no CLIP the row can read, MissingExtraError where weights cannot be had.
-    """
-    row_name, colon, model = name.partition(":")
-    clip = load_encoder(f"open_clip:{model}") if colon else encoder
-    if not isinstance(clip, OpenClipEncoder):
-        raise KcError(f"base {name!r} reads a CLIP (open_clip:MODEL@FILE) as the run's encoder, got {encoder.name!r}")
-    proxy = encoder if colon and ROWS[row_name].attention == "proxy" else None
-    return build(row_name, clip, options, proxy, name=name, reads_pooled=not colon)
+        Raises KcError where the encoder is no CLIP the row can read, MissingExtraError where weights cannot be had.
+        """
+        row_name, colon, model = name.partition(":")
+        clip = load_encoder(f"open_clip:{model}") if colon else encoder
+        if not isinstance(clip, OpenClipEncoder):
+            raise KcError(
+                f"base {name!r} reads a CLIP (open_clip:MODEL@FILE) as the run's encoder, got {encoder.name!r}"
+            )
+        proxy = encoder if colon and ROWS[row_name].attention == "proxy" else None
+        chosen = DenseOptions(benchmark=benchmark, cache=cache, **options)
+        return build(row_name, clip, chosen, proxy, name=name, reads_pooled=not colon)
 
 
 def build(

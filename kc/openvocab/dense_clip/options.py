@@ -5,11 +5,15 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal
 
+from kc.encoders.load import check_encoder_name
 from kc.errors import KcError, unknown_name
 from kc.openvocab.dense_clip.protocol import DEFAULT_PRESET, Protocol, preset
 from kc.openvocab.dense_clip.published import table_name
 from kc.openvocab.dense_clip.rows import ROWS, Row
+from kc.spec import Whole
+from kc.types import TaskKind
 
 PAPER_LAYERS = {"ViT-B-16-quickgelu": ((6, 7), (6, 7, 8, 9, 10))}
 """Model -> (fused, suppressed) blocks of GCLIP's paper; all of what is suppressed is not published: 6 to 10 is the
@@ -17,21 +21,36 @@ working reading. For every other model they are found (`layers.resolve`)."""
 
 
 @dataclass(frozen=True)
-class DenseOptions:
-    """None leaves a value to the row or the preset. Layers: `auto`, `none`, or block numbers separated by commas.
+class DenseClipOptions:
+    """Options of a dense CLIP; None leaves a value to the row or the preset.
 
-    `protocol`: name of a preset; `benchmark`: name of the benchmark whose adjustments of the preset apply; `cache`:
-    folder for text embeddings.
+    Args:
+        protocol: How images are cut and scores decided: sclip, naclip, clearclip, proxyclip or whole-image; default:
+            that of the row's paper.
+        fuse_layers: Blocks whose attention is fused (gclip): 6,7 ..., auto or none; default: the paper's for
+            ViT-B-16-quickgelu, else auto.
+        fuse_weights: One weight a fused block and one for the last block (gclip); default: their mean.
+        head_mode: Whether head h of every fused block meets head h of the last one, or maps are averaged over heads.
+        cs_layers: Blocks whose strongest channel is suppressed: 6,7 ..., auto or none; default: the row's.
+        pamr_steps: Steps of pixel-adaptive mask refinement; 0 is none; default: the preset's.
+        templates: Prompts around names; default: the preset's.
     """
 
     protocol: str | None = None
-    benchmark: str | None = None
     fuse_layers: str | None = None
     fuse_weights: str | None = None
-    head_mode: str | None = None
+    head_mode: Literal["per_head", "averaged"] | None = None
     cs_layers: str | None = None
-    pamr_steps: int | None = None
+    pamr_steps: Whole | None = None
     templates: str | None = None
+
+
+@dataclass(frozen=True)
+class DenseOptions(DenseClipOptions):
+    """With `benchmark`, the name of the benchmark whose adjustments of the preset apply, and `cache`, the folder for
+    text embeddings."""
+
+    benchmark: str | None = None
     cache: Path | None = None
 
 
@@ -45,16 +64,16 @@ def row_of(name: str, options: DenseOptions, model: str) -> Row:
         row = dataclasses.replace(row, fuse_layers=fuse, cs_layers=suppress)
     changes: dict[str, object] = {}
     if options.fuse_layers is not None:
-        changes["fuse_layers"] = _layers("--fuse-layers", options.fuse_layers)
+        changes["fuse_layers"] = _layers("fuse-layers", options.fuse_layers)
     if options.cs_layers is not None:
-        changes["cs_layers"] = _layers("--cs-layers", options.cs_layers)
+        changes["cs_layers"] = _layers("cs-layers", options.cs_layers)
     if options.head_mode is not None:
         changes["head_mode"] = options.head_mode
     if options.fuse_weights is not None:
         try:
             changes["fuse_weights"] = tuple(float(w) for w in options.fuse_weights.split(","))
         except ValueError as error:
-            raise KcError(f"--fuse-weights {options.fuse_weights!r}: expected numbers separated by commas") from error
+            raise KcError(f"fuse-weights {options.fuse_weights!r}: expected numbers separated by commas") from error
     return dataclasses.replace(row, **changes)  # type: ignore[arg-type]  # checked by Row
 
 
@@ -75,3 +94,27 @@ def _layers(flag: str, text: str) -> tuple[int, ...] | None:
         return tuple(int(part) for part in text.split(","))
     except ValueError as error:
         raise KcError(f"{flag} {text!r}: expected auto, none, or block numbers separated by commas") from error
+
+
+def check_base(name: str, encoder: str, kind: TaskKind, benchmark: str, options: dict[str, Any]) -> None:
+    """Raise KcError, before anything is loaded, unless `ROW` or `ROW:MODEL[@FILE]` fits encoder, kind and options."""
+    row, colon, model = name.partition(":")
+    if colon:
+        check_encoder_name(f"open_clip:{model}")
+    elif not encoder.startswith("open_clip:"):
+        raise KcError(
+            f"base {name!r} reads a CLIP: take one as the encoder (--encoder open_clip:MODEL@FILE) or give it to the "
+            f"base (--base {row}:MODEL@FILE)"
+        )
+    if ROWS[row].attention == "proxy" and not colon:
+        raise KcError(
+            "base 'proxyclip' reads two models: give it the CLIP (--base proxyclip:MODEL@FILE); "
+            "the run's --encoder is its proxy"
+        )
+    if colon and kind == "classification":
+        raise KcError(
+            f"base {name!r} classifies whole images by the run's encoder: use --base {row} --encoder open_clip:{model}"
+        )
+    chosen = DenseOptions(benchmark=benchmark, **options)
+    row_of(row, chosen, (model if colon else encoder.removeprefix("open_clip:")).partition("@")[0])
+    protocol_of(row, chosen)

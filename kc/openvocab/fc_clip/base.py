@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor
 
 from kc.budget import ANSWERS, BoundedCache, cache_bytes
-from kc.encoders.base import digest
+from kc.encoders.base import Encoder, digest
 from kc.encoders.open_clip_model import OpenClipEncoder
 from kc.errors import KcError
 from kc.openvocab.base import Names, Opinions
@@ -22,10 +23,11 @@ from kc.openvocab.dense_clip.text import TextBank
 from kc.openvocab.fc_clip.checkpoint import load_fc_clip
 from kc.openvocab.fc_clip.geometry import Frame, cover, frame_of, overlaps, pool_regions, prepare, to_original
 from kc.openvocab.fc_clip.network import Answer, FcClip
-from kc.openvocab.fc_clip.options import FcClipOptions, weights_of
+from kc.openvocab.fc_clip.options import FcClipBaseOptions, FcClipOptions, options_for, weights_of
 from kc.openvocab.fc_clip.scores import clean, ensemble, mixed, name_logits, seen_in, with_void
 from kc.openvocab.fc_clip.tower import project
 from kc.openvocab.mask_inference import instances, panoptic_map
+from kc.spec import DENSE, BaseSpec
 from kc.types import Instances, Int32Array, Int64Array, Segments, UInt8Array
 
 if TYPE_CHECKING:
@@ -65,6 +67,18 @@ class FcClipBase:
     Names are embedded with ViLD's 14 prompts. `background` is a class like others, by its names, as in the authors'
     evaluation on Pascal VOC 21.
     """
+
+    spec = BaseSpec(
+        "FC-CLIP: panoptic segmentation by a frozen convolutional CLIP; weights made by `kc fc-clip convert`.",
+        form="fc-clip[:MODEL]@FILE",
+        argument="(:[^@]+)?(@.+)?",
+        check="kc.openvocab.fc_clip.options:check_base",
+        options=FcClipBaseOptions,
+        paper="Yu et al. 2023, arXiv 2308.02487",
+        package="transformers",
+        extra="masks",
+        kinds=DENSE,
+    )
 
     def __init__(self, name: str, network: FcClip, options: FcClipOptions | None = None) -> None:
         self.name = name
@@ -253,14 +267,24 @@ class FcClipBase:
         coarse = cover(segments, look.frame, (look.dense.shape[1], look.dense.shape[2]))
         return inside, project(self.network.clip.visual, pool_regions(look.dense, coarse))
 
+    @classmethod
+    def load(
+        cls,
+        name: str,
+        encoder: Encoder,
+        *,
+        benchmark: str = "",
+        cache: Path | None = None,
+        device: str = "cpu",
+        **options: Any,
+    ) -> FcClipBase:
+        """The base `fc-clip@FILE` or `fc-clip:MODEL@FILE`, asked as published for `benchmark`.
 
-def load_fc_clip_base(name: str, options: FcClipOptions | None = None) -> FcClipBase:
-    """The base `fc-clip@FILE` or `fc-clip:MODEL@FILE`.
-
-    Raises MissingExtraError where weights or transformers are missing, KcError where the file does not fit.
-    """
-    clip, path = weights_of(name)
-    return FcClipBase(name, load_fc_clip(path, clip), options)
+        Raises MissingExtraError where weights or transformers are missing, KcError where the file does not fit.
+        """
+        clip, path = weights_of(name)
+        chosen = dataclasses.replace(options_for(benchmark, **options), cache=cache, device=device)
+        return cls(name, load_fc_clip(path, clip), chosen)
 
 
 def _digest(array: npt.NDArray[Any]) -> bytes:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from kc.errors import KcError, MissingExtraError
+from kc.spec import Fraction
+from kc.types import TaskKind
 
 PUBLISHED_CLIP = "convnext_large_d_320"
 PUBLISHED_SIDES = {"cityscapes": (1024, 2560)}
@@ -67,28 +71,40 @@ class FcClipOptions:
             )
 
 
-def options_for(
-    benchmark: str,
-    alpha: float | None = None,
-    beta: float | None = None,
-    sides: str | None = None,
-    cache: Path | None = None,
-) -> FcClipOptions:
+@dataclass(frozen=True)
+class FcClipBaseOptions:
+    """Options of the base fc-clip.
+
+    Args:
+        alpha: Weight of the frozen CLIP in the probabilities of names that the head was trained on (paper, eq. 6).
+        beta: That weight for other names.
+        sides: SHORT,LONG: pixels of the image that the network sees; default: 800,1333, on Cityscapes 1024,2560.
+    """
+
+    alpha: Fraction = 0.4
+    beta: Fraction = 0.8
+    sides: str | None = None
+
+
+def options_for(benchmark: str, alpha: float = 0.4, beta: float = 0.8, sides: str | None = None) -> FcClipOptions:
     """The published options for a benchmark, with what a user gave instead; `sides` as `SHORT,LONG`. Raises KcError."""
     short, long = PUBLISHED_SIDES.get(re.split(r"[^a-z0-9]", benchmark)[0], (800, 1333))
     if sides is not None:
         try:
             short, long = (int(part) for part in sides.split(","))
         except ValueError as error:
-            raise KcError(f"--fc-clip-sides {sides}: expected two whole numbers, SHORT,LONG") from error
-    default = FcClipOptions()
-    return FcClipOptions(
-        default.alpha if alpha is None else alpha,
-        default.beta if beta is None else beta,
-        short,
-        long,
-        cache=cache,
-    )
+            raise KcError(f"--fc-clip.sides {sides}: expected two whole numbers, SHORT,LONG") from error
+    return FcClipOptions(alpha, beta, short, long)
+
+
+def check_base(name: str, encoder: str, kind: TaskKind, benchmark: str, options: dict[str, Any]) -> None:
+    """Raise KcError, before anything is loaded, unless FC-CLIP's weights and package are here and it fits the kind."""
+    if kind == "classification":
+        raise KcError(f"base {name!r} labels regions and pixels; this benchmark is classification")
+    weights_of(name)
+    if importlib.util.find_spec("transformers") is None:
+        raise MissingExtraError(f"base {name!r} needs transformers: pip install 'kc-continual[masks]'")
+    options_for(benchmark, **options)
 
 
 def is_fc_clip(name: str) -> bool:

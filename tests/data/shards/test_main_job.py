@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from kc.checks import check
 from kc.cli import main
+from kc.compare import run
 from kc.config import RunConfig
 from kc.data.datamodule import IncrementalDataModule
 from kc.data.shards.index import ShardIndex
-from kc.experiment import run
+from kc.resolve import resolve
 
 
 def numbers(benchmark: Path, root: Path, out: Path, **more: Any) -> tuple[list[Any], list[int] | None]:
@@ -23,7 +23,7 @@ def numbers(benchmark: Path, root: Path, out: Path, **more: Any) -> tuple[list[A
         benchmark=str(benchmark), data_root=root, out=out, epochs=1, exemplars=12, k=3, accelerator="cpu",
         wandb="disabled", tasks=2, **more,
     )  # fmt: skip
-    check(config)
+    resolve(config)
     folder = run(config, Console(quiet=True))
     results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
     return [(m["name"], m["matrix"], m["seen"], m["final"]) for m in results["methods"]], results.get("read_bytes")

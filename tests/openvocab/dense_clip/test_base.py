@@ -15,10 +15,10 @@ from kc.encoders.load import load_encoder
 from kc.encoders.open_clip_model import OpenClipEncoder
 from kc.errors import KcError, UnknownNameError
 from kc.openvocab.base import DenseVocabulary
-from kc.openvocab.dense_clip.base import DenseBase, load_dense
+from kc.openvocab.dense_clip.base import DenseBase
 from kc.openvocab.dense_clip.options import DenseOptions, protocol_of, row_of
 from kc.openvocab.dense_clip.rows import ROWS
-from kc.openvocab.load import check_base, check_base_name, load_base
+from kc.openvocab.load import base_family, check_base, load_base
 from kc.types import Segments
 
 pytestmark = pytest.mark.usefixtures("small_protocol")
@@ -34,13 +34,13 @@ def image_of(seed: int, height: int = 24, width: int = 32) -> np.ndarray:
 
 @pytest.mark.parametrize("name", ["conse", "gclip", "clip", "naclip:ViT-B-16-quickgelu@file.safetensors"])
 def test_names(name: str) -> None:
-    check_base_name(name)
+    base_family(name)
 
 
 @pytest.mark.parametrize("name", ["gklip", "conse:ViT-B-16", "gclip:", "", "none"])
 def test_names_that_do_not_exist(name: str) -> None:
     with pytest.raises(UnknownNameError):
-        check_base_name(name)
+        base_family(name)
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,7 @@ def test_protocol_of_a_row() -> None:
 
 
 def test_regions_and_pixels(clip_encoder: OpenClipEncoder) -> None:
-    base = load_base("gclip", clip_encoder, OPTIONS)
+    base = load_base("gclip", clip_encoder, **vars(OPTIONS))
     assert isinstance(base, DenseBase)
     assert isinstance(base, DenseVocabulary)
     image = image_of(0)
@@ -110,7 +110,7 @@ def test_regions_and_pixels(clip_encoder: OpenClipEncoder) -> None:
 
 
 def test_an_image_is_encoded_once_whatever_the_names(clip_encoder: OpenClipEncoder) -> None:
-    base = load_dense("clearclip", clip_encoder, dataclasses.replace(OPTIONS, fuse_layers=None))
+    base = DenseBase.load("clearclip", clip_encoder, **vars(dataclasses.replace(OPTIONS, fuse_layers=None)))
     seen = []
     original = base.segmenter.cells
     base.segmenter.cells = lambda image: seen.append(1) or original(image)  # type: ignore[method-assign,func-returns-value]
@@ -124,7 +124,7 @@ def test_an_image_is_encoded_once_whatever_the_names(clip_encoder: OpenClipEncod
 
 
 def test_whole_images_by_clips_own_rule(clip_encoder: OpenClipEncoder) -> None:
-    base = load_base("gclip", clip_encoder, OPTIONS)
+    base = load_base("gclip", clip_encoder, **vars(OPTIONS))
     pooled = clip_encoder.encode(torch.rand(3, 3, 32, 32)).pooled
     text = clip_encoder.encode_text(["sky", "car", "truck"])
     scale = clip_encoder.network.logit_scale.exp().item()
@@ -137,7 +137,7 @@ def test_whole_images_by_clips_own_rule(clip_encoder: OpenClipEncoder) -> None:
 def test_a_clip_of_its_own_and_a_proxy(clip_encoder: OpenClipEncoder, tiny_clip: str) -> None:
     model = tiny_clip.removeprefix("open_clip:")
     lite0 = load_encoder("lite0")
-    base = load_base(f"proxyclip:{model}", lite0, DenseOptions(protocol="whole-image", templates="name"))
+    base = load_base(f"proxyclip:{model}", lite0, **vars(DenseOptions(protocol="whole-image", templates="name")))
     assert isinstance(base, DenseBase)
     assert base.segmenter.proxy is lite0
     assert lite0.fingerprint in base.key
@@ -145,21 +145,21 @@ def test_a_clip_of_its_own_and_a_proxy(clip_encoder: OpenClipEncoder, tiny_clip:
     assert base.segment(image_of(0), "a", [["sky"], ["car"]], None).shape == (24, 32)
     with pytest.raises(KcError, match="a CLIP of its own"):
         base.scores_from(torch.zeros(1, 1280), [["sky"]])
-    own = load_base(f"clearclip:{model}", lite0, DenseOptions(protocol="whole-image"))
+    own = load_base(f"clearclip:{model}", lite0, **vars(DenseOptions(protocol="whole-image")))
     assert isinstance(own, DenseBase)
     assert own.segmenter.proxy is None
     with pytest.raises(KcError, match=r"reads a CLIP .* got 'lite0'"):
-        load_base("gclip", lite0, OPTIONS)
+        load_base("gclip", lite0, **vars(OPTIONS))
 
 
 def test_open_layers_are_found_and_said(clip_encoder: OpenClipEncoder) -> None:
-    base = load_base("gclip", clip_encoder, DenseOptions())
+    base = load_base("gclip", clip_encoder, **vars(DenseOptions()))
     assert isinstance(base, DenseBase)
     row = base.segmenter.model.row
     assert row.fuse_layers
     assert row.cs_layers is not None
     assert f"fuse={'+'.join(map(str, row.fuse_layers))}" in base.key
-    assert load_base("gclip", clip_encoder, DenseOptions()).key == base.key
+    assert load_base("gclip", clip_encoder, **vars(DenseOptions())).key == base.key
 
 
 def test_key_tells_everything_apart(clip_encoder: OpenClipEncoder) -> None:
@@ -171,12 +171,12 @@ def test_key_tells_everything_apart(clip_encoder: OpenClipEncoder) -> None:
         dataclasses.replace(OPTIONS, templates="photo"),
         dataclasses.replace(OPTIONS, pamr_steps=1),
     ]
-    assert len({load_base("gclip", clip_encoder, options).key for options in given}) == len(given)
+    assert len({load_base("gclip", clip_encoder, **vars(options)).key for options in given}) == len(given)
 
 
 @pytest.mark.parametrize("row", [row for row in ROWS if row != "proxyclip"])
 def test_every_row_is_a_base(row: str, clip_encoder: OpenClipEncoder) -> None:
-    base = load_base(row, clip_encoder, DenseOptions(protocol="whole-image", templates="name"))
+    base = load_base(row, clip_encoder, **vars(DenseOptions(protocol="whole-image", templates="name")))
     assert isinstance(base, DenseBase)
     assert base.segment(image_of(1), "a", [["sky"], ["car"]], 0).max() <= 1
 
@@ -197,7 +197,8 @@ def test_zeroshot_and_knn_on_pixels(
     tiny_index_png: SimpleNamespace, tmp_path: Path, tiny_clip: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     results = run(tiny_index_png, tmp_path / "runs", "--methods", "zeroshot,knn", "--encoder", tiny_clip,
-                  "--base", "gclip", "--protocol", "whole-image", "--fuse-layers", "1", "--cs-layers", "2")  # fmt: skip
+                  "--base", "gclip", "--gclip.protocol", "whole-image",
+                  "--gclip.fuse-layers", "1", "--gclip.cs-layers", "2")  # fmt: skip
     assert "base gclip: amf residual=0 ffn=0 fuse=1 weights=mean heads=per_head cs=2" in capsys.readouterr().out
     methods = results["methods"]
     assert isinstance(methods, list)
@@ -209,7 +210,7 @@ def test_zeroshot_and_knn_on_pixels(
 def test_panoptic_with_a_clip_of_its_own(tiny_coco: SimpleNamespace, tmp_path: Path, tiny_clip: str) -> None:
     model = tiny_clip.removeprefix("open_clip:")
     results = run(tiny_coco, tmp_path / "runs", "--methods", "zeroshot", "--encoder", "lite0",
-                  "--base", f"naclip:{model}", "--protocol", "whole-image")  # fmt: skip
+                  "--base", f"naclip:{model}", "--naclip.protocol", "whole-image")  # fmt: skip
     assert str(results["fingerprints"]["base"]).startswith("naclip:kc-tiny-clip@")  # type: ignore[index]
 
 
@@ -222,9 +223,9 @@ def test_classification(tiny_folder: SimpleNamespace, tmp_path: Path, tiny_clip:
     [
         (["--base", "gclip"], "take one as the encoder"),
         (["--base", "gklip"], "Did you mean 'gclip'"),
-        (["--base", "gclip:ViT-B-16-quickgelu@x", "--protocol", "skip"], "unknown protocol 'skip'"),
-        (["--base", "gclip:ViT-B-16-quickgelu@x", "--cs-layers", "a"], "block numbers"),
-        (["--base", "sclip:ViT-B-16-quickgelu@x", "--fuse-layers", "3"], "need attention 'amf'"),
+        (["--base", "gclip:ViT-B-16-quickgelu@x", "--gclip.protocol", "skip"], "unknown protocol 'skip'"),
+        (["--base", "gclip:ViT-B-16-quickgelu@x", "--gclip.cs-layers", "a"], "block numbers"),
+        (["--base", "sclip:ViT-B-16-quickgelu@x", "--sclip.fuse-layers", "3"], "need attention 'amf'"),
         (["--base", "gclip:ViT-B-16-quickgelu@none.pt"], "no such file: none.pt"),
     ],
 )

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kc.encoders.lite import load_lite0
+from kc.encoders.lite import Lite0
 from kc.encoders.open_clip_model import OpenClipEncoder
 from kc.errors import KcError
 from kc.openvocab.dense_clip import segmenter as module
@@ -230,7 +230,7 @@ def test_847_names_in_one_call(clip_encoder: OpenClipEncoder) -> None:
 @torch.no_grad()
 def test_a_proxy_is_any_encoder(clip_encoder: OpenClipEncoder, make_features: Callable[..., Tensor]) -> None:
     """lite0's features at the stride nearest to a patch: 8 of 8, 16, 32; each level counts alike."""
-    lite0 = load_lite0()
+    lite0 = Lite0.load()
     model = DenseClip(clip_encoder.network.visual, dataclasses.replace(ROWS["proxyclip"], beta=0.9))
     bank = TextBank(clip_encoder, "photo")
     segmenter = Segmenter(clip_encoder, model, bank, SLIDE, lite0)

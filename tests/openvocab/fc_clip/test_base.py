@@ -17,7 +17,7 @@ from kc.openvocab.fc_clip.network import FcClip
 from kc.openvocab.fc_clip.options import FcClipOptions, options_for
 from kc.openvocab.fc_clip.scores import ensemble, mixed, name_logits
 from kc.openvocab.fc_clip.tower import levels, mask_pool, project
-from kc.openvocab.load import check_base, check_base_name, load_base
+from kc.openvocab.load import base_family, check_base, load_base
 from kc.proposals.base import as_masks, from_partition
 from kc.types import VOID, Segments, UInt8Array
 
@@ -40,7 +40,7 @@ def weights(authors_file: Path, tiny_clip: str, tmp_path_factory: pytest.TempPat
 
 @pytest.fixture(scope="module")
 def base(weights: Path) -> FcClipBase:
-    made = load_base(f"fc-clip@{weights}", torch.nn.Identity(), fc_clip=OPTIONS)
+    made = load_base(f"fc-clip@{weights}", torch.nn.Identity(), sides="64,96")
     assert isinstance(made, FcClipBase)
     return made
 
@@ -285,9 +285,9 @@ def test_instances_and_errors(base: FcClipBase) -> None:
 def test_names_of_bases(weights: Path) -> None:
     other = torch.nn.Identity()
     for name in (f"fc-clip@{weights}", f"fc-clip:convnext_large_kc_tiny@{weights}"):
-        check_base_name(name)
+        base_family(name)
         check_base(name, "lite0", "panoptic")
-        assert load_base(name, other, fc_clip=OPTIONS).key.startswith(name)
+        assert load_base(name, other, sides="64,96").key.startswith(name)
     with pytest.raises(KcError, match="classification"):
         check_base(f"fc-clip@{weights}", "lite0", "classification")
     with pytest.raises(KcError, match="ask for fc-clip:convnext_large_kc_tiny@"):

@@ -1,0 +1,215 @@
+"""The only wiring: from a resolved config to data, encoder, regions, base model, memory and method.
+
+Every command that encodes images or asks a method builds a `Session`: of a benchmark's images, whose features, regions
+and keys are cached on disk, or of images that belong to no benchmark and leave nothing on disk.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+import torch
+
+from kc.config import RunConfig
+from kc.data.content import content_key
+from kc.data.manifest import Manifest
+from kc.data.transforms import image_to_tensor
+from kc.encoders.base import Encoder
+from kc.encoders.cache import FeatureCache, Unstored
+from kc.encoders.load import load_encoder
+from kc.errors import KcError
+from kc.files import cache_dir
+from kc.methods.base import Batch, Context, ContinualMethod
+from kc.methods.config import MethodConfig
+from kc.methods.regions import RegionEncoder
+from kc.openvocab.base import OpenVocabulary
+from kc.openvocab.load import base_family, load_base
+from kc.proposals.base import Proposer
+from kc.proposals.cache import PartitionCache, UnstoredPartitions
+from kc.proposals.load import load_proposer
+from kc.registry import load_class, method_spec
+from kc.resolve import base_to_load, n_tasks, stream_of
+from kc.types import ClassInfo, SplitName, TaskKind, UInt8Array
+
+if TYPE_CHECKING:
+    from kc.data.datamodule import IncrementalDataModule
+    from kc.data.readers.base import Reader
+
+KEPT_BYTES = 1 << 26
+"""Regions that are kept for images of no benchmark that are asked about again."""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a session knows of its benchmark without its images. `input_size`: (H, W) that networks see."""
+
+    name: str
+    kind: TaskKind
+    input_size: tuple[int, int]
+    classes: dict[int, ClassInfo]
+
+    @classmethod
+    def of(cls, manifest: Manifest) -> Facts:
+        """Those of a manifest."""
+        size = (int(manifest.input_size[0]), int(manifest.input_size[1]))
+        return cls(manifest.name, manifest.task_kind, size, {c.id: c for c in manifest.info})
+
+
+@dataclass(frozen=True)
+class Session:
+    """What all methods of a run, or all images of a question, read and none changes."""
+
+    config: RunConfig
+    facts: Facts
+    encoder: Encoder
+    features: FeatureCache
+    regions: RegionEncoder | None
+    base: OpenVocabulary | None
+    data: IncrementalDataModule | None = None
+
+    @classmethod
+    def open(cls, config: RunConfig, facts: Facts, place: Path | None = None) -> Self:
+        """Build what the resolved `config` names; caches lie in `place`, or nowhere.
+
+        Raises KcError for true segments (`oracle`) of images that have no labels, and what loading raises.
+        """
+        encoder = load_encoder(config.encoder).eval()
+        features = Unstored(encoder) if place is None else FeatureCache(place / "features", encoder)
+        base: OpenVocabulary | None = None
+        if (wanted := base_to_load(config)) != "none":
+            device = "cuda" if config.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available() else "cpu"
+            texts = cache_dir() / "derived" / "text"
+            options = config.of(base_family(wanted))
+            base = load_base(wanted, encoder, benchmark=facts.name, cache=texts, device=device, **options)
+        regions: RegionEncoder | None = None
+        if facts.kind != "classification":
+            if place is None and config.proposals == "oracle":
+                raise KcError(
+                    "the regions of this run are true segments, which a new image has not: "
+                    "give --proposals superpixels or felzenszwalb"
+                )
+            partitions: PartitionCache | None = None
+            if config.proposals != "oracle":
+                proposer = proposer_of(config, base, facts.classes)
+                partitions = (
+                    UnstoredPartitions(proposer) if place is None else PartitionCache(place / "proposals", proposer)
+                )
+            kept: dict[str, Any] = {"budget": KEPT_BYTES} if place is None else {"folder": place / "keys"}
+            regions = RegionEncoder(encoder, features, partitions, str(config.keys), **kept)
+        return cls(config, facts, encoder, features, regions, base)
+
+    @classmethod
+    def of_data(cls, config: RunConfig, data: IncrementalDataModule) -> Self:
+        """Of the images of a benchmark, with caches on disk."""
+        key = f"{data.manifest.name}-{content_key(data.manifest, data.data_root)}"
+        session = cls.open(config, Facts.of(data.manifest), cache_dir() / "derived" / key)
+        return dataclasses.replace(session, data=data)
+
+    @property
+    def stream(self) -> IncrementalDataModule:
+        """The tasks of its benchmark. Only for a session that was opened by `of_data`."""
+        assert self.data is not None
+        return self.data
+
+    def with_classes(self, classes: dict[int, ClassInfo]) -> Self:
+        """The same networks asked about other classes."""
+        return dataclasses.replace(self, facts=dataclasses.replace(self.facts, classes=classes))
+
+    def context(self, name: str, seed: int = 0, folder: Path = Path(), config: RunConfig | None = None) -> Context:
+        """What method `name` is given; `folder`: where it keeps its files; `config`: its own, where it has one."""
+        config = config or self.config
+        asked = config.base != "none" or method_spec(name).base == "required"
+        return Context(
+            kind=self.facts.kind,
+            classes=self.facts.classes,
+            encoder=self.encoder,
+            features=self.features,
+            config=MethodConfig(**{f.name: getattr(config, f.name) for f in dataclasses.fields(MethodConfig)}),
+            options=method_spec(name).options(**config.of(name)),
+            seed=seed,
+            folder=folder,
+            regions=self.regions,
+            base=self.base if asked else None,
+            input_size=None if isinstance(self.features, Unstored) else self.facts.input_size,
+        )
+
+    def method(
+        self, name: str, seed: int = 0, folder: Path = Path(), config: RunConfig | None = None
+    ) -> ContinualMethod:
+        """The untrained method `name`."""
+        made: ContinualMethod = load_class("method", name)(self.context(name, seed, folder, config))
+        return made
+
+    @property
+    def fingerprint(self) -> str:
+        """What its keys are: encoder, proposals and way of making keys, as a memory stores it."""
+        parts = [self.encoder.fingerprint]
+        if self.regions is not None:
+            parts += [self.regions.source, self.regions.keys]
+        return "+".join(parts)
+
+    @property
+    def dim(self) -> int:
+        """Size of a key."""
+        return self.encoder.pooled_dim if self.regions is None else self.regions.dim
+
+    def batch(self, image: UInt8Array) -> Batch:
+        """A batch of one image (H, W, 3) uint8 RGB, as the stream gives it to methods."""
+        return {
+            "image": image_to_tensor(image, self.facts.input_size)[None],
+            "raw": [image],
+            "sample_id": [name_of(image)],
+            "index": torch.zeros(1, dtype=torch.int64),
+            "original_size": [image.shape[:2]],
+        }
+
+
+def open_data(
+    config: RunConfig, seed: int | None = None, readers: Mapping[SplitName, Reader] | None = None
+) -> IncrementalDataModule:
+    """The stream of tasks; every error of a benchmark shows here, before a network is built.
+
+    `readers`: these splits, instead of those of the benchmark.
+    """
+    from kc.data.datamodule import IncrementalDataModule  # Lightning: a memory is asked without it
+
+    data = IncrementalDataModule(
+        config.benchmark,
+        tasks=n_tasks(config),
+        split=config.split,
+        setting=config.setting,
+        class_order=config.class_order,
+        data_root=config.data_root,
+        batch_size=config.batch_size,
+        num_workers=config.num_workers,
+        seed=config.seeds[0] if seed is None else seed,
+        limit_images=config.limit_images,
+        readers=readers,
+        stream=stream_of(config),
+        image_lists=config.image_lists,
+        skip_bad=config.skip_bad,
+        shard_order=config.shard_order,
+    )
+    data.setup()
+    return data
+
+
+def proposer_of(config: RunConfig, base: OpenVocabulary | None, classes: Mapping[int, ClassInfo]) -> Proposer:
+    """The proposer of a resolved config; `fc-clip` is that of the run's base."""
+    name = str(config.proposals)
+    if name != "fc-clip":
+        return load_proposer(name, [c.name for c in classes.values()], **config.of(name.partition(":")[0]))
+    made: Proposer = base.proposer()  # type: ignore[union-attr]  # `resolve` has checked that it is an FC-CLIP
+    return made
+
+
+def name_of(image: UInt8Array) -> str:
+    """A name for an image: 16 hex digits of its size and pixels."""
+    size = np.array(image.shape, np.int64).tobytes()
+    return hashlib.sha256(size + np.ascontiguousarray(image).tobytes()).hexdigest()[:16]
