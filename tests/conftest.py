@@ -11,6 +11,8 @@ from typing import Any
 
 # Read when torch loads: threads that spin while they wait slow a busy machine down (see kc.cli.execute).
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+if "PYTEST_XDIST_WORKER" in os.environ:  # worker processes share the cores; what they start inherits it
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import pytest
