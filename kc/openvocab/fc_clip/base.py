@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -30,12 +30,11 @@ from kc.openvocab.mask_inference import instances, panoptic_map
 from kc.spec import DENSE, BaseSpec
 from kc.types import Instances, Int32Array, Int64Array, Segments, UInt8Array
 
-if TYPE_CHECKING:
-    from kc.openvocab.fc_clip.proposer import FcClipProposer
-
 TEMPLATES = "vild14"
 QUERIES_AT_ONCE = 32
 """Masks at the image's own size that are held together: 250 of them take 2 GB on a Cityscapes image."""
+MIN_SCORE = 0.05
+"""Ours: under it a mask is almost surely no object. The authors' own path cuts nothing here, but knows the names."""
 
 
 @dataclass(frozen=True)
@@ -116,8 +115,6 @@ class FcClipBase:
 
     def proposer(self) -> FcClipProposer:
         """Its own masks as class-agnostic regions."""
-        from kc.openvocab.fc_clip.proposer import FcClipProposer
-
         return FcClipProposer(self)
 
     def scores_from(self, pooled: Tensor, names: Names) -> Tensor:
@@ -285,6 +282,59 @@ class FcClipBase:
         clip, path = weights_of(name)
         chosen = dataclasses.replace(options_for(benchmark, **options), cache=cache, device=device)
         return cls(name, load_fc_clip(path, clip), chosen)
+
+
+class FcClipProposer:
+    """The mask of every query, where its logits are above 0.
+
+    The score is the probability that the query is one of the names the head was trained on, not "no object", times the
+    mean probability inside the mask. Masks that are empty or score below `min_score` are left out; masks may overlap.
+    """
+
+    def __init__(self, base: FcClipBase, min_score: float = MIN_SCORE) -> None:
+        self.base = base
+        self.min_score = min_score
+
+    @property
+    def name(self) -> str:
+        """As given on the command line."""
+        return "fc-clip"
+
+    @property
+    def key(self) -> str:
+        """Name, settings and the network's fingerprint."""
+        o = self.base.options
+        return f"fc-clip-{o.short_side}-{o.long_side}-{self.min_score:g}-{self.base.fingerprint}"
+
+    @torch.no_grad()
+    def propose(self, image: UInt8Array) -> Segments:
+        """Masks of `image` (H, W, 3) uint8 RGB at its own size, best first."""
+        base, net = self.base, self.base.network
+        look = base.look(image)
+        text, counts = base.text(net.names)
+        logits = with_void(look.classes, text, counts, net.logit_scale, net.void.weight)
+        objects = 1 - logits.softmax(-1)[:, -1]
+        masks, scores = [], []
+        for start in range(0, len(objects), QUERIES_AT_ONCE):
+            part = slice(start, start + QUERIES_AT_ONCE)
+            full = to_original(look.masks[part], look.frame)
+            inside = full > 0
+            mean = (full.sigmoid() * inside).flatten(1).sum(1) / inside.flatten(1).sum(1).clamp_min(1)
+            masks.append(inside.cpu().numpy())
+            scores.append((objects[part] * mean).cpu().numpy())
+        score = np.concatenate(scores).astype(np.float32)
+        order = np.argsort(-score, kind="stable")
+        order = order[(score[order] >= self.min_score) & (score[order] > 0)]  # an empty mask scores 0
+        return Segments(look.frame.original, score[order], masks=np.concatenate(masks)[order])
+
+
+def load_fc_clip_base(name: str, options: FcClipOptions | None = None) -> FcClipBase:
+    """The base `fc-clip@FILE` or `fc-clip:MODEL@FILE`.
+
+    Raises MissingExtraError where weights or transformers are missing, KcError where the file does not fit.
+    """
+    clip, path = weights_of(name)
+    return FcClipBase(name, load_fc_clip(path, clip), options)
 
 
 def _digest(array: npt.NDArray[Any]) -> bytes:
