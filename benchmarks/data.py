@@ -41,11 +41,10 @@ from torchmetrics.detection import PanopticQuality as TorchmetricsQuality
 from torchvision.datasets import VOCSegmentation
 from turns import ratio
 
-from kc.data.content import content_key
 from kc.data.datamodule import IncrementalDataModule
 from kc.data.manifest import Manifest, load_manifest
 from kc.data.readers.coco_panoptic import CocoPanopticReader
-from kc.data.readers.open import open_reader
+from kc.data.readers.open import content_key, open_reader
 from kc.data.shards.fields import from_fields
 from kc.data.shards.index import PackedIds, ShardIndex
 from kc.data.shards.store import FolderStore

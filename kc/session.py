@@ -17,8 +17,8 @@ import numpy as np
 import torch
 
 from kc.config import RunConfig
-from kc.data.content import content_key
 from kc.data.manifest import Manifest
+from kc.data.readers.open import content_key
 from kc.data.transforms import image_to_tensor
 from kc.encoders.base import Encoder
 from kc.encoders.cache import FeatureCache, Unstored

@@ -150,7 +150,6 @@ def _print_stats(manifest: Manifest, stats: Stats, tasks: Sequence[Task]) -> Non
     console.print(of_tasks)
     for t, step in enumerate(stats.steps["overlapped"]):
         if step.read is not None:
-            both = f"by index {number(step.read.by_index)}, by filter {number(step.read.by_filter)}"
-            console.say(f"task {t} reads {number(step.read.bytes)} bytes of the shards ({both})")
+            console.say(f"task {t} reads {number(step.read)} bytes of the shards")
     if len(settings) > 1:
         console.say("Under a setting: how many images that step trains on.")

@@ -107,9 +107,8 @@ class ShardsConfig(ReadingConfig):
 def shards(config: ShardsConfig) -> int:
     """Write the shards of every part, then the manifest that reads them. Returns the exit status."""
     from kc.commands.console import bars
-    from kc.data.bad_files import open_good
-    from kc.data.content import content_key
     from kc.data.manifest import load_manifest
+    from kc.data.readers.open import content_key, open_good
     from kc.data.shards.store import open_store
     from kc.data.shards.write import manifest_of_shards, write_shards
 

@@ -9,9 +9,9 @@ from rich.console import Console
 
 from kc.commands.memory_config import MemoryConfig
 from kc.config import RunConfig
-from kc.data.content import content_key
 from kc.data.manifest import Manifest, load_manifest
 from kc.data.readers.base import list_files, read_image
+from kc.data.readers.open import content_key
 from kc.data.transforms import image_to_tensor
 from kc.encoders.base import Encoder
 from kc.encoders.cache import FeatureCache

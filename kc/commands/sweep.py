@@ -15,9 +15,9 @@ from kc.commands.sweep_config import Plan, SweepConfig
 from kc.commands.sweep_record import Final, Score, SweepRecord, Trial, Tuning, Validation
 from kc.compare import check_fingerprints, compare, make_loop, new_folder, warm
 from kc.data.datamodule import IncrementalDataModule
-from kc.data.holdout import held_out
 from kc.data.manifest import Manifest, load_manifest
 from kc.data.readers.open import open_reader
+from kc.data.selection import held_out
 from kc.errors import DataError, DivergedError, RunError
 from kc.metrics.continual import average
 from kc.report.records import as_array

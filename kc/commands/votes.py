@@ -16,8 +16,8 @@ from rich.table import Table
 
 from kc import __version__
 from kc.commands.votes_config import VotesConfig
-from kc.data.content import content_key
 from kc.data.datamodule import IncrementalDataModule
+from kc.data.readers.open import content_key
 from kc.encoders.base import Encoder
 from kc.encoders.cache import FeatureCache
 from kc.encoders.load import check_encoder_name, load_encoder

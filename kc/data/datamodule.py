@@ -14,12 +14,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-import numpy as np
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader
 
-from kc.budget import SAMPLES, cache_bytes
-from kc.data.bad_files import open_good
 from kc.data.dataset import (
     Item,
     LabelledImages,
@@ -31,34 +28,21 @@ from kc.data.dataset import (
     hidden_label,
     seed_worker,
 )
-from kc.data.domains import DomainReader
-from kc.data.lists import find, load_image_lists
 from kc.data.manifest import Manifest, load_manifest
 from kc.data.readers.base import Reader
-from kc.data.sample_cache import SampleCache, sample_budget
 from kc.data.selection import (
     SETTINGS,
-    BitTable,
-    ClassTable,
-    images_with,
-    leaked,
-    long_tailed,
-    samples_of_task,
     visible_ids,
 )
-from kc.data.shards.order import stream_order
-from kc.data.shards.plan import task_bytes
-from kc.data.shards.reader import ShardReader
+from kc.data.shards.plan import stream_order
 from kc.data.split import build_tasks
 from kc.data.streams import Stream, check_stream
+from kc.data.task_images import SCOPES, Scope, TaskImages
 from kc.errors import DataError, SplitError, unknown_name
-from kc.types import VOID, BoolArray, ClassInfo, Int32Array, Int64Array, Question, Setting, SplitName, StreamKind, Task
+from kc.types import VOID, BoolArray, ClassInfo, Question, Setting, SplitName, StreamKind, Task
 
-Scope = Literal["task", "seen", "all"]
-SCOPES: tuple[Scope, ...] = get_args(Scope)
 ShardOrder = Literal["random", "stream"]
 SHARD_ORDERS: tuple[ShardOrder, ...] = get_args(ShardOrder)
-"""What decoded samples may take in memory, over all splits of one data module."""
 
 
 class IncrementalDataModule(LightningDataModule):
@@ -68,14 +52,14 @@ class IncrementalDataModule(LightningDataModule):
     `kc.data.split.build_tasks`. `setting`: which images and labels a task's training sees (the table at the top of
     `kc.data.selection`). `data_root`: folder of the data sets. `limit_images`: at most so many images a split.
     `augment`: mirror training images at random. `readers`: use these instead of opening the manifest's source.
-    `cache_samples`: keep up to 1 GiB of decoded samples in memory, because every task evaluates on the same test
-    images again; only the main process keeps, so it helps with `num_workers=0`.
+    `cache_samples`: keep decoded samples in memory (`kc.budget`), because every task evaluates on the same test images
+    again; only the main process keeps, so it helps with `num_workers=0`.
 
     `shard_order`: how the training images of shards are shuffled: "random" draws from all of them, "stream" reads
-    shard after shard with a shuffle buffer, for shards that lie far away (`kc.data.shards.order`).
+    shard after shard with a shuffle buffer, for shards that lie far away (`kc.data.shards.plan`).
 
-    The order, the content and the augmentation of batches depend on (seed, task, epoch), never on `num_workers`.
-    Wrong arguments raise before any data is read; data is read at `setup`, or when first asked for.
+    Batches depend on (seed, task, epoch), never on `num_workers`. Wrong arguments raise before any data is read; data is
+    read at `setup`, or when first asked for.
     """
 
     def __init__(
@@ -112,27 +96,11 @@ class IncrementalDataModule(LightningDataModule):
             if value < least:
                 raise DataError(f"{name} must be at least {least}, not {value}.")
         self.manifest = load_manifest(manifest) if isinstance(manifest, str | Path) else manifest
-        if "train" not in self.manifest.splits and readers is None:
-            raise DataError(
-                f"{self.manifest.name} has no training images: it asks what another benchmark taught (kc visual-memory "
-                f"STUDY --benchmark OTHER --queries {self.manifest.name})"
-            )
         check_stream(stream, self.manifest, setting)
-        if image_lists is not None:
-            if skip_bad:
-                raise SplitError("image lists count all training images: they do not go with --skip-bad")
-            if stream.kind in ("domain", "long-tailed") or limit_images is not None:
-                raise SplitError(
-                    "image lists say the images of each task: they do not go with --limit-images, nor with a domain or "
-                    "long-tailed stream"
-                )
-            find(str(image_lists))
         self.image_lists = image_lists
         if shard_order not in SHARD_ORDERS:
             raise unknown_name("shard order", shard_order, SHARD_ORDERS)
         self.shard_order = shard_order
-        self.skip_bad = skip_bad
-        self.skipped: dict[SplitName, tuple[str, ...]] = {}
         self.stream = stream
         self.tasks: tuple[Task, ...] = build_tasks(self.manifest, tasks, split, class_order, stream, seed)
         self.classes: dict[int, ClassInfo] = {c.id: c for c in self.manifest.info}
@@ -146,12 +114,19 @@ class IncrementalDataModule(LightningDataModule):
         self.seed = seed
         self.limit_images = limit_images
         self.augment = augment
-        self._kept = sample_budget(cache_bytes(SAMPLES) if cache_samples else 0)
-        self._samples: dict[SplitName, SampleCache] = {}
-        if readers is not None:
-            self._samples = {name: self._streamed(name, reader) for name, reader in readers.items()}
-        self._injected = readers is not None
-        self._train_indices: dict[int, Int64Array] = {}
+        self.images = TaskImages(
+            self.manifest,
+            self.tasks,
+            stream,
+            setting,
+            seed=seed,
+            data_root=self.data_root,
+            limit=limit_images,
+            skip_bad=skip_bad,
+            image_lists=image_lists,
+            cache_samples=cache_samples,
+            readers=readers,
+        )
         self.save_hyperparameters(
             {
                 "benchmark": self.manifest.name,
@@ -198,40 +173,34 @@ class IncrementalDataModule(LightningDataModule):
     @property
     def splits(self) -> tuple[SplitName, ...]:
         """The splits this benchmark has, of train, val and test."""
-        return tuple(self._samples) if self._injected else tuple(self.manifest.splits)
+        return self.images.splits
+
+    @property
+    def skipped(self) -> dict[SplitName, tuple[str, ...]]:
+        """What is wrong with each image that `skip_bad` left out, by split."""
+        return self.images.skipped
 
     def setup(self, stage: str | None = None) -> None:
         """Open every split and check that no task is empty; raises `SplitError` or the reader's error."""
         for split in self.splits:
-            self._cache(split)
+            self.images.samples(split)
         if "train" in self.splits:
             if self.shard_order == "stream":
-                self._shards("train")
+                self.images.shards("train")
             for task in self.tasks:
-                self._indices_of_task(task.index)
+                self.images.trained_on(task.index)
 
     def presence(self, split: SplitName) -> BoolArray:
         """(n, C) bool: which class (columns in manifest order, `class_ids`) each image of `split` holds."""
-        return self._cache(split).reader.class_table
-
-    def _table(self, split: SplitName) -> ClassTable:
-        """The class table of a split, as bits where its reader keeps it so."""
-        reader = self._cache(split).reader
-        return BitTable(reader.packed_table) if isinstance(reader, ShardReader) else reader.class_table
+        return self.images.samples(split).reader.class_table
 
     def n_images(self, split: SplitName, task: int, scope: Scope = "task") -> int:
         """How many images `dataset(split, task, scope)` has."""
-        return len(self._select(split, self._checked(task), scope))
+        return len(self.images.select(split, self._checked(task), scope))
 
     def read_bytes(self) -> tuple[int, ...] | None:
-        """From shards: bytes that one pass over the training images of each task reads: the blocks they lie in, and
-        the index. None from other sources."""
-        reader = self._cache("train").reader
-        if not isinstance(reader, ShardReader):
-            return None
-        rows = np.arange(len(reader.index)) if reader.rows is None else reader.rows
-        of_tasks = [rows[self._indices_of_task(t.index)] for t in self.tasks]
-        return tuple(task_bytes(reader.index, own, None, reader.store.block).by_index for own in of_tasks)
+        """From shards: bytes that one pass over the training images of each task reads; None from other sources."""
+        return self.images.read_bytes()
 
     def dataset(
         self,
@@ -256,7 +225,7 @@ class IncrementalDataModule(LightningDataModule):
         """
         task = self._checked(task)
         shown_at = self._shown_at(split, task, at)
-        indices = self._select(split, task, scope)
+        indices = self.images.select(split, task, scope)
         training = split == "train"
         if scope == "all":
             keep = None
@@ -269,7 +238,7 @@ class IncrementalDataModule(LightningDataModule):
         kind = self.manifest.task_kind
         height, width = self.manifest.input_size
         return LabelledImages(
-            self._cache(split),
+            self.images.samples(split),
             view,
             kind=kind,
             size=(height, width),
@@ -295,13 +264,12 @@ class IncrementalDataModule(LightningDataModule):
     ) -> DataLoader[Item]:
         """A loader over `dataset(...)`, in the reader's order or shuffled by (seed, task, epoch).
 
-        `parts` processes that train together get a `part` of every batch each: together they see the batches that one
-        process would see.
+        Of every batch each of `parts` processes that train together gets a `part`.
         """
         data = self.dataset(split, task, scope, at=at, raw=raw, with_images=with_images)
         order = None
         if shuffle and self.shard_order == "stream":
-            order = partial(stream_order, self._shards(split)[data.indices])
+            order = partial(stream_order, self.images.shards(split)[data.indices])
         sampler = SeededSampler(
             len(data), shuffle=shuffle, seed=self.seed, task=task, part=part, parts=parts, order=order
         )
@@ -317,42 +285,11 @@ class IncrementalDataModule(LightningDataModule):
             persistent_workers=self.num_workers > 0,
         )
 
-    def _shards(self, split: SplitName) -> Int32Array:
-        """(n,) int32: the shard of each image of `split`."""
-        reader = self._cache(split).reader
-        if not isinstance(reader, ShardReader):
-            raise DataError(
-                f"shard order 'stream' is for benchmarks that lie in shards, with any stream but domain; {split} of "
-                f"{self.manifest.name} is read by {type(reader).__name__}"
-            )
-        if reader.rows is not None and (np.diff(reader.rows) <= 0).any():
-            raise DataError("shard order 'stream': the samples of the reader must be in the order of its shards")
-        return reader.index.shard if reader.rows is None else reader.index.shard[reader.rows]
-
     def task(
         self, t: int, scope: Scope = "task", *, raw: bool | None = None, with_images: bool = True
     ) -> TaskDataModule:
         """The LightningDataModule of task `t`, for `Trainer.fit`, `validate` and `test`."""
         return TaskDataModule(self, self._checked(t), scope, raw=raw, with_images=with_images)
-
-    def _cache(self, split: SplitName) -> SampleCache:
-        if split not in self.splits:
-            raise unknown_name(f"split of {self.manifest.name}", split, self.splits)
-        if split not in self._samples:
-            reader, bad = open_good(
-                self.manifest, split, self.data_root, self.limit_images, skip=self.skip_bad, workers=None
-            )
-            self.skipped[split] = bad
-            self._samples[split] = self._streamed(split, reader)
-        return self._samples[split]
-
-    def _streamed(self, split: SplitName, reader: Reader) -> SampleCache:
-        """The samples of a split as the kind of stream shows them."""
-        if self.stream.kind == "domain":
-            reader = DomainReader(reader, self.stream.domain_list())
-        elif self.stream.kind == "long-tailed" and split == "train":
-            reader = reader.select(long_tailed(reader.class_table, self.stream.imbalance, self.seed).tolist())
-        return SampleCache(reader, self._kept)
 
     def _checked(self, task: int) -> int:
         if not 0 <= task < len(self.tasks):
@@ -367,51 +304,6 @@ class IncrementalDataModule(LightningDataModule):
         if self._checked(at) < task:
             raise SplitError(f"at={at} is before task {task}, whose classes would all be void.")
         return at
-
-    def _indices_of_task(self, task: int) -> Int64Array:
-        if self.stream.kind == "names" and task > 0:
-            return np.empty(0, dtype=np.int64)
-        if task not in self._train_indices:
-            table = self._table("train")
-            if self.stream.kind == "domain":
-                self._train_indices[task] = self._of_domains("train", task, task)
-                return self._train_indices[task]
-            wanted = [k.index for k in self.tasks] if self.stream.kind == "blurry" else [task]
-            if self.image_lists is not None:
-                listed = load_image_lists(self.image_lists, len(self.tasks), self._cache("train").reader.sample_ids)
-                rows = [listed[t] for t in wanted]
-            else:
-                rows = [
-                    samples_of_task(table, self.class_ids, self.tasks, t, self.setting, self.background_id, self.seed)
-                    for t in wanted
-                ]
-            if self.stream.kind == "blurry":
-                rows = list(leaked(rows, table, self.class_ids, self.tasks, self.stream, self.seed))
-            self._train_indices |= dict(zip(wanted, rows, strict=True))
-        return self._train_indices[task]
-
-    def _of_domains(self, split: SplitName, first: int, last: int) -> Int64Array:
-        reader = self._cache(split).reader
-        assert isinstance(reader, DomainReader)
-        return np.flatnonzero((reader.domain >= first) & (reader.domain <= last)).astype(np.int64)
-
-    def _select(self, split: SplitName, task: int, scope: Scope) -> Int64Array:
-        if scope not in SCOPES:
-            raise unknown_name("scope", scope, SCOPES)
-        table = self._table(split)
-        if scope == "all":
-            return np.arange(len(table), dtype=np.int64)
-        if split == "train":
-            first = task if scope == "task" else 0
-            chosen = np.zeros(len(table), dtype=np.bool_)
-            for t in range(first, task + 1):
-                chosen[self._indices_of_task(t)] = True
-            return np.flatnonzero(chosen).astype(np.int64)
-        if self.stream.kind == "domain":
-            return self._of_domains(split, task if scope == "task" else 0, task)
-        wanted = self.tasks[task].class_ids if scope == "task" else self.tasks[task].seen_ids
-        chosen = images_with(table, self.class_ids, set(wanted) - {self.background_id})
-        return np.flatnonzero(chosen).astype(np.int64)
 
 
 class TaskDataModule(LightningDataModule):
@@ -435,34 +327,25 @@ class TaskDataModule(LightningDataModule):
         # Kept in checkpoints, but not sent to loggers, where they could clash with the module's own.
         self.save_hyperparameters({**parent.hparams, "task": index, "scope": scope}, logger=False)
 
+    def _loader(self, split: SplitName, task: int, scope: Scope, **more: Any) -> DataLoader[Item]:
+        return self.parent.loader(split, task, scope, raw=self.raw, with_images=self.with_images, **more)
+
     def train_dataloader(self) -> DataLoader[Item]:
         """Shuffled by (seed, task, epoch)."""
         part, parts = (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
-        return self.parent.loader(
-            "train",
-            self.index,
-            self.scope,
-            shuffle=True,
-            raw=self.raw,
-            with_images=self.with_images,
-            part=part,
-            parts=parts,
-        )
+        return self._loader("train", self.index, self.scope, shuffle=True, part=part, parts=parts)
 
     def statistics_dataloader(self) -> DataLoader[Item]:
         """The training images once, in the reader's order, all of them in every process."""
-        return self.parent.loader("train", self.index, self.scope, raw=self.raw, with_images=self.with_images)
+        return self._loader("train", self.index, self.scope)
 
     def val_dataloader(self) -> list[DataLoader[Item]]:
         """One loader over the validation split in the same scope; none where the benchmark has no such split."""
         if "val" not in self.parent.splits:
             return []
-        return [self.parent.loader("val", self.index, self.scope, raw=self.raw, with_images=self.with_images)]
+        return [self._loader("val", self.index, self.scope)]
 
     def test_dataloader(self) -> list[DataLoader[Item]]:
         """One loader a seen task, in order."""
         last = len(self.parent.tasks) - 1 if self.scope == "all" else self.index
-        return [
-            self.parent.loader("test", t, "task", at=last, raw=self.raw, with_images=self.with_images)
-            for t in range(last + 1)
-        ]
+        return [self._loader("test", t, "task", at=last) for t in range(last + 1)]

@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 
 from kc.data.coco_format import PanopticWriter, save_png
-from kc.data.content import content_key
 from kc.data.manifest import Manifest, load_manifest
 from kc.data.readers.base import Reader
 from kc.data.readers.detectron2_dicts import catalogs, kind_of
-from kc.data.readers.open import open_reader
-from kc.data.sources import Detectron2Source, Detectron2Split
+from kc.data.readers.open import content_key, open_reader
+from kc.data.sources import Detectron2Source
+from kc.data.splits import Detectron2Split
 from kc.errors import DataError
 from kc.files import cache_dir, file_name
 from kc.label_png import Pixels, to_pixels

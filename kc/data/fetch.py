@@ -14,9 +14,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from kc import __version__
+from kc.data.addresses import Archive
 from kc.data.manifest import Manifest
 from kc.data.readers.base import inside
-from kc.data.sources import Archive
 from kc.data.unpack import free_bytes, unpack
 from kc.errors import DataError
 

@@ -17,19 +17,9 @@ from typing import Annotated, Any
 import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from kc.data.sources import (
-    READER_MODELS,
-    Archive,
-    Channel,
-    EmbeddedSource,
-    Positive,
-    RelativePath,
-    Sha256,
-    Source,
-    Split,
-    Strict,
-    WebAddress,
-)
+from kc.data.addresses import Archive, Channel, Positive, RelativePath, Sha256, Strict, WebAddress, models_of
+from kc.data.sources import EmbeddedSource, Source
+from kc.data.splits import Split
 from kc.errors import ManifestError, nearest, unknown_name
 from kc.types import ClassInfo, SplitName, TaskKind
 
@@ -277,9 +267,9 @@ class _UniqueKeyLoader(yaml.SafeLoader):
 def _model_at(location: tuple[int | str, ...]) -> type[Strict]:
     """The model whose key an error location ends in."""
     if location[:1] == ("source",) and len(location) == 3:
-        return READER_MODELS[str(location[1])][0]
+        return models_of(Source)[str(location[1])]
     if location[:1] == ("splits",) and len(location) == 4:
-        return READER_MODELS[str(location[2])][1]
+        return models_of(Split)[str(location[2])]
     if location[:1] == ("classes",) and len(location) == 3:
         return ClassSpec
     if location[:1] == ("download",) and len(location) == 3:

@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from kc.data.bad_files import open_good
 from kc.data.manifest import Manifest
 from kc.data.parallel import in_order
 from kc.data.readers.base import Reader
+from kc.data.readers.open import open_good
 from kc.data.selection import SETTINGS, images_with, samples_of_task
-from kc.data.shards.plan import TaskBytes, task_bytes
+from kc.data.shards.plan import task_bytes
 from kc.data.shards.reader import ShardReader
 from kc.errors import SplitError
 from kc.types import VOID, Int64Array, Setting, SplitName, Task
@@ -40,7 +40,7 @@ class Step:
 
     sample_ids: tuple[str, ...]
     problem: str | None = None
-    read: TaskBytes | None = None
+    read: int | None = None
 
 
 @dataclass(frozen=True)
@@ -132,8 +132,7 @@ def as_json(stats: Stats, manifest: Manifest, tasks: Sequence[Task]) -> dict[str
 
 
 def _step_as_json(step: Step) -> dict[str, Any]:
-    read = None if step.read is None else {**vars(step.read), "chosen": step.read.chosen}
-    return {"sample_ids": list(step.sample_ids), "problem": step.problem, "bytes": read}
+    return {"sample_ids": list(step.sample_ids), "problem": step.problem, "bytes": step.read}
 
 
 def _count_pixels(
@@ -176,6 +175,5 @@ def _step(manifest: Manifest, reader: Reader, tasks: Sequence[Task], t: int, set
     read = None
     if isinstance(reader, ShardReader):
         kept = rows if reader.rows is None else reader.rows[rows]
-        wanted = set(tasks[t].class_ids) - {manifest.background_id}
-        read = task_bytes(reader.index, kept, wanted, reader.store.block)
+        read = task_bytes(reader.index, kept, reader.store.block)
     return Step(tuple(ids[row] for row in rows), read=read)

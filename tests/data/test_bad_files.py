@@ -11,11 +11,10 @@ import pytest
 from PIL import Image
 
 from kc.cli import main
-from kc.data.bad_files import open_good
 from kc.data.check import check
 from kc.data.datamodule import IncrementalDataModule
 from kc.data.readers.base import read_image, read_mask
-from kc.data.readers.open import open_reader
+from kc.data.readers.open import open_good, open_reader
 from kc.errors import DataError
 
 RGB = np.stack([*np.meshgrid(np.arange(8), np.arange(6)), np.full((6, 8), 3)], -1).astype(np.uint8) * 20

@@ -220,7 +220,7 @@ def test_without_images_classification_reads_none():
     batch = next(iter(data.loader("train", 1, with_images=False)))
     assert set(batch) == {"index", "sample_id", "label"}
     assert batch["label"].tolist() == [2, 3, 2, 3]
-    assert data._cache("train").reader.n_read == 0
+    assert data.images.samples("train").reader.n_read == 0
 
 
 @pytest.mark.parametrize("make", [semantic, panoptic, classification])
@@ -231,8 +231,8 @@ def test_samples_are_kept_in_memory_unchanged(make):
             for kept, read in zip(data.loader(split, 1, "all"), direct.loader(split, 1, "all"), strict=True):
                 assert_same(kept, read)
         n = len(data.presence(split))
-        assert data._cache(split).reader.n_read == n
-        assert direct._cache(split).reader.n_read == 2 * n
+        assert data.images.samples(split).reader.n_read == n
+        assert direct.images.samples(split).reader.n_read == 2 * n
 
 
 def assert_same(one, other):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from kc.data.holdout import held_out
+from kc.data.selection import held_out
 
 
 def one_class(counts: list[int]) -> np.ndarray:

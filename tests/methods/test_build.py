@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 
-from kc.errors import FingerprintError
 from kc.memory.disk import Memory
 from kc.methods import regions as regions_module
 from kc.methods.base import Context
@@ -23,7 +22,6 @@ from kc.methods.retrieval.build import (
     add_fallback,
     add_labelled,
     add_named,
-    check_comparable,
     key_fingerprint,
 )
 from kc.types import VOID, Int64Array, Segments, UInt8Array
@@ -238,18 +236,3 @@ def test_only_names_without_a_row_are_looked_up_and_recorded_as_such(
 
 
 # -- fingerprints ------------------------------------------------------------------------------------------------------
-
-
-def test_memories_compare_by_encoder_and_keys_not_by_proposer(
-    tmp_path: Path, toy_context: Callable[..., Context]
-) -> None:
-    encoder = toy_context().encoder
-    made = Memory.create(tmp_path / "m", dim=DIM, fingerprint=key_fingerprint(encoder, "oracle", "pooled"))
-    check_comparable(made, encoder, "pooled")
-    with pytest.raises(FingerprintError, match="queries are masked keys"):
-        check_comparable(made, encoder, "masked")
-    with torch.no_grad():
-        next(encoder.parameters()).add_(1)
-    with pytest.raises(FingerprintError, match="holds keys of toy:"):
-        check_comparable(made, encoder, "pooled")
-    made.close()

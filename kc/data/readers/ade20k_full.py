@@ -17,7 +17,8 @@ from kc.data.manifest import Manifest
 from kc.data.readers.base import list_files, read_mask
 from kc.data.readers.index_png import IndexPngReader, Pair, paired
 from kc.data.readers.mask_values import with_objects
-from kc.data.sources import Ade20kFullSource, Ade20kFullSplit, IndexPngSplit
+from kc.data.sources import Ade20kFullSource
+from kc.data.splits import Ade20kFullSplit, IndexPngSplit
 from kc.errors import DataError
 from kc.types import VOID, Int32Array, Int64Array, SplitName
 

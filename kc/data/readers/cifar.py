@@ -15,7 +15,8 @@ import numpy as np
 
 from kc.data.manifest import Manifest
 from kc.data.readers.base import LayoutError, inside
-from kc.data.sources import CifarSource, CifarSplit
+from kc.data.sources import CifarSource
+from kc.data.splits import CifarSplit
 from kc.errors import DataError
 from kc.types import BoolArray, Int64Array, Sample, SplitName, UInt8Array
 

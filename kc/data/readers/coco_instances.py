@@ -14,7 +14,7 @@ import numpy as np
 from kc.data.manifest import Manifest
 from kc.data.readers.base import check_same_size, inside, presence, read_image
 from kc.data.readers.instance_masks import Marked, painted
-from kc.data.sources import CocoInstancesSplit
+from kc.data.splits import CocoInstancesSplit
 from kc.errors import DataError, ManifestError
 from kc.types import VOID, BoolArray, Int32Array, Int64Array, Sample, SplitName
 

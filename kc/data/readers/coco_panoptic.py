@@ -17,7 +17,7 @@ import numpy as np
 
 from kc.data.manifest import Manifest
 from kc.data.readers.base import LayoutError, check_same_size, inside, read_image, read_mask
-from kc.data.sources import CocoPanopticSplit
+from kc.data.splits import CocoPanopticSplit
 from kc.errors import DataError, ManifestError
 from kc.types import VOID, BoolArray, Int32Array, Sample, SplitName
 

@@ -8,7 +8,8 @@ from pathlib import Path, PurePosixPath
 from kc.data.manifest import Manifest
 from kc.data.readers.base import LayoutError, inside
 from kc.data.readers.labelled_files import LabelledFile, LabelledFiles
-from kc.data.sources import CsvSource, CsvSplit
+from kc.data.sources import CsvSource
+from kc.data.splits import CsvSplit
 from kc.errors import DataError, nearest
 from kc.types import SplitName
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from kc.data.manifest import Manifest
 from kc.data.readers.base import LayoutError, inside, read_lines
 from kc.data.readers.labelled_files import LabelledFile, LabelledFiles
-from kc.data.sources import CUB_LISTS, CubSplit
+from kc.data.splits import CUB_LISTS, CubSplit
 from kc.errors import DataError, ManifestError
 from kc.types import SplitName
 

@@ -18,7 +18,7 @@ import numpy as np
 from kc.data.manifest import ClassSpec, Manifest
 from kc.data.readers.base import check_same_size, presence, read_image, read_mask
 from kc.data.readers.instance_masks import painted
-from kc.data.sources import Detectron2Split
+from kc.data.splits import Detectron2Split
 from kc.errors import DataError, MissingExtraError
 from kc.types import VOID, BoolArray, Int32Array, Int64Array, Sample, SplitName, TaskKind
 

@@ -19,7 +19,8 @@ from rich.console import Console
 
 from kc.data.manifest import Manifest
 from kc.data.readers import scenes
-from kc.data.sources import EmbeddedSource, EmbeddedSplit
+from kc.data.sources import EmbeddedSource
+from kc.data.splits import EmbeddedSplit
 from kc.errors import DataError, ManifestError
 from kc.files import atomic_folder, cache_dir
 from kc.progress import bars, one_bar

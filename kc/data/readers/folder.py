@@ -10,7 +10,8 @@ from pathlib import Path, PurePosixPath
 from kc.data.manifest import Manifest
 from kc.data.readers.base import IMAGE_SUFFIXES, LayoutError, inside, list_files
 from kc.data.readers.labelled_files import LabelledFile, LabelledFiles
-from kc.data.sources import FolderSource, FolderSplit
+from kc.data.sources import FolderSource
+from kc.data.splits import FolderSplit
 from kc.errors import DataError
 from kc.types import SplitName
 

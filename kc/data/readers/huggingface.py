@@ -19,7 +19,8 @@ import numpy as np
 from kc.data.manifest import Manifest
 from kc.data.readers.base import check_same_size, decode_image, decode_mask, inside, one_class_each, presence
 from kc.data.readers.mask_values import ValueTable
-from kc.data.sources import HuggingFaceSource, HuggingFaceSplit
+from kc.data.sources import HuggingFaceSource
+from kc.data.splits import HuggingFaceSplit
 from kc.errors import DataError, MissingExtraError
 from kc.types import BoolArray, Int64Array, Sample, SplitName
 

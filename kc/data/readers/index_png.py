@@ -31,7 +31,7 @@ from kc.data.readers.base import (
     read_mask,
 )
 from kc.data.readers.mask_values import ValueTable, with_objects
-from kc.data.sources import IndexPngSplit
+from kc.data.splits import IndexPngSplit
 from kc.errors import DataError
 from kc.files import atomic_path, cache_dir
 from kc.types import BoolArray, Int32Array, Int64Array, Sample, SplitName

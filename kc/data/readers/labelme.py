@@ -18,7 +18,7 @@ from PIL import Image, ImageDraw
 
 from kc.data.manifest import Manifest
 from kc.data.readers.base import LayoutError, check_same_size, inside, list_files, presence, read_image
-from kc.data.sources import LabelMeSplit
+from kc.data.splits import LabelMeSplit
 from kc.errors import DataError
 from kc.types import VOID, BoolArray, Int32Array, Sample, SplitName
 

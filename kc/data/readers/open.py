@@ -1,4 +1,4 @@
-"""From a manifest to a reader: where the data lies, which format it has, how much of it is wanted."""
+"""From a manifest to a reader: where the data lies, which format it has, how much of it is wanted, what it is now."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from kc.data.manifest import Manifest
+from kc.data.parallel import in_order
 from kc.data.readers.ade20k_full import Ade20kFullReader
 from kc.data.readers.base import Reader, inside
 from kc.data.readers.cifar import CifarReader
@@ -29,7 +30,7 @@ from kc.data.readers.voc_xml import open_voc_xml
 from kc.data.shards.reader import ShardReader
 from kc.data.shards.store import open_store
 from kc.data.sources import Detectron2Source, EmbeddedSource, HuggingFaceSource, ShardsSource
-from kc.errors import DataError
+from kc.errors import DataError, KcError
 from kc.types import SplitName
 
 READERS: dict[str, Callable[[Manifest, SplitName, Path], Reader]] = {
@@ -86,6 +87,46 @@ def open_reader(
     return reader.select([i * len(reader) // limit for i in range(limit)])
 
 
+def open_good(
+    manifest: Manifest,
+    split: SplitName,
+    data_root: Path | None = None,
+    limit: int | None = None,
+    *,
+    skip: bool = True,
+    workers: int | None = None,
+) -> tuple[Reader, tuple[str, ...]]:
+    """The reader of a split and, with `skip`, what is wrong with each sample that it leaves out.
+
+    With `skip` every file is read once. Files that are missing, or of a wrong layout, are errors all the same: what
+    does not stand in a list cannot be counted. Raises DataError where no sample can be read.
+    """
+    reader = open_reader(manifest, split, data_root, limit)
+    return good_part(reader, f"{manifest.name} {split}", workers) if skip else (reader, ())
+
+
+def good_part(reader: Reader, name: str, workers: int | None = None) -> tuple[Reader, tuple[str, ...]]:
+    """The samples of a reader that can be read, and what is wrong with each of the others."""
+    problems = list(in_order(_problem(reader), len(reader), workers))
+    bad = tuple(f"{reader.sample_ids[i]}: {problem}" for i, problem in enumerate(problems) if problem)
+    if not bad:
+        return reader, ()
+    if len(bad) == len(reader):
+        raise DataError(f"{name}: none of the {len(bad)} images can be read; the first: {bad[0]}")
+    return reader.select([i for i, problem in enumerate(problems) if not problem]), bad
+
+
+def _problem(reader: Reader) -> Callable[[int], str]:
+    def read(index: int) -> str:
+        try:
+            reader.read(index)
+        except KcError as error:
+            return str(error)
+        return ""
+
+    return read
+
+
 def resolve_data_root(manifest: Manifest, data_root: Path | None = None) -> Path:
     """The folder that holds the benchmark's files.
 
@@ -114,6 +155,36 @@ def resolve_data_root(manifest: Manifest, data_root: Path | None = None) -> Path
     if all(inside(root, path).exists() for path in named or manifest.names_in_files()):
         return root.resolve()
     raise DataError(f"{manifest.name}: no data in {folder}, nor directly in {root}. {how}".rstrip())
+
+
+def content_key(manifest: Manifest, data_root: Path | None = None) -> str:
+    """16 hex digits over the manifest and name, size and modification time of every file below its data folder.
+
+    An image that is replaced, a folder of other images under the same names, another manifest: another key. Embedded
+    benchmarks are composed from the manifest alone. Raises DataError where the data is missing.
+    """
+    digest = hashlib.sha256(manifest.fingerprint.encode())
+    if isinstance(manifest.source, Detectron2Source):
+        for split in manifest.splits:
+            for file in Detectron2Reader.open(manifest, split).files():
+                digest.update(f"{file} {os.stat(file).st_size} {os.stat(file).st_mtime_ns}\n".encode())
+    elif isinstance(manifest.source, ShardsSource) and manifest.source.address:
+        store = open_store(manifest.source.address)
+        for part in manifest.splits.values():
+            for index in part.paths():  # it holds the sizes and checksums of everything else
+                digest.update(store.read_file(index))
+    elif isinstance(manifest.source, HuggingFaceSource) and manifest.source.name:
+        for split in manifest.splits:
+            digest.update(HuggingFaceReader.open(manifest, split, None).table._fingerprint.encode())
+    elif not isinstance(manifest.source, EmbeddedSource):
+        root = resolve_data_root(manifest, data_root)
+        for folder, subfolders, files in os.walk(root):
+            subfolders.sort()
+            for name in sorted(files):
+                path = Path(folder) / name
+                stat = path.stat()
+                digest.update(f"{path.relative_to(root).as_posix()} {stat.st_size} {stat.st_mtime_ns}\n".encode())
+    return digest.hexdigest()[:16]
 
 
 def _verify_checksums(manifest: Manifest, root: Path) -> None:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from kc.data.manifest import Manifest
 from kc.data.readers.base import inside
 from kc.data.readers.index_png import IndexPngReader, paired
-from kc.data.sources import IndexPngSplit, PascalContextSplit
+from kc.data.splits import IndexPngSplit, PascalContextSplit
 from kc.errors import DataError
 from kc.types import VOID, SplitName
 

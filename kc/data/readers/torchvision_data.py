@@ -17,7 +17,8 @@ from PIL import Image
 from kc.data.manifest import Manifest
 from kc.data.readers.base import check_same_size, decode_image, one_class_each, presence, upright_rgb
 from kc.data.readers.mask_values import ValueTable
-from kc.data.sources import TorchvisionSource, TorchvisionSplit
+from kc.data.sources import TorchvisionSource
+from kc.data.splits import TorchvisionSplit
 from kc.errors import DataError, unknown_name
 from kc.types import BoolArray, Int64Array, Sample, SplitName
 

@@ -12,7 +12,8 @@ from xml.etree import ElementTree
 from kc.data.manifest import Manifest
 from kc.data.readers.base import LayoutError, Reader, inside, list_files, one_class_each, read_image, read_lines
 from kc.data.readers.labelled_files import LabelledFile, LabelledFiles
-from kc.data.sources import VocXmlSource, VocXmlSplit
+from kc.data.sources import VocXmlSource
+from kc.data.splits import VocXmlSplit
 from kc.errors import DataError, nearest
 from kc.types import BoolArray, Sample, SplitName
 

@@ -1,53 +1,32 @@
-"""How the images of a task are read from shards that were written for all tasks, and how many bytes that takes."""
+"""How the samples of a task are read from shards: in which order, and how many bytes that takes."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import dataclass
-from typing import Literal
-
 import numpy as np
+import numpy.typing as npt
 
 from kc.data.shards.index import ShardIndex
 from kc.types import Int64Array
 
+BUFFER = 1000
 
-@dataclass(frozen=True)
-class TaskBytes:
-    """Bytes one pass over a task reads. `by_index`: the blocks of its samples and the index that says where they lie;
-    `by_filter`: every shard whose class counts show a class of the task, as a whole.
+
+def stream_order(shard: npt.NDArray[np.int32], rng: np.random.Generator, buffer: int = BUFFER) -> Int64Array:
+    """A permutation of n samples that lie in shards `shard` (n,), in the order in which they lie there.
+
+    Shards come in a random order, each from front to back; then a sample moves by fewer than `buffer` places, as in a
+    shuffle buffer of that size, so that what is read at a time lies together. 1 keeps the order within a shard.
     """
-
-    by_index: int
-    by_filter: int
-
-    @property
-    def chosen(self) -> Literal["index", "filter"]:
-        """Whichever reads less."""
-        return "index" if self.by_index <= self.by_filter else "filter"
-
-    @property
-    def bytes(self) -> int:
-        """What the chosen way reads."""
-        return min(self.by_index, self.by_filter)
+    names, of_sample = np.unique(shard, return_inverse=True)
+    place = rng.permutation(len(names))[of_sample]
+    order = np.argsort(place, kind="stable")
+    moved = np.argsort(np.arange(len(order)) + rng.random(len(order)) * (buffer - 1), kind="stable")
+    return order[moved].astype(np.int64)
 
 
-def task_bytes(index: ShardIndex, rows: Int64Array, class_ids: Collection[int] | None, block: int) -> TaskBytes:
-    """Of the samples `rows`. `class_ids`: classes of which each of them holds one, None where that is not known.
-
-    `block`: bytes that a read is rounded to.
-    """
-    shards = shards_to_filter(index, rows, class_ids)
-    by_filter = int(index.shard_bytes[shards].sum()) + index.counts.nbytes
-    return TaskBytes(blocks_of(index, rows, block) * block + index.n_bytes, by_filter)
-
-
-def shards_to_filter(index: ShardIndex, rows: Int64Array, class_ids: Collection[int] | None) -> Int64Array:
-    """Shards that hold a class of the task by their counts; where classes do not say it, those that hold its rows."""
-    if class_ids is None:
-        return np.unique(index.shard[rows]).astype(np.int64)
-    columns = np.isin(index.class_ids, list(class_ids))
-    return np.flatnonzero(index.counts[:, columns].any(axis=1)).astype(np.int64)
+def task_bytes(index: ShardIndex, rows: Int64Array, block: int) -> int:
+    """Bytes that one pass over the samples `rows` reads: the index, and the blocks of `block` bytes they lie in."""
+    return blocks_of(index, rows, block) * block + index.n_bytes
 
 
 def blocks_of(index: ShardIndex, rows: Int64Array, block: int) -> int:

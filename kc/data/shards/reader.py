@@ -15,7 +15,7 @@ from kc.data.readers.base import LayoutError
 from kc.data.shards.fields import from_fields, members
 from kc.data.shards.index import PackedIds, ShardIndex
 from kc.data.shards.store import Store
-from kc.data.sources import ShardsSplit
+from kc.data.splits import ShardsSplit
 from kc.errors import DataError, ManifestError
 from kc.types import VOID, BoolArray, Int64Array, Sample, SplitName, UInt8Array
 

@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
+from kc.data.addresses import store_address
 from kc.data.readers.base import inside
-from kc.data.sources import store_address
 from kc.errors import DataError, MissingExtraError
 from kc.files import cache_dir, write_atomic
 

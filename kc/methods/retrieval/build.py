@@ -14,7 +14,6 @@ from torch import Tensor
 
 from kc.encoders.base import Encoder, dense
 from kc.encoders.cache import FeatureCache, rounded
-from kc.errors import FingerprintError
 from kc.memory.disk import Memory
 from kc.methods.base import Batch
 from kc.methods.regions import RegionEncoder, Regions, masked_keys, normalised
@@ -37,18 +36,6 @@ Advance = Callable[[int], None]
 def key_fingerprint(encoder: Encoder, source: str | None = None, keys: str | None = None) -> str:
     """What makes keys comparable: the encoder, and for regions what made them and how they became keys."""
     return "+".join(part for part in (encoder.fingerprint, source, keys) if part is not None)
-
-
-def check_comparable(memory: Memory, encoder: Encoder, keys: str) -> None:
-    """Raise FingerprintError unless the memory holds `keys` of `encoder`, whatever proposed their regions.
-
-    kNN-CLIP stores true segments and asks with proposed ones.
-    """
-    of_encoder, *rest = memory.fingerprint.split("+")
-    if of_encoder != encoder.fingerprint or rest[-1:] != [keys]:
-        raise FingerprintError(
-            f"{memory.path} holds keys of {memory.fingerprint}, the queries are {keys} keys of {encoder.fingerprint}"
-        )
 
 
 # -- labelled images ---------------------------------------------------------------------------------------------------

@@ -14,10 +14,9 @@ import torch.nn.functional as F
 from rich.console import Console
 from torch import Tensor
 
-from kc.data.content import content_key
 from kc.data.manifest import Manifest, load_manifest
 from kc.data.readers.base import Reader
-from kc.data.readers.open import open_reader
+from kc.data.readers.open import content_key, open_reader
 from kc.data.transforms import image_to_tensor
 from kc.encoders.base import Encoder, dense
 from kc.encoders.cache import FeatureCache

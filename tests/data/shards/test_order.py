@@ -10,7 +10,7 @@ import pytest
 
 from kc.cli import main
 from kc.data.datamodule import IncrementalDataModule
-from kc.data.shards.order import stream_order
+from kc.data.shards.plan import stream_order
 from kc.errors import DataError, UnknownNameError
 
 

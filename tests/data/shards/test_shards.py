@@ -16,9 +16,8 @@ import yaml
 from PIL import Image
 
 from kc.data.check import check
-from kc.data.content import content_key
 from kc.data.manifest import Manifest, load_manifest
-from kc.data.readers.open import open_reader
+from kc.data.readers.open import content_key, open_reader
 from kc.data.shards.fields import from_fields, members
 from kc.data.shards.index import PackedIds, ShardIndex
 from kc.data.shards.reader import ShardReader
