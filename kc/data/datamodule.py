@@ -58,8 +58,7 @@ class IncrementalDataModule(LightningDataModule):
     `shard_order`: how the training images of shards are shuffled: "random" draws from all of them, "stream" reads
     shard after shard with a shuffle buffer, for shards that lie far away (`kc.data.shards.plan`).
 
-    Batches depend on (seed, task, epoch), never on `num_workers`. Wrong arguments raise before any data is read; data is
-    read at `setup`, or when first asked for.
+    Batches depend on (seed, task, epoch), never on `num_workers`. Wrong arguments raise before any data is read.
     """
 
     def __init__(
