@@ -30,7 +30,7 @@ from benchmarks.machine import describe
 from benchmarks.synthetic import Synthetic
 from kc.memory.disk import Memory
 from kc.memory.search.planner import IndexKind, SearchOptions
-from kc.memory.vote.fusion import among, beside_unknown, knn_clip, retrieval_logits
+from kc.memory.vote.fusion import fuse_known_names, knn_clip, restrict_to_known, retrieval_logits
 from kc.process import CORE_TYPE
 from kc.proposals.merge import paint, semantic_to_panoptic
 from kc.proposals.pooling import pool
@@ -74,14 +74,14 @@ def stages(data: Synthetic, memory: Memory, proposals: int, names: int, k: int) 
     known = torch.ones(names, dtype=torch.bool)
     neighbours = memory.search(keys, k)
     p_ret, has = retrieval_logits(neighbours, ids)
-    scores = beside_unknown(knn_clip(among(own, known), p_ret, has, 0.7, 1.01), own, known)
+    scores = fuse_known_names(knn_clip(restrict_to_known(own, known), p_ret, has, 0.7, 1.01), own, known)
     labels = scores.argmax(1).numpy()
     semantic = paint(segments, labels)
     return {
         "pool keys": lambda: pool(features, segments),
         "search": lambda: memory.search(keys, k),
         "retrieval logits": lambda: retrieval_logits(neighbours, ids),
-        "fuse": lambda: beside_unknown(knn_clip(among(own, known), p_ret, has, 0.7, 1.01), own, known),
+        "fuse": lambda: fuse_known_names(knn_clip(restrict_to_known(own, known), p_ret, has, 0.7, 1.01), own, known),
         "paint": lambda: paint(segments, labels),
         "instances": lambda: semantic_to_panoptic(semantic, range(names // 2)),
     }

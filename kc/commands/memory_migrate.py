@@ -19,7 +19,7 @@ from kc.data.readers.open import open_reader
 from kc.data.transforms import image_to_tensor
 from kc.errors import DataError, KcError, unknown_name
 from kc.memory.disk import Memory
-from kc.memory.search.spaces import MAPS, SpaceMap, fit
+from kc.memory.search.spaces import MAPS, SpaceMap, fit_map
 from kc.memory.store.table import Labels, RowTable
 from kc.memory.vote.evaluation import accuracies
 from kc.methods.regions import normalised
@@ -63,7 +63,7 @@ def migrate(config: MemoryConfig, console: Console) -> int:
     gone = int((~plan.there).sum())
     if gone and plan.there.sum() < 2:
         raise KcError(f"of {len(plan.there):,} images {int(plan.there.sum())} are there: a map needs at least two")
-    moved = fit(plan.old[plan.there], plan.new[plan.there], config.fit) if gone else None
+    moved = fit_map(plan.old[plan.there], plan.new[plan.there], config.fit) if gone else None
     keys = plan.new.copy()
     if moved is not None:
         keys[~plan.there] = moved(plan.old[~plan.there])

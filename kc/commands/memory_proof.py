@@ -11,7 +11,7 @@ from kc.commands.memory_selection import id_list
 from kc.errors import KcError
 from kc.memory.base import MemoryStore
 from kc.memory.disk import Memory
-from kc.memory.erasure import CANNOT_UNDO, N_QUERIES, Traces, compare_with_rebuilt, prove_absent, traces_in
+from kc.memory.erasure import N_QUERIES, NOT_ERASED, Traces, compare_with_rebuilt, prove_absent, traces_of_export
 
 
 def verify(config: MemoryConfig, console: Console) -> int:
@@ -35,7 +35,7 @@ def verify(config: MemoryConfig, console: Console) -> int:
         if header.dim != memory.dim:
             raise KcError(f"{config.first} holds keys of {header.dim} values, {config.memory} of {memory.dim}")
         try:
-            gone = traces_in(tables, memory, wanted)
+            gone = traces_of_export(tables, memory, wanted)
         except ValueError as error:
             raise KcError(f"{config.first}: {error}") from error
     else:
@@ -74,6 +74,6 @@ def proof(memory: MemoryStore, gone: Traces, console: Console) -> int:
         soft_wrap=True,
     )
     console.print("what this does not reach:")
-    for sentence in CANNOT_UNDO:
+    for sentence in NOT_ERASED:
         console.print(f"  {sentence}", highlight=False, soft_wrap=True)
     return 0

@@ -11,7 +11,7 @@ from rich.console import Console
 from kc.commands.remember_config import DEFAULTS, ForgetConfig, RememberConfig
 from kc.config import RunConfig
 from kc.errors import KcError, stopped, unknown_name
-from kc.memory.erasure import CANNOT_UNDO
+from kc.memory.erasure import NOT_ERASED
 from kc.memory.store.manifest import NAME
 from kc.methods.regions import KEYS
 from kc.predict.examples import Shown, read_examples
@@ -98,6 +98,6 @@ def run_forget(config: ForgetConfig, console: Console | None = None) -> int:
         return 1
     say(f"absent: ids, keys and names of these rows are in none of {where}")
     say("what this does not reach:")
-    for sentence in CANNOT_UNDO:
+    for sentence in NOT_ERASED:
         say(f"  {sentence}")
     return 0

@@ -24,7 +24,7 @@ from kc.encoders.load import check_encoder_name, load_encoder
 from kc.errors import KcError, unknown_name
 from kc.files import cache_dir, write_atomic
 from kc.memory.disk import Memory
-from kc.memory.vote.evaluation import accuracies, detection, inject_label_noise, relabelled
+from kc.memory.vote.evaluation import accuracies, detection, inject_label_noise, with_labels
 from kc.memory.vote.pruning import NeighbourTable, disagreement, hard, leave_one_out, soft
 from kc.methods.regions import normalised
 from kc.progress import track
@@ -170,7 +170,7 @@ def noise(
         k = min(NOISE_K, noisy.neighbour_id.shape[1])
         against = disagreement(noisy, k)
         quality = detection(against, against > k / 2, wrong)
-        asked = relabelled(answers, rows.id, labels)
+        asked = with_labels(answers, rows.id, labels)
         scores = accuracies(asked, truth, ks, tau=config.tau, alpha=config.alpha, beta=config.beta)
         found.append({"share": share, **dataclasses.asdict(quality), "accuracy": scores})
     columns = [f"{share:g} %" for share in shares]

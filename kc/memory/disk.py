@@ -65,7 +65,7 @@ class Memory(DiskReader, MemoryStore):
     ) -> Memory:
         if dim < 1:
             raise ValueError(f"dim must be at least 1, got {dim}")
-        with files.translated(root, "create"):
+        with files.explain_os_errors(root, "create"):
             root.mkdir(parents=True, exist_ok=True)
             upkeep.check_unused(root)  # before the lock file is left in a folder that is not ours ...
             lock = WriterLock(root)
@@ -88,7 +88,7 @@ class Memory(DiskReader, MemoryStore):
         check_encoder(root, manifest.fingerprint, fingerprint)
         if not write:
             return cls(root, manifest, None)
-        with files.translated(root, "open for writing"):
+        with files.explain_os_errors(root, "open for writing"):
             lock = WriterLock(root)
             try:
                 manifest = manifests.load(root)  # again: the last writer may have committed before we got the lock
@@ -162,7 +162,7 @@ class Memory(DiskReader, MemoryStore):
         self._staging.forget_stored()
         with self._writing("roll back"):
             columns = self._view().columns
-            manifest, new = upkeep.without(
+            manifest, new = upkeep.without_rows(
                 self.path, replace(self._manifest, deltas=deltas), columns, columns.added > seq
             )
             upkeep.drop_derived(self.path)
@@ -182,7 +182,7 @@ class Memory(DiskReader, MemoryStore):
         n_rows = int(doomed.sum())
         if n_rows:
             with self._writing("erase from"):
-                manifest, new = upkeep.without(self.path, self._manifest, view.columns, doomed)
+                manifest, new = upkeep.without_rows(self.path, self._manifest, view.columns, doomed)
                 versions = tuple(
                     replace(v, rows=int((self._view_of(v.seq).visible & ~doomed).sum())) for v in manifest.versions
                 )
@@ -242,7 +242,7 @@ class Memory(DiskReader, MemoryStore):
     @contextlib.contextmanager
     def _writing(self, what: str) -> Iterator[None]:
         """On failure: remove the new files that nothing names, and say what to free."""
-        with files.translated(self.path, what):
+        with files.explain_os_errors(self.path, what):
             try:
                 yield
             except BaseException:
@@ -303,7 +303,7 @@ class Memory(DiskReader, MemoryStore):
         root = Path(path)
         if not root.is_dir():
             raise RunError(f"no memory in {root}: check the path")
-        with files.translated(root, "repair"):
+        with files.explain_os_errors(root, "repair"):
             lock = WriterLock(root)
             try:
                 return upkeep.repair(root)

@@ -19,10 +19,10 @@ from kc.memory.store.segments import Segment, read_delta
 from kc.memory.store.table import Table
 from kc.types import Float32Array, Int64Array
 
-CHUNK = 1 << 24
+READ_BYTES = 1 << 24
 """Bytes of a file that are looked through at once."""
 
-CANNOT_UNDO = (
+NOT_ERASED = (
     "the encoder: it may have been trained on the image, and what it learned there is in its weights",
     "copies: exports, backups and merged memories keep their own rows",
     "the caches of features and regions (KC_CACHE), the checkpoints and the report of the run that made the memory",
@@ -64,7 +64,7 @@ def traces(memory: MemoryStore, ids: Ids) -> Traces:
     return Traces(wanted, memory.keys(wanted), _only_of(doomed, everything.sample_id, everything.source))
 
 
-def traces_in(tables: Iterable[Table], memory: MemoryStore, ids: Ids | None = None) -> Traces:
+def traces_of_export(tables: Iterable[Table], memory: MemoryStore, ids: Ids | None = None) -> Traces:
     """The same from the tables of an export that was made before; `ids`: those of the export, all where None.
 
     ValueError for an id that the export does not hold.
@@ -142,7 +142,7 @@ def _search_file(path: Path, keys: Float32Array, names: list[bytes]) -> tuple[se
     found_names: set[int] = set()
     with path.open("rb") as file:
         data = b""
-        while new := file.read(CHUNK):
+        while new := file.read(READ_BYTES):
             # The end of the last chunk stays in front, so that what lies across a border is seen whole.
             data = data[-(longest - 1) :] + new if longest > 1 else new
             found_names |= {i for i, name in enumerate(names) if name in data}
@@ -178,7 +178,7 @@ def _anchors(keys: Float32Array) -> tuple[np.ndarray[tuple[int, ...], np.dtype[n
     return words[order], places[order], rows[order]
 
 
-ROOM = 2**30
+MAX_BYTES = 2**30
 """Bytes of keys up to which answers are compared: the rows of the second memory are in RAM until they are committed."""
 N_QUERIES = 100
 """Queries at most, and neighbours of each."""
@@ -193,21 +193,21 @@ class Comparison:
 
 
 def compare_with_rebuilt(memory: MemoryStore, gone: Float32Array) -> Comparison | None:
-    """Ask a memory, and a new one made of its visible rows alone, for the nearest rows; None beyond `ROOM`.
+    """Ask a memory, and a new one made of its visible rows alone, for the nearest rows; None beyond `MAX_BYTES`.
 
     Queries are the keys `gone` (N, D), then stored ones at even steps. Compared are ids, scores, classes, weights and
     tasks of the nearest rows by exact search: whatever votes over them is equal too. What is staged is not looked at.
     """
     here = Memory.open(memory.path)
     labels = here.labels()
-    if 4 * here.dim * len(labels.id) > ROOM:
+    if 4 * here.dim * len(labels.id) > MAX_BYTES:
         return None
-    heard = labels.id[labels.weight > 0]
-    if len(heard) == 0:
+    searchable = labels.id[labels.weight > 0]
+    if len(searchable) == 0:
         return Comparison(0, True)
     asked = gone[:N_QUERIES]
-    steps = np.linspace(0, len(heard) - 1, N_QUERIES - len(asked)).astype(np.int64)
-    queries = np.concatenate([asked, here.keys(np.unique(heard[steps]))])
+    steps = np.linspace(0, len(searchable) - 1, N_QUERIES - len(asked)).astype(np.int64)
+    queries = np.concatenate([asked, here.keys(np.unique(searchable[steps]))])
     exactly = SearchOptions(index="exact")
     here.configure(exactly)
     with tempfile.TemporaryDirectory() as folder:

@@ -20,7 +20,7 @@ from kc.data.datamodule import IncrementalDataModule
 from kc.errors import KcError
 from kc.files import atomic_path
 from kc.memory.disk import Memory
-from kc.memory.vote.fusion import among, beside_unknown, knn_clip, retrieval_logits
+from kc.memory.vote.fusion import fuse_known_names, knn_clip, restrict_to_known, retrieval_logits
 from kc.memory.vote.votes import decide
 from kc.methods.retrieval.calibration import Setting
 from kc.metrics.confusion import ConfusionMatrix
@@ -253,8 +253,8 @@ def fused(p_base: Tensor, neighbours: Neighbours, ids: Sequence[int], known: Ten
 def joined(p_base: Tensor, known: Tensor, setting: Setting, p_ret: Tensor, has: Tensor) -> Tensor:
     """The same from the memory's opinion P_ret (Q, C) of the queries that have one, `has` (Q,)."""
     own = p_base.to(p_ret)
-    together = knn_clip(among(own, known), p_ret, has, setting.lam, setting.threshold)
-    return torch.where(has[:, None], beside_unknown(together, own, known), own)
+    together = knn_clip(restrict_to_known(own, known), p_ret, has, setting.lam, setting.threshold)
+    return torch.where(has[:, None], fuse_known_names(together, own, known), own)
 
 
 def best_of(scores: Tensor, ids: Sequence[int]) -> Int64Array:

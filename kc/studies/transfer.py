@@ -8,7 +8,7 @@ from rich.console import Console
 from torch import Tensor
 
 from kc.memory.disk import Memory
-from kc.memory.vote.evaluation import nearest
+from kc.memory.vote.evaluation import first_k
 from kc.memory.vote.fusion import retrieval_logits
 from kc.methods.retrieval.calibration import Setting
 from kc.progress import track
@@ -30,7 +30,7 @@ class Known:
 
     def scored(self, setting: Setting) -> Row:
         """Scores on the test images."""
-        p_ret, has = retrieval_logits(nearest(self.neighbours, setting.k), self.bench.ids)
+        p_ret, has = retrieval_logits(first_k(self.neighbours, setting.k), self.bench.ids)
         return dict(self.bench.score(best_of(joined(self.said, self.known, setting, p_ret, has), self.bench.ids)))
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from kc.memory import erasure as absence
 from kc.memory.disk import Memory
-from kc.memory.erasure import prove_absent, traces, traces_in
+from kc.memory.erasure import prove_absent, traces, traces_of_export
 from kc.memory.store import exchange
 from kc.types import Rows
 
@@ -50,7 +50,7 @@ def test_erased_rows_are_not_found(three: Memory, order: str) -> None:
 def test_a_key_is_found_at_any_offset_and_across_chunks(
     three: Memory, offset: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(absence, "CHUNK", 64)
+    monkeypatch.setattr(absence, "READ_BYTES", 64)
     gone = traces(three, [15, 16])
     three.erase([15, 16])
     assert prove_absent(three.path, gone)
@@ -99,13 +99,13 @@ def test_an_export_made_before_knows_the_bytes(three: Memory, tmp_path: Path) ->
     three.export(tmp_path / "before.npz")
     three.erase([5, 25])
     _, tables = exchange.read(tmp_path / "before.npz")
-    gone = traces_in(tables, three, [5, 25])
+    gone = traces_of_export(tables, three, [5, 25])
     assert gone.names == ("t0-5", "t2-5")
     assert prove_absent(three.path, gone)
-    assert not prove_absent(three.path, traces_in(tables, three, [5, 6]))
-    assert len(traces_in(tables, three).keys) == 30
+    assert not prove_absent(three.path, traces_of_export(tables, three, [5, 6]))
+    assert len(traces_of_export(tables, three).keys) == 30
     with pytest.raises(ValueError, match="no row with id 30, 31"):
-        traces_in(tables, three, [5, 30, 31])
+        traces_of_export(tables, three, [5, 30, 31])
     with pytest.raises(ValueError, match="no row with id 5"):
         traces(three, [5])
 

@@ -10,12 +10,12 @@ import pytest
 
 from kc.memory.disk import Memory
 from kc.memory.search import blocks as blocks_module
-from kc.memory.search.blocks import cheapest, gather, lone_products, plan_blocks, spare_products
+from kc.memory.search.blocks import cheapest_plan, gather, masked_knn, overfetch_knn, plan_blocks
 from kc.memory.store.view import Columns
 from kc.types import Rows
 
 
-@pytest.mark.parametrize("way", [lone_products, spare_products])
+@pytest.mark.parametrize("way", [masked_knn, overfetch_knn])
 @pytest.mark.parametrize("n_queries", [1, 7, 40])
 def test_masked_runs_against_a_twin(way: Callable[..., tuple[np.ndarray, np.ndarray]], n_queries: int) -> None:
     rng = np.random.default_rng(0)
@@ -36,12 +36,12 @@ def test_spare_rows_that_do_not_suffice() -> None:
     queries = rng.normal(size=(40, 12)).astype(np.float32)
     keep = np.ones(1500, bool)
     keep[np.argsort(-(run @ queries[3]))[:200]] = False
-    found = spare_products(queries, run, keep, 30)
+    found = overfetch_knn(queries, run, keep, 30)
     assert found is not None
     twin = np.where(keep, queries @ run.T, -np.inf)
     order = np.argsort(-twin, axis=1)[:, :30]
     assert np.array_equal(np.sort(found[1], axis=1), np.sort(order, axis=1))
-    assert spare_products(np.repeat(queries[3:4], 40, axis=0), run, keep, 30) is None
+    assert overfetch_knn(np.repeat(queries[3:4], 40, axis=0), run, keep, 30) is None
 
 
 def columns_of(path: Path, sizes: list[int]) -> tuple[Columns, np.ndarray]:
@@ -88,9 +88,9 @@ def test_blocks_are_mapped_masked_or_gathered(tmp_path: Path, monkeypatch: pytes
 
 
 def test_the_cheapest_way() -> None:
-    assert cheapest(1, 0.01) == cheapest(1, 0.9) == "lone"
-    assert cheapest(100, 0.2) == cheapest(100, 0.7) == "copy"
-    assert cheapest(16, 0.99) == cheapest(100, 0.9) == "spare"
+    assert cheapest_plan(1, 0.01) == cheapest_plan(1, 0.9) == "masked"
+    assert cheapest_plan(100, 0.2) == cheapest_plan(100, 0.7) == "copy"
+    assert cheapest_plan(16, 0.99) == cheapest_plan(100, 0.9) == "overfetch"
 
 
 def test_gather_of_rising_positions_crosses_segments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -107,9 +107,9 @@ def test_a_compacted_memory_that_forgot_equals_one_that_never_knew(
                 for step in steps if first == "compact" else reversed(steps):
                     step()
             found.append(answers(memory))
-    for with_secret, without in zip(*found, strict=True):
+    for with_secret, without_rows in zip(*found, strict=True):
         for name in ("score", "class_id", "weight", "task"):
-            assert np.array_equal(getattr(with_secret, name), getattr(without, name))
+            assert np.array_equal(getattr(with_secret, name), getattr(without_rows, name))
 
 
 @pytest.mark.parametrize("task", [-1, 0, 1, 2, 3])

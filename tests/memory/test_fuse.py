@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from kc.memory.vote.fusion import among, beside_unknown, knn_clip, ret_clip, retrieval_logits
+from kc.memory.vote.fusion import fuse_known_names, knn_clip, restrict_to_known, ret_clip, retrieval_logits
 from kc.types import Neighbours
 
 
@@ -51,7 +51,7 @@ def test_knn_clip_refuses_nonsense() -> None:
     for lam, threshold in ((-0.1, 0.5), (1.1, 0.5), (math.nan, 0.5), (0.5, math.nan), (0.5, -1)):
         with pytest.raises(ValueError, match=r"lam|threshold"):
             knn_clip(p, p, has, lam, threshold)
-    with pytest.raises(ValueError, match="has_opinion"):
+    with pytest.raises(ValueError, match="has_votes"):
         knn_clip(p, p[:1], has, 0.5, 0.5)
 
 
@@ -75,12 +75,12 @@ def test_ret_clip_twin() -> None:
 def test_an_unknown_name_keeps_what_the_base_gave_it() -> None:
     base = torch.tensor([[0.5, 0.3, 0.2]])
     known = torch.tensor([True, True, False])
-    assert among(base, known)[0].tolist() == pytest.approx([0.625, 0.375, 0])
-    got = beside_unknown(torch.tensor([[0.25, 0.75, 0.0]]), base, known)
+    assert restrict_to_known(base, known)[0].tolist() == pytest.approx([0.625, 0.375, 0])
+    got = fuse_known_names(torch.tensor([[0.25, 0.75, 0.0]]), base, known)
     assert got[0].tolist() == pytest.approx([0.2, 0.6, 0.2])
     # Every name known: the fusion itself. None: the base itself.
-    assert torch.equal(beside_unknown(base.flip(1), base, torch.tensor([True] * 3)), base.sum() * base.flip(1))
-    assert torch.equal(beside_unknown(among(base, ~known.any(0)), base, torch.tensor([False] * 3)), base)
+    assert torch.equal(fuse_known_names(base.flip(1), base, torch.tensor([True] * 3)), base.sum() * base.flip(1))
+    assert torch.equal(fuse_known_names(restrict_to_known(base, ~known.any(0)), base, torch.tensor([False] * 3)), base)
 
 
 def test_one_more_unknown_name_leaves_the_order_of_the_others() -> None:
@@ -93,7 +93,7 @@ def test_one_more_unknown_name_leaves_the_order_of_the_others() -> None:
     yes = torch.tensor([True])
 
     def ours(p: torch.Tensor, r: torch.Tensor, k: torch.Tensor) -> torch.Tensor:
-        return beside_unknown(knn_clip(among(p, k), r, yes, 0.5, 1.01), p, k)
+        return fuse_known_names(knn_clip(restrict_to_known(p, k), r, yes, 0.5, 1.01), p, k)
 
     before = ours(few, ret, known)
     after = ours(many, torch.cat([ret, torch.zeros(1, 1)], 1), torch.cat([known, torch.tensor([False])]))

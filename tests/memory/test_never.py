@@ -56,7 +56,7 @@ def test_anonymous_empty_and_large(tmp_path: Path, rows: Callable[..., Rows], mo
         memory.commit(0)
         memory.remove([2])
         assert compare_with_rebuilt(memory, NOTHING) == Comparison(5, True)
-        monkeypatch.setattr(never, "ROOM", 5 * 8 * 4 - 1)
+        monkeypatch.setattr(never, "MAX_BYTES", 5 * 8 * 4 - 1)
         assert compare_with_rebuilt(memory, NOTHING) is None
         memory.remove(range(6))
         assert compare_with_rebuilt(memory, NOTHING) == Comparison(0, True)

@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from kc.memory.store.staging import KeyNumbers, KeySet
+from kc.memory.store.staging import NumberSet, RowNumbers
 from kc.memory.store.table import NameColumn
 
 
@@ -14,7 +14,7 @@ def test_equal_keys_and_only_they_get_the_same_number() -> None:
     odd = [-1, 2**31, 2**31 - 1, 2**32, 2**62, -(2**63), 0, 1]
     samples = [name for name in ("a", "b", "c") for _ in odd]
     segments = np.array(3 * odd)
-    numbers = KeyNumbers()
+    numbers = RowNumbers()
     first = numbers.of(NameColumn.of(samples), segments)
     assert len(np.unique(first)) == len(samples)
     # Another column with other codes for the same names.
@@ -22,12 +22,12 @@ def test_equal_keys_and_only_they_get_the_same_number() -> None:
     assert np.array_equal(turned[1:], first[::-1])
     assert turned[0] not in first
     assert segments.tolist() == 3 * odd  # not changed in place
-    assert KeyNumbers().of(NameColumn.of([]), np.zeros(0, np.int64)).shape == (0,)
+    assert RowNumbers().of(NameColumn.of([]), np.zeros(0, np.int64)).shape == (0,)
 
 
 def test_sets_are_those_of_python() -> None:
     rng = np.random.default_rng(0)
-    ours, theirs = KeySet(), set[int]()
+    ours, theirs = NumberSet(), set[int]()
     for _ in range(60):
         asked = rng.integers(0, 4000, rng.integers(0, 80))
         assert ours.holds(asked).tolist() == [n in theirs for n in asked.tolist()]
@@ -38,7 +38,7 @@ def test_sets_are_those_of_python() -> None:
     sizes = [len(run) for run in ours._runs]
     assert sum(sizes) == len(theirs)
     assert all(a >= 2 * b for a, b in pairwise(sizes))  # few runs, however many additions
-    more = KeySet()
+    more = NumberSet()
     more.add(np.array([9001, 9000]))
     ours.update(more)
     assert ours.holds(np.array([8999, 9000, 9001])).tolist() == [False, True, True]

@@ -206,7 +206,7 @@ def test_the_answer_does_not_depend_on_the_threads(tmp_path: Path, monkeypatch: 
     keys, class_id = unit(rng.normal(size=(4000, 12))), rng.integers(0, 5, 4000)
     for name, value in (("SCRATCH_ROWS", 16), ("BLOCK_ROWS", 3000), ("CACHE_BYTES", 0), ("COPIED_ROWS", 300)):
         monkeypatch.setattr(blocks_module, name, value)
-    monkeypatch.setattr(search_module, "SHARE_WORK", 100)
+    monkeypatch.setattr(search_module, "MIN_THREAD_WORK", 100)
     memory = store(tmp_path / "m", keys, class_id, n_commits=2)
     memory.remove(ids=np.arange(0, 4000, 9))
     gone = np.arange(4000) % 9 == 0

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.linalg import orthogonal_procrustes
 
-from kc.memory.search.spaces import PENALTIES, fit
+from kc.memory.search.spaces import PENALTIES, fit_map
 
 
 def unit(n: int, d: int, seed: int) -> np.ndarray:
@@ -18,18 +18,18 @@ def test_a_rotation_is_found_again() -> None:
     old = unit(30, 8, 0)
     turn = np.linalg.qr(np.random.default_rng(1).normal(size=(8, 8)))[0]
     new = (old @ turn).astype(np.float32)
-    found = fit(old, new, "orthogonal")
+    found = fit_map(old, new, "orthogonal")
     assert np.allclose(found.matrix, turn, atol=1e-5)
     fresh = unit(5, 8, 2)
     assert np.allclose(found(fresh), fresh @ turn, atol=1e-5)
-    assert np.allclose(fit(old, new, "ridge")(fresh), fresh @ turn, atol=1e-3)
+    assert np.allclose(fit_map(old, new, "ridge")(fresh), fresh @ turn, atol=1e-3)
 
 
 def test_orthogonal_is_scipys_procrustes() -> None:
     old, new = unit(40, 6, 3), unit(40, 6, 4)
     want, _ = orthogonal_procrustes(old.astype(np.float64), new.astype(np.float64))
-    assert np.allclose(fit(old, new, "orthogonal").matrix, want, atol=1e-9)
-    wide = fit(old, unit(40, 9, 5), "orthogonal").matrix
+    assert np.allclose(fit_map(old, new, "orthogonal").matrix, want, atol=1e-9)
+    wide = fit_map(old, unit(40, 9, 5), "orthogonal").matrix
     assert np.allclose(wide @ wide.T, np.eye(6), atol=1e-9)
 
 
@@ -45,7 +45,7 @@ def test_ridge_is_the_normal_equations_with_the_best_score() -> None:
         hat = x @ np.linalg.inv(x.T @ x + share * scale * np.eye(7)) @ x.T
         scores[share * scale] = float(((y - hat @ y) ** 2).sum()) / (25 - np.trace(hat)) ** 2
     best = min(scores, key=lambda c: scores[c])
-    found = fit(old, new, "ridge")
+    found = fit_map(old, new, "ridge")
     assert found.penalty == pytest.approx(best)
     assert np.allclose(found.matrix, np.linalg.solve(x.T @ x + best * np.eye(7), x.T @ y), atol=1e-6)
     assert PENALTIES[0] * scale < found.penalty < PENALTIES[-1] * scale
@@ -54,13 +54,13 @@ def test_ridge_is_the_normal_equations_with_the_best_score() -> None:
 def test_fewer_rows_than_dimensions_and_errors() -> None:
     old, new = unit(6, 32, 8), unit(6, 16, 9)
     for kind in ("orthogonal", "ridge"):
-        moved = fit(old, new, kind)(old)
+        moved = fit_map(old, new, kind)(old)
         assert moved.shape == (6, 16)
         assert np.allclose(np.linalg.norm(moved, axis=1), 1, atol=1e-5)
-    assert (fit(old, new)(np.zeros((1, 32), np.float32)) == 0).all()
+    assert (fit_map(old, new)(np.zeros((1, 32), np.float32)) == 0).all()
     with pytest.raises(ValueError, match="map must be one of"):
-        fit(old, new, "affine")
+        fit_map(old, new, "affine")
     with pytest.raises(ValueError, match="at least two rows"):
-        fit(old[:1], new[:1])
+        fit_map(old[:1], new[:1])
     with pytest.raises(ValueError, match="at least two rows"):
-        fit(old, new[:5])
+        fit_map(old, new[:5])

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from kc.memory.disk import Memory
-from kc.memory.vote.evaluation import accuracies, detection, inject_label_noise, nearest, relabelled
+from kc.memory.vote.evaluation import accuracies, detection, first_k, inject_label_noise, with_labels
 from kc.memory.vote.pruning import disagreement, leave_one_out
 from kc.memory.vote.votes import VOTES, decide
 from kc.types import Neighbours, Rows
@@ -44,7 +44,7 @@ def test_one_search_gives_every_k(memory: Memory) -> None:
     assert len({found["plurality"][i] for i in range(4)}) > 1
     assert all(math.isnan(v) for v in accuracies(memory.search(queries, 3), truth[:0], [1, 3])["rank"])
     with pytest.raises(ValueError, match="at least 1"):
-        nearest(memory.search(queries, 3), 0)
+        first_k(memory.search(queries, 3), 0)
 
 
 def test_a_hand_solved_case_tells_the_votes_apart() -> None:
@@ -104,7 +104,7 @@ def test_relabelling_neighbours_equals_relabelling_the_memory(memory: Memory) ->
     before, table = memory.search(queries, 9), leave_one_out(memory, 9)
     rows = memory.labels()
     labels, wrong = inject_label_noise(rows.class_id, 0.2, seed=4)
-    got = accuracies(relabelled(before, rows.id, labels), truth, [1, 9])
+    got = accuracies(with_labels(before, rows.id, labels), truth, [1, 9])
     memory.relabel(rows.id, labels)
     assert got == accuracies(memory.search(queries, 9), truth, [1, 9])
     assert got["plurality"][0] < got["plurality"][1]

@@ -43,7 +43,7 @@ def test_what_is_near_in_a_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         memory.commit(2)
         assert np.allclose(neighbour_cosines(memory), np.cos(np.radians([60, 20, 20, 10, 10])), atol=1e-6)
         memory.remove([4])
-        monkeypatch.setattr(unknown, "SAMPLED", 2)
+        monkeypatch.setattr(unknown, "MAX_SAMPLES", 2)
         assert np.allclose(
             neighbour_cosines(memory), np.cos(np.radians([60, 10])), atol=1e-6
         )  # the first and the last row

@@ -319,7 +319,7 @@ def _store(root: Path, write: bool, new: bool = False) -> Iterator[tuple[Store, 
     with contextlib.ExitStack() as undo:
         lock = None
         if write and not os.environ.get(URI):
-            with files.translated(root, "create" if new else "open for writing"):
+            with files.explain_os_errors(root, "create" if new else "open for writing"):
                 if new:
                     if Store.exists(root):
                         raise RunError(f"{root} already holds a memory: open it, or choose another path")

@@ -14,7 +14,7 @@ from kc.memory.milvus.client import Store
 from kc.memory.milvus.rows import BATCH, MOST, Header, Marker, latest, matching, stored_name, table_of, visible
 from kc.memory.reader import MemoryReader
 from kc.memory.search.blocks import Float64Array
-from kc.memory.search.exact import SPARE, check_queries, cosines, float32_margin, ranking
+from kc.memory.search.exact import OVERFETCH, check_queries, cosines, float32_margin, ranking
 from kc.memory.store.inputs import Ids, as_ids
 from kc.memory.store.manifest import VersionInfo
 from kc.memory.store.table import Labels, RowTable, Table
@@ -217,7 +217,7 @@ class MilvusReader(MemoryReader):
         for again four times as long; other indexes err by more than that and get a longer list at once.
         """
         flat = self._header.index.get("index_type") == "FLAT"
-        n = min(n_rows, MOST, (k if flat else REFINE * k) + SPARE + int((exclude >= 0).any()))
+        n = min(n_rows, MOST, (k if flat else REFINE * k) + OVERFETCH + int((exclude >= 0).any()))
         out = Neighbours(
             id=np.empty((len(fast), k), np.int64),
             score=np.empty((len(fast), k), np.float32),
@@ -235,13 +235,13 @@ class MilvusReader(MemoryReader):
                 ids = np.array([r["id"] for r in rows], np.int64)
                 keys = np.array([r["key"] for r in rows], np.float32).astype(np.float64)
                 score = cosines(keys[None], exact[q, None])[0]
-                best = ranking(ids[None], score[None], k)[0]
-                out.id[q] = ids[best]
-                out.score[q] = score[best].clip(-1.0, 1.0)
+                top_k = ranking(ids[None], score[None], k)[0]
+                out.id[q] = ids[top_k]
+                out.score[q] = score[top_k].clip(-1.0, 1.0)
                 for name in ("class_id", "weight", "task"):
-                    getattr(out, name)[q] = [rows[i][name] for i in best]
+                    getattr(out, name)[q] = [rows[i][name] for i in top_k]
                 ends = min(h["distance"] for h in hits)
-                if flat and ends >= score[best[-1]] - float32_margin(self.dim):
+                if flat and ends >= score[top_k[-1]] - float32_margin(self.dim):
                     unsure.append(q)
             if n == min(n_rows, MOST):
                 break

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kc.memory.search.blas import faiss
-from kc.memory.search.threads import in_parallel
+from kc.memory.search.threads import parallel_for
 from kc.memory.store.view import Columns
 from kc.types import BoolArray, Float32Array, Int64Array
 
@@ -20,12 +20,12 @@ CACHE_BYTES = 512 * 2**20
 """Gathered copies of filtered rows are kept for the next batch up to this size; larger ones are gathered again."""
 SCRATCH_ROWS = 1024
 COPIED_ROWS = 4096
-FEW_HIDDEN = 0.2
+MAX_HIDDEN = 0.2
 """Share of a run's rows that may be hidden where more rows are asked for than are wanted."""
 # Costs of handling one row, in units of the product of one row with one query inside a large batch (768-d, one core).
 READ_COST = 7.0
 COPY_COST = 30.0
-LONE_COST = 6.5
+MASKED_COST = 6.5
 Float64Array = npt.NDArray[np.float64]
 
 
@@ -40,7 +40,7 @@ def _gather_rising(columns: Columns, positions: Int64Array, out: Float32Array) -
 def gather(columns: Columns, positions: Int64Array, out: npt.NDArray[np.float32] | Float64Array) -> None:
     """Copy the keys at `positions` (N,) into `out` (N, D), float32 or float64."""
     if out.dtype == np.float32 and len(positions) > SCRATCH_ROWS and bool((positions[1:] > positions[:-1]).all()):
-        in_parallel(
+        parallel_for(
             lambda part: _gather_rising(columns, positions[part], out[part]),  # type: ignore[arg-type]
             len(positions),
             SCRATCH_ROWS,
@@ -84,15 +84,15 @@ class Block:
             return self._copied(columns, queries, n, scratch)
         if self.keep is None:
             return self._listed(queries, self.run, n)
-        plan = cheapest(len(queries), len(self.positions) / len(self.run))
-        if plan == "spare":
-            spare = spare_products(queries, self.run, self.keep, n)
+        plan = cheapest_plan(len(queries), len(self.positions) / len(self.run))
+        if plan == "overfetch":
+            spare = overfetch_knn(queries, self.run, self.keep, n)
             if spare is not None:
                 return spare[0], self.positions[0] + spare[1]
             plan = "copy"
         if plan == "copy":
             return self._copied(columns, queries, n, scratch)
-        score, row = lone_products(queries, self.run, self.keep, n)
+        score, row = masked_knn(queries, self.run, self.keep, n)
         return score, self.positions[0] + row
 
     def _listed(self, queries: Float32Array, keys: Float32Array, n: int) -> tuple[Float32Array, Int64Array]:
@@ -110,7 +110,7 @@ class Block:
             score, position = block._listed(queries, keys, min(n, len(keys)))
             scores.append(score)
             positions.append(position)
-        return best_of(scores, positions, n)
+        return merge_lists(scores, positions, n)
 
     def part(self, first: int, end: int) -> Block:
         """The block of its rows from `first` to `end`."""
@@ -139,7 +139,7 @@ class Block:
         return keys
 
 
-def shared_out(blocks: list[Block], n: int) -> list[list[Block]]:
+def split_blocks(blocks: list[Block], n: int) -> list[list[Block]]:
     """The same rows in `n` lists of blocks, each as many rows as the next."""
     starts = np.cumsum([0, *(len(b.positions) for b in blocks)])
     lists = []
@@ -153,7 +153,7 @@ def shared_out(blocks: list[Block], n: int) -> list[list[Block]]:
     return lists
 
 
-def best_of(scores: list[Float32Array], positions: list[Int64Array], n: int) -> tuple[Float32Array, Int64Array]:
+def merge_lists(scores: list[Float32Array], positions: list[Int64Array], n: int) -> tuple[Float32Array, Int64Array]:
     """The `n` best of several lists (Q, any), in no special order."""
     if len(scores) == 1:
         return scores[0], positions[0]
@@ -162,20 +162,20 @@ def best_of(scores: list[Float32Array], positions: list[Int64Array], n: int) -> 
     return np.take_along_axis(score, keep, 1), np.take_along_axis(position, keep, 1)
 
 
-def cheapest(n_queries: int, fraction: float) -> str:
-    """How to search `fraction` of the rows of a mapped run: "copy" them and multiply, ask for "spare" rows of all, or
-    take each product of one query and one row "lone"."""
+def cheapest_plan(n_queries: int, fraction: float) -> str:
+    """How to search `fraction` of the rows of a mapped run: "copy" them and multiply, "overfetch" from all rows, or
+    compute each product of a query and a row alone ("masked")."""
     whole = max(READ_COST, n_queries) + READ_COST * (n_queries > 1)
     costs = {
         "copy": fraction * (COPY_COST + whole),
-        "lone": fraction * max(READ_COST, LONE_COST * n_queries),
+        "masked": fraction * max(READ_COST, MASKED_COST * n_queries),
     }
-    if fraction >= 1 - FEW_HIDDEN:
-        costs["spare"] = whole
+    if fraction >= 1 - MAX_HIDDEN:
+        costs["overfetch"] = whole
     return min(costs, key=lambda plan: costs[plan])
 
 
-def spare_products(
+def overfetch_knn(
     queries: Float32Array, run: Float32Array, keep: BoolArray, n: int
 ) -> tuple[Float32Array, Int64Array] | None:
     """The `n` best rows of `run` where `keep`, from more than `n` of all rows. None where too many queries have their
@@ -185,14 +185,14 @@ def spare_products(
     best = np.argpartition(-score, n - 1, axis=1)[:, :n]
     score, row = np.take_along_axis(score, best, 1), np.take_along_axis(row, best, 1)
     lacking = np.flatnonzero(np.isneginf(score).any(axis=1))
-    if LONE_COST * len(lacking) > len(queries):
+    if MASKED_COST * len(lacking) > len(queries):
         return None
     if len(lacking):
-        score[lacking], row[lacking] = lone_products(queries[lacking], run, keep, n)
+        score[lacking], row[lacking] = masked_knn(queries[lacking], run, keep, n)
     return score, row
 
 
-def lone_products(queries: Float32Array, run: Float32Array, keep: BoolArray, n: int) -> tuple[Float32Array, Int64Array]:
+def masked_knn(queries: Float32Array, run: Float32Array, keep: BoolArray, n: int) -> tuple[Float32Array, Int64Array]:
     """The `n` best rows of `run` where `keep`, without touching the others: reads only what it needs, no BLAS."""
     score = np.empty((len(queries), n), np.float32)
     row = np.empty((len(queries), n), np.int64)

@@ -15,18 +15,18 @@ import numpy as np
 
 from kc.errors import EmptyMemoryError
 from kc.memory.search.blas import faiss
-from kc.memory.search.blocks import READ_COST, Block, Float64Array, best_of, gather, plan_blocks, shared_out
-from kc.memory.search.threads import blas_from, in_parallel, together
+from kc.memory.search.blocks import READ_COST, Block, Float64Array, gather, merge_lists, plan_blocks, split_blocks
+from kc.memory.search.threads import blas_from, parallel_for, run_in_threads
 from kc.memory.store.staging import UNIT_ROUNDING
 from kc.memory.store.view import View
 from kc.types import BoolArray, Float32Array, Int64Array, Neighbours
 
-SPARE = 8
+OVERFETCH = 8
 """Rows of the short list beyond k."""
 QUERY_BLOCK = 4_096
-SHARE_WORK = 32_768
+MIN_THREAD_WORK = 32_768
 """Products of rows and queries; with fewer a thread costs more than it saves. Reading a row counts as some, too."""
-SHARE_SCORES = 4_096
+MIN_THREAD_SCORES = 4_096
 """Keys that a thread scores in float64 at least."""
 SCORED_BYTES = 4 * 2**20
 """Float64 keys that are scored at once: they stay in the CPU's cache."""
@@ -73,9 +73,9 @@ class Search:
     def _shares(self, n_queries: int) -> list[list[Block]]:
         """The blocks of each thread."""
         work = int(self.n_rows * max(READ_COST, n_queries))
-        threads = max(1, min(faiss.omp_get_max_threads(), work // SHARE_WORK))
+        threads = max(1, min(faiss.omp_get_max_threads(), work // MIN_THREAD_WORK))
         if threads not in self._of_threads:
-            self._of_threads[threads] = shared_out(self.blocks, threads)
+            self._of_threads[threads] = split_blocks(self.blocks, threads)
         return self._of_threads[threads]
 
     def __call__(self, queries: object, k: int, dim: int, exclude_ids: object = None) -> Neighbours:
@@ -119,50 +119,52 @@ class Search:
     ) -> tuple[Int64Array, Float64Array]:
         """Positions (Q, k) and float64 cosines (Q, k), best first."""
         wanted = self._list_length(k) + (exclude is not None)
-        position, score, unsure = self._listed(fast, exact, k, wanted, exclude)
+        position, score, unsure = self._rescored(fast, exact, k, wanted, exclude)
         if len(unsure):
             # Dense neighbourhoods: one more product with a longer list for the few queries concerned ...
             out = None if exclude is None else exclude[unsure]
-            longer = self._listed(fast[unsure], exact[unsure], k, 4 * wanted, out)
+            longer = self._rescored(fast[unsure], exact[unsure], k, 4 * wanted, out)
             position[unsure], score[unsure] = longer[0], longer[1]
             unsure = unsure[longer[2]]
         for q in unsure:  # ... and for the clusters of near duplicates that even this cannot hold, all of them.
             skip = -1 if exclude is None else int(exclude[q])
-            position[q], score[q] = self._within(
+            position[q], score[q] = self._range_search(
                 fast[q], exact[q], score[q, -1] - float32_margin(fast.shape[1]), k, skip
             )
         return position, score
 
     def _list_length(self, k: int) -> int:
-        return k + SPARE
+        return k + OVERFETCH
 
     def _margin(self, dim: int) -> float:
         """How far a score of the short list may be from the cosine."""
         return float32_margin(dim)
 
-    def _listed(
+    def _rescored(
         self, fast: Float32Array, exact: Float64Array, k: int, wanted: int, exclude: Int64Array | None
     ) -> tuple[Int64Array, Float64Array, Int64Array]:
         """Best k of a short list of `wanted` rows, cosines, and the queries whose list may be too short."""
         wanted = min(self.n_rows, wanted)
         position, rough = self._short_list(fast, wanted)
-        position, _ = self._hopeful(position, rough, k + (exclude is not None), fast.shape[1])
+        position, _ = self._candidates(position, rough, k + (exclude is not None), fast.shape[1])
         score = self._score(exact, position)
         if exclude is not None:
             score[position == exclude[:, None]] = -np.inf
-        position, score = best(position, score, k)
+        position, score = top_k(position, score, k)
         # A row that is not on the list has a rough score of at most the list's worst.
         hidden = rough.min(axis=1) >= score[:, -1] - self._margin(fast.shape[1])
         return position, score, np.flatnonzero(hidden & (wanted < self.n_rows))
 
-    def _hopeful(self, position: Int64Array, rough: Float32Array, k: int, dim: int) -> tuple[Int64Array, Float32Array]:
+    def _candidates(
+        self, position: Int64Array, rough: Float32Array, k: int, dim: int
+    ) -> tuple[Int64Array, Float32Array]:
         """Those of a list (Q, n) of positions and scores that may be among the best k, whatever float32 lost."""
         n = position.shape[1]
         if n <= k:
             return position, rough
-        least = np.partition(rough, n - k, axis=1)[:, n - k] - 2 * self._margin(dim)
-        hopeful = int((rough >= least[:, None]).sum(axis=1).max())
-        keep = np.argpartition(-rough, min(hopeful, n - 1), axis=1)[:, :hopeful]
+        lowest = np.partition(rough, n - k, axis=1)[:, n - k] - 2 * self._margin(dim)
+        n_kept = int((rough >= lowest[:, None]).sum(axis=1).max())
+        keep = np.argpartition(-rough, min(n_kept, n - 1), axis=1)[:, :n_kept]
         return np.take_along_axis(position, keep, 1), np.take_along_axis(rough, keep, 1)
 
     def _short_list(self, fast: Float32Array, wanted: int) -> tuple[Int64Array, Float32Array]:
@@ -176,8 +178,8 @@ class Search:
         # Threads that never wait for each other: a fifth faster than FAISS's own, which share out every 2048 rows, and
         # one query by all cores, which FAISS answers by one.
         with blas_from(4 * fast.shape[1]):
-            found = list(itertools.chain.from_iterable(together(search, shares)))
-        score, position = best_of([f[0] for f in found], [f[1] for f in found], wanted)
+            found = list(itertools.chain.from_iterable(run_in_threads(search, shares)))
+        score, position = merge_lists([f[0] for f in found], [f[1] for f in found], wanted)
         return position, score
 
     def _score(self, exact: Float64Array, position: Int64Array) -> Float64Array:
@@ -194,21 +196,21 @@ class Search:
                 gather(self.columns, wanted, rows[: len(wanted)])
                 score[part] = cosines(rows[: len(wanted)].reshape(-1, n, dim), exact[part])
 
-        in_parallel(some, len(exact), max(1, SHARE_SCORES // max(1, n)))
+        parallel_for(some, len(exact), max(1, MIN_THREAD_SCORES // max(1, n)))
         return score
 
-    def _within(
-        self, fast: Float32Array, exact: Float64Array, least: float, k: int, exclude: int
+    def _range_search(
+        self, fast: Float32Array, exact: Float64Array, lowest: float, k: int, exclude: int
     ) -> tuple[Int64Array, Float64Array]:
-        """The best k rows of one query among all whose float32 score reaches `least`."""
+        """The best k rows of one query among all whose float32 score reaches `lowest`."""
         position = np.zeros(0, np.int64)
         score = np.zeros(0, np.float64)
         for block in self.blocks:
-            found = block.positions[np.flatnonzero(block.load(self.columns) @ fast >= least)]
+            found = block.positions[np.flatnonzero(block.load(self.columns) @ fast >= lowest)]
             found = found[found != exclude]
             position = np.concatenate([position, found])
             score = np.concatenate([score, self._score(exact[None], found[None])[0]])
-            first, values = best(position[None], score[None], min(k, len(position)))
+            first, values = top_k(position[None], score[None], min(k, len(position)))
             position, score = first[0], values[0]
         return position, score
 
@@ -230,7 +232,7 @@ def ranking(ids: Int64Array, score: Float64Array, k: int) -> Int64Array:
     return order[:, :k]
 
 
-def best(position: Int64Array, score: Float64Array, k: int) -> tuple[Int64Array, Float64Array]:
+def top_k(position: Int64Array, score: Float64Array, k: int) -> tuple[Int64Array, Float64Array]:
     """The k best of each line, by score then by lowest position (positions ascend with ids)."""
     order = ranking(position, score, k)
     return np.take_along_axis(position, order, 1), np.take_along_axis(score, order, 1)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from kc.errors import KcError, MissingExtraError
 from kc.memory.search.blas import faiss
-from kc.memory.search.exact import SPARE, Search
+from kc.memory.search.exact import OVERFETCH, Search
 from kc.memory.store.view import Columns, View
 from kc.types import BoolArray, Float32Array, Int64Array
 
@@ -92,7 +92,7 @@ class TorchSearch(Search):
                 self._chosen[number] = torch.from_numpy(~keep).to(rows.device)
 
     def _list_length(self, k: int) -> int:
-        return 2 * k + SPARE
+        return 2 * k + OVERFETCH
 
     def _margin(self, dim: int) -> float:
         return bf16_margin(dim)
@@ -118,8 +118,8 @@ class TorchSearch(Search):
                 products = queries @ block[part].T
                 if hidden is not None:
                     products.masked_fill_(hidden[part], -torch.inf)
-                best, row = products.topk(min(wanted, products.shape[1]), dim=1, sorted=False)
-                score = torch.cat([score, best], dim=1)
+                scores, row = products.topk(min(wanted, products.shape[1]), dim=1, sorted=False)
+                score = torch.cat([score, scores], dim=1)
                 position = torch.cat([position, first + index[part][row]], dim=1)
                 if score.shape[1] > wanted:
                     score, keep = score.topk(wanted, dim=1, sorted=False)

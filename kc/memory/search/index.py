@@ -15,7 +15,7 @@ import numpy as np
 
 from kc.memory.search.blas import faiss
 from kc.memory.search.blocks import Float64Array, gather
-from kc.memory.search.exact import SPARE, Search, best
+from kc.memory.search.exact import OVERFETCH, Search, top_k
 from kc.memory.store.segments import VECTORS
 from kc.memory.store.view import Columns, View
 from kc.types import BoolArray, Float32Array, Int64Array
@@ -188,16 +188,16 @@ class ApproximateSearch(Search):
     def _nearest(
         self, fast: Float32Array, exact: Float64Array, k: int, exclude: Int64Array | None
     ) -> tuple[Int64Array, Float64Array]:
-        wanted = k + SPARE + (exclude is not None)
+        wanted = k + OVERFETCH + (exclude is not None)
         _, position = self.index.propose(fast, wanted, self._shown)
         rough = inner_products(self.columns, fast, position)
         if exclude is not None:
             rough[position == exclude[:, None]] = -np.inf
-        proposed, scored = self._hopeful(position, rough, k, fast.shape[1])
+        proposed, scored = self._candidates(position, rough, k, fast.shape[1])
         lost = np.isneginf(scored)
         score = self._score(exact, np.where(lost, 0, proposed))
         score[lost] = -np.inf
-        chosen, values = best(proposed, score, k)
+        chosen, values = top_k(proposed, score, k)
         # Too few rows in the lists visited; or a scene of near duplicates that fills the list and may go on behind it.
         reach = rough[:, -EDGE:] >= values[:, -1:] - NEAR
         dense = (2 * reach.sum(axis=1) >= EDGE) & (position.shape[1] < self.n_rows)

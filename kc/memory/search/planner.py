@@ -108,7 +108,7 @@ class Planner:
         plan = self.plan(view, mask)
         if plan.kind == "exact":
             return Search(view, mask)
-        index = self._ready(view, plan.kind, writes)
+        index = self._current_index(view, plan.kind, writes)
         if index.recall < self.options.recall:
             return Search(view, mask)
         return ApproximateSearch(view, mask, index)
@@ -141,7 +141,7 @@ class Planner:
             },
         }
 
-    def _ready(self, view: View, kind: str, writes: bool) -> Index:
+    def _current_index(self, view: View, kind: str, writes: bool) -> Index:
         """The index of these segments: as it is, with the new rows added, or trained anew where that has drifted."""
         columns, options = view.columns, self.options
         segments = segment_keys(columns)
@@ -149,14 +149,14 @@ class Planner:
         if index is None or index.kind != kind or index.segments != segments[: len(index.segments)]:
             index = index_files.load(self.root, kind, segments, columns.segments[0].vectors.shape[1], writes)
         if index is None or index.segments != segments or not (index.recall >= options.recall or index.exhausted):
-            index = self._improved(view, kind, index)
+            index = self._updated_index(view, kind, index)
             if writes:
                 index_files.save(self.root, index)
                 index_files.prune(self.root, index_files.folder(self.root, segments))
         self._index = index
         return index
 
-    def _improved(self, view: View, kind: str, index: Index | None) -> Index:
+    def _updated_index(self, view: View, kind: str, index: Index | None) -> Index:
         columns, options = view.columns, self.options
         rows = view.visible & (view.weight > 0)
         if index is not None:

@@ -32,7 +32,7 @@ class SpaceMap:
         return np.ascontiguousarray((moved / np.where(norm > 0, norm, 1.0)).astype(np.float32))
 
 
-def fit(old: Float32Array, new: Float32Array, kind: str = "ridge") -> SpaceMap:
+def fit_map(old: Float32Array, new: Float32Array, kind: str = "ridge") -> SpaceMap:
     """The map that takes the keys `old` (N, D_old) nearest to `new` (N, D_new) of the same rows.
 
     orthogonal: the W with orthonormal columns or rows that minimises |old W - new|_F, from the SVD of old^T new
@@ -130,7 +130,7 @@ def chained(first: Compressed, second: Compressed) -> Compressed:
     return Compressed(name, second.dim, second.bytes, lambda keys: second.apply(first.apply(keys)))
 
 
-def greedy(keys: Float32Array, n: int, first: int = 0) -> Int64Array:
+def k_center_greedy(keys: Float32Array, n: int, first: int = 0) -> Int64Array:
     """Positions (n,) of rows in the order in which they are chosen, so that every prefix is a coreset too.
 
     Starts at `first`; each next row is the one whose nearest chosen row is farthest (L2), ties to the lowest position.

@@ -53,8 +53,8 @@ def _one_of_several() -> None:
     faiss.omp_set_num_threads(1)
 
 
-def together(call: Callable[[_Part], _Result], parts: Sequence[_Part]) -> list[_Result]:
-    """`call` of each part, in a thread each, which is for FAISS, and for `in_parallel`, all that there is.
+def run_in_threads(call: Callable[[_Part], _Result], parts: Sequence[_Part]) -> list[_Result]:
+    """`call` of each part, in a thread each, which is for FAISS, and for `parallel_for`, all that there is.
 
     The threads stay for the next call: starting two costs as much as the product of 100 queries with 1000 rows.
     """
@@ -68,9 +68,9 @@ def together(call: Callable[[_Part], _Result], parts: Sequence[_Part]) -> list[_
     return [future.result() for future in futures]
 
 
-def in_parallel(call: Callable[[slice], None], n: int, least: int) -> None:
+def parallel_for(call: Callable[[slice], None], n: int, min_part: int) -> None:
     """`call` for parts of `range(n)`, in as many threads as FAISS has: numpy copies and multiplies without Python's
-    lock. Parts are not shorter than `least`."""
-    threads = max(1, min(faiss.omp_get_max_threads(), n // least))
+    lock. Parts are not shorter than `min_part`."""
+    threads = max(1, min(faiss.omp_get_max_threads(), n // min_part))
     bounds = [n * i // threads for i in range(threads + 1)]
-    together(call, [slice(*pair) for pair in itertools.pairwise(bounds)])
+    run_in_threads(call, [slice(*pair) for pair in itertools.pairwise(bounds)])

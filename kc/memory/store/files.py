@@ -177,7 +177,7 @@ def folder_bytes(root: Path) -> int:
 
 
 @contextlib.contextmanager
-def translated(root: Path, what: str) -> Iterator[None]:
+def explain_os_errors(root: Path, what: str) -> Iterator[None]:
     """Turn a full disk or a missing permission into a RunError that says what to free."""
     try:
         yield

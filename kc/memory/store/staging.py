@@ -21,7 +21,7 @@ _PLAIN = 2**31
 """Segments from 0 to below this stand for themselves."""
 
 
-class KeyNumbers:
+class RowNumbers:
     """Gives every key (sample, segment) a number: that of its sample in the upper half, of its segment in the lower."""
 
     def __init__(self) -> None:
@@ -39,7 +39,7 @@ class KeyNumbers:
         return (codes[sample.codes] << 32) | segment
 
 
-class KeySet:
+class NumberSet:
     """A set of numbers that grows by many at once: a few sorted runs, of which a longer one swallows the shorter."""
 
     def __init__(self) -> None:
@@ -56,7 +56,7 @@ class KeySet:
             run.sort(kind="stable")  # which takes two sorted runs as they are
         self._runs.append(run)
 
-    def update(self, other: KeySet) -> None:
+    def update(self, other: NumberSet) -> None:
         """Add all of another set that shares nothing with this one."""
         for run in other._runs:
             self.add(run)
@@ -75,7 +75,7 @@ UNIT_ROUNDING = 2.0**-22
 """How far from 1 the length of a stored key is at most: what float32 rounding leaves of a unit vector."""
 _UNIT = 1e-3
 """How far from 1 the length of a key may come in (half precision leaves this much); beyond rounding it is mended."""
-LENGTH_ROWS = 1024
+NORM_ROWS = 1024
 """Keys whose lengths are taken at once, in float64: as many as stay in the CPU's cache."""
 
 
@@ -86,9 +86,9 @@ class Staging:
         self.dim = dim
         self._chunks: list[Table] = []
         """Without ids and commit number: they are given when written."""
-        self._numbers = KeyNumbers()
-        self._staged = KeySet()
-        self._stored: KeySet | None = None
+        self._numbers = RowNumbers()
+        self._staged = NumberSet()
+        self._stored: NumberSet | None = None
         """Keys of visible stored rows; None until the first `add` needs them."""
 
     def __len__(self) -> int:
@@ -97,7 +97,7 @@ class Staging:
     def clear(self) -> None:
         """Forget the staged rows."""
         self._chunks = []
-        self._staged = KeySet()
+        self._staged = NumberSet()
 
     def committed(self) -> None:
         """The staged rows are stored now."""
@@ -115,9 +115,9 @@ class Staging:
         Its ids and commit numbers do not count. Keeps its arrays: the caller must not change them.
         """
         if self._stored is None:
-            self._numbers = KeyNumbers()  # names of rows that are gone are forgotten with them
+            self._numbers = RowNumbers()  # names of rows that are gone are forgotten with them
             self._restage()
-            self._stored = KeySet()
+            self._stored = NumberSet()
             for sample, segment in _visible_keys(view()):
                 # A key is visible once only.
                 self._stored.add(self._numbers.of(sample, segment))
@@ -125,11 +125,11 @@ class Staging:
 
     def add_new(self, table: Table, sample: NameColumn, segment: Int64Array) -> int:
         """The same, where `sample` and `segment` (N,) are the keys that are visible of the samples in `table`."""
-        stored = KeySet()
+        stored = NumberSet()
         stored.add(self._numbers.of(sample, segment))
         return self._add(table, stored)
 
-    def _add(self, table: Table, stored: KeySet) -> int:
+    def _add(self, table: Table, stored: NumberSet) -> int:
         number = self._numbers.of(table.sample, table.segment)
         fresh = ~(self._staged.holds(number) | stored.holds(number))
         distinct, first = np.unique(number[fresh], return_index=True)
@@ -142,7 +142,7 @@ class Staging:
 
     def _restage(self) -> None:
         """Number the staged keys anew."""
-        self._staged = KeySet()
+        self._staged = NumberSet()
         for chunk in self._chunks:
             self._staged.add(self._numbers.of(chunk.sample, chunk.segment))
 
@@ -234,7 +234,7 @@ def checked(table: Table) -> Table:
         raise ValueError("class ids must be integers of at least 0")
     if not (np.isfinite(table.weight).all() and (table.weight >= 0).all()):
         raise ValueError("weights must be finite and at least 0")
-    norm = lengths(table.vectors)
+    norm = norms(table.vectors)
     off = np.abs(norm - 1)
     if not (off <= _UNIT).all():  # also catches values that are not finite
         worst = int(np.argmax(np.nan_to_num(off, nan=np.inf)))
@@ -242,29 +242,29 @@ def checked(table: Table) -> Table:
             f"keys must be unit vectors: the one of sample {table.sample[worst]!r}, segment {table.segment[worst]}, "
             f"has length {norm[worst]:.4g}; L2-normalise keys and leave out regions without features"
         )
-    return replace(table, vectors=exactly_unit(table.vectors, norm))
+    return replace(table, vectors=renormalize(table.vectors, norm))
 
 
-def exactly_unit(keys: npt.NDArray[Any], norm: npt.NDArray[np.float64] | None = None) -> Float32Array:
+def renormalize(keys: npt.NDArray[Any], norm: npt.NDArray[np.float64] | None = None) -> Float32Array:
     """A copy of keys (N, D), float32, of unit length up to rounding; those that already are keep every bit.
 
     `norm` (N,): their lengths, where they are known.
     """
-    norm = lengths(keys) if norm is None else norm
+    norm = norms(keys) if norm is None else norm
     mended: Float32Array = np.array(keys, np.float32, order="C")
     off = np.flatnonzero(np.abs(norm - 1) > UNIT_ROUNDING)
     mended[off] = keys[off] / norm[off, None]
     return mended
 
 
-def lengths(keys: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+def norms(keys: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
     """(N,) Euclidean length of each key (N, D), summed in float64: float32 sums err by more than `UNIT_ROUNDING`."""
     out = np.empty(len(keys), np.float64)
-    buffer = np.empty((min(len(keys), LENGTH_ROWS), keys.shape[1]), np.float64)
-    for first in range(0, len(keys), LENGTH_ROWS):
-        part = buffer[: len(keys[first : first + LENGTH_ROWS])]
-        part[:] = keys[first : first + LENGTH_ROWS]
-        np.vecdot(part, part, out=out[first : first + LENGTH_ROWS])
+    buffer = np.empty((min(len(keys), NORM_ROWS), keys.shape[1]), np.float64)
+    for first in range(0, len(keys), NORM_ROWS):
+        part = buffer[: len(keys[first : first + NORM_ROWS])]
+        part[:] = keys[first : first + NORM_ROWS]
+        np.vecdot(part, part, out=out[first : first + NORM_ROWS])
     return np.sqrt(out, out=out)
 
 

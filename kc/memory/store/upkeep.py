@@ -59,7 +59,7 @@ def drop_derived(root: Path) -> None:
     files.remove(root / DERIVED)
 
 
-def without(
+def without_rows(
     root: Path, manifest: MemoryManifest, columns: Columns, doomed: BoolArray
 ) -> tuple[MemoryManifest, set[str]]:
     """Write segments and deltas anew without the `doomed` rows (a mask over `columns`).

@@ -17,7 +17,7 @@ from kc.memory.vote.votes import TIP_BETA, VOTES, decide
 from kc.types import BoolArray, Float32Array, Int64Array, Neighbours
 
 
-def nearest(neighbours: Neighbours, k: int) -> Neighbours:
+def first_k(neighbours: Neighbours, k: int) -> Neighbours:
     """The first `k` of each query's neighbours; all where there are fewer. ValueError for k below 1."""
     if k < 1:
         raise ValueError(f"k must be at least 1, got {k}")
@@ -42,13 +42,13 @@ def accuracies(
     classes = np.unique(np.concatenate([truth, neighbours.class_id.ravel()]))
     return {
         kind: [
-            float((decide(nearest(neighbours, k), classes, kind, tau, alpha, beta).numpy() == truth).mean()) for k in ks
+            float((decide(first_k(neighbours, k), classes, kind, tau, alpha, beta).numpy() == truth).mean()) for k in ks
         ]
         for kind in kinds
     }
 
 
-def correct(
+def is_correct(
     neighbours: Neighbours,
     truth: Int64Array,
     kind: str = "rank",
@@ -62,7 +62,7 @@ def correct(
     return right
 
 
-def gain(before: BoolArray, after: BoolArray, z: float = 1.96) -> tuple[float, float, float]:
+def accuracy_gain(before: BoolArray, after: BoolArray, z: float = 1.96) -> tuple[float, float, float]:
     """How much more often `after` (Q,) is right than `before` on the same queries: mean, and its interval.
 
     The interval is mean -+ z standard errors of the paired differences (95 per cent at 1.96). NaN without a query.
@@ -91,13 +91,13 @@ def inject_label_noise(class_id: Int64Array, share: float, seed: int) -> tuple[I
     return np.where(wrong, classes[(own + step) % len(classes)], class_id).astype(np.int64), wrong
 
 
-def relabelled(neighbours: Neighbours, ids: Int64Array, class_id: Int64Array) -> Neighbours:
+def with_labels(neighbours: Neighbours, ids: Int64Array, class_id: Int64Array) -> Neighbours:
     """The same neighbours under other labels: `class_id` (N,) of the rows `ids` (N,), ascending."""
     return replace(neighbours, class_id=class_id[np.searchsorted(ids, neighbours.id)])
 
 
 @dataclass(frozen=True)
-class Found:
+class DetectionScores:
     """How well wrong labels were found. `auroc` of the score; `precision` and `recall` of the rows that are suspected.
 
     NaN where undefined: no wrong label, no right one, no suspect.
@@ -108,7 +108,7 @@ class Found:
     recall: float
 
 
-def detection(score: Float32Array | Int64Array, suspected: BoolArray, wrong: BoolArray) -> Found:
+def detection(score: Float32Array | Int64Array, suspected: BoolArray, wrong: BoolArray) -> DetectionScores:
     """Of rows (N,): `score`, higher is more likely wrong; `suspected`; the truth. Ties count half in the AUROC
     (Mann-Whitney)."""
     n_wrong, n_right = int(wrong.sum()), int((~wrong).sum())
@@ -117,7 +117,7 @@ def detection(score: Float32Array | Int64Array, suspected: BoolArray, wrong: Boo
         ranks = rankdata(score)
         auroc = float((ranks[wrong].sum() - n_wrong * (n_wrong + 1) / 2) / (n_wrong * n_right))
     hits = int((suspected & wrong).sum())
-    return Found(
+    return DetectionScores(
         auroc,
         hits / int(suspected.sum()) if suspected.any() else float("nan"),
         hits / n_wrong if n_wrong else float("nan"),
@@ -127,9 +127,9 @@ def detection(score: Float32Array | Int64Array, suspected: BoolArray, wrong: Boo
 Float64Array = npt.NDArray[np.float64]
 ACCEPTED = 0.95
 """Share of what is known that should pass for known."""
-SAMPLED = 1000
+MAX_SAMPLES = 1000
 """Stored rows at most that are compared with the others."""
-LOOKED = 32
+N_NEIGHBOURS = 32
 """Neighbours among which one of another sample is looked for; regions of one image lie near each other."""
 
 
@@ -153,16 +153,16 @@ def familiarity(neighbours: Neighbours) -> dict[str, Float64Array]:
 def neighbour_cosines(memory: MemoryStore, at: int | None = None) -> Float64Array:
     """Cosines (N,), ascending, of stored rows with the nearest row of another sample.
 
-    Where all `LOOKED` nearest are of the same sample, with the last of them. Of more than `SAMPLED` rows, those at even
-    steps; rows of weight 0 do not count. Empty for fewer than two rows. A query that lies farther off than all but
-    1 - `ACCEPTED` of them can be called unknown (`novelty_threshold`).
+    Where all `N_NEIGHBOURS` nearest are of the same sample, with the last of them. Of more than `MAX_SAMPLES` rows,
+    those at even steps; rows of weight 0 do not count. Empty for fewer than two rows. A query that lies farther off
+    than all but 1 - `ACCEPTED` of them can be called unknown (`novelty_threshold`).
     """
     labels = memory.labels(at)
-    heard = labels.id[labels.weight > 0]
-    if len(heard) < 2:
+    searchable = labels.id[labels.weight > 0]
+    if len(searchable) < 2:
         return np.zeros(0)
-    chosen = heard[np.linspace(0, len(heard) - 1, min(SAMPLED, len(heard))).astype(np.int64)]
-    found = memory.search(memory.keys(chosen), LOOKED, at=at, exclude_ids=chosen)
+    chosen = searchable[np.linspace(0, len(searchable) - 1, min(MAX_SAMPLES, len(searchable))).astype(np.int64)]
+    found = memory.search(memory.keys(chosen), N_NEIGHBOURS, at=at, exclude_ids=chosen)
     own = np.array(memory.rows_of(chosen).sample_id)
     theirs = np.array(memory.rows_of(found.id.ravel()).sample_id).reshape(found.id.shape)
     other = theirs != own[:, None]

@@ -18,8 +18,8 @@ from torch import Tensor
 from kc.types import VOID, Int64Array, Neighbours
 
 ClassIds = Sequence[int] | Int64Array | Tensor
-VoteWeights = Callable[[Tensor, Tensor, "Knobs"], Tensor]
-"""(scores (Q, k) cosines, votes (Q, k) bool: who may vote, knobs) -> (Q, k) weights before the stored ones."""
+VoteWeights = Callable[[Tensor, Tensor, "VoteParameters"], Tensor]
+"""(scores (Q, k) cosines, votes (Q, k) bool: who may vote, parameters) -> (Q, k) weights before the stored ones."""
 
 TIP_ALPHA = 1.17
 """Weight of Tip-Adapter's cache beside zero-shot logits: the authors' start on ImageNet (their configs/imagenet.yaml).
@@ -33,7 +33,7 @@ _TIE = 1e-12
 
 
 @dataclass(frozen=True)
-class Knobs:
+class VoteParameters:
     """What the votes read: `tau` softmax, `alpha` rank, `beta` tip; each finite and above 0."""
 
     tau: float
@@ -46,27 +46,27 @@ class Knobs:
                 raise ValueError(f"{name} must be a number above 0, got {value}")
 
 
-def _plurality(score: Tensor, votes: Tensor, knobs: Knobs) -> Tensor:
+def _plurality(score: Tensor, votes: Tensor, parameters: VoteParameters) -> Tensor:
     return torch.ones_like(score)
 
 
-def _distance(score: Tensor, votes: Tensor, knobs: Knobs) -> Tensor:
+def _distance(score: Tensor, votes: Tensor, parameters: VoteParameters) -> Tensor:
     return torch.exp(-(1.0 - score))
 
 
-def _softmax(score: Tensor, votes: Tensor, knobs: Knobs) -> Tensor:
+def _softmax(score: Tensor, votes: Tensor, parameters: VoteParameters) -> Tensor:
     # Relative to the best voter of each query, which changes no share and keeps exp from overflow and underflow.
     best = score.masked_fill(~votes, -math.inf).amax(dim=1, keepdim=True)
-    return torch.exp((score - torch.where(best.isfinite(), best, 0.0)).masked_fill(~votes, 0.0) / knobs.tau)
+    return torch.exp((score - torch.where(best.isfinite(), best, 0.0)).masked_fill(~votes, 0.0) / parameters.tau)
 
 
-def _rank(score: Tensor, votes: Tensor, knobs: Knobs) -> Tensor:
+def _rank(score: Tensor, votes: Tensor, parameters: VoteParameters) -> Tensor:
     rank = torch.arange(score.shape[1], dtype=score.dtype, device=score.device)
-    return (1.0 / (knobs.alpha + rank)).expand_as(score)
+    return (1.0 / (parameters.alpha + rank)).expand_as(score)
 
 
-def _tip(score: Tensor, votes: Tensor, knobs: Knobs) -> Tensor:
-    return TIP_ALPHA * torch.exp(-knobs.beta * (1.0 - score))
+def _tip(score: Tensor, votes: Tensor, parameters: VoteParameters) -> Tensor:
+    return TIP_ALPHA * torch.exp(-parameters.beta * (1.0 - score))
 
 
 VOTES: dict[str, VoteWeights] = {
@@ -107,14 +107,16 @@ def neighbour_tensors(neighbours: Neighbours) -> tuple[Tensor, Tensor, Tensor]:
     )
 
 
-def _votes(neighbours: Neighbours, class_ids: ClassIds, kind: str, knobs: Knobs) -> tuple[Tensor, Tensor, int]:
+def _votes(
+    neighbours: Neighbours, class_ids: ClassIds, kind: str, parameters: VoteParameters
+) -> tuple[Tensor, Tensor, int]:
     """Vote of each neighbour (Q, k) float64, its column (Q, k), and the number of columns."""
     if kind not in VOTES:
         raise ValueError(f"vote must be one of {', '.join(VOTES)}, got {kind!r}")
     score, class_id, weight = neighbour_tensors(neighbours)
     column, known = columns_of(class_id, class_ids)
     may_vote = known & (weight > 0)
-    value = VOTES[kind](score, may_vote, knobs) * weight
+    value = VOTES[kind](score, may_vote, parameters) * weight
     return torch.where(may_vote, value, 0.0), column, len(class_ids)
 
 
@@ -130,7 +132,7 @@ def contributions(
 
     The neighbours of a class sum to the score that `vote` gives it.
     """
-    return _votes(neighbours, class_ids, kind, Knobs(tau, alpha, beta))[0]
+    return _votes(neighbours, class_ids, kind, VoteParameters(tau, alpha, beta))[0]
 
 
 def vote(
@@ -149,7 +151,7 @@ def vote(
     1.17 exp(-beta (1 - s)), the cache term of Tip-Adapter (arXiv 2111.03930, equation 5) over these neighbours alone.
     ValueError for an unknown kind, tau, alpha or beta not above 0, classes named twice.
     """
-    value, column, n_classes = _votes(neighbours, class_ids, kind, Knobs(tau, alpha, beta))
+    value, column, n_classes = _votes(neighbours, class_ids, kind, VoteParameters(tau, alpha, beta))
     total = torch.zeros(len(value), n_classes, dtype=torch.float64, device=value.device)
     return total.scatter_add_(1, column, value)
 
@@ -166,7 +168,7 @@ def decide(
 
     A query without any vote (no neighbour of a class asked for) gets VOID, which is no class.
     """
-    value, column, n_classes = _votes(neighbours, class_ids, kind, Knobs(tau, alpha, beta))
+    value, column, n_classes = _votes(neighbours, class_ids, kind, VoteParameters(tau, alpha, beta))
     total = torch.zeros(len(value), n_classes, dtype=torch.float64, device=value.device)
     total.scatter_add_(1, column, value)
     best = total.amax(dim=1, keepdim=True)

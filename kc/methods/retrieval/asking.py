@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from kc.errors import KcError
-from kc.memory.store.staging import exactly_unit
+from kc.memory.store.staging import renormalize
 from kc.methods.base import Batch, Context
 from kc.methods.regions import Regions, background_position, posteriors
 from kc.openvocab.base import FeatureVocabulary, Names, Opinions, Recallable, Trained, TwoHeaded
@@ -162,7 +162,7 @@ class Recall:
 
 def digests(keys: Float32Array) -> list[int]:
     """A 64-bit number of each key (N, D), by its bytes as a memory stores them."""
-    rows = exactly_unit(keys)
+    rows = renormalize(keys)
     return [
         int.from_bytes(hashlib.blake2b(row.tobytes(), digest_size=8).digest(), "little", signed=True) for row in rows
     ]

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from kc.memory.base import MemoryStore
-from kc.memory.vote.evaluation import nearest
+from kc.memory.vote.evaluation import first_k
 from kc.memory.vote.votes import ClassIds, columns_of
 from kc.methods.config import MethodOptions
 from kc.types import Int64Array, Neighbours
@@ -133,7 +133,7 @@ def choose(
     k, opinion = -1, (torch.empty(0), torch.empty(0))
     for setting in grid:
         if setting.k != k:
-            k, opinion = setting.k, retrieve(nearest(left_out.neighbours, setting.k))
+            k, opinion = setting.k, retrieve(first_k(left_out.neighbours, setting.k))
         value = hits(fuse(setting, *opinion), truth)
         if best is None or value > best[1]:
             best = (setting, value)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from kc.errors import KcError
 from kc.files import write_atomic
-from kc.memory.vote.fusion import beside_unknown, retrieval_logits
+from kc.memory.vote.fusion import fuse_known_names, retrieval_logits
 from kc.memory.vote.votes import columns_of, vote
 from kc.methods.base import Batch, Context
 from kc.methods.names import Name, read_names
@@ -57,7 +57,7 @@ class FusedMemory(VisualMemory):
 
     # -- what a method of this family says ---------------------------------------------------------------------------
 
-    def fuse(self, setting: Setting, answers: Answers, known: Tensor, p_ret: Tensor, has_opinion: Tensor) -> Tensor:
+    def fuse(self, setting: Setting, answers: Answers, known: Tensor, p_ret: Tensor, has_votes: Tensor) -> Tensor:
         """The base and the memory as one, (Q, C), over the names `known` to the memory ((C,) or (Q, C) bool)."""
         raise TypeError(f"{type(self).__name__} does not say how it fuses")
 
@@ -152,7 +152,7 @@ class FusedMemory(VisualMemory):
     def join(self, setting: Setting, answers: Answers, known: Tensor, p_ret: Tensor, has: Tensor) -> Tensor:
         """Scores (Q, C): the fusion over known names beside the base alone over the others."""
         own = answers.own.to(p_ret)
-        fused = beside_unknown(self.fuse(setting, answers, known, p_ret, has), own, known)
+        fused = fuse_known_names(self.fuse(setting, answers, known, p_ret, has), own, known)
         return torch.where(has[:, None], fused, own)
 
     def together(self, keys: Float32Array, ids: tuple[int, ...], answers: Answers) -> Tensor:

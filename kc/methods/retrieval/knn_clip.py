@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from torch import Tensor
 
-from kc.memory.vote.fusion import among, knn_clip
+from kc.memory.vote.fusion import knn_clip, restrict_to_known
 from kc.methods.retrieval.asking import Answers
 from kc.methods.retrieval.calibration import Setting, knn_clip_grid
 from kc.methods.retrieval.fused import FusedMemory
@@ -17,10 +17,10 @@ class KnnClip(FusedMemory):
 
     name = "knn-clip"
 
-    def fuse(self, setting: Setting, answers: Answers, known: Tensor, p_ret: Tensor, has_opinion: Tensor) -> Tensor:
+    def fuse(self, setting: Setting, answers: Answers, known: Tensor, p_ret: Tensor, has_votes: Tensor) -> Tensor:
         """The paper's fusion over the names known to the memory."""
-        base = among(answers.own.to(p_ret), known)
-        return knn_clip(base, p_ret, has_opinion, setting.lam, setting.threshold)
+        base = restrict_to_known(answers.own.to(p_ret), known)
+        return knn_clip(base, p_ret, has_votes, setting.lam, setting.threshold)
 
     def grid(self, answers: Answers) -> Iterable[Setting]:
         """k, lambda and T."""

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from torch import Tensor
 
-from kc.memory.vote.fusion import among, ret_clip
+from kc.memory.vote.fusion import restrict_to_known, ret_clip
 from kc.methods.retrieval.asking import Answers
 from kc.methods.retrieval.calibration import Setting, ret_clip_grid
 from kc.methods.retrieval.fused import FusedMemory
@@ -18,10 +18,10 @@ class RetClip(FusedMemory):
 
     name = "ret-clip"
 
-    def fuse(self, setting: Setting, answers: Answers, known: Tensor, p_ret: Tensor, has_opinion: Tensor) -> Tensor:
+    def fuse(self, setting: Setting, answers: Answers, known: Tensor, p_ret: Tensor, has_votes: Tensor) -> Tensor:
         """The paper's fusion over the names known to the memory."""
         said = answers.opinions
-        clip, trained = (among(p.to(p_ret), known) for p in (said.out_of_vocabulary, said.in_vocabulary))
+        clip, trained = (restrict_to_known(p.to(p_ret), known) for p in (said.out_of_vocabulary, said.in_vocabulary))
         return ret_clip(p_ret, clip, trained, said.seen, setting.alpha, setting.beta, setting.gamma)
 
     def grid(self, answers: Answers) -> Iterable[Setting]:

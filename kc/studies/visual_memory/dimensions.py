@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from kc.memory.search.spaces import Compressed, binary, chained, int8, pca, random_projection
-from kc.memory.vote.evaluation import correct, gain, nearest
+from kc.memory.vote.evaluation import accuracy_gain, first_k, is_correct
 from kc.report.style import looks
 from kc.studies.record import Row, column, dress, panels
 from kc.studies.visual_memory.axes import log_axes
@@ -51,14 +51,14 @@ def rows_of(asked: Asked, name: str) -> None:
     def right(kind: Compressed) -> BoolArray:
         small = replace(train, key=kind.apply(train.key))
         found = asked.answers(small, kind.apply(test.key), asked.k)
-        return correct(nearest(found, asked.k), test.label, "rank", **asked.knobs)
+        return is_correct(first_k(found, asked.k), test.label, "rank", **asked.knobs)
 
     def row(kind: str, dim: int) -> Row:
         if not full:
             full.append(right(whole))
         made = whole if kind == "full" else fitted(kind, dim)
         now = right(made)
-        change, low, high = gain(full[0], now)
+        change, low, high = accuracy_gain(full[0], now)
         return {
             "encoder": name, "keys": kind, "dim": made.dim, "bytes": made.bytes,
             "accuracy": 100 * float(now.mean()), "change": 100 * change, "low": 100 * low, "high": 100 * high,

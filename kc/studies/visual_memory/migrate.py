@@ -7,7 +7,7 @@ from functools import partial
 import numpy as np
 from matplotlib.figure import Figure
 
-from kc.memory.search.spaces import MAPS, fit
+from kc.memory.search.spaces import MAPS, fit_map
 from kc.memory.vote.evaluation import accuracies
 from kc.report.style import looks
 from kc.studies.record import Row, column, dress, panels
@@ -45,7 +45,7 @@ def run(asked: Asked) -> Figure:
             return {**head, "accuracy": judged(after, new)}
         if memory == "left":
             return {**head, "accuracy": judged(after.take(there), new)}
-        moved = fit(before.key[there], after.key[there], memory)
+        moved = fit_map(before.key[there], after.key[there], memory)
         gone = before.take(~there)
         mapped = Keys(moved(gone.key), gone.label, gone.sample_id, gone.segment)
         near = float((mapped.key * after.take(~there).key).sum(1).mean())

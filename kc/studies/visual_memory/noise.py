@@ -8,7 +8,7 @@ from functools import cache
 import numpy as np
 from matplotlib.figure import Figure
 
-from kc.memory.vote.evaluation import accuracies, detection, inject_label_noise, nearest, relabelled
+from kc.memory.vote.evaluation import accuracies, detection, first_k, inject_label_noise, with_labels
 from kc.memory.vote.pruning import NeighbourTable, disagreement, leave_one_out
 from kc.memory.vote.votes import VOTES
 from kc.report.style import looks
@@ -42,7 +42,7 @@ def run(asked: Asked) -> Figure:
                 k = noisy.neighbour_id.shape[1]
                 against = disagreement(noisy, k)
                 quality = detection(against, against > k / 2, wrong)
-                heard = relabelled(nearest(found, asked.k), np.arange(len(train)), labels)
+                heard = with_labels(first_k(found, asked.k), np.arange(len(train)), labels)
                 scores = accuracies(heard, test.label, [asked.k], **asked.knobs)
                 return {
                     "noise": share, "seed": seed, "auroc": quality.auroc, "precision": quality.precision,

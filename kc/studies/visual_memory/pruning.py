@@ -8,8 +8,8 @@ from functools import cache
 import numpy as np
 from matplotlib.figure import Figure
 
-from kc.memory.search.spaces import greedy
-from kc.memory.vote.evaluation import correct, gain, nearest
+from kc.memory.search.spaces import k_center_greedy
+from kc.memory.vote.evaluation import accuracy_gain, first_k, is_correct
 from kc.memory.vote.pruning import NeighbourTable, hard, leave_one_out, soft
 from kc.report.style import looks
 from kc.studies.record import column, dress, panels
@@ -40,7 +40,7 @@ def run(asked: Asked) -> Figure:
     def order() -> Float32Array:
         """Rank of each row in the order in which the coreset takes them."""
         rank = np.empty(len(train), np.float32)
-        rank[greedy(train.key, len(train))] = np.arange(len(train))
+        rank[k_center_greedy(train.key, len(train))] = np.arange(len(train))
         return rank
 
     ways: dict[str, Callable[[], Float32Array]] = {
@@ -70,7 +70,7 @@ def run(asked: Asked) -> Figure:
                     if not (factor > 0).any():
                         return {"pruning": way, "vote": kind, "k": k, "kept": 0}
                     now = right(way)[kind, k]
-                    change, low, high = gain(right("none")[kind, k], now)
+                    change, low, high = accuracy_gain(right("none")[kind, k], now)
                     return {
                         "pruning": way, "vote": kind, "k": k, "kept": int((factor > 0).sum()),
                         "accuracy": 100 * float(now.mean()), "change": 100 * change, "low": 100 * low,
@@ -96,7 +96,7 @@ def judged(
     with memory_of(train) as memory:
         memory.reweight(np.arange(len(train)), factor)
         found = memory.search(test.key, largest)
-    return {(kind, k): correct(nearest(found, k), test.label, kind, **knobs) for kind in KINDS for k in ks}
+    return {(kind, k): is_correct(first_k(found, k), test.label, kind, **knobs) for kind in KINDS for k in ks}
 
 
 def drawn(asked: Asked) -> Figure:

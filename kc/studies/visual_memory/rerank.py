@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from kc.files import write_atomic
-from kc.memory.vote.evaluation import correct, nearest
+from kc.memory.vote.evaluation import first_k, is_correct
 from kc.methods.retrieval.rerank import load_reranker, prompts, rerank
 from kc.report.style import looks
 from kc.studies.record import Row, column, dress, panels
@@ -42,10 +42,10 @@ def run(asked: Asked) -> Figure:
         if order == "only the model":
             right = np.asarray(ids)[similar().argmax(1).numpy()] == test.label
         elif order == "possible":
-            right = (nearest(found(), k).class_id == test.label[:, None]).any(1)
+            right = (first_k(found(), k).class_id == test.label[:, None]).any(1)
         else:
             ordered = found() if order == "memory" else rerank(found(), similar(), ids, top)
-            right = correct(nearest(ordered, k), test.label, "rank", **asked.knobs)
+            right = is_correct(first_k(ordered, k), test.label, "rank", **asked.knobs)
         return {
             "order": order, "k": k, "model": asked.config.model, "top": top, "queries": len(test),
             "accuracy": 100 * float(right.mean()),

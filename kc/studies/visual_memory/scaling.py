@@ -7,7 +7,7 @@ from functools import cache
 import numpy as np
 from matplotlib.figure import Figure
 
-from kc.memory.vote.evaluation import correct
+from kc.memory.vote.evaluation import is_correct
 from kc.memory.vote.votes import VOTES
 from kc.report.style import looks
 from kc.studies.record import Row, column, dress, panels
@@ -47,10 +47,8 @@ def run(asked: Asked) -> Figure:
                     asked_keys = queries(name)
                     with memory_of(train.take(np.sort(order))) as memory:
                         found = memory.search(asked_keys.key, asked.clamp(asked.k, size))
-                    error = {
-                        f"error {kind}": 100 * float(1 - correct(found, asked_keys.label, kind, **asked.knobs).mean())
-                        for kind in KINDS
-                    }
+                    right = {k: is_correct(found, asked_keys.label, k, **asked.knobs).mean() for k in KINDS}
+                    error = {f"error {kind}": 100 * float(1 - share) for kind, share in right.items()}
                     size_mb = size * train.key.shape[1] * 4 / 2**20
                     return {"encoder": name, "rows": size, "seed": seed, "memory MiB": size_mb, **error}
 

@@ -13,9 +13,9 @@ from kc.errors import KcError
 from kc.memory.vote.evaluation import (
     Float64Array,
     auroc,
-    correct,
     familiarity,
     fpr,
+    is_correct,
     neighbour_cosines,
     novelty_threshold,
     risk_coverage,
@@ -71,10 +71,10 @@ def cases(asked: Asked) -> list[Case]:
     return [Case(asked.seeds[0], train, both, both.label != NOT_IN_MEMORY, n_classes)]
 
 
-def called(case: Case, nearest: Float64Array) -> Row:
+def called(case: Case, first_k: Float64Array) -> Row:
     """Per cent of the known and of the unknown queries whose nearest row is farther off than stored rows are."""
     with memory_of(case.memory) as memory:
-        strange = nearest < novelty_threshold(neighbour_cosines(memory))
+        strange = first_k < novelty_threshold(neighbour_cosines(memory))
     return {
         f"{what} called unknown": 100 * float(strange[of].mean()) if of.any() else float("nan")
         for what, of in (("known", case.known), ("unknown", ~case.known))
@@ -100,7 +100,7 @@ def run(asked: Asked) -> Figure:
                     value = (shares / np.maximum(shares.sum(1, keepdims=True), 1e-300)).max(1)
                 else:
                     value = familiarity(found())[score]
-                right, known = correct(found(), case.queries.label, "rank", **asked.knobs), case.known
+                right, known = is_correct(found(), case.queries.label, "rank", **asked.knobs), case.known
                 risks, area = risk_coverage(value[known], right[known], COVERAGES)
                 return {
                     "seed": case.seed, "score": score, "unknown classes": case.n_unknown_classes,
