@@ -15,15 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from annotated_types import Ge, Gt, Le
-
 from kc.errors import KcError, UnknownNameError, nearest, unknown_name
-
-Positive = Annotated[float, Gt(0)]
-NonNegative = Annotated[float, Ge(0)]
-Fraction = Annotated[float, Ge(0), Le(1)]
-Count = Annotated[int, Ge(1)]
-Whole = Annotated[int, Ge(0)]
 
 Table = Mapping[str, tuple[str, str]]
 """Name -> (`module:attribute`, what it does). The attribute is a function of a typed `config`, a function of
@@ -31,14 +23,9 @@ Table = Mapping[str, tuple[str, str]]
 Config = TypeVar("Config")
 
 
-def by_place(default: Any = None) -> Any:
-    """A field with a default that is given by its place all the same."""
-    return dataclasses.field(default=default, metadata={"by_place": True})
-
-
-def required() -> Any:
-    """A field without a default that is given by its flag."""
-    return dataclasses.field(metadata={"by_place": False})
+FLAG, BY_PLACE = "given by its flag", "given by its place"
+"""Marks of a field's type, `Annotated[Path, FLAG]`, where it is not as usual: fields without a default are given by
+their place, all others by their flag."""
 
 
 def dispatch(target: str | Table, arguments: Sequence[str], prog: str) -> int:
@@ -90,34 +77,33 @@ def read(kind: type[Config], arguments: Sequence[str], prog: str) -> Config | No
     given = vars(p.parse_intermixed_args(_checked(p, arguments)))
     file = given.pop("config")
     values = {**({} if file is None else _yaml(kind, file, prog)), **given}
+    hints = get_type_hints(kind, include_extras=True)
     fields = {f.name: f for f in dataclasses.fields(kind)}  # type: ignore[arg-type]  # a dataclass
     missing = [n for n, f in fields.items() if f.default is dataclasses.MISSING and n not in values]
     if missing:
-        names = ", ".join(n.upper() if _is_by_place(fields[n]) else flag(n) for n in missing)
+        names = ", ".join(_shown(fields[n], hints[n]) for n in missing)
         raise KcError(f"{prog} needs {names} (see `{prog} --help`)")
-    hints = get_type_hints(kind, include_extras=True)
-    return kind(
-        **{n: checked(hints[n], v, n.upper() if _is_by_place(fields[n]) else flag(n)) for n, v in values.items()}
-    )
+    return kind(**{n: checked(hints[n], value, _shown(fields[n], hints[n])) for n, value in values.items()})
 
 
 def parser(kind: type[Any], prog: str | None = None) -> argparse.ArgumentParser:
     """The parser of a config: values stay text, and what is not given is not in its result."""
     from docstring_parser import parse
 
-    texts = [parse(c.__doc__ or "") for c in kind.__mro__ if dataclasses.is_dataclass(c)]
-    help_of = {p.arg_name: " ".join((p.description or "").split()) for text in reversed(texts) for p in text.params}
-    own = texts[0]
-    about = "\n".join(filter(None, (own.short_description, own.long_description)))
+    from kc.spec import options_of
+
+    text = parse(kind.__doc__ or "")
+    about = " ".join(filter(None, (text.short_description, text.long_description)))
+    help_of = {option.field: option.help for option in options_of(kind)}
     result = _Parser(prog=prog, description=about, allow_abbrev=False, argument_default=argparse.SUPPRESS)
     result.add_argument("--config", default=None, metavar="FILE", help="YAML file with any of the options below")
     hints = get_type_hints(kind, include_extras=True)
     for field in dataclasses.fields(kind):
-        options: dict[str, Any] = {"help": _help(help_of.get(field.name, ""), field, hints[field.name])}
+        options: dict[str, Any] = {"help": _help(help_of[field.name], field, hints[field.name])}
         many = get_origin(_bare(hints[field.name])) in (list, tuple)
-        if _is_by_place(field):
+        if _is_by_place(field, hints[field.name]):
             needed = field.default is dataclasses.MISSING
-            options |= {"nargs": "+" if many else None if needed else "?", "metavar": field.name.strip("_").upper()}
+            options |= {"nargs": "+" if many else None if needed else "?", "metavar": _shown(field, hints[field.name])}
             result.add_argument(field.name, **options)
         elif hints[field.name] is bool:
             result.add_argument(flag(field.name), dest=field.name, action="store_true", **options)
@@ -129,12 +115,16 @@ def parser(kind: type[Any], prog: str | None = None) -> argparse.ArgumentParser:
 
 def flag(field: str) -> str:
     """The flag of a field: `data_root` -> `--data-root`, `class_` -> `--class`."""
-    return "--" + field.removesuffix("_").replace("_", "-")
+    from kc.spec import option_name
+
+    return "--" + option_name(field)
 
 
 def checked(hint: Any, value: Any, name: str) -> Any:
     """`value`, text or from YAML, as its type says. Raises KcError with `name`, the value and what may be given."""
     from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+    from kc.spec import range_of
 
     bare = _bare(hint)
     if get_origin(bare) is Literal and value is not None and value not in get_args(bare):
@@ -146,33 +136,21 @@ def checked(hint: Any, value: Any, name: str) -> Any:
         raise KcError(f"{name} {value}: must be {range_of(hint)}") from error
 
 
-def range_of(hint: Any) -> str:
-    """A type in words: `a number above 0`, `a whole number`, `one of soft, hard`."""
-    if get_origin(hint) is Literal:
-        return "one of " + ", ".join(map(str, get_args(hint)))
-    if get_origin(hint) is Annotated:
-        inner, *limits = get_args(hint)
-        words = {"Gt": "above", "Ge": "at least", "Le": "at most", "Lt": "below"}
-        said = [f"{words[name]} {getattr(m, name.lower()):g}" for m in limits for name in [type(m).__name__]]
-        return f"{range_of(inner)} {' and '.join(said)}"
-    parts = [p for p in get_args(hint) if p is not type(None)]
-    if parts and get_origin(hint) in (Union, types.UnionType):
-        return " or ".join(map(range_of, parts))
-    if parts and get_origin(hint) in (list, tuple):
-        return range_of(parts[0])
-    return {bool: "true or false", int: "a whole number", float: "a number", str: "text", Path: "a path"}.get(
-        hint, str(hint)
-    )
-
-
 def _bare(hint: Any) -> Any:
-    """The type without None."""
+    """The type without marks and None."""
+    if get_origin(hint) is Annotated and {FLAG, BY_PLACE} & {m for m in hint.__metadata__ if isinstance(m, str)}:
+        hint = get_args(hint)[0]
     parts = [p for p in get_args(hint) if p is not type(None)]
     return parts[0] if get_origin(hint) in (Union, types.UnionType) and len(parts) == 1 else hint
 
 
-def _is_by_place(field: dataclasses.Field[Any]) -> bool:
-    return bool(field.metadata.get("by_place", field.default is dataclasses.MISSING))
+def _is_by_place(field: dataclasses.Field[Any], hint: Any) -> bool:
+    marks = hint.__metadata__ if get_origin(hint) is Annotated else ()
+    return BY_PLACE in marks or (field.default is dataclasses.MISSING and FLAG not in marks)
+
+
+def _shown(field: dataclasses.Field[Any], hint: Any) -> str:
+    return field.name.strip("_").upper() if _is_by_place(field, hint) else flag(field.name)
 
 
 def _help(text: str, field: dataclasses.Field[Any], hint: Any) -> str:

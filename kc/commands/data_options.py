@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kc.commands.actions import Count, Whole
 from kc.errors import DataError
+from kc.spec import Count, Whole
 from kc.types import SplitName
 
 if TYPE_CHECKING:

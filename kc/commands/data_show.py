@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kc.commands.actions import Count
 from kc.commands.data_options import BenchmarkConfig, check_part
 from kc.errors import DataError, KcError, stopped
+from kc.spec import Count
 from kc.types import SplitName, TaskKind
 
 if TYPE_CHECKING:

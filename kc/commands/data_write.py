@@ -7,10 +7,12 @@ import json
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Annotated
 
-from kc.commands.actions import Count, required
+from kc.commands.actions import FLAG
 from kc.commands.data_options import ReadingConfig, TasksConfig, check_part
 from kc.errors import SplitError, stopped
+from kc.spec import Count
 from kc.types import Setting, SplitName
 
 
@@ -98,7 +100,7 @@ class ShardsConfig(ReadingConfig):
         skip_bad: List files that cannot be read, and go on without them.
     """
 
-    out: str = required()
+    out: Annotated[str, FLAG]
     part: tuple[SplitName, ...] = ()
     per_shard: Count = 1000
     skip_bad: bool = False

@@ -3,48 +3,78 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from rich.console import Console
+from annotated_types import Gt, Le
 
-from kc.commands.memory_config import MemoryConfig
-from kc.config import RunConfig
-from kc.data.manifest import Manifest, load_manifest
-from kc.data.readers.base import list_files, read_image
-from kc.data.readers.open import content_key
-from kc.data.transforms import image_to_tensor
-from kc.encoders.base import Encoder
-from kc.encoders.cache import FeatureCache
-from kc.encoders.load import check_encoder_name, load_encoder
-from kc.errors import KcError, UnknownNameError, stopped, unknown_name
-from kc.files import cache_dir
-from kc.memory.disk import Memory
-from kc.methods.regions import KEYS, RegionEncoder, key_dim
-from kc.methods.retrieval.build import (
-    FallbackImages,
-    Picture,
-    PictureKeys,
-    add_fallback,
-    add_labelled,
-    add_named,
-    key_fingerprint,
-)
-from kc.proposals.cache import PartitionCache
-from kc.proposals.grounded_sam import GroundedSam
-from kc.proposals.load import check_proposals, load_proposer, reads_names
-from kc.session import open_data
-from kc.stream.progress import RunProgress
+from kc.commands.rows import MemoryConfig
+from kc.errors import KcError, UnknownNameError, stopped
+from kc.spec import Count
+
+if TYPE_CHECKING:
+    from kc.data.manifest import Manifest
+    from kc.encoders.base import Encoder
+    from kc.encoders.cache import FeatureCache
+    from kc.memory.disk import Memory
+    from kc.methods.regions import RegionEncoder
+    from kc.methods.retrieval.build import Picture, PictureKeys
+    from kc.proposals.grounded_sam import GroundedSam
+    from kc.stream.progress import RunProgress
 
 INPUT_SIZE = (480, 640)
 """(H, W) that images are given to the encoder in where no benchmark says it; pooled keys depend on it."""
 
 
-def build(config: MemoryConfig, console: Console) -> int:
+@dataclass(frozen=True, kw_only=True)
+class BuildConfig(MemoryConfig):
+    """Fill a memory from the labels of a benchmark, or from unlabelled images and a list of names. The same command
+    goes on after a stop.
+
+    Args:
+        benchmark: Benchmark whose training images are stored, or whose names are looked for in --images.
+        images: Folder of unlabelled images.
+        names: File with the names to look for in --images, one a line; default: those of --benchmark.
+        fallback: Images for names that end without a row: folders of classes, or, with --proposals grounded-sam,
+            unlabelled ones.
+        encoder: Encoder of the keys.
+        keys: How a region becomes a key: averaged from the image's feature map, or cropped, blacked out and encoded.
+        proposals: Regions that become rows: oracle (the labelled segments; the default), any of kc run, or
+            grounded-sam:DINO_PATH,SAM_PATH, which finds names in --images.
+        purity: Share of a region's pixels that must be labelled as one class for it to become a row.
+        limit_images: At most so many images of the benchmark.
+        data_root: Folder that holds the data sets; default: the environment variable KC_DATA.
+    """
+
+    benchmark: str | None = None
+    images: Path | None = None
+    names: Path | None = None
+    fallback: Path | None = None
+    encoder: str = "lite0"
+    keys: Literal["pooled", "masked"] = "pooled"
+    proposals: str | None = None
+    purity: Annotated[float, Gt(0), Le(1)] = 0.5
+    limit_images: Count | None = None
+    data_root: Path | None = None
+
+
+def build(config: BuildConfig) -> int:
     """`kc memory build`. Returns the exit status; raises KcError before any model loads where something is missing."""
+    from kc.data.manifest import load_manifest
+
     manifest = None if config.benchmark is None else load_manifest(config.benchmark)
     names = _checked(config, manifest)
-    encoder = load_encoder(config.encoder or "lite0")
-    keys = config.keys or "pooled"
+    from kc.commands.console import Terminal
+    from kc.data.transforms import image_to_tensor
+    from kc.encoders.cache import FeatureCache
+    from kc.encoders.load import load_encoder
+    from kc.memory.disk import Memory
+    from kc.methods.regions import key_dim
+    from kc.methods.retrieval.build import PictureKeys, add_named, key_fingerprint
+    from kc.stream.progress import RunProgress
+
+    encoder, keys = load_encoder(config.encoder), config.keys
     kind = "panoptic" if manifest is None else manifest.task_kind
     source = None
     regions: RegionEncoder | FeatureCache | None = None
@@ -74,7 +104,7 @@ def build(config: MemoryConfig, console: Console) -> int:
         picture_keys = PictureKeys(encoder, keys, lambda image: image_to_tensor(image, size))
         with (
             stopped("the same command goes on: what is committed stays and is not stored twice"),
-            RunProgress(console) as progress,
+            RunProgress(Terminal()) as progress,
         ):
             if regions is not None and manifest is not None:
                 _from_benchmark(config, manifest, memory, regions, task, progress)
@@ -90,13 +120,12 @@ def build(config: MemoryConfig, console: Console) -> int:
     return 0
 
 
-def _checked(config: MemoryConfig, manifest: Manifest | None) -> dict[int, str]:
+def _checked(config: BuildConfig, manifest: Manifest | None) -> dict[int, str]:
     """Class id -> name. Refuses what cannot work before torch or any model loads."""
-    check_encoder_name(config.encoder or "lite0")
-    if config.keys is not None and config.keys not in KEYS:
-        raise unknown_name("keys", config.keys, KEYS)
-    if not 0 < config.purity <= 1:
-        raise KcError(f"--purity {config.purity}: must be above 0 and at most 1")
+    from kc.encoders.load import check_encoder_name
+    from kc.proposals.load import check_proposals, reads_names
+
+    check_encoder_name(config.encoder)
     for option in ("images", "fallback", "names"):
         path: Path | None = getattr(config, option)
         if path is not None and not (path.is_file() if option == "names" else path.is_dir()):
@@ -134,8 +163,11 @@ def _names(path: Path) -> dict[int, str]:
     return dict(enumerate(names))
 
 
-def _grounded(config: MemoryConfig, names: Mapping[int, str]) -> GroundedSam | None:
+def _grounded(config: BuildConfig, names: Mapping[int, str]) -> GroundedSam | None:
     """What finds names, where it is asked for."""
+    from kc.proposals.grounded_sam import GroundedSam
+    from kc.proposals.load import load_proposer, reads_names
+
     if config.proposals is None or not reads_names(config.proposals):
         return None
     proposer = load_proposer(config.proposals, names=tuple(names.values()))
@@ -143,8 +175,15 @@ def _grounded(config: MemoryConfig, names: Mapping[int, str]) -> GroundedSam | N
     return proposer
 
 
-def _regions(config: MemoryConfig, manifest: Manifest, encoder: Encoder, keys: str) -> RegionEncoder | FeatureCache:
+def _regions(config: BuildConfig, manifest: Manifest, encoder: Encoder, keys: str) -> RegionEncoder | FeatureCache:
     """What makes keys of a benchmark's images, with the caches of `kc run`."""
+    from kc.data.readers.open import content_key
+    from kc.encoders.cache import FeatureCache
+    from kc.files import cache_dir
+    from kc.methods.regions import RegionEncoder
+    from kc.proposals.cache import PartitionCache
+    from kc.proposals.load import load_proposer
+
     place = cache_dir() / "derived" / f"{manifest.name}-{content_key(manifest, config.data_root)}"
     features = FeatureCache(place / "features", encoder)
     if manifest.task_kind == "classification":
@@ -157,7 +196,7 @@ def _regions(config: MemoryConfig, manifest: Manifest, encoder: Encoder, keys: s
 
 
 def _from_benchmark(
-    config: MemoryConfig,
+    config: BuildConfig,
     manifest: Manifest,
     memory: Memory,
     regions: RegionEncoder | FeatureCache,
@@ -165,6 +204,10 @@ def _from_benchmark(
     progress: RunProgress,
 ) -> None:
     """One pass over the training images with all their labels."""
+    from kc.config import RunConfig
+    from kc.methods.retrieval.build import add_labelled
+    from kc.session import open_data
+
     assert config.benchmark is not None
     run = RunConfig(benchmark=config.benchmark, data_root=config.data_root, tasks=1, limit_images=config.limit_images)
     data = open_data(run)
@@ -176,10 +219,15 @@ def _from_benchmark(
 
 def _files(folder: Path) -> list[str]:
     """The images below `folder`, relative to it, sorted."""
+    from kc.data.readers.base import list_files
+
     return [file.removeprefix("./") for file in list_files(folder, ".", recursive=True)]
 
 
 def _pictures(folder: Path, files: Sequence[str]) -> Iterator[Picture]:
+    from kc.data.readers.base import read_image
+    from kc.methods.retrieval.build import Picture
+
     for file in files:
         yield Picture(file, read_image(folder, file))
 
@@ -194,6 +242,9 @@ def _fallback(
     progress: RunProgress,
 ) -> None:
     """Rows for the names that have none, and a line that says which of them were found."""
+    from kc.data.readers.base import read_image
+    from kc.methods.retrieval.build import FallbackImages, add_fallback
+
     images = FallbackImages(_files(folder), lambda file: read_image(folder, file), keys, grounded)
     with progress.bar("looking up names without a row", len(names), "names") as bar:
         added = add_fallback(memory, names, images, task, bar.advance)

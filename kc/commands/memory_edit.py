@@ -1,158 +1,73 @@
-"""`kc memory add`, `snapshot` and `reweight`: put images into a memory, name its state, weigh its rows."""
+"""`kc memory snapshot`, `reweight`, `remove` and `compact`: actions that change which rows are seen, and how."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-import torch
-from rich.console import Console
 
-from kc.commands.memory_config import MemoryConfig
-from kc.commands.memory_selection import class_ids, class_names, run_settings, selected
-from kc.commands.memory_tables import by_class
-from kc.data.manifest import load_manifest
-from kc.data.readers.base import list_files, read_image
-from kc.data.transforms import image_to_tensor
-from kc.encoders.base import Encoder
-from kc.encoders.load import load_encoder
-from kc.errors import FingerprintError, KcError, unknown_name
-from kc.memory.base import MemoryStore
-from kc.memory.disk import Memory
-from kc.memory.vote.pruning import hard, leave_one_out, soft
-from kc.methods.regions import normalised
-from kc.progress import track
-from kc.types import Float32Array, Int64Array, Rows
+from kc.commands.rows import MemoryConfig, NamedConfig, RowsConfig, by_class, class_names, next_task, selected, told
+from kc.errors import KcError
+from kc.spec import NonNegative, Whole
+from kc.types import Float32Array, Int64Array
 
-PRUNE = {"soft": 10, "hard": 100}
-"""Ways of pruning, and the neighbours over which each counts wrong votes: the paper's."""
+if TYPE_CHECKING:
+    from kc.memory.disk import Memory
+
+Pruning = Literal["soft", "hard"]
+PRUNE: dict[Pruning, int] = {"soft": 10, "hard": 100}
+"""Ways of pruning, and the neighbours over which each counts wrong votes: those of arXiv 2408.08172."""
 
 
-@dataclass(frozen=True)
-class Eye:
-    """The encoder of a memory's keys and the size (H, W) at which it sees images."""
+@dataclass(frozen=True, kw_only=True)
+class SnapshotConfig(MemoryConfig):
+    """Name the present state as the version of a task, so that it can be asked for later.
 
-    encoder: Encoder
-    size: tuple[int, int]
-
-    @torch.no_grad()
-    def key(self, root: Path, file: str) -> Float32Array:
-        """Key (1, D) of an image file."""
-        image = image_to_tensor(read_image(root, file), self.size)[None]
-        return normalised(self.encoder.encode(image).pooled)
-
-
-def eye_of(memory: MemoryStore, config: MemoryConfig, encoder: str | None = None) -> Eye:
-    """What made the memory's keys, as its run or the options say; with `encoder`, that one instead.
-
-    KcError where neither says it or the keys are of regions, FingerprintError for another encoder than the memory's.
+    Args:
+        task: The task, counted from 1; default: one after the newest.
+        dry_run: Say what would change, and change nothing.
     """
-    settings = {"benchmark": None, "encoder": None, **run_settings(config.memory)}
-    given = {"benchmark": config.benchmark, "encoder": encoder or config.encoder}
-    settings |= {name: value for name, value in given.items() if value is not None}
-    for name in ("benchmark", "encoder"):
-        if settings[name] is None:
-            raise KcError(f"{memory.path} lies in no run that says its {name}: give --{name}")
-    if "+" in memory.fingerprint:
-        raise KcError(f"{memory.path} holds keys of regions; images can be put into memories of whole images only")
-    network = load_encoder(settings["encoder"])
-    if encoder is None and network.fingerprint != memory.fingerprint:
-        raise FingerprintError(
-            f"{memory.path} holds keys of encoder {memory.fingerprint!r}, but {settings['encoder']!r} is "
-            f"{network.fingerprint!r}: give the encoder that made them"
-        )
-    height, width = load_manifest(settings["benchmark"]).input_size
-    return Eye(network, (height, width))
+
+    task: Whole | None = None
+    dry_run: bool = False
 
 
-def add(config: MemoryConfig, console: Console) -> int:
-    """Encode the images of a folder (`--class`) or of class folders, and commit them as a new task."""
-    folder = Path(str(config.first)).expanduser().absolute()
-    if not folder.is_dir():
-        raise KcError(f"{folder}: no such folder")
-    with Memory.open(config.memory, write=not config.dry_run) as memory:
-        names = class_names(memory, config.benchmark)
-        found, new_names = images_of(folder, config.class_, names)
-        eye = eye_of(memory, config)
-        task = next_task(memory, config.task)
-        before, n_new = len(memory), 0
-        labels = np.array([c for c, files in found for _ in files], np.int64)
-        if config.dry_run:
-            stored = memory.ids(sample_id={f"{folder.name}/{file}" for _, files in found for file in files})
-            n_new = len(labels) - len(stored)
-        else:
-            for class_id, files in found:
-                for file in track(files, f"encoding {class_id}", console):
-                    rows = Rows(
-                        eye.key(folder, file), np.array([class_id]), (f"{folder.name}/{file}",), np.zeros(1, np.int64),
-                        source=config.source or folder.name,
-                    )  # fmt: skip
-                    n_new += memory.add(rows, task)
-            memory.commit(task)
-            if new_names:
-                memory.name_classes({**names, **new_names})
-        done = "would add" if config.dry_run else "added"
-        console.print(f"{done} {n_new:,} of {len(labels):,} rows as task {task + 1}", highlight=False, soft_wrap=True)
-        if new_names:
-            tense = "would be" if config.dry_run else "are"
-            console.print(f"new classes {tense}: {', '.join(new_names.values())}", highlight=False, soft_wrap=True)
-        by_class(labels, np.full(len(labels), task), {**names, **new_names}, console)
-        console.print(f"rows: {before:,} before, {before + n_new:,} after", highlight=False)
-    return 0
+def snapshot(config: SnapshotConfig) -> int:
+    """`kc memory snapshot`. Returns the exit status."""
+    from kc.commands.console import Terminal
+    from kc.memory.disk import Memory
 
-
-def images_of(
-    folder: Path, class_: str | None, names: dict[int, str]
-) -> tuple[list[tuple[int, list[str]]], dict[int, str]]:
-    """Class id and image files (relative to `folder`) of each class, and the names of classes that are new.
-
-    With `class_` all images of the folder are of that class; else each folder in it is one. A name that the memory does
-    not know becomes a new class, numbered after all others. KcError for a folder without an image.
-    """
-    wanted = [(class_, ".")] if class_ else [(p.name, p.name) for p in sorted(folder.iterdir()) if p.is_dir()]
-    if not wanted:
-        raise KcError(f"{folder} holds no folders of classes: say with --class which class its images are")
-    by_name = {name: id_ for id_, name in names.items()}
-    found: list[tuple[int, list[str]]] = []
-    new: dict[int, str] = {}
-    for name, place in wanted:
-        files = list_files(folder, place)
-        if not files:
-            raise KcError(f"{folder / place} holds no image")
-        known = name in by_name or name.isdigit()
-        if not known:
-            id_ = max([-1, *names, *new]) + 1
-            new[id_] = name
-        else:
-            (id_,) = class_ids(name, names)
-        found.append((id_, files))
-    return found, new
-
-
-def next_task(memory: MemoryStore, text: str | None) -> int:
-    """The task (index) of a commit: the one given, counted from 1, else one after the newest."""
-    newest = max((v.task for v in memory.versions()), default=-1)
-    if text is None:
-        return newest + 1
-    if not text.isdigit() or int(text) - 1 < newest or int(text) < 1:
-        raise KcError(f"--task {text}: expected a task from {max(newest, 0) + 1} on; earlier versions do not change")
-    return int(text) - 1
-
-
-def snapshot(config: MemoryConfig, console: Console) -> int:
-    """Name the state of now as the version of a task, so that it can be asked for later."""
+    console = Terminal()
     with Memory.open(config.memory, write=not config.dry_run) as memory:
         task = next_task(memory, config.task)
         if not config.dry_run:
             memory.commit(task)
         done = "would be" if config.dry_run else "is"
-        console.print(f"the state of now, {len(memory):,} rows, {done} the version of task {task + 1}", highlight=False)
+        console.say(f"the state of now, {len(memory):,} rows, {done} the version of task {task + 1}")
     return 0
 
 
-def reweight(config: MemoryConfig, console: Console) -> int:
-    """Give rows a weight (`--weight` and filters), or the factor of soft or hard pruning (`--prune`)."""
+@dataclass(frozen=True, kw_only=True)
+class ReweightConfig(NamedConfig, RowsConfig):
+    """Give rows a weight (--weight and filters), or the factor of soft or hard pruning (--prune).
+
+    Args:
+        weight: Weight of the rows that are meant; 0 hides a row from search.
+        prune: Multiply weights by the factor of soft or hard pruning (arXiv 2408.08172).
+    """
+
+    weight: NonNegative | None = None
+    prune: Pruning | None = None
+
+
+def reweight(config: ReweightConfig) -> int:
+    """`kc memory reweight`. Returns the exit status."""
+    from kc.commands.console import Terminal
+    from kc.memory.disk import Memory
+
+    console = Terminal()
     if (config.weight is None) == (config.prune is None):
         raise KcError("say one of --weight W (with --ids, --class ...) and --prune soft or hard")
     with Memory.open(config.memory, write=not config.dry_run) as memory:
@@ -161,15 +76,13 @@ def reweight(config: MemoryConfig, console: Console) -> int:
             ids, weights = pruned(memory, config.prune)
         else:
             assert config.weight is not None
-            if not 0 <= config.weight < float("inf"):
-                raise KcError(f"--weight {config.weight}: must be at least 0")
             ids = selected(memory, config, names, retired=False)
             weights = np.full(len(ids), config.weight, np.float32)
         at = np.searchsorted(labels.id, ids)
         changed = labels.weight[at] != weights
         ids, weights, at = ids[changed], weights[changed], at[changed]
         if len(ids) == 0:
-            console.print("no row meets the filters with another weight: nothing to do")
+            console.say("no row meets the filters with another weight: nothing to do")
             return 1 if config.strict else 0
         if not config.dry_run:
             memory.reweight(ids, weights)
@@ -177,17 +90,89 @@ def reweight(config: MemoryConfig, console: Console) -> int:
         hidden = int((weights == 0).sum())
         tail = f", {hidden:,} of them 0: no search finds them" if hidden else ""
         span = f"{weights.min():.3g}" + (f" to {weights.max():.3g}" if weights.max() > weights.min() else "")
-        console.print(f"{done} {len(ids):,} rows a weight of {span}{tail}", highlight=False, soft_wrap=True)
+        console.say(f"{done} {len(ids):,} rows a weight of {span}{tail}")
         by_class(labels.class_id[at], labels.task[at], names, console)
-        console.print(f"kc memory snapshot {config.memory} names this state; versions before keep the old weights")
+        console.say(f"kc memory snapshot {config.memory} names this state; versions before keep the old weights")
     return 0
 
 
-def pruned(memory: Memory, kind: str) -> tuple[Int64Array, Float32Array]:
+def pruned(memory: Memory, kind: Pruning) -> tuple[Int64Array, Float32Array]:
     """Ids and new weights of the rows that pruning weighs, from a search of the memory in itself."""
-    if kind not in PRUNE:
-        raise unknown_name("kind of pruning", kind, PRUNE)
+    from kc.memory.vote.pruning import hard, leave_one_out, soft
+
     table = leave_one_out(memory, PRUNE[kind])
     k = min(PRUNE[kind], max(len(table) - 1, 1))
     factor = soft(table, k=k) if kind == "soft" else hard(table, k=k)
     return table.id, table.weight * factor
+
+
+@dataclass(frozen=True, kw_only=True)
+class RemoveConfig(NamedConfig, RowsConfig):
+    """Retire rows: no search finds them from now on, versions committed before still show them, their bytes stay.
+    `kc forget` takes rows out of all versions and files, with proof."""
+
+
+def remove(config: RemoveConfig) -> int:
+    """`kc memory remove`. Returns the exit status."""
+    from kc.commands.console import Terminal
+    from kc.memory.disk import Memory
+
+    console = Terminal()
+    with Memory.open(config.memory, write=not config.dry_run) as memory:
+        names = class_names(memory, config.benchmark)
+        ids = selected(memory, config, names, retired=False)
+        if len(ids) == 0:
+            console.say("no row meets the filters: nothing to do")
+            return 1 if config.strict else 0
+        before, rows = len(memory), memory.rows_of(ids)
+        if not config.dry_run:
+            memory.remove(ids)
+        console.say(f"{'would remove' if config.dry_run else 'removed'} {told(rows)}")
+        by_class(rows.class_id, rows.task, names, console)
+        console.say(f"rows: {before:,} before, {before - len(ids):,} after")
+        tense = "would still show" if config.dry_run else "still show"
+        console.say(f"versions committed before {tense} them, and their bytes stay: kc forget is rid of both")
+        return 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompactConfig(MemoryConfig):
+    """Join segments and drop what is retired.
+
+    Args:
+        drop_history: Keep the present only.
+        dry_run: Say what would change, and change nothing.
+    """
+
+    drop_history: bool = False
+    dry_run: bool = False
+
+
+def compact(config: CompactConfig) -> int:
+    """`kc memory compact`. Returns the exit status."""
+    from kc.commands.console import Terminal
+    from kc.memory.disk import Memory
+
+    console, before = Terminal(), Memory.open(config.memory)
+    segments, size = _segments(config.memory), before.stats()["bytes"]
+    if config.dry_run:
+        dropped = before.stats()["rows_total"] - len(before) if config.drop_history else 0
+        versions = max(len(before.versions()) - 1, 0) if config.drop_history else 0
+        console.say(
+            f"would join up to {segments} segments, drop {dropped:,} retired rows and {versions} old versions",
+        )
+        return 0
+    with Memory.open(config.memory, write=True) as memory:
+        if not memory.compact(history=not config.drop_history):
+            console.say("nothing to compact")
+            return 0
+        now = memory.stats()
+        console.say(
+            f"segments: {segments} before, {_segments(config.memory)} after; "
+            f"{size / 2**20:.1f} MiB before, {now['bytes'] / 2**20:.1f} MiB after; {len(memory):,} rows",
+        )
+    return 0
+
+
+def _segments(memory: Path) -> int:
+    return sum(1 for _ in (memory / "segments").glob("*"))

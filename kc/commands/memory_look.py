@@ -1,28 +1,60 @@
-"""`kc memory` stats, versions, diff, search and explain: actions that only look."""
+"""`kc memory stats`, `versions`, `diff` and `search`: actions that only look."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
-from rich.console import Console
-from rich.table import Table
 
-from kc.commands.memory_config import MemoryConfig
-from kc.commands.memory_selection import class_names, run_settings, task_index
-from kc.commands.memory_tables import by_class, first_of, name_of, numbers, spans
-from kc.errors import KcError
-from kc.memory.disk import Memory
+from kc.commands.actions import BY_PLACE
+from kc.commands.explain import neighbour_table
+from kc.commands.rows import (
+    MemoryConfig,
+    NamedConfig,
+    by_class,
+    class_names,
+    first_of,
+    name_of,
+    numbers,
+    run_settings,
+    spans,
+    task_index,
+)
+from kc.spec import Count
+
+if TYPE_CHECKING:
+    from kc.memory.disk import Memory
 
 
-def stats(config: MemoryConfig, console: Console) -> int:
-    """How many rows, of which classes and tasks, and how they are searched."""
+@dataclass(frozen=True, kw_only=True)
+class StatsConfig(NamedConfig):
+    """Show how many rows there are, of which classes and tasks, and how they are searched.
+
+    Args:
+        at: The memory as it was after this task, counted from 1; default: the present.
+    """
+
+    at: Count | None = None
+
+
+def stats(config: StatsConfig) -> int:
+    """`kc memory stats`. Returns the exit status."""
+    from rich.table import Table
+
+    from kc.commands.console import Terminal
+    from kc.memory.disk import Memory
+
+    console = Terminal()
     memory = Memory.open(config.memory)
     names, facts = class_names(memory, config.benchmark), memory.stats()
     at = None if config.at is None else task_index(memory, config.at)
     labels = memory.labels(at)
     extra_rows = facts["rows_total"] - facts["rows"]
-    table = _facts()
+    table = Table(show_header=False, box=None)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
     table.add_row("memory", str(config.memory) + ("" if at is None else f", as it was after task {config.at}"))
     table.add_row("rows", f"{len(labels.id):,}" + (f" and {extra_rows:,} retired" if extra_rows and at is None else ""))
     table.add_row("classes", str(len(np.unique(labels.class_id))))
@@ -39,15 +71,18 @@ def stats(config: MemoryConfig, console: Console) -> int:
     return 0
 
 
-def _facts() -> Table:
-    table = Table(show_header=False, box=None)
-    table.add_column(style="bold", no_wrap=True)
-    table.add_column(overflow="fold")
-    return table
+@dataclass(frozen=True, kw_only=True)
+class VersionsConfig(MemoryConfig):
+    """Show the memory after each task."""
 
 
-def versions(config: MemoryConfig, console: Console) -> int:
-    """The memory after each task."""
+def versions(config: VersionsConfig) -> int:
+    """`kc memory versions`. Returns the exit status."""
+    from rich.table import Table
+
+    from kc.commands.console import Terminal
+    from kc.memory.disk import Memory
+
     memory = Memory.open(config.memory)
     table = Table("after task", "rows", "added", "retired", "relabelled", "reweighted")
     previous: int | None = None
@@ -59,7 +94,7 @@ def versions(config: MemoryConfig, console: Console) -> int:
         previous = info.task
     if previous is not None and memory.diff(previous):
         table.add_row("now", f"{len(memory):,}", *_counts(memory, previous, None))
-    console.print(table)
+    Terminal().print(table)
     return 0
 
 
@@ -68,15 +103,31 @@ def _counts(memory: Memory, a: int, b: int | None) -> list[str]:
     return [f"{len(ids):,}" for ids in (change.added, change.retired, change.relabelled, change.reweighted)]
 
 
-def diff(config: MemoryConfig, console: Console) -> int:
-    """What changed between two tasks."""
-    memory = Memory.open(config.memory)
-    if config.first is None:
-        raise KcError("kc memory diff DIR TASK [TASK]: say from which task on")
+@dataclass(frozen=True, kw_only=True)
+class DiffConfig(NamedConfig):
+    """Show what changed between two tasks.
+
+    Args:
+        first: Task from which on, counted from 1.
+        second: Task up to which; default: the present.
+    """
+
+    first: str
+    second: Annotated[str | None, BY_PLACE] = None
+
+
+def diff(config: DiffConfig) -> int:
+    """`kc memory diff`. Returns the exit status."""
+    from rich.table import Table
+
+    from kc.commands.console import Terminal
+    from kc.memory.disk import Memory
+
+    console, memory = Terminal(), Memory.open(config.memory)
     a = task_index(memory, config.first)
     b = None if config.second is None else task_index(memory, config.second)
     names, change = class_names(memory, config.benchmark), memory.diff(a, b)
-    console.print(f"from task {a + 1} to {'now' if b is None else f'task {b + 1}'}:", highlight=False)
+    console.say(f"from task {a + 1} to {'now' if b is None else f'task {b + 1}'}:")
     if not change:
         console.print("nothing differs")
         return 0
@@ -93,32 +144,40 @@ def diff(config: MemoryConfig, console: Console) -> int:
     return 0
 
 
-def search(config: MemoryConfig, console: Console) -> int:
-    """The nearest rows of a picture or a sample."""
-    from kc.commands import explain as asking  # torch: the other actions start without it
+@dataclass(frozen=True, kw_only=True)
+class SearchConfig(NamedConfig):
+    """Show the nearest rows of an image.
 
-    k = 10 if config.k is None else config.k
-    if k < 1:
-        raise KcError(f"--k {k}: must be at least 1")
-    memory = Memory.open(config.memory)
-    settings = {"benchmark": None, "encoder": None, **run_settings(config.memory), "image": config.first}
-    names = ("benchmark", "data_root", "encoder", "point")
-    settings |= {name: getattr(config, name) for name in names if getattr(config, name) is not None}
-    asked = asking.question(memory, settings)[1]
-    found = asking.search(memory, asked, k, None if config.at is None else task_index(memory, config.at))
-    if found.id.shape[1] < k:
-        console.print(f"k {k} is clamped to the {found.id.shape[1]} rows that there are", highlight=False)
-    console.print(asking.neighbour_table(found, memory.rows_of(found.id[0]), class_names(memory, config.benchmark)))
+    Args:
+        image: Image file, or a sample of the benchmark such as test/7; a sample that is stored does not find itself.
+        point: In a memory of regions, the region at this pixel, ROW,COLUMN; default: the largest.
+        k: How many rows.
+        at: The memory as it was after this task, counted from 1; default: the present.
+        encoder: Encoder of the keys, where no run says it.
+        data_root: Folder that holds the data sets; default: the environment variable KC_DATA.
+    """
+
+    image: str
+    point: str | None = None
+    k: Count = 10
+    at: Count | None = None
+    encoder: str | None = None
+    data_root: Path | None = None
+
+
+def search(config: SearchConfig) -> int:
+    """`kc memory search`. Returns the exit status."""
+    from kc.commands.console import Terminal
+    from kc.memory.disk import Memory
+    from kc.predict.question import ask
+    from kc.predict.question import search as nearest
+
+    console, memory = Terminal(), Memory.open(config.memory)
+    settings: dict[str, Any] = {"benchmark": None, "encoder": None, **run_settings(config.memory)}
+    settings |= {name: value for name, value in vars(config).items() if value is not None}
+    asked = ask(memory, settings)[1]
+    found = nearest(memory, asked, config.k, None if config.at is None else task_index(memory, config.at))
+    if found.id.shape[1] < config.k:
+        console.say(f"k {config.k} is clamped to the {found.id.shape[1]} rows that there are")
+    console.print(neighbour_table(found, memory.rows_of(found.id[0]), class_names(memory, config.benchmark)))
     return 0
-
-
-def explain(config: MemoryConfig, console: Console) -> int:
-    """Who votes on a picture, as `kc explain`."""
-    from kc.commands.explain import run_explain  # torch, as above
-    from kc.commands.explain_config import ExplainConfig
-
-    given = {
-        name: getattr(config, name) for name in ("memory", "benchmark", "data_root", "encoder", "k", "at", "point")
-    }
-    out = None if config.second is None else Path(config.second)
-    return run_explain(ExplainConfig(str(config.first), **given, out=out), console)

@@ -4,30 +4,93 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
-import torch
-from rich.console import Console
-from rich.table import Table
 
-from kc.commands.explain import Sources
-from kc.commands.memory_config import MemoryConfig
-from kc.commands.memory_edit import Eye, eye_of
-from kc.commands.memory_selection import class_names, run_settings
-from kc.data.manifest import Manifest, load_manifest
-from kc.data.readers.open import open_reader
-from kc.data.transforms import image_to_tensor
-from kc.errors import DataError, KcError, unknown_name
-from kc.memory.disk import Memory
-from kc.memory.search.spaces import MAPS, SpaceMap, fit_map
-from kc.memory.store.table import Labels, RowTable
-from kc.memory.vote.evaluation import accuracies
-from kc.methods.regions import normalised
-from kc.progress import track
+from kc.commands.actions import FLAG
+from kc.commands.rows import NamedConfig, class_names, run_settings
+from kc.errors import DataError, FingerprintError, KcError
 from kc.types import BoolArray, Float32Array, Int64Array, Rows, UInt8Array
+
+if TYPE_CHECKING:
+    from kc.commands.console import Terminal
+    from kc.data.manifest import Manifest
+    from kc.encoders.base import Encoder
+    from kc.memory.base import MemoryStore
+    from kc.memory.disk import Memory
+    from kc.memory.search.spaces import SpaceMap
+    from kc.memory.store.table import Labels, RowTable
+    from kc.predict.question import Sources
 
 MARK = "migrated:"
 """In front of the source of a row whose key was mapped, not encoded."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MigrateConfig(NamedConfig):
+    """Make a new memory with the keys of another encoder: rows whose image is there are encoded again, the keys of all
+    others are mapped; say what each memory is worth on the benchmark's test images.
+
+    Args:
+        new: Folder of the new memory.
+        to: Encoder of the new memory.
+        fit: How the keys of rows whose image is gone are mapped.
+        encoder: Encoder of the memory's keys, where no run says it.
+        data_root: Folder that holds the data sets; default: the environment variable KC_DATA.
+        dry_run: Say what would change, and change nothing.
+    """
+
+    new: Path
+    to: Annotated[str, FLAG]
+    fit: Literal["ridge", "orthogonal"] = "ridge"
+    encoder: str | None = None
+    data_root: Path | None = None
+    dry_run: bool = False
+
+
+@dataclass(frozen=True)
+class QueryEncoder:
+    """The encoder of a memory's keys and the size (H, W) at which it sees images."""
+
+    encoder: Encoder
+    size: tuple[int, int]
+
+    def key(self, image: UInt8Array) -> Float32Array:
+        """Key (1, D) of an image (H, W, 3) uint8."""
+        import torch
+
+        from kc.data.transforms import image_to_tensor
+        from kc.methods.regions import normalised
+
+        with torch.no_grad():
+            return normalised(self.encoder.encode(image_to_tensor(image, self.size)[None]).pooled)
+
+
+def query_encoder(memory: MemoryStore, config: MigrateConfig, encoder: str | None = None) -> QueryEncoder:
+    """What made the memory's keys, as its run or the options say; with `encoder`, that one instead.
+
+    KcError where neither says it or the keys are of regions, FingerprintError for another encoder than the memory's.
+    """
+    from kc.data.manifest import load_manifest
+    from kc.encoders.load import load_encoder
+
+    settings = {"benchmark": None, "encoder": None, **run_settings(config.memory)}
+    given = {"benchmark": config.benchmark, "encoder": encoder or config.encoder}
+    settings |= {name: value for name, value in given.items() if value is not None}
+    for name in ("benchmark", "encoder"):
+        if settings[name] is None:
+            raise KcError(f"{memory.path} lies in no run that says its {name}: give --{name}")
+    if "+" in memory.fingerprint:
+        raise KcError(f"{memory.path} holds keys of regions; memories of whole images can be migrated only")
+    network = load_encoder(settings["encoder"])
+    if encoder is None and network.fingerprint != memory.fingerprint:
+        raise FingerprintError(
+            f"{memory.path} holds keys of encoder {memory.fingerprint!r}, but {settings['encoder']!r} is "
+            f"{network.fingerprint!r}: give the encoder that made them"
+        )
+    height, width = load_manifest(settings["benchmark"]).input_size
+    return QueryEncoder(network, (height, width))
 
 
 @dataclass(frozen=True)
@@ -41,19 +104,21 @@ class Plan:
     there: BoolArray
 
 
-def migrate(config: MemoryConfig, console: Console) -> int:
-    """Encode again what can be seen, map the rest, write a new memory, and say what each memory is worth."""
-    if config.to is None:
-        raise KcError("kc memory migrate DIR NEW --to ENCODER: say to which encoder")
-    if config.fit not in MAPS:
-        raise unknown_name("map", config.fit, MAPS)
-    target = Path(str(config.first))
+def migrate(config: MigrateConfig) -> int:
+    """`kc memory migrate`. Returns the exit status."""
+    from kc.commands.console import Terminal
+    from kc.data.manifest import load_manifest
+    from kc.memory.disk import Memory
+    from kc.memory.search.spaces import fit_map
+    from kc.predict.question import Sources
+
+    console, target = Terminal(), config.new
     if target.exists() and any(target.iterdir()):
         raise KcError(f"{target} is not empty: choose another folder for the new memory")
     memory = Memory.open(config.memory)
     if memory.anonymous:
         raise KcError(f"{config.memory} keeps hashes of names: its images cannot be found again")
-    before, after = eye_of(memory, config), eye_of(memory, config, config.to)
+    before, after = query_encoder(memory, config), query_encoder(memory, config, config.to)
     if before.encoder.fingerprint == after.encoder.fingerprint:
         raise KcError(f"{config.memory} holds keys of {config.to!r} already")
     settings = {"benchmark": config.benchmark, **run_settings(config.memory)}
@@ -71,24 +136,24 @@ def migrate(config: MemoryConfig, console: Console) -> int:
         if empty.any():
             raise KcError(f"{int(empty.sum())} rows map to nothing: fit on more images, or use --fit orthogonal")
     done = "would encode" if config.dry_run else "encoded"
-    console.print(
+    console.say(
         f"{done} {int(plan.there.sum()):,} rows again, mapped {gone:,} whose images are gone"
         + (f" ({config.fit}, fitted on the {moved.rows:,})" if moved else ""),
-        highlight=False,
-        soft_wrap=True,
     )
     if not config.dry_run:
         written(target, memory, plan, keys, after, moved, class_names(memory, config.benchmark))
-        console.print(f"written: {target}; mapped rows have sources that begin with {MARK!r}", highlight=False)
+        console.say(f"written: {target}; mapped rows have sources that begin with {MARK!r}")
     compare(manifest, root, plan, keys, before, after, console)
     return 0
 
 
-def planned(memory: Memory, sources: Sources, eye: Eye, console: Console) -> Plan:
+def planned(memory: Memory, sources: Sources, query: QueryEncoder, console: Terminal) -> Plan:
     """Look for the image of every visible row, and encode those that are found."""
+    from kc.progress import track
+
     labels = memory.labels()
     rows = memory.rows_of(labels.id)
-    new = np.zeros((len(labels.id), eye.encoder.pooled_dim), np.float32)
+    new = np.zeros((len(labels.id), query.encoder.pooled_dim), np.float32)
     there = np.zeros(len(labels.id), bool)
     for i, name in enumerate(track(rows.sample_id, "encoding", console)):
         try:
@@ -96,14 +161,8 @@ def planned(memory: Memory, sources: Sources, eye: Eye, console: Console) -> Pla
         except DataError:  # listed by the benchmark, but the file is gone: what this command is for
             continue
         if sample is not None:
-            new[i], there[i] = encoded(eye, sample.image)[0], True
+            new[i], there[i] = query.key(sample.image)[0], True
     return Plan(labels, rows, memory.keys(labels.id), new, there)
-
-
-@torch.no_grad()
-def encoded(eye: Eye, image: UInt8Array) -> Float32Array:
-    """Key (1, D) of an image (H, W, 3) uint8."""
-    return normalised(eye.encoder.encode(image_to_tensor(image, eye.size)[None]).pooled)
 
 
 def written(
@@ -111,18 +170,20 @@ def written(
     memory: Memory,
     plan: Plan,
     keys: Float32Array,
-    eye: Eye,
+    query: QueryEncoder,
     moved: SpaceMap | None,
     names: dict[int, str],
 ) -> None:
     """Write the new memory, a commit a task, rows in id order; mapped rows are marked in their source."""
+    from kc.memory.disk import Memory
+
     extra = {
         **memory.extra, "classes": {str(c): n for c, n in names.items()},
         "migrated": {"from": memory.fingerprint, "map": moved.kind if moved else None,
                      "penalty": moved.penalty if moved else None, "mapped": int((~plan.there).sum())},
     }  # fmt: skip
     sources = [s if t else f"{MARK}{s}" for s, t in zip(plan.rows.source, plan.there, strict=True)]
-    new = Memory.create(target, dim=keys.shape[1], fingerprint=eye.encoder.fingerprint, extra=extra)
+    new = Memory.create(target, dim=keys.shape[1], fingerprint=query.encoder.fingerprint, extra=extra)
     with new:
         for task in np.unique(plan.rows.task):
             here = np.flatnonzero(plan.rows.task == task)
@@ -143,23 +204,34 @@ def batch(plan: Plan, keys: Float32Array, part: Int64Array, source: str) -> Rows
 
 
 def compare(
-    manifest: Manifest, root: Path | None, plan: Plan, keys: Float32Array, before: Eye, after: Eye, console: Console
+    manifest: Manifest,
+    root: Path | None,
+    plan: Plan,
+    keys: Float32Array,
+    before: QueryEncoder,
+    after: QueryEncoder,
+    console: Terminal,
 ) -> None:
     """Accuracy on the benchmark's test images, 10 neighbours, rank vote: of the old memory, of the migrated one, and of
     its encoded rows alone; says so where the test images are not there."""
+    from rich.table import Table
+
+    from kc.data.readers.open import open_reader
+    from kc.memory.vote.evaluation import accuracies
+    from kc.progress import track
     from kc.studies.visual_memory.keys import Keys, answers
 
     try:
         reader = open_reader(manifest, "test", root)
     except DataError as error:
-        console.print(f"accuracy is not known: {error}", highlight=False, soft_wrap=True)
+        console.say(f"accuracy is not known: {error}")
         return
     old, new, truth = [], [], []
     for i in track(range(len(reader)), "test images", console):
         sample = reader.read(i)
         assert sample.label is not None
-        old.append(encoded(before, sample.image))
-        new.append(encoded(after, sample.image))
+        old.append(before.key(sample.image))
+        new.append(after.key(sample.image))
         truth.append(sample.label)
     names, zeros = plan.rows.sample_id, plan.rows.segment
     whole = Keys(plan.old, plan.labels.class_id, names, zeros)

@@ -1,52 +1,128 @@
-"""`kc remember` and `kc forget`: teach a memory a name, and make it forget one."""
+"""`kc remember`: store what images show under a name."""
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from rich.console import Console
+from annotated_types import Ge, Le
 
-from kc.commands.remember_config import DEFAULTS, ForgetConfig, RememberConfig
-from kc.config import RunConfig
-from kc.errors import KcError, stopped, unknown_name
-from kc.memory.erasure import NOT_ERASED
-from kc.memory.store.manifest import NAME
-from kc.methods.regions import KEYS
-from kc.predict.examples import Shown, read_examples
-from kc.predict.names import clean_name
-from kc.predict.teach import Taught, create, forget, open_session, remember
-from kc.registry import PROPOSERS
-from kc.resolve import with_options
-from kc.session import Facts, Session
-from kc.stream.progress import RunProgress
+from kc.commands.actions import FLAG
+from kc.commands.rows import next_task
+from kc.errors import DataError, KcError, stopped, unknown_name
+from kc.spec import Whole
+
+if TYPE_CHECKING:
+    from kc.config import RunConfig
+    from kc.predict.examples import Examples, Shown
+    from kc.predict.teach import Taught
+    from kc.session import Facts, Session
+
+NEW: dict[str, Any] = {"encoder": "lite0", "proposals": "superpixels", "keys": "pooled", "size": 224}
+"""How keys of a new memory are made where it is not said."""
 
 
-def run_remember(config: RememberConfig, console: Console | None = None) -> int:
-    """Do what `config` asks for. Raises KcError for what a user can act on; then nothing was stored."""
-    console = console or Console(markup=False)
-    assert config.name is not None
-    assert config.memory is not None
-    clean_name(config.name)
-    examples = read_examples(config.folder)
+@dataclass(frozen=True, kw_only=True)
+class RememberConfig:
+    """Store what a few pictures show under a name. Where the thing is may be said by files beside `photo.jpg`:
+    photo.mask.png (not 0: the thing), boxes.csv (image,x,y,width,height), annotations.json (COCO), or photo.json
+    (LabelMe); without one it is all over the picture. What is stored already is not stored twice.
+
+    Args:
+        folder: Folder of pictures that show the thing; without --name, of folders that are called what theirs show.
+        memory: Folder of the memory; a new one is made where there is none.
+        name: What it is called; any characters.
+        outside: Name under which what lies outside the masks is remembered too.
+        source: Source of the new rows; default: taught.
+        task: Task as whose version they are committed, counted from 1; default: one after the newest.
+        dry_run: Say what would be stored, and store nothing.
+        run: Run folder that says how keys are made, for a memory that was moved out of its run.
+        encoder: New memory: encoder of the keys; default: lite0.
+        proposals: New memory: where regions come from, superpixels or felzenszwalb, or none to remember whole images;
+            default: superpixels.
+        keys: New memory: how a region becomes a key; default: pooled.
+        size: New memory: side in pixels to which images are resized for the encoder; default: 224.
+    """
+
+    folder: Path
+    memory: Annotated[Path, FLAG]
+    name: str | None = None
+    outside: str | None = None
+    source: str | None = None
+    task: Whole | None = None
+    dry_run: bool = False
+    run: Path | None = None
+    encoder: str | None = None
+    proposals: str | None = None
+    keys: Literal["pooled", "masked"] | None = None
+    size: Annotated[int, Ge(32), Le(1024)] | None = None
+
+
+def run(config: RememberConfig) -> int:
+    """`kc remember`. Returns the exit status. Raises KcError for what a user can act on; then nothing was stored."""
+    from kc.predict.names import clean_name
+
+    for name in filter(None, (config.name, config.outside)):
+        clean_name(name)
+    from kc.commands.console import Terminal
+    from kc.memory.disk import Memory
+    from kc.memory.store.manifest import NAME
+    from kc.methods.retrieval.visual_memory import TAUGHT
+    from kc.predict.examples import Examples
+    from kc.predict.teach import collect, create, open_session, store
+    from kc.session import Session
+    from kc.stream.progress import RunProgress
+
+    console = Terminal()
+    folders = {name: Examples(folder) for name, folder in folders_of(config).items()}
     new = not (config.memory / NAME).exists()
-    session = create(config.memory, *_new_settings(config)) if new else open_session(config.memory, config.run)
-    if not new:
+    if new:
+        made, facts = _new_settings(config)
+        session = Session.open(made, facts) if config.dry_run else create(config.memory, made, facts)
+    else:
+        session = open_session(config.memory, config.run)
         _check_same(config, session)
+    task = None if new else next_task(Memory.open(config.memory), config.task)
+    n_images = sum(map(len, folders.values()))
     again = "the same command begins anew; what was stored is not stored twice"
-    with stopped(again), RunProgress(console) as progress, progress.bar("encoding", len(examples), "images") as bar:
-
-        def each() -> Iterator[Shown]:
-            for shown in examples:
-                yield shown
-                bar.advance()
-
-        taught = remember(config.memory, session, each(), config.name, config.outside)
+    with stopped(again), RunProgress(console) as progress:
+        with progress.bar("encoding", n_images, "images") as bar:
+            shown = _each(folders, bar.advance)
+            collected = collect(session, shown, config.outside, config.source or TAUGHT)
+        if new and config.dry_run:
+            n_rows = sum(len(part) for own in collected.values() for part in own.rows)
+            console.say(f"would make {config.memory} of {n_rows:,} rows from {n_images} pictures")
+            return 0
+        before = len(Memory.open(config.memory))
+        taught = store(config.memory, collected, task, config.dry_run)
     for what in taught:
-        console.print(_sentence(what), highlight=False, markup=False, soft_wrap=True)
-    console.print(f"memory: {config.memory}", highlight=False, markup=False, soft_wrap=True)
+        console.say(_sentence(what))
+    n_new = sum(what.rows for what in taught)
+    would = "would be " if config.dry_run else ""
+    console.say(f"rows: {before:,} before, {before + n_new:,} after; {would}task {1 if task is None else task + 1}")
+    console.say(f"memory: {config.memory}")
     return 0
+
+
+def folders_of(config: RememberConfig) -> dict[str, Path]:
+    """Name -> the folder of its pictures. Raises DataError for a folder that is not there, KcError without a name."""
+    if not config.folder.is_dir():
+        raise DataError(f"{config.folder}: no such folder")
+    if config.name is not None:
+        return {config.name: config.folder}
+    found = {path.name: path for path in sorted(config.folder.iterdir()) if path.is_dir()}
+    if not found:
+        raise KcError(f"{config.folder} holds no folders that are called what they show: say with --name what it shows")
+    return found
+
+
+def _each(folders: dict[str, Examples], advance: Callable[[], None]) -> Iterator[tuple[str, Shown]]:
+    for name, examples in folders.items():
+        for shown in examples:
+            yield name, shown
+            advance()
 
 
 def _sentence(taught: Taught) -> str:
@@ -61,43 +137,25 @@ def _sentence(taught: Taught) -> str:
 def _check_same(config: RememberConfig, session: Session) -> None:
     """KcError for a flag that would make other keys than those of the memory; the flags that made it may stand."""
     run, whole = session.config, session.facts.kind == "classification"
-    is_: dict[str, object] = {"encoder": run.encoder, "proposals": "none" if whole else run.proposals, "keys": run.keys}
-    is_ |= {"size": session.facts.input_size[0]}
-    for name in DEFAULTS:
-        if getattr(config, name) not in (None, is_[name]):
-            raise KcError(f"--{name} {getattr(config, name)}: the keys of {config.memory} are made with {is_[name]}")
+    made: dict[str, object] = {
+        "encoder": run.encoder,
+        "proposals": "none" if whole else run.proposals,
+        "keys": run.keys,
+        "size": session.facts.input_size[0],
+    }
+    for name, value in made.items():
+        if getattr(config, name) not in (None, value):
+            raise KcError(f"--{name} {getattr(config, name)}: the keys of {config.memory} are made with {value}")
 
 
 def _new_settings(config: RememberConfig) -> tuple[RunConfig, Facts]:
-    value: dict[str, Any] = {name: getattr(config, name) or default for name, default in DEFAULTS.items()}
-    if value["keys"] not in KEYS:
-        raise unknown_name("keys", str(value["keys"]), KEYS)
-    if value["proposals"] not in (*PROPOSERS, "none"):
-        raise unknown_name("proposals", str(value["proposals"]), [*PROPOSERS, "none"])
-    whole, side = value["proposals"] == "none", int(value["size"])
-    run = RunConfig(methods="knn", encoder=str(value["encoder"]), keys=value["keys"], decoder="fpn")
-    run = dataclasses.replace(run, proposals=str(value["proposals"]))
-    return with_options(run), Facts("", "classification" if whole else "semantic", (side, side), {})
+    from kc.config import RunConfig
+    from kc.registry import PROPOSERS
+    from kc.resolve import with_options
+    from kc.session import Facts
 
-
-def run_forget(config: ForgetConfig, console: Console | None = None) -> int:
-    """Do what `config` asks for; 1 where something was still found. Raises KcError."""
-    console = console or Console(markup=False)
-    assert config.memory is not None
-    done = forget(config.memory, config.name)
-
-    def say(text: str) -> None:
-        console.print(text, highlight=False, markup=False, soft_wrap=True)
-
-    say(f"erased {done.rows:,} rows of {done.name} and the name; {done.left:,} rows are left")
-    where = f"{done.proof.files} files, {done.proof.bytes / 2**20:.1f} MiB"
-    if not done.proof:
-        say(f"still there, in {where}:")
-        for sentence in done.proof.found:
-            say(f"  {sentence}")
-        return 1
-    say(f"absent: ids, keys and names of these rows are in none of {where}")
-    say("what this does not reach:")
-    for sentence in NOT_ERASED:
-        say(f"  {sentence}")
-    return 0
+    encoder, proposals, keys, size = (getattr(config, name) or default for name, default in NEW.items())
+    if proposals not in (*PROPOSERS, "none"):
+        raise unknown_name("proposals", proposals, [*PROPOSERS, "none"])
+    run = RunConfig(methods="knn", encoder=encoder, keys=keys, proposals=proposals, decoder="fpn")
+    return with_options(run), Facts("", "classification" if proposals == "none" else "semantic", (size, size), {})

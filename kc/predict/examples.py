@@ -15,6 +15,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,33 +46,46 @@ class Shown:
 _FEWEST_POINTS = {"polygon": 3, "rectangle": 2, "circle": 2}
 
 
-def read_examples(folder: Path) -> list[Shown]:
-    """The pictures in `folder`, sorted by name. Raises DataError, naming the file, for what does not fit."""
-    files = [f.removeprefix("./") for f in list_files(folder, ".") if not f.endswith(MASK)]
-    if not files:
-        raise DataError(f"{folder}: no picture in it ({', '.join(sorted(IMAGE_SUFFIXES))})")
-    masks = {f: _mask_file(folder, f) for f in files}
-    boxes, entries = _boxes(folder, files), _annotations(folder, files)
-    drawn = {f: path for f in files if (path := (folder / f).with_suffix(".json")).is_file() and path.name != COCO}
-    found = []
-    for file in files:
-        image = read_image(folder, file)
-        mask = masks[file]
+class Examples(Sequence[Shown]):
+    """The pictures in `folder`, sorted by name; each is read when it is asked for.
+
+    Raises DataError, naming the file, for a folder without a picture and for tables of boxes or shapes that do not fit;
+    on reading, for a picture or mask that does not.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.files = [f.removeprefix("./") for f in list_files(folder, ".") if not f.endswith(MASK)]
+        if not self.files:
+            raise DataError(f"{folder}: no picture in it ({', '.join(sorted(IMAGE_SUFFIXES))})")
+        self._boxes, self._entries = _boxes(folder, self.files), _annotations(folder, self.files)
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, item: Any) -> Any:
+        if isinstance(item, slice):
+            return [self._read(file) for file in self.files[item]]
+        return self._read(self.files[item])
+
+    def _read(self, file: str) -> Shown:
+        folder, image = self.folder, read_image(self.folder, file)
+        mask, drawn = _mask_file(folder, file), (folder / file).with_suffix(".json")
+        has_shapes = drawn.is_file() and drawn.name != COCO
         area: BoolArray | None = None
         if mask is not None:
             area = _read_mask(folder, file, image, mask)
-        elif file in boxes or file in entries or file in drawn:
+        elif file in self._boxes or file in self._entries or has_shapes:
             area = np.zeros(image.shape[:2], dtype=bool)
-            for box in boxes.get(file, []):
+            for box in self._boxes.get(file, []):
                 area |= box_mask(box, area.shape, f"{folder / BOXES}: {file}")
-            for entry in entries.get(file, []):
+            for entry in self._entries.get(file, []):
                 area |= _coco_area(entry, area.shape, folder / COCO)
-            if file in drawn:
-                area |= _labelme_area(drawn[file], area.shape)
+            if has_shapes:
+                area |= _labelme_area(drawn, area.shape)
         if area is not None and not area.any():
             raise DataError(f"{folder / file}: its mask is empty; a picture that does not show the thing teaches none")
-        found.append(Shown(file, image, area))
-    return found
+        return Shown(file, image, area)
 
 
 def box_mask(box: tuple[float, float, float, float], size: tuple[int, ...], where: str) -> BoolArray:

@@ -8,8 +8,8 @@ command finishes it.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -35,8 +35,8 @@ from kc.types import BoolArray, Float32Array, Int64Array, Rows, Segments, UInt8A
 
 @dataclass(frozen=True)
 class Taught:
-    """What was stored: `rows` new rows from `images`; `known` were there already; `whole` masks matched no region and
-    became one region each."""
+    """What was stored of one name: `rows` new rows from `images`; `known` rows were there already; `whole` masks held
+    no region and became one region each."""
 
     class_id: int
     name: str
@@ -44,6 +44,15 @@ class Taught:
     rows: int
     known: int
     whole: int
+
+
+@dataclass
+class Collected:
+    """Rows of one name, their classes not set yet, see `Taught`."""
+
+    rows: list[Rows] = field(default_factory=list)
+    images: int = 0
+    whole: int = 0
 
 
 @dataclass(frozen=True)
@@ -77,55 +86,77 @@ def open_session(path: Path, run: Path | None = None) -> Session:
 
 
 def remember(
-    path: Path, session: Session, examples: Iterable[Shown], name: str, outside: str | None = None
+    path: Path, session: Session, examples: Iterable[tuple[str, Shown]], outside: str | None = None
 ) -> list[Taught]:
-    """Store what `examples` show under `name`, and what lies outside their masks under `outside`, if given.
+    """Store what `examples`, (name, picture), show, see `collect` and `store`."""
+    return store(path, collect(session, examples, outside))
+
+
+def collect(
+    session: Session, examples: Iterable[tuple[str, Shown]], outside: str | None = None, source: str = TAUGHT
+) -> dict[str, Collected]:
+    """Name -> rows of what `examples`, (name, picture), show, and of what lies outside their masks under `outside`.
 
     A region becomes a row where most of its pixels are inside (the run's `purity`); a mask in which no region lies
-    becomes a region itself. A picture whose rows are stored is not stored twice. One commit a name, as a new version.
+    becomes a region itself. Raises KcError for a name that is none, or that is inside and outside.
     """
-    name = clean_name(name)
-    names = [name] if outside is None else [name, clean_name(outside)]
-    if len(set(names)) < len(names):
-        raise KcError(f"--outside {outside}: is what is inside too")
-    parts: dict[str, list[Rows]] = {n: [] for n in names}
-    images = whole = 0
-    for shown in examples:
-        images += 1
+    found: dict[str, Collected] = {}
+    rest_name = None if outside is None else clean_name(outside)
+    purity = session.config.purity
+    for given, shown in examples:
+        name = clean_name(given)
+        if name == rest_name:
+            raise KcError(f"--outside {outside}: is what is inside too")
+        own = found.setdefault(name, Collected())
+        own.images += 1
         keys, segments = keys_of(session, shown.image)
-        purity = session.config.purity
         if segments is None:
-            parts[name].append(_rows(session, shown, name, keys_of_box(session, shown), np.zeros(1, np.int64)))
+            own.rows.append(_rows(shown, name, keys_of_box(session, shown), np.zeros(1, np.int64), source))
             continue
         inside = np.ones(len(segments), bool) if shown.mask is None else _chosen(segments, shown.mask, purity)
         if inside.any():
-            parts[name].append(_rows(session, shown, name, keys[inside], np.flatnonzero(inside)))
+            own.rows.append(_rows(shown, name, keys[inside], np.flatnonzero(inside), source))
         else:
             assert shown.mask is not None
-            whole += 1
-            parts[name].append(_rows(session, shown, name, key_of_mask(session, shown.image, shown.mask), None))
-        if outside is not None and shown.mask is not None:
+            own.whole += 1
+            own.rows.append(_rows(shown, name, key_of_mask(session, shown.image, shown.mask), None, source))
+        if rest_name is not None and shown.mask is not None:
             rest = _chosen(segments, ~shown.mask, purity)
-            parts[names[1]].append(_rows(session, shown, names[1], keys[rest], np.flatnonzero(rest)))
-    return [_store(path, n, parts[n], images, whole if n == name else 0) for n in names]
+            others = found.setdefault(rest_name, Collected())
+            others.images += 1
+            others.rows.append(_rows(shown, rest_name, keys[rest], np.flatnonzero(rest), source))
+    return found
 
 
-def _store(path: Path, name: str, rows: Sequence[Rows], images: int, whole: int) -> Taught:
+def store(
+    path: Path, collected: Mapping[str, Collected], task: int | None = None, dry_run: bool = False
+) -> list[Taught]:
+    """Store rows in one commit, as the version of `task` (from 0; default: a new one); names that are new get an id.
+
+    Rows that are stored already are not stored twice. With `dry_run` only counts.
+    """
+    done = []
     with Memory.open(path, write=True) as memory:
         table = _table(memory)
-        by_name = {known: id_ for id_, known in table.items()}
+        ids = {known: id_ for id_, known in table.items()}
         taken = [*table, *memory.rows_of(memory.ids(retired=True)).class_id.tolist()]
-        class_id = by_name[name] if name in by_name else new_id(taken)
-        # The name first: rows without a name could be asked for by nobody.
-        memory.describe(memory.extra | {CLASSES: {str(i): n for i, n in {**table, class_id: name}.items()}})
-        versions = memory.versions()
-        task = versions[-1].task + 1 if versions else 0
-        n_rows = sum(len(r) for r in rows)
-        for part in rows:
-            labels = np.full(len(part.segment), class_id, np.int64)
-            memory.add(dataclasses.replace(part, class_id=labels), task)
-        n_new = memory.commit(task) if n_rows else 0
-    return Taught(class_id, name, images, n_new, n_rows - n_new, whole)
+        for name in collected:
+            if name not in ids:
+                ids[name] = new_id([*taken, *ids.values()])
+        if not dry_run:
+            # The names first: rows without a name could be asked for by nobody.
+            memory.describe(memory.extra | {CLASSES: {str(i): n for n, i in ids.items()}})
+        if task is None:
+            task = max((v.task for v in memory.versions()), default=-1) + 1
+        for name, own in collected.items():
+            n_rows = n_new = 0
+            for part in own.rows:
+                n_rows += len(part)
+                n_new += memory.add(dataclasses.replace(part, class_id=np.full(len(part), ids[name], np.int64)), task)
+            done.append(Taught(ids[name], name, own.images, n_new, n_rows - n_new, own.whole))
+        if not dry_run and any(len(part) for own in collected.values() for part in own.rows):
+            memory.commit(task)
+    return done
 
 
 def _table(memory: MemoryStore) -> dict[int, str]:
@@ -133,25 +164,38 @@ def _table(memory: MemoryStore) -> dict[int, str]:
     return names_in(memory) or {id_: info.name for id_, info in of_memory(memory)[1].classes.items()}
 
 
+def name_id(memory: MemoryStore, name: str) -> int:
+    """The class id of a name of the memory. Raises UnknownNameError, with the nearest, for one that it lacks."""
+    table, name = _table(memory), clean_name(name)
+    for id_, known in table.items():
+        if known == name:
+            return id_
+    raise unknown_name("name", name, table.values())
+
+
+def erase(memory: Memory, ids: Int64Array, class_id: int | None = None) -> Traces:
+    """Erase rows from every version, and the name of `class_id`; returns what must be found in no file any more."""
+    gone = traces(memory, ids)
+    memory.erase(ids)
+    if class_id is None:
+        return gone
+    table = _table(memory)
+    # The rows first: a name that is listed without rows can be forgotten again, rows without a name cannot.
+    memory.describe(memory.extra | {CLASSES: {str(i): n for i, n in table.items() if i != class_id}})
+    keys = gone.keys if len(ids) else np.zeros((0, memory.dim), np.float32)
+    return Traces(gone.ids, keys, tuple(sorted({*gone.names, table[class_id]})))
+
+
 def forget(path: Path, name: str) -> Forgotten:
     """Erase every row of `name` from every version, then the name, and look for what they were in all files.
 
     Raises UnknownNameError, with the nearest, for a name that is not in the table.
     """
-    name = clean_name(name)
     with Memory.open(path, write=True) as memory:
-        table = _table(memory)
-        ids = [id_ for id_, known in table.items() if known == name]
-        if not ids:
-            raise unknown_name("name", name, table.values())
-        doomed = memory.ids(class_id=ids, retired=True)
-        gone = traces(memory, doomed)
-        memory.erase(doomed)
-        # The rows first: a name that is listed without rows can be forgotten again, rows without a name cannot.
-        memory.describe(memory.extra | {CLASSES: {str(i): n for i, n in table.items() if i not in ids}})
-        keys = gone.keys if len(doomed) else np.zeros((0, memory.dim), np.float32)
-        proof = prove_absent(path, Traces(gone.ids, keys, tuple(sorted({*gone.names, name}))))
-        return Forgotten(name, len(doomed), len(memory), proof)
+        class_id = name_id(memory, name)
+        ids = memory.ids(class_id=[class_id], retired=True)
+        proof = prove_absent(path, erase(memory, ids, class_id))
+        return Forgotten(clean_name(name), len(ids), len(memory), proof)
 
 
 @torch.no_grad()
@@ -193,7 +237,7 @@ def _chosen(segments: Segments, mask: BoolArray, purity: float) -> BoolArray:
     return chosen
 
 
-def _rows(session: Session, shown: Shown, name: str, keys: Float32Array, segment: Int64Array | None) -> Rows:
+def _rows(shown: Shown, name: str, keys: Float32Array, segment: Int64Array | None, source: str) -> Rows:
     """Rows of one picture; `segment` None: a mask of its own, numbered by what it covers."""
     if segment is None:
         assert shown.mask is not None
@@ -201,5 +245,5 @@ def _rows(session: Session, shown: Shown, name: str, keys: Float32Array, segment
         segment = np.array([2**32 + covered], dtype=np.int64)
     # The content belongs to the name: another picture under the same file name is another picture.
     sample = f"{TAUGHT}/{name}/{shown.file} {name_of(shown.image)}"
-    felt = np.flatnonzero(keys.any(axis=1))  # a region of plain colour may have no feature at all
-    return Rows(keys[felt], np.zeros(len(felt), np.int64), (sample,) * len(felt), segment[felt], TAUGHT)
+    kept = np.flatnonzero(keys.any(axis=1))  # a region of plain colour may have no feature at all
+    return Rows(keys[kept], np.zeros(len(kept), np.int64), (sample,) * len(kept), segment[kept], source)

@@ -126,9 +126,8 @@ class Desk:
             mask: BoolArray = np.isin(answer.regions.partition, chosen)
             if not mask.any():
                 raise KcError("select something first: click on the picture")
-            (taught,) = remember(
-                self.predictor.memory.path, self.predictor.session, [Shown("browser", look.image, mask)], name
-            )
+            shown = Shown("browser", look.image, mask)
+            (taught,) = remember(self.predictor.memory.path, self.predictor.session, [(name, shown)])
             said = f"{taught.name}: {taught.rows} new rows"
             said += f", {taught.known} were there already" if taught.known else ""
             return self._changed(look, token, said)

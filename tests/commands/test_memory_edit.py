@@ -1,4 +1,4 @@
-"""`kc memory add`, `snapshot`, `reweight` and `migrate` as a user types them."""
+"""`kc remember` into the memory of a run; `kc memory snapshot`, `reweight` and `migrate`."""
 
 from __future__ import annotations
 
@@ -39,21 +39,23 @@ def picture(path: Path, seed: int) -> None:
     Image.fromarray(np.random.default_rng(seed).integers(0, 256, (20, 20, 3)).astype(np.uint8)).save(path)
 
 
-def test_images_join_a_memory(made: SimpleNamespace, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_folders_of_images_join_a_memory(
+    made: SimpleNamespace, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     for i, name in enumerate(("red/a.png", "red/b.png", "noise/c.png")):
         picture(tmp_path / "more" / name, i)
-    said = kc(capsys, "memory", "add", made.memory, tmp_path / "more", "--dry-run")
-    assert "would add 3 of 3 rows as task 4" in said
-    assert "rows: 12 before, 15 after" in said
-    assert "new classes would be: noise" in said
+    told = ["remember", tmp_path / "more", "--memory", made.memory]
+    said = kc(capsys, *told, "--dry-run")
+    assert "noise: 1 new rows from 1 picture red: 2 new rows from 2 pictures" in said
+    assert "rows: 12 before, 15 after; would be task 4" in said
     assert len(Memory.open(made.memory)) == 12
-    said = kc(capsys, "memory", "add", made.memory, tmp_path / "more", "--source", "phone")
-    assert "added 3 of 3 rows as task 4" in said
-    assert "rows: 12 before, 15 after" in said
+    assert "noise" not in Memory.open(made.memory).extra["classes"].values()
+    assert "rows: 12 before, 15 after; task 4" in kc(capsys, *told, "--source", "phone")
     memory = Memory.open(made.memory)
     assert memory.extra["classes"] == {"0": "red", "1": "green leaf", "2": "blue", "3": "noise"}
     rows = memory.rows_of(memory.ids(source="phone"))
-    assert rows.sample_id == ("more/noise/c.png", "more/red/a.png", "more/red/b.png")
+    names = ["taught/noise/c.png", "taught/red/a.png", "taught/red/b.png"]
+    assert [sample.rpartition(" ")[0] for sample in rows.sample_id] == names
     assert rows.class_id.tolist() == [3, 0, 0]
     assert [v.task for v in memory.versions()] == [0, 1, 2, 3]
     # The row of an image is the key that a search with this image finds.
@@ -61,20 +63,17 @@ def test_images_join_a_memory(made: SimpleNamespace, tmp_path: Path, capsys: pyt
     assert "noise" in found
     assert "1.0000" in found
     # Once more: nothing is stored twice. One folder of one class.
-    again = kc(capsys, "memory", "add", made.memory, tmp_path / "more", "--task", 4, "--dry-run")
-    assert "would add 0 of 3" in again
-    assert "added 0 of 3" in kc(capsys, "memory", "add", made.memory, tmp_path / "more", "--task", 4)
-    said = kc(capsys, "memory", "add", made.memory, tmp_path / "more" / "noise", "--class", "blue")
-    assert "added 1 of 1 rows as task 5" in said
+    for more in (["--dry-run"], []):
+        assert "rows: 15 before, 15 after" in kc(capsys, *told, "--task", 4, *more)
+    one = ["remember", tmp_path / "more" / "noise", "--memory", made.memory, "--name", "blue"]
+    assert "rows: 15 before, 16 after; task 5" in kc(capsys, *one)
     for arguments, text in (
         ([tmp_path / "none"], "no such folder"),
         ([tmp_path / "more", "--task", 2], "expected a task from"),
-        ([tmp_path / "more" / "red"], "holds no folders of classes"),
+        ([tmp_path / "more" / "red"], "--name"),
+        ([tmp_path / "more", "--encoder", "mlp:8x1"], "--encoder mlp:8x1"),
     ):
-        assert text in kc(capsys, "memory", "add", made.memory, *arguments, status=2)
-    other = ["--encoder", "mlp:8x1", "--dry-run"]
-    said = kc(capsys, "memory", "add", made.memory, tmp_path / "more", *other, status=2)
-    assert f"holds keys of encoder '{memory.fingerprint}', but 'mlp:8x1' is 'mlp:8x1" in said
+        assert text in kc(capsys, "remember", *arguments, "--memory", made.memory, status=2)
 
 
 def test_an_image_that_cannot_be_read_adds_nothing(
@@ -84,12 +83,12 @@ def test_an_image_that_cannot_be_read_adds_nothing(
         picture(tmp_path / "more" / name, i)
     torn = tmp_path / "more" / "red" / "b.png"
     torn.write_bytes(torn.read_bytes()[:60])
-    said = kc(capsys, "memory", "add", made.memory, tmp_path / "more", status=2)
-    assert str(torn) in said
+    told = ["remember", tmp_path / "more", "--memory", made.memory]
+    assert str(torn) in kc(capsys, *told, status=2)
     assert len(Memory.open(made.memory)) == 12
     assert [v.task for v in Memory.open(made.memory).versions()] == [0, 1, 2]
     picture(torn, 1)
-    assert "added 3 of 3 rows as task 4" in kc(capsys, "memory", "add", made.memory, tmp_path / "more")
+    assert "rows: 12 before, 15 after; task 4" in kc(capsys, *told)
 
 
 def test_snapshot_and_weights(made: SimpleNamespace, capsys: pytest.CaptureFixture[str]) -> None:
@@ -161,7 +160,7 @@ def test_to_another_encoder(
     for arguments, text in (
         ([new, "--to", "lite0"], "is not empty"),
         ([tmp_path / "x", "--to", "lite0"], "holds keys of 'lite0' already"),
-        ([tmp_path / "x"], "say to which encoder"),
+        ([tmp_path / "x"], "--to"),
         ([tmp_path / "x", "--to", "lite0", "--fit", "rigde"], "Did you mean 'ridge'"),
         ([tmp_path / "x", "--to", "mlp:32x1", "--data-root", tmp_path / "none"], "a map needs at least two"),
     ):

@@ -13,7 +13,7 @@ from PIL import Image
 from kc.cli import main
 from kc.errors import DataError, KcError, UnknownNameError
 from kc.memory.disk import Memory
-from kc.predict.examples import read_examples
+from kc.predict.examples import Examples
 from kc.predict.opening import open_memory
 from kc.predict.settings import names_in
 from kc.predict.teach import forget
@@ -83,7 +83,7 @@ def test_a_name_is_taught_seen_and_erased(
 
     assert main(["forget", NAME, *told]) == 0
     said = capsys.readouterr().out
-    assert f"erased {len(rows)} rows" in said
+    assert f"{len(rows)} rows" in said
     assert "are in none of" in said
     assert share(memory, new, "waves") == (1.0, 1.0)
     for file in (p for p in memory.rglob("*") if p.is_file()):
@@ -162,7 +162,7 @@ def test_boxes_and_masks_are_read_as_written(tmp_path: Path) -> None:
     polygon = {"image_id": 7, "id": 1, "category_id": 3, "segmentation": [[0, 0, 4, 0, 4, 6, 0, 6]]}
     content = {"images": [{"id": 7, "file_name": "c.png"}], "annotations": [polygon]}
     (tmp_path / "annotations.json").write_text(json.dumps(content))
-    a, b, c, d = read_examples(tmp_path)
+    a, b, c, d = list(Examples(tmp_path))
     assert a.mask is None
     assert b.mask is not None
     assert np.argwhere(b.mask).tolist() == [[0, 0]]
@@ -191,19 +191,19 @@ def test_what_does_not_fit_is_named(tmp_path: Path, file: str, text: str, said: 
     Image.fromarray(np.zeros((6, 8, 3), np.uint8)).save(tmp_path / "a.png")
     (tmp_path / file).write_text(text)
     with pytest.raises(DataError, match=said):
-        read_examples(tmp_path)
+        list(Examples(tmp_path))
 
 
 def test_masks_must_fit_and_show_something(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no picture"):
-        read_examples(tmp_path)
+        list(Examples(tmp_path))
     Image.fromarray(np.zeros((6, 8, 3), np.uint8)).save(tmp_path / "a.png")
     Image.fromarray(np.ones((6, 9), np.uint8)).save(tmp_path / "a.mask.png")
     with pytest.raises(DataError, match="9x6"):
-        read_examples(tmp_path)
+        list(Examples(tmp_path))
     Image.fromarray(np.zeros((6, 8), np.uint8)).save(tmp_path / "a.mask.png")
     with pytest.raises(DataError, match="is empty"):
-        read_examples(tmp_path)
+        list(Examples(tmp_path))
 
 
 def test_shapes_of_labelme_are_read(tmp_path: Path) -> None:
@@ -216,7 +216,7 @@ def test_shapes_of_labelme_are_read(tmp_path: Path) -> None:
     content = {"imageHeight": 8, "imageWidth": 10, "imagePath": "a.png", "shapes": shapes}
     path = tmp_path / "a.json"
     path.write_text(json.dumps(content), encoding="utf-8")
-    first, second = read_examples(tmp_path)
+    first, second = list(Examples(tmp_path))
     wanted = np.zeros((8, 10), bool)
     wanted[1:6, 2:7] = True
     wanted[7, 0:2] = wanted[6, 1] = True
@@ -225,7 +225,7 @@ def test_shapes_of_labelme_are_read(tmp_path: Path) -> None:
     assert second.mask is None
     circle = {"label": "x", "points": [[4, 4], [6, 4]], "shape_type": "circle"}
     path.write_text(json.dumps(content | {"shapes": [circle]}))
-    mask = read_examples(tmp_path)[0].mask
+    mask = Examples(tmp_path)[0].mask
     assert mask is not None
     assert mask[4, 2:7].all()
     assert not mask[4, [1, 7]].any()
@@ -237,4 +237,4 @@ def test_shapes_of_labelme_are_read(tmp_path: Path) -> None:
     ):
         path.write_text(json.dumps(content | broken))
         with pytest.raises(DataError, match=said):
-            read_examples(tmp_path)
+            list(Examples(tmp_path))

@@ -57,7 +57,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A memory that knows the left thing only."""
     path = tmp_path_factory.mktemp("made") / "memory"
     run = with_options(RunConfig(methods="knn", encoder="lite0", proposals="superpixels", keys="pooled"))
-    remember(path, create(path, run, Facts("", "semantic", (96, 96), {})), [Shown("a.png", texture(0))], "blue waves")
+    remember(path, create(path, run, Facts("", "semantic", (96, 96), {})), [("blue waves", Shown("a.png", texture(0)))])
     return path
 
 

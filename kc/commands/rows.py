@@ -1,20 +1,68 @@
-"""What the words of `kc memory` stand for: classes, tasks and rows of one memory."""
+"""Rows of a memory on the command line: which are meant, what their classes are called, and how they are shown."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import yaml
 
-from kc.commands.memory_config import MemoryConfig
-from kc.data.manifest import load_manifest
 from kc.errors import KcError, UnknownNameError, unknown_name
-from kc.memory.base import MemoryStore
 from kc.types import Int64Array
+
+if TYPE_CHECKING:
+    from kc.commands.console import Terminal
+    from kc.memory.base import MemoryStore
+    from kc.memory.store.table import RowTable
+
+
+@dataclass(frozen=True, kw_only=True)
+class MemoryConfig:
+    """A memory.
+
+    Args:
+        memory: Folder of the memory; that of a run is RUN/methods/knn-s0/memory.
+    """
+
+    memory: Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class NamedConfig(MemoryConfig):
+    """A memory whose classes have names.
+
+    Args:
+        benchmark: Benchmark whose names the classes have, where the memory and its run do not say.
+    """
+
+    benchmark: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RowsConfig:
+    """Rows that meet every filter.
+
+    Args:
+        ids: Rows with these ids: 3,7,10-20.
+        class_: Rows of these classes: names or ids, separated by commas.
+        source: Rows of these sources, separated by commas.
+        task: Rows that these tasks added, counted from 1, separated by commas.
+        sample: Rows of these samples (images), separated by commas.
+        strict: Exit with 1 where no row meets the filters.
+        dry_run: Say what would change, and change nothing.
+    """
+
+    ids: str | None = None
+    class_: str | None = None
+    source: str | None = None
+    task: str | None = None
+    sample: str | None = None
+    strict: bool = False
+    dry_run: bool = False
+
 
 SHOWN = 20
 """Rows of a table; what does not fit is counted."""
@@ -28,6 +76,8 @@ def class_names(memory: MemoryStore, benchmark: str | None = None) -> dict[int, 
         if stored is not None:
             return {int(id_): str(name) for id_, name in stored.items()}
         benchmark = run_settings(memory.path).get("benchmark")
+    from kc.data.manifest import load_manifest
+
     return {} if benchmark is None else {c.id: c.name for c in load_manifest(benchmark).info}
 
 
@@ -41,6 +91,8 @@ def run_settings(memory: Path, run: Path | None = None) -> dict[str, Any]:
         run = place.parents[2]
     if run is None:
         return {}
+    import yaml
+
     path = run / "config.yaml"
     try:
         settings = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -92,7 +144,17 @@ def task_index(memory: MemoryStore, text: str | int) -> int:
     return int(text) - 1
 
 
-def selected(memory: MemoryStore, config: MemoryConfig, names: Mapping[int, str], retired: bool) -> Int64Array:
+def next_task(memory: MemoryStore, task: int | None) -> int:
+    """The task (from 0) of a commit: the one given, counted from 1, else one after the newest. Raises KcError."""
+    newest = max((v.task for v in memory.versions()), default=-1)
+    if task is None:
+        return newest + 1
+    if task < 1 or task - 1 < newest:
+        raise KcError(f"--task {task}: expected a task from {max(newest, 0) + 1} on; earlier versions do not change")
+    return task - 1
+
+
+def selected(memory: MemoryStore, config: RowsConfig, names: Mapping[int, str], retired: bool) -> Int64Array:
     """Ids of the rows that meet every filter, ascending. KcError without a filter or for ids that are not stored."""
     if all(getattr(config, name) is None for name in FILTERS):
         raise KcError("say which rows: --ids, --class, --source, --task or --sample")
@@ -117,3 +179,51 @@ def selected(memory: MemoryStore, config: MemoryConfig, names: Mapping[int, str]
         more = f" and {len(unknown) - SHOWN} more" if len(unknown) > SHOWN else ""
         raise KcError(f"the memory stores no row with id {', '.join(map(str, unknown[:SHOWN]))}{more}")
     return np.intersect1d(found, wanted)
+
+
+def told(rows: RowTable) -> str:
+    """How many rows there are, and of how many samples, sources and tasks, in words."""
+    hidden = int((~rows.visible).sum())
+    counts = {"sample": len(set(rows.sample_id)), "source": len(set(rows.source)), "task": len(np.unique(rows.task))}
+    places = ", ".join(f"{n:,} {word}{'s' * (n != 1)}" for word, n in counts.items())
+    return f"{len(rows):,} rows" + (f", {hidden:,} of them retired before" if hidden else "") + f", of {places}"
+
+
+def by_class(class_id: Int64Array, task: Int64Array, names: Mapping[int, str], console: Terminal) -> None:
+    """Show rows, of which the classes (N,) and tasks (N,) are given, counted by class, the largest first."""
+    from rich.table import Table
+
+    table = Table("class", "id", "rows", "tasks")
+    ids, counts = np.unique(class_id, return_counts=True)
+    order = np.argsort(-counts, kind="stable")
+    for i in order[:SHOWN]:
+        of_class = np.unique(task[class_id == ids[i]]) + 1
+        table.add_row(names.get(int(ids[i]), "–"), str(ids[i]), f"{counts[i]:,}", numbers(of_class.tolist()))
+    console.print(table)
+    if len(ids) > SHOWN:
+        rest = int(counts[order[SHOWN:]].sum())
+        console.say(f"and {len(ids) - SHOWN} smaller classes with {rest:,} rows")
+
+
+def name_of(class_id: int, names: Mapping[int, str]) -> str:
+    """The name of a class, or its id."""
+    return names.get(int(class_id), str(int(class_id)))
+
+
+def first_of(words: Iterable[str]) -> str:
+    """Eight words, and how many more there are."""
+    found = list(words)
+    return ", ".join(found[:8]) + (f" and {len(found) - 8} more" if len(found) > 8 else "")
+
+
+def numbers(values: Iterable[int]) -> str:
+    """As `spans`, or "none"."""
+    return spans(np.fromiter(values, np.int64)) or "none"
+
+
+def spans(ids: Int64Array) -> str:
+    """Ascending numbers with runs joined: 0-3, 7."""
+    if len(ids) == 0:
+        return ""
+    runs = np.split(ids, np.flatnonzero(np.diff(ids) != 1) + 1)
+    return first_of(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
