@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,6 +12,7 @@ from rich.console import Console
 from kc import progress
 from kc.cli import main
 from kc.commands.console import bars
+from kc.commands.report import ReportConfig
 from kc.errors import stopped
 from kc.stream.progress import RunProgress
 
@@ -89,11 +89,11 @@ def test_data_commands_write_a_line_a_part(monkeypatch: pytest.MonkeyPatch, caps
 def test_a_stopped_command_says_how_to_go_on(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def job(arguments: Sequence[str], prog: str | None) -> int:
+    def job(config: ReportConfig) -> int:
         with stopped("the same command goes on"):
             raise KeyboardInterrupt
 
-    monkeypatch.setattr("kc.commands.report_config.main", job)
+    monkeypatch.setattr("kc.commands.report.run", job)
     assert main(["report", "x"]) == 130
     assert capsys.readouterr().err == "stopped; the same command goes on\n"
 

@@ -2,27 +2,52 @@
 
 from __future__ import annotations
 
+import re
 import sys
-from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
-from kc.commands.report_config import ReportConfig
-from kc.report.combine import combine, open_runs
-from kc.report.export import latex, table_csv
-from kc.report.figures import paper
-from kc.report.html import write_page
-from kc.report.records import Results
-from kc.report.tables import markdown
-
-TABLES: dict[str, Callable[[Results], str]] = {"latex": latex, "markdown": markdown, "csv": table_csv}
+from kc.errors import KcError
+from kc.spec import Whole
 
 
-def run_report(config: ReportConfig) -> int:
-    """Write and print what was asked for. Raises RunError or DataError for runs that cannot be read or compared."""
+@dataclass(frozen=True, kw_only=True)
+class ReportConfig:
+    """Make the page of one run again, or compare several runs of one protocol.
+
+    Args:
+        runs: Folders of finished runs. Methods stand side by side; seeds of equal settings become mean and deviation.
+        out: Page to write; default: report.html in the folder of the run, or comparison.html here for several runs.
+            With --table, --figures or --wandb a page is written only where this is given.
+        table: Print the comparison in this format.
+        figures: Folder for figures as PNG and SVG, each as wide as one column and as two columns of a paper.
+        wandb: ENTITY/PROJECT in which to make a W&B report of the curves of these runs (they must be synced there).
+        max_examples: At most so many images with the answers of the methods on the page.
+    """
+
+    runs: list[Path]
+    out: Path | None = None
+    table: Literal["latex", "markdown", "csv"] | None = None
+    figures: Path | None = None
+    wandb: str | None = None
+    max_examples: Whole = 12
+
+
+def run(config: ReportConfig) -> int:
+    """`kc report`. Returns the exit status. Raises RunError or DataError for runs that cannot be read or compared."""
+    if config.wandb is not None and not re.fullmatch(r"[^/\s]+/[^/\s]+", config.wandb):
+        raise KcError(f"--wandb {config.wandb}: expected ENTITY/PROJECT")
+    from kc.report.combine import combine, open_runs
+    from kc.report.export import latex, table_csv
+    from kc.report.figures import paper
+    from kc.report.html import write_page
+    from kc.report.tables import markdown
+
     runs = open_runs(config.runs)
     comparison = combine(runs)
     if config.table is not None:
-        print(TABLES[config.table](comparison.results), end="")
+        print({"latex": latex, "markdown": markdown, "csv": table_csv}[config.table](comparison.results), end="")
     path = config.out
     # What is printed beside a table goes to standard error, so that the table can be sent to a file.
     console = sys.stdout if config.table is None else sys.stderr

@@ -4,41 +4,72 @@ from __future__ import annotations
 
 import ipaddress
 import socket
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
-from rich.console import Console
+from annotated_types import Ge, Le
 
-from kc.commands.serve_config import ServeConfig
 from kc.errors import KcError, MissingExtraError
-from kc.predict.opening import Overrides, open_memory, open_run
-from kc.predict.pictures import Pictures
-from kc.predict.predictor import MemoryPredictor
-from kc.serve.desk import Desk
+
+if TYPE_CHECKING:
+    from kc.predict.predictor import MemoryPredictor
 
 
-def run_serve(config: ServeConfig, console: Console | None = None) -> int:
-    """Serve until stopped. Raises MissingExtraError without the extra, KcError for an address that cannot be had."""
-    console = console or Console(markup=False)
+@dataclass(frozen=True, kw_only=True)
+class ServeConfig:
+    """Serve a page in the browser over one memory: drop a picture, ask, see who decided, teach, forget.
+
+    Args:
+        memory: Folder of the memory (kc remember makes one).
+        run: Run folder whose memory is meant.
+        data_root: Folder that holds the data sets, for thumbnails of neighbours; default: that of the run, or KC_DATA.
+        base: Open-vocabulary base beside the memory: none, conse, clip ...; default: that of the run.
+        host: Address to listen on; anyone who reaches it may change the memory, so it is this computer alone.
+        port: Port to listen on; 0 takes a free one.
+    """
+
+    memory: Path | None = None
+    run: Path | None = None
+    data_root: Path | None = None
+    base: str | None = None
+    host: str = "127.0.0.1"
+    port: Annotated[int, Ge(0), Le(65535)] = 7860
+
+
+def run(config: ServeConfig) -> int:
+    """`kc serve`. Returns the exit status when it is stopped. Raises MissingExtraError without the extra, KcError for
+    an address that cannot be had."""
+    if (config.run is None) == (config.memory is None):
+        raise KcError("say which memory: --memory DIR or --run RUN, one of them")
     try:
         import uvicorn
 
         from kc.serve.app import app
     except ImportError as error:
         raise MissingExtraError(f"kc serve needs {error.name}: pip install 'kc-continual[demo]'") from error
-    predictor = _memory(config)
-    desk = Desk(predictor, Pictures.of(predictor.memory, predictor.session.config, config.data_root))
-    with _socket(config) as listening:
-        port = listening.getsockname()[1]
-        console.print(f"open http://{config.host}:{port} (Ctrl-C stops)", highlight=False, markup=False, soft_wrap=True)
+    from kc.commands.console import Terminal
+    from kc.predict.pictures import Pictures
+    from kc.serve.demo import DemoSession
+
+    console, predictor = Terminal(), _memory(config)
+    demo = DemoSession(predictor, Pictures.of(predictor.memory, predictor.session.config, config.data_root))
+    with listening(config) as opened:
+        port = opened.getsockname()[1]
+        console.say(f"open http://{config.host}:{port} (Ctrl-C stops)")
         if not _is_local(config.host):
-            console.print(f"anyone who reaches {config.host} can ask, teach and erase", highlight=False)
+            console.say(f"anyone who reaches {config.host} can ask, teach and erase")
         # Under another name a page elsewhere could reach this one through a browser that trusts it.
         hosts = ["127.0.0.1", "localhost", *([] if _is_local(config.host) else ["*"])]
-        settings = uvicorn.Config(app(desk, hosts), log_level="warning", access_log=False)
-        uvicorn.Server(settings).run(sockets=[listening])
+        settings = uvicorn.Config(app(demo, hosts), log_level="warning", access_log=False)
+        uvicorn.Server(settings).run(sockets=[opened])
     return 0
 
 
 def _memory(config: ServeConfig) -> MemoryPredictor:
+    from kc.predict.opening import Overrides, open_memory, open_run
+    from kc.predict.predictor import MemoryPredictor
+
     overrides = Overrides(base=config.base)
     if config.memory is not None:
         return open_memory(config.memory, overrides=overrides)
@@ -48,7 +79,8 @@ def _memory(config: ServeConfig) -> MemoryPredictor:
     return found
 
 
-def _socket(config: ServeConfig) -> socket.socket:
+def listening(config: ServeConfig) -> socket.socket:
+    """A socket at the address. Raises KcError for one that cannot be had."""
     opened = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:

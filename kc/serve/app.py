@@ -16,7 +16,7 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
 from kc.errors import KcError
-from kc.serve.desk import MAX_BYTES, Desk
+from kc.serve.demo import MAX_BYTES, DemoSession
 
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; img-src data: blob:; style-src 'unsafe-inline'; "
@@ -33,36 +33,36 @@ SMALL = 1 << 20
 Answering = Callable[[Request], Awaitable[Response]]
 
 
-def app(desk: Desk, hosts: list[str]) -> Starlette:
-    """The page over `desk`, for browsers that call it by one of `hosts` (names without a port)."""
+def app(demo: DemoSession, hosts: list[str]) -> Starlette:
+    """The page over `demo`, for browsers that call it by one of `hosts` (names without a port)."""
 
     async def page(_: Request) -> Response:
         text = (files("kc.serve") / "page.html").read_text(encoding="utf-8")
         return HTMLResponse(text, headers=HEADERS)
 
     async def facts(_: Request) -> Response:
-        return await _answer(desk.facts)
+        return await _answer(demo.facts)
 
     async def look(request: Request) -> Response:
         names = request.query_params.get("names", "")
         data = await _body(request, MAX_BYTES)
-        return await _answer(desk.look, data, names)
+        return await _answer(demo.look, data, names)
 
     async def again(request: Request) -> Response:
         v = await _values(request, token=str, names=str)
-        return await _answer(desk.again, v["token"], v["names"])
+        return await _answer(demo.again, v["token"], v["names"])
 
     async def select(request: Request) -> Response:
         v = await _values(request, token=str, x=float, y=float, whole=bool, selection=list)
-        return await _answer(desk.select, v["token"], v["x"], v["y"], v["whole"], v["selection"])
+        return await _answer(demo.select, v["token"], v["x"], v["y"], v["whole"], v["selection"])
 
     async def teach(request: Request) -> Response:
         v = await _values(request, token=str, selection=list, name=str)
-        return await _answer(desk.teach, v["token"], v["selection"], v["name"])
+        return await _answer(demo.teach, v["token"], v["selection"], v["name"])
 
     async def forget(request: Request) -> Response:
         v = await _values(request, token=str, name=str)
-        return await _answer(desk.forget, v["token"], v["name"])
+        return await _answer(demo.forget, v["token"], v["name"])
 
     routes = [Route("/", page), Route("/api/facts", _guarded(facts))]
     for function in (look, again, select, teach, forget):

@@ -18,7 +18,7 @@ from kc.predict.opening import open_memory
 from kc.predict.pictures import Pictures
 from kc.predict.settings import names_in
 from kc.report.records import Results
-from kc.serve.desk import Desk
+from kc.serve.demo import DemoSession
 
 
 def test_a_taught_memory_and_its_run(
@@ -42,17 +42,17 @@ def test_a_taught_memory_and_its_run(
     with Image.open(root / "tiny-index" / "images" / "train" / "frame_0.png") as given:
         given.save(picture, "PNG")
         left = given.size
-    desk = Desk(predictor, Pictures.of(predictor.memory, settings, root))
-    token = desk.look(picture.getvalue(), "")["token"]
-    first = desk.select(token, 0.1, 0.9, True, [])["neighbours"][0]
+    demo = DemoSession(predictor, Pictures.of(predictor.memory, settings, root))
+    token = demo.look(picture.getvalue(), "")["token"]
+    first = demo.select(token, 0.1, 0.9, True, [])["neighbours"][0]
     assert first["name"] in {"sky", "car", "tree", "road"}
     assert first["sample"].startswith("train/")
     assert first["picture"].startswith("data:image/png;base64,")
     small = Pictures.of(predictor.memory, settings, root).small(first["sample"])
     assert small is not None
     assert small.size == left
-    assert desk.pictures.small("../../etc/passwd") is None
-    away = Desk(predictor, Pictures.of(predictor.memory, settings, tmp_path / "nowhere"))
+    assert demo.pictures.small("../../etc/passwd") is None
+    away = DemoSession(predictor, Pictures.of(predictor.memory, settings, tmp_path / "nowhere"))
     token = away.look(picture.getvalue(), "")["token"]
     second = away.select(token, 0.1, 0.9, True, [])["neighbours"][0]
     assert second == first | {"picture": None}

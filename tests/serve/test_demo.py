@@ -16,8 +16,7 @@ import uvicorn
 from PIL import Image
 from starlette.testclient import TestClient
 
-from kc.commands.serve import _socket
-from kc.commands.serve_config import ServeConfig
+from kc.commands.serve import ServeConfig, listening
 from kc.config import RunConfig
 from kc.errors import KcError
 from kc.memory.disk import Memory
@@ -26,9 +25,9 @@ from kc.predict.opening import open_memory
 from kc.predict.settings import names_in
 from kc.predict.teach import create, remember
 from kc.resolve import with_options
-from kc.serve import desk as desks
+from kc.serve import demo as demos
 from kc.serve.app import app
-from kc.serve.desk import Desk
+from kc.serve.demo import DemoSession
 from kc.session import Facts
 
 BROWSER = next((p for n in ("chromium", "chromium-browser", "google-chrome") if (p := shutil.which(n))), None)
@@ -69,7 +68,7 @@ def memory(made: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def client(memory: Path) -> TestClient:
-    return TestClient(app(Desk(open_memory(memory)), ["127.0.0.1"]), base_url="http://127.0.0.1")
+    return TestClient(app(DemoSession(open_memory(memory)), ["127.0.0.1"]), base_url="http://127.0.0.1")
 
 
 def test_a_visit_without_a_browser(client: TestClient, memory: Path) -> None:
@@ -137,25 +136,25 @@ def test_what_is_refused(client: TestClient, memory: Path, monkeypatch: pytest.M
     monkeypatch.setattr("kc.serve.app.MAX_BYTES", 1000)
     assert client.post("/api/look", content=BOTH, headers=MARK).status_code == 413
     monkeypatch.setattr("kc.serve.app.MAX_BYTES", 10**6)
-    monkeypatch.setattr(desks, "MAX_PIXELS", 100)
+    monkeypatch.setattr(demos, "MAX_PIXELS", 100)
     assert "at most 100" in client.post("/api/look", content=BOTH, headers=MARK).json()["error"]
     assert names_in(Memory.open(memory)) == {0: "blue waves"}
 
 
 def test_it_listens_on_this_computer_alone(memory: Path) -> None:
-    assert ServeConfig(memory).host == "127.0.0.1"
-    with _socket(ServeConfig(memory, port=0)) as first:
+    assert ServeConfig(memory=memory).host == "127.0.0.1"
+    with listening(ServeConfig(memory=memory, port=0)) as first:
         host, port = first.getsockname()
         assert host == "127.0.0.1"
         first.listen()
         with pytest.raises(KcError, match="try another --port"):
-            _socket(ServeConfig(memory, port=port))
+            listening(ServeConfig(memory=memory, port=port))
 
 
 @pytest.fixture
 def address(memory: Path) -> Iterator[str]:
-    with _socket(ServeConfig(memory, port=0)) as opened:
-        server = uvicorn.Server(uvicorn.Config(app(Desk(open_memory(memory)), ["127.0.0.1"]), log_level="error"))
+    with listening(ServeConfig(memory=memory, port=0)) as opened:
+        server = uvicorn.Server(uvicorn.Config(app(DemoSession(open_memory(memory)), ["127.0.0.1"]), log_level="error"))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [opened]}, daemon=True)
         thread.start()
         while not server.started:

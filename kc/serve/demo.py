@@ -37,7 +37,7 @@ KEPT = 8
 
 
 @dataclass
-class Look:
+class AskedImage:
     """A picture and what each view said of it."""
 
     image: UInt8Array
@@ -45,14 +45,14 @@ class Look:
     answers: dict[str, Answer]
 
 
-class Desk:
-    """One memory, one writer: every call takes turns."""
+class DemoSession:
+    """The page's view of one memory: calls take turns, for a memory has one writer."""
 
     def __init__(self, predictor: MemoryPredictor, pictures: Pictures | None = None) -> None:
         if predictor.session.regions is None:
             raise KcError(f"{predictor.memory.path} holds keys of whole images: the page shows and teaches regions")
         self.predictor, self.pictures = predictor, pictures or Pictures()
-        self._looks: OrderedDict[str, Look] = OrderedDict()
+        self._looks: OrderedDict[str, AskedImage] = OrderedDict()
         self._turn = threading.Lock()
 
     def facts(self) -> dict[str, Any]:
@@ -68,7 +68,7 @@ class Desk:
         image = decoded(data)
         with self._turn:
             token = secrets.token_urlsafe(16)
-            look = Look(image, wanted, {})
+            look = AskedImage(image, wanted, {})
             self._ask(look)
             self._looks[token] = look
             while len(self._looks) > KEPT:
@@ -147,7 +147,7 @@ class Desk:
         small = self.pictures.small(sample_id)
         return None if small is None else _uri(small)
 
-    def _changed(self, look: Look | None, token: str, said: str) -> dict[str, Any]:
+    def _changed(self, look: AskedImage | None, token: str, said: str) -> dict[str, Any]:
         self.predictor = self.predictor.reopened()
         for other in self._looks.values():
             other.answers.clear()  # they say what the memory no longer holds
@@ -159,13 +159,13 @@ class Desk:
         self._ask(look)
         return result | {"token": token, **self._shown(look)}
 
-    def _look(self, token: str) -> Look:
+    def _look(self, token: str) -> AskedImage:
         if token not in self._looks:
             raise KcError("this picture is no longer kept: drop it again")
         self._looks.move_to_end(token)
         return self._looks[token]
 
-    def _ask(self, look: Look) -> None:
+    def _ask(self, look: AskedImage) -> None:
         names = look.names
         if names is None and not self.predictor.names:
             # A memory without a name says nothing, and what is on the picture can still be selected and taught.
@@ -173,12 +173,12 @@ class Desk:
         views = [v for v in ("base", "memory", "answer") if v in self.predictor.views]
         look.answers = {v: self.predictor.predict(look.image, names, v) for v in views}
 
-    def _retrieved(self, look: Look) -> Answer:
+    def _retrieved(self, look: AskedImage) -> Answer:
         if not look.answers:
             self._ask(look)
         return look.answers["answer"]
 
-    def _shown(self, look: Look) -> dict[str, Any]:
+    def _shown(self, look: AskedImage) -> dict[str, Any]:
         views = {}
         for view, answer in look.answers.items():
             assert answer.semantic is not None
