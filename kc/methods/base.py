@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -119,6 +119,19 @@ class ContinualMethod(Protocol):
         ...
 
 
+@runtime_checkable
+class Remembers(Protocol):
+    """A method that commits rows to a memory on disk; it is called in every process of a run."""
+
+    def store(self, task: int, n_processes: int) -> None:
+        """After each training batch: hand what was observed to the memory of rank 0."""
+        ...
+
+    def commit(self, task: int, n_processes: int) -> int:
+        """When a task ends: commit its rows, all or none, once; returns how many are new."""
+        ...
+
+
 def semantic_from_scores(scores: Tensor, vocabulary: Sequence[int], size: tuple[int, int]) -> Tensor:
     """Class-id map from dense scores.
 
@@ -137,8 +150,3 @@ def semantic_from_scores(scores: Tensor, vocabulary: Sequence[int], size: tuple[
 def as_map(semantic: Tensor) -> Any:
     """A class-id map on the host as int64 numpy."""
     return semantic.to("cpu", torch.int64).numpy()
-
-
-def n_bytes(tensors: Iterable[Tensor]) -> int:
-    """Bytes of the values of tensors."""
-    return sum(t.numel() * t.element_size() for t in tensors)

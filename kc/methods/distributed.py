@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, distributed
 
 from kc.memory.store.distributed import process_rank as process_rank
 from kc.methods.base import Batch
+
+Rows = TypeVar("Rows", bound=Any)
 
 
 def world() -> int:
@@ -37,12 +39,12 @@ def weight_of(counted: Tensor) -> float:
     return float(count) / mean if mean else 1.0
 
 
-def share(items: list[Any]) -> list[Any]:
-    """This process's part of a list that every process drew alike: the items of its positions in the whole batch."""
-    return items[process_rank() :: world()] if world() > 1 else items
+def local_shard(items: Rows) -> Rows:
+    """This process's part of rows (a list or a tensor) that every process has alike: of P processes every P-th."""
+    return cast(Rows, items[process_rank() :: world()]) if world() > 1 else items
 
 
-def whole(batch: Batch) -> Batch:
+def all_gather_batch(batch: Batch) -> Batch:
     """The batch that one process would have seen: the rows of all processes, in turn; the batch itself if alone."""
     n = world()
     if n == 1:

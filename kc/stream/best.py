@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
-from typing import Any, cast
+from collections.abc import Iterator
+from typing import cast
 
 import lightning as L
+import torch
 from torch import Tensor
 
 from kc.methods.base import ContinualMethod
@@ -34,7 +36,7 @@ class BestWeights(L.Callback):
         self.scores.append(score)
         if score > self.best:
             self.best, self._since = score, 0
-            self._weights = {k: v.detach().clone() for k, v in pl_module.state_dict().items()}
+            self._weights = {k: v.detach().clone() for k, v in _weights(pl_module)}
             return
         self._since += 1
         if self._since >= self.patience:
@@ -42,5 +44,13 @@ class BestWeights(L.Callback):
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Back to the best weights."""
-        if self._weights:
-            cast(Any, pl_module).load_state_dict(self._weights)
+        with torch.no_grad():
+            for name, value in _weights(pl_module):
+                if name in self._weights:
+                    value.copy_(self._weights[name])
+
+
+def _weights(module: L.LightningModule) -> Iterator[tuple[str, Tensor]]:
+    """Weights and running statistics."""
+    yield from module.named_parameters()
+    yield from module.named_buffers()

@@ -14,7 +14,7 @@ import lightning as L
 import torch
 
 from kc.errors import KcError, RunError
-from kc.methods.base import ContinualMethod
+from kc.methods.base import ContinualMethod, Remembers
 from kc.methods.config import MethodOptions
 from kc.methods.distributed import process_rank
 from kc.progress import Bar
@@ -144,7 +144,7 @@ class MethodLoop:
             return L.Trainer(
                 accelerator=self.options.accelerator,
                 # What neither trains nor keeps a memory is one pass over the data, which one process makes.
-                devices=self.options.devices if learns or getattr(method, "remembers", False) else 1,
+                devices=self.options.devices if learns or isinstance(method, Remembers) else 1,
                 # The loaders share their batches out themselves, in an order that does not depend on their number.
                 use_distributed_sampler=False,
                 logger=False,
@@ -155,11 +155,11 @@ class MethodLoop:
                 num_sanity_val_steps=0,
                 **settings,
                 callbacks=[
-                    SameDraws(),
+                    RestoreRngState(),
                     StepProgress(bar, text),
                     *more,
                     MemoryCallback(t),
-                    EndOfLearning(self.stream.tasks[t], cost),
+                    EndTask(self.stream.tasks[t], cost),
                     ForgettingCallback(self.evaluator, state, t, cost, self.publish),
                 ],
             )
@@ -174,7 +174,7 @@ class MethodLoop:
         self.progress.line(f"  {text}: {state.metric} {', '.join(shown)}  [{state.cost[t]['seconds']:.1f} s]")
 
 
-class SameDraws(L.Callback):
+class RestoreRngState(L.Callback):
     """Gives the global generator back as it was before the Trainer: joining processes draws from it."""
 
     def __init__(self) -> None:
@@ -185,7 +185,7 @@ class SameDraws(L.Callback):
         torch.set_rng_state(self.state)
 
 
-class EndOfLearning(L.Callback):
+class EndTask(L.Callback):
     """Closes the task and stops the clock: evaluation is not part of what a method costs."""
 
     def __init__(self, task: Task, cost: CostMeter) -> None:

@@ -1,4 +1,4 @@
-"""Takes the rows that a retrieval method stages during a task and commits them once, when the task ends.
+"""Has a method that remembers store what it saw during a task, and commit it once, when the task ends.
 
 Of several processes, rank 0 alone writes; the others open what it committed.
 """
@@ -9,7 +9,7 @@ from typing import Any
 
 import lightning as L
 
-from kc.methods.retrieval.module import RetrievalModule
+from kc.methods.base import Remembers
 
 
 class MemoryCallback(L.Callback):
@@ -23,13 +23,13 @@ class MemoryCallback(L.Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Stage what the method saw in this batch."""
-        if isinstance(pl_module, RetrievalModule) and pl_module.remembers:
+        """Store what the method saw in this batch."""
+        if isinstance(pl_module, Remembers):
             pl_module.store(self.task, trainer.world_size)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Commit the task, also when it brought no row: the version must exist to be replayed."""
-        if isinstance(pl_module, RetrievalModule) and pl_module.remembers and not self._committed:
+        if isinstance(pl_module, Remembers) and not self._committed:
             self.new_rows = pl_module.commit(self.task, trainer.world_size)
             self._committed = True
 

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from kc.errors import KcError
-from kc.methods.base import Batch, n_bytes
+from kc.methods.base import Batch
+from kc.methods.state import TensorState
 
 
 @dataclass(frozen=True)
@@ -23,13 +24,14 @@ class Stored:
     logits: Tensor
 
 
-class Reservoir:
+class Reservoir(TensorState):
     """Algorithm R (Vitter 1985), as Chaudhry et al. 2019 (arXiv 1902.10486) use it for experience replay.
 
     It draws from torch's global generator, which is seeded at the start of each task: a resumed task stores the same.
     """
 
     def __init__(self, size: int) -> None:
+        super().__init__()
         self.size = size
         self.seen = 0
         self.items: list[Stored] = []
@@ -56,38 +58,34 @@ class Reservoir:
         return [self.items[i] for i in torch.randint(len(self.items), (n,)).tolist()]
 
     def tensors(self) -> dict[str, Tensor]:
-        """Everything stored, as tensors whose names start with `buffer.`."""
+        """Everything stored."""
         if not self.items:
             return {}
         found = {
-            "buffer.image": torch.stack([s.image for s in self.items]),
-            "buffer.label": torch.tensor([s.label for s in self.items]),
+            "image": torch.stack([s.image for s in self.items]),
+            "label": torch.tensor([s.label for s in self.items]),
         }
         logits = padded([s.logits for s in self.items])
-        return found | ({"buffer.logits": logits} if logits.shape[1] else {})
+        return found | ({"logits": logits} if logits.shape[1] else {})
 
-    def meta(self) -> dict[str, Any]:
-        """What `tensors` does not hold."""
+    def get_extra_state(self) -> dict[str, Any]:
+        """Images offered so far, and the name of each stored one."""
         return {"seen": self.seen, "sample_ids": [s.sample_id for s in self.items]}
 
-    def load(self, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
-        """Return to what `tensors` and `meta` gave."""
-        self.seen = int(meta["seen"])
-        ids = list(meta["sample_ids"])
-        logits = tensors.get("buffer.logits", torch.zeros(len(ids), 0))
-        self.items = [
-            Stored(
-                sample_id,
-                tensors["buffer.image"][i].clone(),
-                int(tensors["buffer.label"][i]),
-                logits[i][~logits[i].isnan()].clone(),
-            )
-            for i, sample_id in enumerate(ids)
-        ]
+    def set_extra_state(self, state: Mapping[str, Any]) -> None:
+        """Names without images yet."""
+        self.seen = int(state["seen"])
+        self.items = [Stored(s, torch.empty(0), 0, torch.empty(0)) for s in state["sample_ids"]]
 
-    def bytes(self) -> int:
-        """Bytes of images, labels and logits."""
-        return n_bytes(self.tensors().values())
+    def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
+        """The images, labels and logits of the names."""
+        logits = tensors.get("logits", torch.zeros(len(self.items), 0))
+        self.items = [
+            Stored(s.sample_id, image.clone(), int(label), row[~row.isnan()].clone())
+            for s, image, label, row in zip(
+                self.items, tensors.get("image", ()), tensors.get("label", ()), logits, strict=True
+            )
+        ]
 
 
 def padded(rows: Sequence[Tensor]) -> Tensor:
@@ -104,7 +102,7 @@ def as_batch(stored: Sequence[Stored], like: Batch) -> dict[str, Any]:
     }
 
 
-def joined(first: Batch, second: Batch) -> dict[str, Any]:
+def merged_batches(first: Batch, second: Batch) -> dict[str, Any]:
     """Two batches of labelled images as one."""
     return {
         "image": torch.cat([first["image"], second["image"]]),

@@ -28,14 +28,13 @@ class CoMFormer(Mask2Former):
         """The base loss in the first task, then the whole."""
         if self.previous is None:
             return super().loss_on(batch)
-        assert self.criterion is not None
         features = self.features(batch)
-        queries: Queries = self.decoder(features)
+        queries: Queries = self.head.decoder(features)
         classes = [self.classifier(state) for state in queries.states]
         with torch.no_grad():
             old: Queries = self.previous.decoder(features)
             old_classes: Tensor = self.previous.classifier(old.states[-1])
-        sets = self.mask_sets(self._without_background(batch))
+        sets = self.mask_head.mask_sets(self._without_background(batch))
         for row, (masks, columns) in enumerate(sets):
             full = at_size(old.masks[-1][row], (masks.shape[1], masks.shape[2]))
             more, theirs = pseudo_masks(old_classes[row], full, masks.bool().any(0))

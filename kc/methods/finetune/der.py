@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from kc.methods.base import Batch
-from kc.methods.distributed import whole
+from kc.methods.distributed import all_gather_batch
 from kc.methods.finetune.buffer import as_batch, padded
 from kc.methods.finetune.er import Buffered
 from kc.methods.finetune.losses import logit_distance
@@ -31,6 +31,6 @@ class DerPlusPlus(Buffered):
             extra = config.der_alpha * logit_distance(self.logits(self.features(as_batch(first, batch))), old)
             again = as_batch(second, batch)
             extra = extra + config.der_beta * self.loss(self.logits(self.features(again)), again["label"])
-        seen = whole({**batch, "logits": logits.detach()})
+        seen = all_gather_batch({**batch, "logits": logits.detach()})
         self.buffer.offer_batch(seen, seen["logits"])
         return extra

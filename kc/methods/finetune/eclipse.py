@@ -9,7 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from kc.methods.base import Batch, Context
+from kc.methods.finetune.heads import Head
 from kc.methods.finetune.mask2former import Mask2Former
+from kc.methods.finetune.mask_head import MaskHead
 from kc.methods.finetune.mask_network import Pixels, Queries
 from kc.methods.finetune.mask_targets import MaskLoss, MaskSet, mask_sets
 from kc.methods.finetune.prompts import PromptSet, manipulated, where_objects
@@ -20,56 +22,41 @@ CLASS_WEIGHT = 10.0
 """Weight of the class loss after the first task, in every script of clovaai/ECLIPSE at 9266720."""
 
 
-class Eclipse(Mask2Former):
-    """Mask2Former with sigmoid classifiers of three layers, frozen after the first task; each later task learns a set
-    of deep prompts, their mask head and its own classes, from its own labels only.
+class PromptHead(MaskHead):
+    """A mask classifier with a set of prompts for each task after the first; step 0 is the first task.
 
-    The authors go on training one "no object" classifier in all steps; here each step has a copy, and the old ones stay
-    as they are. Their semantic maps are painted like panoptic ones; here they are Mask2Former's sum over queries.
+    Args:
+        context: of a segmentation benchmark.
+        network: see `load_mask_network`.
+        limits: see `MaskHead`.
+        n_prompts: queries of a set.
+        delta: logit manipulation of each step (see `manipulated`), separated by commas.
     """
 
-    name = "eclipse"
-    panoptic_limits = (0.0, 0.0)
-    """As in the authors' configurations: a query is a segment where "no object" is not its best column."""
-    classifier_layers = 3
-
-    def __init__(self, context: Context) -> None:
-        super().__init__(context)
+    def __init__(
+        self, context: Context, network: str, limits: tuple[float, float], n_prompts: int, delta: float | str
+    ) -> None:
+        super().__init__(context, network, 3, limits)
         self.prompts = nn.ModuleList()
-
-    def start_task(self, task: Task) -> None:
-        """After the first task: freeze all there is, then add what the step learns."""
-        super().start_task(task)
-        if task.index == 0:
-            return
-        _as_no_object(self.classifier.steps[-1], self.no_object)
-        self._add_prompts()
-        self._freeze()
-
-    def make_criterion(self, n_classes: int) -> MaskLoss:
-        """Sigmoids in place of the softmax; classes count more after the first task."""
-        weight = CLASS_WEIGHT if self.task_index else None
-        return MaskLoss(self.mask_network.model.config, n_classes, True, weight, self.context.config.eclipse_focal)
+        self.n_prompts, self.delta = n_prompts, delta
 
     @property
     def no_object(self) -> nn.Module:
         """The "no object" classifier of the first task."""
         return self.classifier.steps[0]
 
-    def _add_prompts(self) -> None:
-        self.prompts.append(PromptSet(self.mask_network, self.no_object, self.context.config.eclipse_prompts))
+    def add_prompts(self) -> None:
+        """A set for a new step."""
+        self.prompts.append(PromptSet(self.mask_network, self.no_object, self.n_prompts))
 
-    def _freeze(self) -> None:
-        """All but what the last step learns."""
-        self.requires_grad_(False)
-        for part in (self.prompts[-1], self.classifier.steps[-1]):
-            part.requires_grad_(True)
+    def get_extra_state(self) -> int:
+        """The number of sets."""
+        return len(self.prompts)
 
-    def on_train_start(self) -> None:
-        """What is frozen also stays in evaluation mode."""
-        super().on_train_start()
-        if self.prompts:
-            self.mask_network.eval()
+    def set_extra_state(self, state: int) -> None:
+        """Make room for the sets."""
+        while len(self.prompts) < state:
+            self.add_prompts()
 
     def own(self, step: int) -> slice:
         """The columns of the classes of a step."""
@@ -97,34 +84,80 @@ class Eclipse(Mask2Former):
         own = self.own(len(self.prompts))
         return mask_sets(batch, {self.classifier.class_ids[i]: i for i in range(own.start, own.stop)})
 
-    def loss_on(self, batch: Batch) -> Tensor:
-        """The loss of the queries of the last step."""
-        assert self.criterion is not None
-        step = len(self.prompts)
-        queries = self.queries(self.mask_network.pixels(self.features(batch)), step)
-        classes = [self.classes(state, step) for state in queries.states]
-        return self.criterion(classes, queries, self.mask_sets(batch))
-
-    @torch.no_grad()
     def answers(self, batch: Batch, vocabulary: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Probabilities (N, Q, 1 + C) and mask logits (N, Q, h, w) of the queries of all steps."""
-        pixels = self.mask_network.pixels(self.features(batch))
+        pixels = self.mask_network.pixels(self.features(batch, None))
         columns = [0, *self.classifier.columns(vocabulary)]
         classes, masks = [], []
         for step in range(len(self.prompts) + 1):
             queries = self.queries(pixels, step)
-            delta = at_task(self.context.config.eclipse_delta, step)
-            p = manipulated(self.classes(queries.states[-1], step), self.own(step), delta)
+            p = manipulated(self.classes(queries.states[-1], step), self.own(step), at_task(self.delta, step))
             classes.append(where_objects(p)[..., columns])
             masks.append(queries.masks[-1])
         return torch.cat(classes, 1), torch.cat(masks, 1)
 
+
+class Eclipse(Mask2Former):
+    """Mask2Former with sigmoid classifiers of three layers, frozen after the first task; each later task learns a set
+    of deep prompts, their mask head and its own classes, from its own labels only.
+
+    The authors go on training one "no object" classifier in all steps; here each step has a copy, and the old ones stay
+    as they are. Their semantic maps are painted like panoptic ones; here they are Mask2Former's sum over queries.
+    """
+
+    name = "eclipse"
+    panoptic_limits = (0.0, 0.0)
+    """As in the authors' configurations: a query is a segment where "no object" is not its best column."""
+
+    def make_head(self) -> Head:
+        """A mask classifier with prompts."""
+        config = self.context.config
+        return PromptHead(self.context, config.mask_model, self.limits(), config.eclipse_prompts, config.eclipse_delta)
+
+    @property
+    def prompt_head(self) -> PromptHead:
+        """The head."""
+        assert isinstance(self.head, PromptHead)
+        return self.head
+
+    def start_task(self, task: Task) -> None:
+        """After the first task: freeze all there is, then add what the step learns."""
+        super().start_task(task)
+        if task.index == 0:
+            return
+        _as_no_object(self.classifier.steps[-1], self.prompt_head.no_object)
+        self.prompt_head.add_prompts()
+        self._freeze()
+
+    def make_criterion(self, n_classes: int) -> MaskLoss:
+        """Sigmoids in place of the softmax; classes count more after the first task."""
+        weight = CLASS_WEIGHT if self.task_index else None
+        network = self.mask_head.mask_network
+        return MaskLoss(network.model.config, n_classes, True, weight, self.context.config.eclipse_focal)
+
+    def _freeze(self) -> None:
+        """All but what the last step learns."""
+        self.requires_grad_(False)
+        for part in (self.prompt_head.prompts[-1], self.classifier.steps[-1]):
+            part.requires_grad_(True)
+
+    def on_train_start(self) -> None:
+        """What is frozen also stays in evaluation mode."""
+        super().on_train_start()
+        if self.prompt_head.prompts:
+            self.mask_head.mask_network.eval()
+
+    def loss_on(self, batch: Batch) -> Tensor:
+        """The loss of the queries of the last step."""
+        head, step = self.prompt_head, len(self.prompt_head.prompts)
+        queries = head.queries(head.mask_network.pixels(self.features(batch)), step)
+        classes = [head.classes(state, step) for state in queries.states]
+        return self.criterion(classes, queries, head.mask_sets(batch))
+
     def load_state(self, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
-        """Make room for the prompts of every task after the first, then read the weights."""
-        for _ in meta["columns_per_step"][2:]:
-            self._add_prompts()
+        """Read the weights, and freeze what was frozen."""
         super().load_state(tensors, meta)
-        if self.prompts:
+        if self.prompt_head.prompts:
             self._freeze()
 
 

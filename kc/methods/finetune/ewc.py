@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from kc.methods.base import Batch, Context, n_bytes
+from kc.methods.base import Batch, Context
 from kc.methods.config import USUAL_EWC_LAMBDA
-from kc.methods.finetune.anchored import Anchored, Weights
-from kc.methods.finetune.fisher import between_0_and_1, diagonal_fisher, running_fisher
+from kc.methods.finetune.anchored import Anchored
+from kc.methods.finetune.fisher import diagonal_fisher, min_max_normalize, running_fisher
+from kc.methods.state import NamedTensors
 from kc.types import Task
 
 
@@ -33,21 +33,15 @@ class Ewc(Anchored):
     """
 
     name = "ewc"
-    beside = ("anchor", "importance", "running")
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)
-        self.running: Weights = {}
+        self.running = NamedTensors(str)
 
     @property
     def runs(self) -> bool:
         """True where the Fisher information is a running mean."""
         return self.context.config.ewc_fisher == "running"
-
-    def on_train_start(self) -> None:
-        """Bring the running mean to where the weights are."""
-        super().on_train_start()
-        self.running = {k: v.to(self.device) for k, v in self.running.items()}
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """The running mean takes in the gradient of the loss; that of the penalty, which is known, is taken away."""
@@ -65,39 +59,37 @@ class Ewc(Anchored):
     def strength(self) -> float:
         """Lambda, where it is not given the usual one of the task kind."""
         given = self.context.config.ewc_lambda
-        return (
-            USUAL_EWC_LAMBDA["images" if self.context.kind == "classification" else "maps"] if given is None else given
-        )
+        return USUAL_EWC_LAMBDA["images" if self.head.of_images else "maps"] if given is None else given
 
     def nll(self, batch: Batch) -> Tensor:
         """Negative log likelihood of a batch, of its own labels or of labels that the model draws."""
         logits = self.logits(self.features(batch))
-        target = self.target(batch)
+        target = self.head.target(batch)
         if self.context.config.fisher == "sampled":
-            target = drawn(logits, torch.tensor(self.classifier.class_ids, device=logits.device))
+            target = sample_labels(logits, torch.tensor(self.classifier.class_ids, device=logits.device))
         return self.loss(logits, target)
 
     def end_task(self, task: Task) -> None:
         """Measure what this task needs, and join it with what the old ones need."""
         if self.runs:
-            self.anchor = self.weights()
-            ones = {k: self.running.get(k, torch.ones_like(v)) for k, v in self.anchor.items()}
-            self.importance = {k: between_0_and_1(v) for k, v in ones.items()}
+            self.anchor.assign(self.weights())
+            for name, weight in self.anchor.items():
+                self.importance[name] = min_max_normalize(self.running.get(name, torch.ones_like(weight)))
             super().end_task(task)
             return
         was_training = self.training
         self.eval()
         fresh = diagonal_fisher(self.nll, self.trained(), self.task_batches())
         self.train(was_training)
-        if self.context.kind != "classification":
+        if not self.head.of_images:
             fresh = {k: v / v.max().clamp_min(torch.finfo(v.dtype).tiny) for k, v in fresh.items()}
         for name, weight in self.weights().items():
-            self.importance[name], self.anchor[name] = self.joined(
+            self.importance[name], self.anchor[name] = self.merge_penalties(
                 self.importance.get(name), self.anchor.get(name), fresh[name], weight
             )
         super().end_task(task)
 
-    def joined(
+    def merge_penalties(
         self, importance: Tensor | None, anchor: Tensor | None, fisher: Tensor, weight: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Importance and anchor of the old penalty and a new one together."""
@@ -106,20 +98,6 @@ class Ewc(Anchored):
         total = importance + fisher
         mean = (importance * anchor + fisher * weight) / total.clamp_min(torch.finfo(total.dtype).tiny)
         return total, torch.where(total > 0, mean, weight)
-
-    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Weights, anchors, importance, running mean."""
-        tensors, meta = super().state()
-        return tensors | {f"running.{k}": v.cpu().contiguous() for k, v in self.running.items()}, meta
-
-    def load_state(self, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
-        """Weights, anchors, importance, running mean."""
-        super().load_state(tensors, meta)
-        self.running = {k.removeprefix("running."): v for k, v in tensors.items() if k.startswith("running.")}
-
-    def stored_bytes(self) -> int:
-        """Bytes of weights, anchors, importance and the running mean."""
-        return super().stored_bytes() + n_bytes(self.running.values())
 
 
 class EwcOnline(Ewc):
@@ -132,7 +110,7 @@ class EwcOnline(Ewc):
         """Its own decay is all it has."""
         return False
 
-    def joined(
+    def merge_penalties(
         self, importance: Tensor | None, anchor: Tensor | None, fisher: Tensor, weight: Tensor
     ) -> tuple[Tensor, Tensor]:
         """gamma * F_old + F_new, around the newest weight."""
@@ -141,7 +119,7 @@ class EwcOnline(Ewc):
         return self.context.config.ewc_decay * importance + fisher, weight
 
 
-def drawn(logits: Tensor, class_ids: Tensor) -> Any:
+def sample_labels(logits: Tensor, class_ids: Tensor) -> Any:
     """Class ids drawn from softmax(logits): (N, C) -> (N,), (N, C, h, w) -> (N, h, w)."""
     last = logits.detach().movedim(1, -1).softmax(-1)
     columns = torch.multinomial(last.reshape(-1, last.shape[-1]), 1)[:, 0]

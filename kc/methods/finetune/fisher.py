@@ -56,7 +56,7 @@ def running_fisher(old: Tensor | None, gradient: Tensor) -> Tensor:
     return NEWEST * gradient**2 + (1 - NEWEST) * before
 
 
-def between_0_and_1(fisher: Tensor) -> Tensor:
+def min_max_normalize(fisher: Tensor) -> Tensor:
     """(F - min) / (max - min + 1e-8) over the entries of one tensor (`normalize_fn` of the same code)."""
     return (fisher - fisher.min()) / (fisher.max() - fisher.min() + 1e-8)
 

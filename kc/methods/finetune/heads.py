@@ -1,117 +1,266 @@
-"""Heads that grow with the vocabulary: old columns are kept as they are, new ones are appended."""
+"""What a gradient method trains over an encoder: a decoder and a growing classifier, and what both mean for a batch.
+
+`ImageHead` classifies images, `PixelHead` pixels, `RegionHead` proposals by the keys that retrieval reads;
+`kc.methods.finetune.mask_head.MaskHead` has a network of its own and classifies its queries.
+"""
 
 from __future__ import annotations
 
-import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from kc.types import Features
+from kc.errors import KcError
+from kc.methods.base import Batch, Context, as_map, semantic_from_scores
+from kc.methods.distributed import weight_of
+from kc.methods.finetune.classifier import GrowingClassifier
+from kc.methods.finetune.decoders import PooledVector, decoder_of
+from kc.methods.finetune.losses import (
+    IGNORED,
+    at_loss,
+    at_resolution,
+    pixel_cross_entropy,
+    to_columns,
+    vector_cross_entropy,
+)
+from kc.methods.regions import Regions, best, maps_to_prediction, to_prediction, with_keys
+from kc.proposals.pooling import coverage
+from kc.types import HIDDEN, Features, Prediction, Segments
 
 
-class GrowingClassifier(nn.Module):
-    """A classifier whose columns are class ids in the order in which they were learned, linear if not said otherwise.
+class Head(nn.Module, ABC):
+    """Decoder and classifier, how a batch becomes features and targets, the base loss, and the answer.
 
-    Args:
-        in_features: D.
-        pointwise: classify every position of a map (N, D, h, w) instead of vectors (N, D).
-        layers: linear layers of each step's perceptron, of width D, with ReLU between; 1 where pointwise.
+    Heads of pixels and regions always have one column for "none of the classes": the benchmark's background class where
+    it has one, else the column HIDDEN, which is trained on hidden pixels and never predicted.
     """
 
-    def __init__(self, in_features: int, *, pointwise: bool = False, layers: int = 1) -> None:
+    needs_raw = False
+    """True when batches must carry the original images."""
+    reads_images = False
+    """True when batches must carry the network's input even where all features are cached."""
+    of_images = False
+    """True for one answer an image; else answers are of pixels, regions or masks."""
+    target_key = "semantic"
+    """Where a training batch holds the targets."""
+
+    def __init__(self, context: Context, decoder: nn.Module, classifier: GrowingClassifier) -> None:
         super().__init__()
-        self.in_features = in_features
-        self.pointwise = pointwise
-        self.layers = layers
-        self.class_ids: list[int] = []
-        self.steps = nn.ModuleList()
-        self.step_sizes: list[int] = []
+        self.context = context
+        self.decoder = decoder
+        self.classifier = classifier
 
-    def grow(self, class_ids: Sequence[int]) -> None:
-        """Append one column for each of `class_ids`; a known id is an error."""
-        again = set(class_ids) & set(self.class_ids)
-        if again:
-            raise ValueError(f"classes {sorted(again)} already have a column")
-        if not class_ids:
-            return
-        layer: nn.Module
-        if self.pointwise:
-            layer = nn.Conv2d(self.in_features, len(class_ids), 1)
-        else:
-            layer = perceptron(self.in_features, len(class_ids), self.layers)
-        device = next(self.parameters()).device if self.class_ids else None
-        self.steps.append(layer.to(device) if device is not None else layer)
-        self.class_ids.extend(class_ids)
-        self.step_sizes.append(len(class_ids))
+    def grow_none(self) -> None:
+        """Give "none of the classes" the first column."""
+        background = self.context.background_id
+        self.classifier.grow([HIDDEN if background is None else background])
 
-    def columns(self, class_ids: Sequence[int]) -> list[int]:
-        """Positions of `class_ids` among the columns; KeyError for an id that was never learned."""
-        position = {c: i for i, c in enumerate(self.class_ids)}
-        return [position[c] for c in class_ids]
+    def prepare(self, batch: Batch) -> Batch:
+        """A training batch with what is classified."""
+        return batch
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(..., D) -> (..., C), or pointwise (N, D, h, w) -> (N, C, h, w); C = number of classes learned so far."""
-        return torch.cat([step(x) for step in self.steps], dim=1 if self.pointwise else -1)
+    def features(self, batch: Batch, network: nn.Module | None) -> Features:
+        """Features of a batch: frozen and cached, or from the `network` that is trained."""
+        if network is None:
+            return self.context.encode(batch)
+        found: Features = network(batch["image"])
+        return found
 
-
-def perceptron(width: int, out_features: int, layers: int) -> nn.Module:
-    """`layers` linear layers of `width` inputs each, with ReLU between; one of them is just that layer."""
-    last = nn.Linear(width, out_features)
-    if layers == 1:
-        return last
-    hidden = (part for _ in range(layers - 1) for part in (nn.Linear(width, width), nn.ReLU()))
-    return nn.Sequential(*hidden, last)
-
-
-class PooledVector(nn.Module):
-    """The decoder of whole images: pooled features as they are, or scaled to one norm.
-
-    Args:
-        unit: scale each vector (N, D) to norm sqrt(D), so that one learning rate serves every pretrained encoder.
-    """
-
-    def __init__(self, unit: bool) -> None:
-        super().__init__()
-        self.unit = unit
+    def embed(self, features: Features) -> Tensor:
+        """What the classifier reads: (N, D), or the decoder's map (N, D, h, w)."""
+        body: Tensor = self.decoder(features)
+        return body
 
     def forward(self, features: Features) -> Tensor:
-        """(N, D)."""
-        pooled = features.pooled
-        return nn.functional.normalize(pooled, dim=1) * math.sqrt(pooled.shape[1]) if self.unit else pooled
+        """Logits (N, C) or (N, C, h, w) over the classifier's columns."""
+        logits: Tensor = self.classifier(self.embed(features))
+        return logits
+
+    def scaled(self, logits: Tensor) -> Tensor:
+        """Logits at the resolution where losses are taken."""
+        return logits
+
+    def loss(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Cross entropy of logits (N, C) against class ids (N,), a mean over those of all processes."""
+        columns = to_columns(target, self.classifier.class_ids)
+        return vector_cross_entropy(logits, columns) * weight_of(columns != IGNORED)
+
+    def target(self, batch: Batch) -> Tensor:
+        """Class ids of a training batch: (N,) of images or regions, (N, H, W) of pixels."""
+        value: Tensor = batch[self.target_key]
+        return value
+
+    @abstractmethod
+    def predict(self, batch: Batch, vocabulary: tuple[int, ...], network: nn.Module | None) -> Prediction:
+        """The answer over `vocabulary`, whose classes have columns."""
+
+    def posterior(
+        self, batch: Batch, regions: Sequence[Regions] | None, vocabulary: Sequence[int], network: nn.Module | None
+    ) -> Tensor:
+        """Probabilities (N, C) over `vocabulary` of the images or `regions` of a batch, joined in order."""
+        raise NotImplementedError
+
+    # -- exemplars --------------------------------------------------------------------------------------------------
+
+    def stored(self, batch: Batch) -> list[tuple[Tensor, Tensor]]:
+        """Input and target of each image of a training batch on the CPU, as exemplars keep them: uint8 (3, H, W)."""
+        images = (batch["image"] * 255).round().to("cpu", torch.uint8)
+        return list(zip(images, self.target(batch).cpu(), strict=True))
+
+    def with_stored(self, batch: Batch, exemplars: Sequence[tuple[Tensor, Tensor]], ids: Sequence[str]) -> Batch:
+        """A training batch and, behind it, stored inputs and targets with their sample ids."""
+        target = self.target(batch)
+        images = torch.stack([image for image, _ in exemplars]).to(batch["image"]) / 255
+        targets = torch.stack([t for _, t in exemplars]).to(target)
+        return {
+            **batch,
+            "image": torch.cat([batch["image"], images]),
+            "sample_id": [*batch["sample_id"], *ids],
+            self.target_key: torch.cat([target, targets]),
+        }
 
 
-class FeaturePyramid(nn.Module):
-    """A small FPN (Lin et al. 2017, arXiv 1612.03144): lateral 1x1, top-down sum, 3x3 blocks on the finest map.
+class ImageHead(Head):
+    """One label an image, from pooled features."""
 
-    Args:
-        channels: channels of each level, finest first.
-        width: channels of the output.
-        depth: residual 3x3 blocks; three instead of one cost twice the time and gained nothing on digit-scenes.
+    of_images = True
+    target_key = "label"
+
+    def __init__(self, context: Context) -> None:
+        encoder = context.encoder
+        super().__init__(context, PooledVector(encoder.unit_pooled), GrowingClassifier(encoder.pooled_dim))
+
+    def predict(self, batch: Batch, vocabulary: tuple[int, ...], network: nn.Module | None) -> Prediction:
+        """Logits of the images."""
+        logits = self(self.features(batch, network))
+        return Prediction(vocabulary, scores=logits[:, self.classifier.columns(vocabulary)])
+
+    def posterior(
+        self, batch: Batch, regions: Sequence[Regions] | None, vocabulary: Sequence[int], network: nn.Module | None
+    ) -> Tensor:
+        """Probabilities of the images."""
+        logits: Tensor = self(self.features(batch, network))
+        return logits[:, self.classifier.columns(vocabulary)].softmax(1)
+
+
+class PixelHead(Head):
+    """One label a pixel, from the map of a decoder (`kc.methods.finetune.decoders`)."""
+
+    def __init__(self, context: Context) -> None:
+        if not context.encoder.channels:
+            raise KcError(f"encoder {context.encoder.name} gives no dense features: it classifies images only")
+        decoder, width, scale = decoder_of(context.config.decoder, context.encoder.channels)
+        super().__init__(context, decoder, GrowingClassifier(width, pointwise=True))
+        self.scale = scale
+        self.grow_none()
+
+    def scaled(self, logits: Tensor) -> Tensor:
+        """(N, C, scale h, scale w), see `decoder_of`."""
+        return at_loss(logits, self.scale)
+
+    def columns(self, target: Tensor, pixels: Tensor) -> Tensor:
+        """Columns (N, h, w), or IGNORED, of class ids (N, H, W) at the resolution of `pixels` (N, C, h, w)."""
+        return at_resolution(to_columns(target, self.classifier.class_ids), pixels.shape[-2:])
+
+    def loss(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Cross entropy of maps (N, C, h, w) against class ids (N, H, W), a mean over the pixels of all processes."""
+        pixels = self.scaled(logits)
+        columns = self.columns(target, pixels)
+        return pixel_cross_entropy(pixels, columns) * weight_of(columns != IGNORED)
+
+    def predict(self, batch: Batch, vocabulary: tuple[int, ...], network: nn.Module | None) -> Prediction:
+        """Maps of class ids; in panoptic benchmarks also instances."""
+        logits = self(self.features(batch, network))[:, self.classifier.columns(vocabulary)]
+        sizes = batch["original_size"]
+        maps = [as_map(semantic_from_scores(z, vocabulary, size)) for z, size in zip(logits, sizes, strict=True)]
+        return maps_to_prediction(self.context, vocabulary, maps)
+
+    def posterior(
+        self, batch: Batch, regions: Sequence[Regions] | None, vocabulary: Sequence[int], network: nn.Module | None
+    ) -> Tensor:
+        """The mean over each region of the probabilities of its pixels."""
+        assert regions is not None
+        maps = self(self.features(batch, network))[:, self.classifier.columns(vocabulary)].softmax(1).cpu()
+        return torch.cat([region_means(m, r.segments) for m, r in zip(maps, regions, strict=True)])
+
+
+class RegionHead(Head):
+    """One label a region, over the frozen encoder: the same proposals by the same keys as a memory has.
+
+    Then only the way of learning differs.
     """
 
-    def __init__(self, channels: Sequence[int], width: int = 96, depth: int = 1) -> None:
-        super().__init__()
-        self.width = width
-        self.lateral = nn.ModuleList(
-            nn.Sequential(nn.Conv2d(c, width, 1, bias=False), nn.GroupNorm(8, width)) for c in channels
-        )
-        self.blocks = nn.ModuleList(
-            nn.Sequential(nn.Conv2d(width, width, 3, padding=1, bias=False), nn.GroupNorm(8, width))
-            for _ in range(depth)
-        )
+    needs_raw = True
+    reads_images = True
 
-    def forward(self, features: Features) -> Tensor:
-        """Levels of N images -> (N, width, h, w) at the finest level's resolution."""
-        out: Tensor | None = None
-        for layer, level in zip(reversed(list(self.lateral)), reversed(features.levels), strict=True):
-            x = layer(level)
-            if out is not None:
-                x = x + nn.functional.interpolate(out, size=x.shape[-2:], mode="bilinear", align_corners=False)
-            out = x
-        assert out is not None
-        out = nn.functional.relu(out)
-        for block in self.blocks:
-            out = nn.functional.relu(out + block(out))
-        return out
+    def __init__(self, context: Context) -> None:
+        assert context.regions is not None
+        encoder, regions = context.encoder, context.regions
+        super().__init__(context, PooledVector(encoder.unit_pooled), GrowingClassifier(regions.dim))
+        self.regions = regions
+        self.grow_none()
+
+    def prepare(self, batch: Batch) -> Batch:
+        """Add the keys of each image's regions and their classes."""
+        return with_keys(batch, self.regions, self.context.config.purity)
+
+    def features(self, batch: Batch, network: nn.Module | None) -> Features:
+        """The keys (M, D) of the M regions of a training batch."""
+        return Features(torch.cat(batch["keys"]), (), ())
+
+    def target(self, batch: Batch) -> Tensor:
+        """Class ids (M,) of the M regions."""
+        return torch.cat(batch["key_labels"])
+
+    def _logits(self, regions: Sequence[Regions], vocabulary: Sequence[int]) -> Tensor:
+        weight = next(self.classifier.parameters())
+        keys = torch.cat([torch.from_numpy(r.keys) for r in regions]).to(weight.device)
+        logits: Tensor = self(Features(keys, (), ()))
+        return logits[:, self.classifier.columns(vocabulary)]
+
+    def predict(self, batch: Batch, vocabulary: tuple[int, ...], network: nn.Module | None) -> Prediction:
+        """The best class of each region, painted."""
+        regions = self.regions(batch)
+        parts = torch.split(self._logits(regions, vocabulary), [len(r.keys) for r in regions])
+        return to_prediction(self.context, vocabulary, regions, [best(z, vocabulary) for z in parts])
+
+    def posterior(
+        self, batch: Batch, regions: Sequence[Regions] | None, vocabulary: Sequence[int], network: nn.Module | None
+    ) -> Tensor:
+        """Probabilities of the regions."""
+        assert regions is not None
+        return self._logits(regions, vocabulary).softmax(1)
+
+    def stored(self, batch: Batch) -> list[tuple[Tensor, Tensor]]:
+        """Keys float32 (n, D) of each image's regions and their classes (n,)."""
+        return [(k.cpu(), t.cpu()) for k, t in zip(batch["keys"], batch["key_labels"], strict=True)]
+
+    def with_stored(self, batch: Batch, exemplars: Sequence[tuple[Tensor, Tensor]], ids: Sequence[str]) -> Batch:
+        """A training batch and, behind it, stored keys and classes."""
+        device = next(self.classifier.parameters()).device
+        return {
+            **batch,
+            "sample_id": [*batch["sample_id"], *ids],
+            "keys": [*batch["keys"], *(keys.to(device) for keys, _ in exemplars)],
+            "key_labels": [*batch["key_labels"], *(classes.long().to(device) for _, classes in exemplars)],
+        }
+
+
+def head_of(context: Context) -> Head:
+    """The head for a benchmark's kind and the decoder of the run."""
+    if context.kind == "classification":
+        return ImageHead(context)
+    if context.config.decoder == "regions" and context.regions is not None:
+        return RegionHead(context)
+    return PixelHead(context)
+
+
+def region_means(maps: Tensor, segments: Segments) -> Tensor:
+    """Area-weighted mean (N, C) of `maps` (C, h, w) over each of N regions; a region without a pixel is a zero row."""
+    weights = coverage(segments, (maps.shape[1], maps.shape[2]))
+    sums = weights @ maps.flatten(1).T.contiguous().numpy()
+    area = np.asarray(weights.sum(axis=1)).reshape(-1, 1)
+    return torch.from_numpy(np.asarray(sums / np.maximum(area, 1), dtype=np.float32))

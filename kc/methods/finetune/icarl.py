@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -12,6 +11,7 @@ from torch.nn import functional as F
 from kc.methods.base import Batch, Context
 from kc.methods.finetune.losses import icarl_loss, to_columns
 from kc.methods.finetune.replay import Exemplar, Replay
+from kc.methods.state import NamedTensors
 from kc.types import Prediction, Task
 
 
@@ -39,19 +39,18 @@ class ICarl(Replay):
     """Exemplars as in `replay`, but herded; half of each batch is exemplars where the paper mixes one data set."""
 
     name = "icarl"
-    beside = ("exemplars", "means")
     keeps_previous = True
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)
-        self.means: dict[int, Tensor] = {}
+        self.means: NamedTensors[int] = NamedTensors(int)
 
     def loss_on(self, batch: Batch) -> Tensor:
         """Binary cross entropy; the old columns learn from the old model."""
         features = self.features(batch)
         previous = self.previous
         old = None if previous is None else previous.logits(previous.features(batch, features))
-        columns = to_columns(self.target(batch), self.classifier.class_ids)
+        columns = to_columns(self.head.target(batch), self.classifier.class_ids)
         return icarl_loss(self.logits(features), columns, old)
 
     def _offer(self, batch: Batch) -> None:
@@ -60,7 +59,7 @@ class ICarl(Replay):
     @torch.no_grad()
     def unit(self, batch: Batch) -> Tensor:
         """(N, D) embeddings of norm 1."""
-        return F.normalize(self.embed(self.features(batch)), dim=1)
+        return F.normalize(self.head.embed(self.features(batch)), dim=1)
 
     def end_task(self, task: Task) -> None:
         """Herd the new classes, keep the first of the old ones, and take the mean of each."""
@@ -76,7 +75,7 @@ class ICarl(Replay):
             ranks[exemplar.classes[0]] += 1
             if rank < quota:
                 kept.append(exemplar)
-        self.exemplars = kept + chosen
+        self.stored.items = kept + chosen
         self._average()
         self.train(was_training)
         super(Replay, self).end_task(task)
@@ -114,7 +113,7 @@ class ICarl(Replay):
             }
             for exemplar, x in zip(part, self.unit(batch), strict=True):
                 rows.setdefault(exemplar.classes[0], []).append(x)
-        self.means = {c: F.normalize(torch.stack(x).mean(0), dim=0) for c, x in rows.items()}
+        self.means.assign({c: F.normalize(torch.stack(x).mean(0), dim=0) for c, x in rows.items()})
 
     @torch.no_grad()
     def predict(self, batch: Batch, vocabulary: Sequence[int]) -> Prediction:
@@ -122,13 +121,3 @@ class ICarl(Replay):
         x = self.unit(batch)
         means = torch.stack([self.means[c] for c in vocabulary]).to(x)
         return Prediction(tuple(vocabulary), scores=x @ means.T)
-
-    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Weights, exemplars, means."""
-        tensors, meta = super().state()
-        return tensors | {f"means.{c}": m.cpu() for c, m in self.means.items()}, meta
-
-    def load_state(self, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
-        """Weights, exemplars, means."""
-        super().load_state(tensors, meta)
-        self.means = {int(k.removeprefix("means.")): v for k, v in tensors.items() if k.startswith("means.")}

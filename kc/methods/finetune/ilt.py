@@ -21,7 +21,7 @@ class Ilt(PerPixel):
     def loss_against(self, new: Maps, old: Maps, target: Tensor) -> Tensor:
         """Cross entropy, distillation of logits, distillation of features."""
         config = self.context.config
-        ce = pixel_cross_entropy(new.pixels, target) * self.share(target)
+        ce = pixel_cross_entropy(new.pixels, target) * self.weight(target)
         kd = pixel_distillation(new.pixels, old.pixels)
         bodies = (new.levels[-1], old.levels[-1]) if new.levels else (new.body, old.body)
         return ce + config.pixel_kd * kd + config.ilt_features * F.mse_loss(*bodies)

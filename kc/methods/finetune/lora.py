@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Sequence
 
-from torch import Tensor, nn
+from torch import nn
 
 from kc.errors import MissingExtraError
-from kc.methods.base import Context, n_bytes
-from kc.methods.finetune.module import FinetuneModule
+from kc.methods.base import Context
+from kc.methods.finetune.module import GradientMethod
 from kc.types import Task
 
 
-class Lora(FinetuneModule):
+class Lora(GradientMethod):
     """The head and adapters of rank `lora_rank` learn; `lora_scope` says how many adapters there are.
 
     `grow`: one adapter is trained in every task. `task`: each task adds one to those of the tasks before, which stay
@@ -34,7 +33,7 @@ class Lora(FinetuneModule):
             self._add("all")
 
     @property
-    def trains_all(self) -> bool:
+    def trains_encoder(self) -> bool:
         """The encoder is copied, whatever --train says."""
         return True
 
@@ -76,27 +75,19 @@ class Lora(FinetuneModule):
             self.network.eval()
         return self
 
-    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    def saves(self, key: str) -> bool:
         """Adapters and head; the encoder itself is not repeated."""
-        tensors, meta = super().state()
-        kept = {k: v for k, v in tensors.items() if not self._is_base(k)}
-        return kept, meta | {"adapters": list(self.adapters)}
+        return not key.startswith("network.") or ".lora_" in key
 
-    def load_state(self, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
-        """Adapters and head, on the encoder as it is."""
-        for name in meta["adapters"]:
+    def get_extra_state(self) -> list[str]:
+        """The names of the adapters."""
+        return list(self.adapters)
+
+    def set_extra_state(self, state: Sequence[str]) -> None:
+        """Add the adapters that are not there yet."""
+        for name in state:
             if name not in self.adapters:
                 self._add(name)
-        base = {k: v for k, v in self.state_dict().items() if self._is_base(k)}
-        super().load_state(base | dict(tensors), meta)
-
-    @staticmethod
-    def _is_base(key: str) -> bool:
-        return key.startswith("network.") and ".lora_" not in key
-
-    def stored_bytes(self) -> int:
-        """Bytes of every adapter and the head."""
-        return n_bytes(self.state()[0].values())
 
 
 def adaptable(module: nn.Module) -> bool:

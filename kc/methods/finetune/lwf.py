@@ -5,13 +5,13 @@ from __future__ import annotations
 from torch import Tensor
 
 from kc.methods.base import Batch
-from kc.methods.finetune.losses import at_loss, distillation
-from kc.methods.finetune.module import FinetuneModule
+from kc.methods.finetune.losses import distillation
+from kc.methods.finetune.module import GradientMethod
 from kc.methods.finetune.pixel_distillation import pixel_distillation
 from kc.types import Features
 
 
-class Lwf(FinetuneModule):
+class Lwf(GradientMethod):
     """The base loss + lambda * divergence from the old model's answer, on the images of the new task.
 
     `lwf_columns`: `old` compares the old columns among themselves, as with one head a task (Li and Hoiem; Avalanche);
@@ -30,8 +30,8 @@ class Lwf(FinetuneModule):
             return None
         config = self.context.config
         old = self.previous.logits(self.previous.features(batch, features))
-        if self.context.kind != "classification":
-            return config.pixel_kd * pixel_distillation(at_loss(logits, self.loss_scale), at_loss(old, self.loss_scale))
+        if not self.head.of_images:
+            return config.pixel_kd * pixel_distillation(self.head.scaled(logits), self.head.scaled(old))
         if config.lwf_columns == "old":
             logits = logits[:, : old.shape[1]]
         return config.lwf_lambda * distillation(logits, old, config.lwf_temperature)

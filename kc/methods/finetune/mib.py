@@ -22,7 +22,7 @@ class Mib(PerPixel):
     def loss_against(self, new: Maps, old: Maps, target: Tensor) -> Tensor:
         """Both losses with the background as the union of what is not labelled."""
         kd = unbiased_distillation(new.pixels, old.pixels)
-        ce = unbiased_cross_entropy(new.pixels, target, old.pixels.shape[1]) * self.share(target)
+        ce = unbiased_cross_entropy(new.pixels, target, old.pixels.shape[1]) * self.weight(target)
         return ce + self.context.config.mib_kd * kd
 
 

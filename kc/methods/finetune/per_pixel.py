@@ -6,13 +6,14 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from kc.errors import KcError
-from kc.methods.base import Batch, Context
+from kc.methods.base import Batch
 from kc.methods.distributed import weight_of
-from kc.methods.finetune.losses import IGNORED, at_loss, at_resolution, to_columns
-from kc.methods.finetune.module import FinetuneModule
+from kc.methods.finetune.heads import Head, PixelHead
+from kc.methods.finetune.losses import IGNORED, at_loss
+from kc.methods.finetune.module import GradientMethod
 from kc.methods.finetune.previous import Previous
 from kc.types import Features
 
@@ -36,7 +37,7 @@ class Maps:
         return at_loss(self.logits, self.scale)
 
 
-class PerPixel(FinetuneModule, ABC):
+class PerPixel(GradientMethod, ABC):
     """A method that compares its maps with those of the model before the task.
 
     Column 0 is the background: the benchmark's class, or the column HIDDEN, which is trained on pixels whose class the
@@ -45,34 +46,40 @@ class PerPixel(FinetuneModule, ABC):
 
     keeps_previous = True
 
-    def __init__(self, context: Context) -> None:
-        if context.kind == "classification":
+    def make_head(self) -> Head:
+        """A head of pixels."""
+        if self.context.kind == "classification":
             raise KcError(f"method {self.name!r} labels pixels; this benchmark is classification")
-        super().__init__(context)
+        return PixelHead(self.context)
+
+    @property
+    def pixel_head(self) -> PixelHead:
+        """The head."""
+        assert isinstance(self.head, PixelHead)
+        return self.head
 
     @abstractmethod
     def loss_against(self, new: Maps, old: Maps, target: Tensor) -> Tensor:
         """The whole loss of a batch after the first task; `target` (N, H, W) columns or IGNORED at `new.pixels`."""
 
-    def maps(self, model: FinetuneModule | Previous, features: Features) -> Maps:
-        """The maps of this model or the previous one, from features of its own encoder."""
+    def maps(self, model: Head | Previous, features: Features, network: nn.Module | None) -> Maps:
+        """The maps of this head or the previous one, from features of its own encoder; with levels where it learns."""
         body = model.embed(features)
-        levels = features.levels if model.network is not None else ()
-        return Maps(levels, body, model.classifier(body), self.loss_scale)
+        levels = features.levels if network is not None else ()
+        return Maps(levels, body, model.classifier(body), self.pixel_head.scale)
 
     def loss_on(self, batch: Batch) -> Tensor:
         """The base loss in the first task, then `loss_against` the model before the task."""
         features = self.features(batch)
-        new = self.maps(self, features)
-        target = self.target(batch)
+        new = self.maps(self.head, features, self.network)
+        target = self.head.target(batch)
         if self.previous is None:
             return self.loss(new.logits, target)
-        old = self.maps(self.previous, self.previous.features(batch, features))
-        columns = to_columns(target, self.classifier.class_ids)
-        return self.loss_against(new, old, at_resolution(columns, new.pixels.shape[-2:]))
+        old = self.maps(self.previous, self.previous.features(batch, features), self.previous.network)
+        return self.loss_against(new, old, self.pixel_head.columns(target, new.pixels))
 
-    def share(self, target: Tensor) -> float:
-        """What makes the mean over a process's labelled pixels a mean over those of all processes."""
+    def weight(self, target: Tensor) -> float:
+        """Factor that makes the mean over a process's labelled pixels a mean over those of all processes."""
         return weight_of(target != IGNORED)
 
     def unlabelled(self, target: Tensor) -> Tensor:

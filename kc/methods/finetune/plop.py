@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from kc.methods.base import Batch, Context
-from kc.methods.finetune.losses import at_resolution, to_columns
 from kc.methods.finetune.mib import start_as_background
 from kc.methods.finetune.per_pixel import Maps, PerPixel
 from kc.methods.finetune.pod import pod_loss
@@ -50,9 +49,8 @@ class Plop(PerPixel):
         for batch in batches:
             network = previous.network
             features = self.context.encode(batch) if network is None else network(batch["image"])
-            pixels = self.maps(previous, features).pixels
-            target = to_columns(self.target(batch), self.classifier.class_ids)
-            chooser.observe(pixels, self.unlabelled(at_resolution(target, pixels.shape[-2:])))
+            pixels = self.maps(previous, features, network).pixels
+            chooser.observe(pixels, self.unlabelled(self.pixel_head.columns(self.head.target(batch), pixels)))
         return chooser
 
     def loss_against(self, new: Maps, old: Maps, target: Tensor) -> Tensor:

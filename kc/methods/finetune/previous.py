@@ -3,40 +3,48 @@
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from kc.methods.base import Batch
+from kc.methods.finetune.classifier import GrowingClassifier
+from kc.methods.finetune.heads import Head
+from kc.methods.state import Unsaved
 from kc.types import Features
 
-if TYPE_CHECKING:
-    from kc.methods.finetune.module import FinetuneModule
 
-
-class Previous(nn.Module):
+class Previous(Unsaved):
     """A frozen copy of a method's network, decoder and classifier, always in evaluation mode.
 
-    It is made when a task starts, from weights that the checkpoint of the task before holds, so that no state has to
-    be kept for it: `FinetuneModule` does so where `keeps_previous` is set.
+    It is made when a task starts, from weights that the checkpoint of the task before holds: it is no state of its own.
     """
 
-    def __init__(self, module: FinetuneModule) -> None:
-        super().__init__()
-        self.network = copy.deepcopy(module.network)
-        self.decoder = copy.deepcopy(module.decoder)
-        self.classifier = copy.deepcopy(module.classifier)
-        self.requires_grad_(False)
-        super().train(False)
+    def __init__(self, network: nn.Module | None, head: Head) -> None:
+        super().__init__(*(copy.deepcopy(part) for part in (network, head.decoder, head.classifier)))
+        for part in self.held:
+            if part is not None:
+                part.requires_grad_(False).eval()
 
-    def train(self, mode: bool = True) -> Previous:
-        """Stay in evaluation mode, whatever the module around it does."""
-        return self
+    @property
+    def network(self) -> nn.Module | None:
+        """The old encoder, None where it is frozen and shared."""
+        return self.held[0]
+
+    @property
+    def decoder(self) -> nn.Module:
+        """The old decoder."""
+        return cast(nn.Module, self.held[1])
+
+    @property
+    def classifier(self) -> GrowingClassifier:
+        """The old classifier; the new one has the same columns first."""
+        return cast(GrowingClassifier, self.held[2])
 
     @property
     def class_ids(self) -> list[int]:
-        """Class of each old column; the new head has the same ones first."""
+        """Class of each old column."""
         return self.classifier.class_ids
 
     @torch.no_grad()
@@ -56,4 +64,5 @@ class Previous(nn.Module):
     @torch.no_grad()
     def logits(self, features: Features) -> Tensor:
         """(N, C_old) or (N, C_old, h, w) over the old columns; `features` are the old ones."""
-        return self.classifier(self.embed(features))  # type: ignore[no-any-return]
+        logits: Tensor = self.classifier(self.embed(features))
+        return logits

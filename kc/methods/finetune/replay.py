@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from kc.methods.base import Batch, Context
-from kc.methods.distributed import share, whole, world
+from kc.methods.distributed import all_gather_batch, local_shard, world
 from kc.methods.finetune.buffer import check_budget
-from kc.methods.finetune.module import FinetuneModule
+from kc.methods.finetune.module import GradientMethod
+from kc.methods.state import TensorState
 from kc.types import HIDDEN, VOID, Task
 
 
@@ -31,10 +32,33 @@ class Exemplar:
     target: Tensor
     classes: tuple[int, ...]
 
-    @property
-    def bytes(self) -> int:
-        """Bytes of image and target."""
-        return self.image.numel() * self.image.element_size() + self.target.numel() * self.target.element_size()
+
+class ExemplarSet(TensorState):
+    """Stored images with their targets."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.items: list[Exemplar] = []
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Images and targets by number: each image has its own number of regions."""
+        images = {f"{i}.image": e.image for i, e in enumerate(self.items)}
+        return images | {f"{i}.target": e.target for i, e in enumerate(self.items)}
+
+    def get_extra_state(self) -> list[Any]:
+        """Sample, task and classes of each."""
+        return [[e.sample_id, e.task, list(e.classes)] for e in self.items]
+
+    def set_extra_state(self, state: Sequence[Any]) -> None:
+        """Exemplars without images yet."""
+        self.items = [Exemplar(s, t, torch.empty(0), torch.empty(0), tuple(classes)) for s, t, classes in state]
+
+    def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
+        """Their images and targets."""
+        self.items = [
+            replace(e, image=tensors[f"{i}.image"].clone(), target=tensors[f"{i}.target"].clone())
+            for i, e in enumerate(self.items)
+        ]
 
 
 def priority(seed: int, task: int, class_id: int, sample_id: str) -> int:
@@ -48,18 +72,22 @@ def priority(seed: int, task: int, class_id: int, sample_id: str) -> int:
     return int.from_bytes(digest, "big")
 
 
-class Replay(FinetuneModule):
+class Replay(GradientMethod):
     """Fine-tuning with a class-balanced reservoir: every seen class may keep `exemplars // n_classes` images."""
 
     name = "replay"
     stores_images = True
-    beside: tuple[str, ...] = ("exemplars",)
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)
-        self.exemplars: list[Exemplar] = []
+        self.stored = ExemplarSet()
         self._offered: dict[int, dict[str, Exemplar]] = {}
         self._task: Task | None = None
+
+    @property
+    def exemplars(self) -> list[Exemplar]:
+        """What is stored."""
+        return self.stored.items
 
     def start_task(self, task: Task) -> None:
         """Refuse a budget that leaves a class without an image; forget the last task's candidates."""
@@ -73,13 +101,8 @@ class Replay(FinetuneModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """A step on the batch and as many exemplars."""
         if self.current_epoch == 0:
-            self._offer(whole(batch))
+            self._offer(all_gather_batch(batch))
         return super().training_step(self._with_exemplars(batch), batch_idx)
-
-    @property
-    def target_key(self) -> str:
-        """Where a batch holds what `target` says."""
-        return "label" if self.context.kind == "classification" else "semantic"
 
     def _with_exemplars(self, batch: Batch) -> Batch:
         old = [e for e in self.exemplars if self._task is None or e.task < self._task.index]
@@ -87,29 +110,16 @@ class Replay(FinetuneModule):
             return batch
         n = len(batch["sample_id"])
         # Torch's global generator, seeded at the start of each task: a resumed task draws the same exemplars.
-        chosen = share([old[i] for i in torch.randint(len(old), (n * world(),)).tolist()])
-        ids = [*batch["sample_id"], *(e.sample_id for e in chosen)]
-        if self.regions is not None:
-            keys = [*batch["keys"], *(e.image.to(self.device) for e in chosen)]
-            labels = [*batch["key_labels"], *(e.target.long().to(self.device) for e in chosen)]
-            return {**batch, "sample_id": ids, "keys": keys, "key_labels": labels}
-        target = self.target(batch)
-        images = torch.stack([e.image for e in chosen]).to(batch["image"]) / 255
-        targets = torch.stack([e.target for e in chosen]).to(target)
-        return {
-            **batch,
-            "image": torch.cat([batch["image"], images]),
-            "sample_id": ids,
-            self.target_key: torch.cat([target, targets]),
-        }
+        chosen = local_shard([old[i] for i in torch.randint(len(old), (n * world(),)).tolist()])
+        pairs = [(e.image, e.target) for e in chosen]
+        return self.head.with_stored(batch, pairs, [e.sample_id for e in chosen])
 
     def _offer(self, batch: Batch) -> None:
         """Let each image of the batch compete for a place in the reservoir of each of its classes."""
         assert self._task is not None
         current = set(self._countable(self._task.class_ids))
-        images, targets = self._to_keep(batch)
         quota = self._quota(self._task)
-        for sample_id, image, target in zip(batch["sample_id"], images, targets, strict=True):
+        for sample_id, (image, target) in zip(batch["sample_id"], self.head.stored(batch), strict=True):
             instances = target.ndim == 3
             labels = target[..., 0] if instances else target
             classes = tuple(sorted(current & set(torch.unique(labels).tolist())))
@@ -129,12 +139,6 @@ class Replay(FinetuneModule):
     def _rank(self, exemplar: Exemplar, class_id: int) -> tuple[int, str]:
         return priority(self.context.seed, exemplar.task, class_id, exemplar.sample_id), exemplar.sample_id
 
-    def _to_keep(self, batch: Batch) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
-        """Image and target of each sample on the host, as they are stored."""
-        if self.regions is not None:
-            return [k.cpu() for k in batch["keys"]], [t.cpu() for t in batch["key_labels"]]
-        return list((batch["image"] * 255).round().to("cpu", torch.uint8)), list(self.target(batch).cpu())
-
     def _quota(self, task: Task) -> int:
         return self.context.config.exemplars // len(self._countable(task.seen_ids))
 
@@ -149,33 +153,5 @@ class Replay(FinetuneModule):
         for c, candidates in wanted.items():
             ranked = sorted(candidates, key=lambda e: self._rank(e, c))
             keep |= {(e.task, e.sample_id): e for e in ranked[:quota]}
-        self.exemplars = [keep[key] for key in sorted(keep)]
+        self.stored.items = [keep[key] for key in sorted(keep)]
         self._offered = {}
-
-    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Weights, exemplar images and their targets."""
-        tensors, meta = super().state()
-        for number, exemplar in enumerate(self.exemplars):
-            # Images of one benchmark have one size, but each has its own number of regions.
-            tensors[f"exemplars.{number}.image"] = exemplar.image
-            tensors[f"exemplars.{number}.target"] = exemplar.target
-        meta["exemplars"] = [[e.sample_id, e.task, list(e.classes)] for e in self.exemplars]
-        return tensors, meta
-
-    def load_state(self, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
-        """Weights and exemplars."""
-        super().load_state(tensors, meta)
-        self.exemplars = [
-            Exemplar(
-                sample_id,
-                task,
-                tensors[f"exemplars.{i}.image"].clone(),
-                tensors[f"exemplars.{i}.target"].clone(),
-                tuple(classes),
-            )
-            for i, (sample_id, task, classes) in enumerate(meta["exemplars"])
-        ]
-
-    def stored_bytes(self) -> int:
-        """Bytes of the weights, the exemplar images and their targets."""
-        return super().stored_bytes() + sum(e.bytes for e in self.exemplars)

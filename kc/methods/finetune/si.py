@@ -75,7 +75,7 @@ class Si(Anchored):
         now = self.weights()
         moved = {k: now[k] - self._start[k] for k in self._path}
         fresh = path_importance(self._path, moved, self.context.config.si_damping)
-        self.importance = {k: self.importance.get(k, 0) + v.clamp_min(0) for k, v in fresh.items()}
-        self.anchor = now
+        self.importance.assign({k: self.importance.get(k, 0) + v.clamp_min(0) for k, v in fresh.items()})
+        self.anchor.assign(now)
         self._path, self._start = {}, {}
         super().end_task(task)

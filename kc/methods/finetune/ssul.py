@@ -9,9 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from kc.methods.base import n_bytes
 from kc.methods.finetune.binary import pixel_binary_cross_entropy
-from kc.methods.finetune.losses import at_loss, at_resolution, to_columns
 from kc.methods.finetune.per_pixel import Maps, PerPixel
 from kc.types import Task
 
@@ -32,7 +30,7 @@ class Ssul(PerPixel):
         n_new = len(self.classifier.class_ids) - len(self.previous.class_ids)
         steps = list(self.classifier.steps)
         old = steps[1:-1] if n_new else steps[1:]
-        for module in (self.network, self.decoder, *old):
+        for module in (self.network, self.head.decoder, *old):
             if module is not None:
                 module.requires_grad_(False)
         if n_new:
@@ -42,26 +40,21 @@ class Ssul(PerPixel):
         """What is frozen also stays in evaluation mode: batch norms keep their statistics."""
         super().on_train_start()
         if self.previous is not None:
-            self.decoder.eval()
+            self.head.decoder.eval()
             if self.network is not None:
                 self.network.eval()
 
     def loss(self, logits: Tensor, target: Tensor) -> Tensor:
         """One sigmoid a class, against class ids."""
-        columns = to_columns(target, self.classifier.class_ids)
-        pixels = at_loss(logits, self.loss_scale)
-        columns = at_resolution(columns, pixels.shape[-2:])
-        return pixel_binary_cross_entropy(pixels, columns) * self.share(columns)
+        pixels = self.head.scaled(logits)
+        columns = self.pixel_head.columns(target, pixels)
+        return pixel_binary_cross_entropy(pixels, columns) * self.weight(columns)
 
     def loss_against(self, new: Maps, old: Maps, target: Tensor) -> Tensor:
         """One sigmoid a class, against labels and what the old model is sure of."""
         score, found = old.pixels.sigmoid().max(1)
         believed = self.unlabelled(target) & (score >= self.context.config.ssul_threshold)
-        return pixel_binary_cross_entropy(new.pixels, torch.where(believed, found, target)) * self.share(target)
-
-    def stored_bytes(self) -> int:
-        """Bytes of every weight that was ever trained, frozen by now or not."""
-        return n_bytes(self.parameters())
+        return pixel_binary_cross_entropy(new.pixels, torch.where(believed, found, target)) * self.weight(target)
 
 
 @torch.no_grad()

@@ -8,19 +8,18 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from kc.methods.base import Batch, Context
-from kc.methods.finetune.module import FinetuneModule
+from kc.methods.distributed import local_shard
+from kc.methods.finetune.module import GradientMethod
 from kc.methods.finetune.naive import Finetune
 from kc.methods.finetune.replay import Replay
 from kc.methods.regions import Regions
 from kc.methods.retrieval.asking import Answers, one_opinion
 from kc.methods.retrieval.knn_clip import KnnClip
-from kc.proposals.pooling import coverage
-from kc.types import Features, Prediction, Segments, Task
+from kc.types import Prediction, Task
 
 HeadPosterior = Callable[[Batch, Sequence[Regions] | None, Sequence[int]], Tensor]
 """(batch, its regions, class ids) -> probabilities (N, C) of the regions or images of the batch."""
@@ -43,12 +42,11 @@ class HeadReader(KnnClip):
         return one_opinion(self._head(batch, regions, ids).cpu(), torch.ones(len(ids), dtype=torch.bool))
 
 
-class MemoryBeside(FinetuneModule):
+class MemoryBeside(GradientMethod):
     """Learns as the method that it is mixed into; when a task ends, its images are seen once more and remembered."""
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)
-        self.needs_raw = context.kind != "classification"
         # In a list: a module of its own would become part of the weights.
         self._reader = [HeadReader(context, self.posterior)]
 
@@ -58,7 +56,12 @@ class MemoryBeside(FinetuneModule):
         return self._reader[0]
 
     @property
-    def needs_images(self) -> bool:
+    def needs_raw(self) -> bool:  # type: ignore[override]
+        """In segmentation: proposals are made on the original images."""
+        return self.context.kind != "classification"
+
+    @property
+    def needs_images(self) -> bool:  # type: ignore[override]
         """True also where proposals are made on the images."""
         return self.needs_raw or super().needs_images
 
@@ -67,26 +70,21 @@ class MemoryBeside(FinetuneModule):
         super().start_task(task)
         self.reader.start_task(task)
 
-    def end_task(self, task: Task) -> None:
-        """Close the task of the head; remember its images, all or none."""
-        super().end_task(task)
+    def store(self, task: int, n_processes: int) -> None:
+        """Nothing: images are remembered when the task ends."""
+
+    def commit(self, task: int, n_processes: int) -> int:
+        """Remember the images of the task, each process its share; all or none. Returns how many rows are new."""
         for batch in self.task_batches():
-            self.reader.observe(batch)
-            self.reader.store(task.index, 1)
-        self.reader.commit(task.index, 1)
+            self.reader.observe({k: local_shard(v) for k, v in batch.items()})
+            self.reader.store(task, n_processes)
+        return self.reader.commit(task, n_processes)
 
     @torch.no_grad()
     def posterior(self, batch: Batch, regions: Sequence[Regions] | None, ids: Sequence[int]) -> Tensor:
         """The head's probabilities (N, C) over classes `ids`: of images, of regions by their keys, or the mean over
         each region of those of its pixels."""
-        columns = self.classifier.columns(tuple(ids))
-        if regions is None:
-            return self.logits(self.features(batch))[:, columns].softmax(1)
-        if self.regions is not None:
-            keys = torch.cat([torch.from_numpy(r.keys) for r in regions]).to(self.device)
-            return self.logits(Features(keys, (), ()))[:, columns].softmax(1)
-        maps = self.logits(self.features(batch))[:, columns].softmax(1).cpu()
-        return torch.cat([region_means(m, r.segments) for m, r in zip(maps, regions, strict=True)])
+        return self.head.posterior(batch, regions, ids, self.network)
 
     def predict(self, batch: Batch, vocabulary: Sequence[int]) -> Prediction:
         """Head and memory together over `vocabulary`; its classes must have been learned."""
@@ -112,11 +110,3 @@ class HybridReplay(MemoryBeside, Replay):
     """`replay` and a memory."""
 
     name = "hybrid-replay"
-
-
-def region_means(maps: Tensor, segments: Segments) -> Tensor:
-    """Area-weighted mean (N, C) of `maps` (C, h, w) over each of N regions; a region without a pixel is a zero row."""
-    weights = coverage(segments, (maps.shape[1], maps.shape[2]))
-    sums = weights @ maps.flatten(1).T.contiguous().numpy()
-    area = np.asarray(weights.sum(axis=1)).reshape(-1, 1)
-    return torch.from_numpy(np.asarray(sums / np.maximum(area, 1), dtype=np.float32))

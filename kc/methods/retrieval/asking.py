@@ -14,6 +14,7 @@ from kc.errors import KcError
 from kc.memory.store.staging import renormalize
 from kc.methods.base import Batch, Context
 from kc.methods.regions import Regions, background_position, posteriors
+from kc.methods.state import TensorState
 from kc.openvocab.base import FeatureVocabulary, Names, Opinions, Recallable, Trained, TwoHeaded
 from kc.proposals.pooling import pool
 from kc.types import Float32Array
@@ -36,7 +37,7 @@ def seen_names(base: object, names: Names) -> Tensor:
     return base.trained_on(names) if isinstance(base, Trained) else torch.zeros(len(names), dtype=torch.bool)
 
 
-def ask(context: Context, batch: Batch, regions: Sequence[Regions] | None, ids: Sequence[int]) -> Answers:
+def base_predictions(context: Context, batch: Batch, regions: Sequence[Regions] | None, ids: Sequence[int]) -> Answers:
     """What the base says of every region of a batch (joined in order), or of every image where there are no regions.
 
     Raises KcError for a region of another size than its image.
@@ -79,7 +80,7 @@ def codes_of(context: Context, batch: Batch, regions: Sequence[Regions] | None) 
     return base.codes_from_posterior(torch.cat(means)).cpu()
 
 
-class Recall:
+class BaseOutputCache(TensorState):
     """What the base said of each stored row, by the row's key, so that it can be asked again without the image.
 
     A base with codes (`Recallable`) keeps them: 40 bytes a row for conse, which can then be asked for any names. Of
@@ -88,17 +89,13 @@ class Recall:
     """
 
     def __init__(self) -> None:
+        super().__init__()
         self._values: dict[int, Tensor] = {}
         self._columns: list[int] = []
         self._seen: dict[int, bool] = {}
 
     def __len__(self) -> int:
         return len(self._values)
-
-    @property
-    def n_bytes(self) -> int:
-        """Bytes of what is kept, with the eight bytes that name each row."""
-        return sum(8 + 2 * v.numel() for v in self._values.values())
 
     def keep_codes(self, keys: Float32Array, codes: Tensor) -> None:
         """Codes (N, E) float16 of rows with `keys` (N, D)."""
@@ -138,26 +135,28 @@ class Recall:
         seen = torch.tensor([self._seen.get(c, False) for c in ids], dtype=torch.bool)
         return Answers(values[:, 0], Opinions(values[:, 1], values[:, 2], seen))
 
-    def state(self) -> dict[str, Tensor]:
-        """As tensors: rows by the number of values kept of each."""
-        result = {}
+    def tensors(self) -> dict[str, Tensor]:
+        """Rows by the number of values kept of each."""
+        result: dict[str, Tensor] = {}
         for width in sorted({v.shape for v in self._values.values()}):
             rows = {d: v for d, v in self._values.items() if v.shape == width}
             name = "x".join(map(str, width))
-            result[f"recall.rows.{name}"] = torch.tensor(list(rows))
-            result[f"recall.values.{name}"] = torch.stack(list(rows.values()))
-        result["recall.columns"] = torch.tensor(self._columns, dtype=torch.int64)
-        result["recall.seen"] = torch.tensor([self._seen[c] for c in self._columns], dtype=torch.bool)
+            result[f"rows.{name}"] = torch.tensor(list(rows))
+            result[f"values.{name}"] = torch.stack(list(rows.values()))
+        if self._columns:
+            result["columns"] = torch.tensor(self._columns, dtype=torch.int64)
+            result["seen"] = torch.tensor([self._seen[c] for c in self._columns], dtype=torch.bool)
         return result
 
-    def load_state(self, tensors: Mapping[str, Tensor]) -> None:
-        """Read what `state` gave."""
+    def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
+        """Read what `tensors` gave."""
         for name, rows in tensors.items():
-            if name.startswith("recall.rows."):
-                values = tensors[name.replace(".rows.", ".values.")]
+            if name.startswith("rows."):
+                values = tensors["values." + name.removeprefix("rows.")]
                 self._values.update(zip(rows.tolist(), values.clone(), strict=True))
-        self._columns = tensors["recall.columns"].tolist()
-        self._seen = dict(zip(self._columns, tensors["recall.seen"].tolist(), strict=True))
+        if "columns" in tensors:
+            self._columns = tensors["columns"].tolist()
+            self._seen = dict(zip(self._columns, tensors["seen"].tolist(), strict=True))
 
 
 def digests(keys: Float32Array) -> list[int]:

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from kc.methods.base import Batch, Context, n_bytes
-from kc.methods.retrieval.module import RetrievalModule
+from kc.methods.base import Batch, Context
+from kc.methods.retrieval.module import OnePassMethod
+from kc.methods.state import NamedTensors
 from kc.types import Prediction, Task
 
 
@@ -34,7 +35,7 @@ def tukey(x: Tensor, exponent: float) -> Tensor:
     return x if exponent == 1 else x.clamp_min(0) ** exponent
 
 
-class FeCam(RetrievalModule):
+class FeCam(OnePassMethod):
     """Per class: mean and covariance of unit features; the class whose shrunk, normalised metric is nearest wins.
 
     The defaults are those of the authors' script for pretrained transformers (shrinkage 1 and 0, no transform); for
@@ -46,8 +47,8 @@ class FeCam(RetrievalModule):
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)
-        self.means: dict[int, Tensor] = {}
-        self.covariances: dict[int, Tensor] = {}
+        self.means = NamedTensors(int, moves=False)
+        self.covariances = NamedTensors(int, moves=False)
         self._inverse: dict[int, Tensor] = {}
         self._rows: dict[int, list[Tensor]] = {}
 
@@ -91,20 +92,8 @@ class FeCam(RetrievalModule):
                 scores[:, column] = -((difference @ self._inverse[class_id]) * difference).sum(1)
         return Prediction(tuple(vocabulary), scores=scores)
 
-    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Means and covariances."""
-        tensors = {f"mean.{c}": v for c, v in self.means.items()}
-        return tensors | {f"covariance.{c}": v.contiguous() for c, v in self.covariances.items()}, {}
-
     def load_state(self, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
         """Means and covariances, and their inverses again."""
-        self.means = {int(k.removeprefix("mean.")): v.clone() for k, v in tensors.items() if k.startswith("mean.")}
-        self.covariances = {
-            int(k.removeprefix("covariance.")): v.clone() for k, v in tensors.items() if k.startswith("covariance.")
-        }
+        super().load_state(tensors, meta)
         for class_id in self.covariances:
             self._invert(class_id)
-
-    def stored_bytes(self) -> int:
-        """Bytes of means and covariances."""
-        return n_bytes([*self.means.values(), *self.covariances.values()])

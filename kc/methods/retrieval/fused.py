@@ -21,7 +21,7 @@ from kc.memory.vote.votes import columns_of, vote
 from kc.methods.base import Batch, Context
 from kc.methods.names import Name, read_names
 from kc.methods.regions import Regions, best, normalised, to_prediction
-from kc.methods.retrieval.asking import Answers, Recall, ask, codes_of
+from kc.methods.retrieval.asking import Answers, BaseOutputCache, base_predictions, codes_of
 from kc.methods.retrieval.calibration import KS, Setting, choose, hits, leave_samples_out
 from kc.methods.retrieval.visual_memory import VisualMemory
 from kc.types import HIDDEN, VOID, ClassInfo, Float32Array, Neighbours, Prediction, Rows, Task
@@ -49,7 +49,7 @@ class FusedMemory(VisualMemory):
             raise KcError(f"{self.name} needs an open-vocabulary base model, for example --base conse")
         super().__init__(context)
         self.setting = Setting.of(context.config)
-        self.recall = Recall()
+        self.cache = BaseOutputCache()
         self.task_index = -1
         self._logged: set[str] = set()
         lines = [] if context.config.names is None else read_names(context.config.names)
@@ -91,11 +91,11 @@ class FusedMemory(VisualMemory):
         keys = np.concatenate([r.keys for r in staged])
         codes = codes_of(self.context, batch, regions)
         if codes is not None:
-            self.recall.keep_codes(keys, codes[rows])
+            self.cache.keep_codes(keys, codes[rows])
             return
         asked = self.asked(self.task.seen_ids if self.task is not None else ())
-        said = ask(self._asking, batch, regions, asked)
-        self.recall.keep_answers(keys, _rows_of(said, torch.from_numpy(rows)), asked)
+        said = base_predictions(self._asking, batch, regions, asked)
+        self.cache.keep_answers(keys, _rows_of(said, torch.from_numpy(rows)), asked)
 
     def commit(self, task: int, n_processes: int) -> int:
         """Commit the task's rows; then choose the weights anew where they are calibrated."""
@@ -113,7 +113,7 @@ class FusedMemory(VisualMemory):
         left_out = leave_samples_out(memory, asked, max(KS), self.context.seed)
         if len(left_out.ids) == 0:
             return
-        answers = self.recall.answers(self.context.base, memory.keys(left_out.ids), asked, self._asking.names(asked))
+        answers = self.cache.answers(self.context.base, memory.keys(left_out.ids), asked, self._asking.names(asked))
         self.setting, value = choose(
             left_out,
             asked,
@@ -195,25 +195,18 @@ class FusedMemory(VisualMemory):
 
     def answers(self, batch: Batch, regions: Sequence[Regions] | None, ids: Sequence[int]) -> Answers:
         """What the base says of a batch."""
-        return ask(self._asking, batch, regions, ids)
+        return base_predictions(self._asking, batch, regions, ids)
 
     # -- keeping -----------------------------------------------------------------------------------------------------
 
-    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """The weights, and what the base said of the rows where they are calibrated."""
-        tensors = self.recall.state() if self.context.config.fusion == "calibrated" else {}
-        return tensors, {"setting": dataclasses.asdict(self.setting), "task": self.task_index}
+    def get_extra_state(self) -> dict[str, Any]:
+        """The weights."""
+        return {"setting": dataclasses.asdict(self.setting), "task": self.task_index}
 
-    def load_state(self, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
-        """Read the weights, and what the base said."""
-        self.setting = Setting(**meta["setting"])
-        self.task_index = int(meta["task"])
-        if self.context.config.fusion == "calibrated":
-            self.recall.load_state(tensors)
-
-    def stored_bytes(self) -> int:
-        """Bytes of the memory and of what the base said of its rows."""
-        return super().stored_bytes() + self.recall.n_bytes
+    def set_extra_state(self, state: Mapping[str, Any]) -> None:
+        """Read the weights."""
+        self.setting = Setting(**state["setting"])
+        self.task_index = int(state["task"])
 
 
 def with_names(context: Context, lines: Sequence[Sequence[Name]]) -> tuple[Context, list[list[int]]]:

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from kc.methods.base import Batch, Context, n_bytes
-from kc.methods.retrieval.module import RetrievalModule
+from kc.methods.base import Batch, Context
+from kc.methods.retrieval.module import OnePassMethod
+from kc.methods.state import NamedTensors
 from kc.types import Prediction, Task
 
 RIDGES = tuple(10.0**power for power in range(-8, 9))
@@ -38,7 +39,7 @@ def _eigen(gram: Tensor, left: Tensor, right: Tensor) -> tuple[Tensor, Tensor, T
     return left @ vectors, values.clamp_min(0), vectors.T @ right
 
 
-class RanPac(RetrievalModule):
+class RanPac(OnePassMethod):
     """h = relu(f W) with W drawn once; G = sum h h^T, Q = sum h y^T; scores h (G + r I)^-1 Q.
 
     The ridge r is the best of 10^-8 to 10^8 for the images of the newest task: fitted on the first 80 % of them,
@@ -51,16 +52,17 @@ class RanPac(RetrievalModule):
         super().__init__(context)
         generator = torch.Generator().manual_seed(context.seed)
         width = context.config.ranpac_dim
-        self.projection = torch.randn(context.encoder.pooled_dim, width, generator=generator)
-        self.gram = torch.zeros(width, width, dtype=torch.float64)
-        self.sums: dict[int, Tensor] = {}
-        self.ridge = 1.0
+        self.sums = NamedTensors(int, moves=False)
+        self.statistics = NamedTensors(str, moves=False)
+        self.statistics["projection"] = torch.randn(context.encoder.pooled_dim, width, generator=generator)
+        self.statistics["gram"] = torch.zeros(width, width, dtype=torch.float64)
+        self.statistics["ridge"] = torch.ones((), dtype=torch.float64)
         self._solved: dict[int, Tensor] = {}
         self._rows: list[tuple[Tensor, Tensor]] = []
 
     def project(self, batch: Batch) -> Tensor:
         """(N, M) float32 hidden features."""
-        return F.relu(self.context.encode(batch).pooled.cpu().float() @ self.projection)
+        return F.relu(self.context.encode(batch).pooled.cpu().float() @ self.statistics["projection"])
 
     def start_task(self, task: Task) -> None:
         """Forget the rows of a task that was interrupted."""
@@ -81,16 +83,16 @@ class RanPac(RetrievalModule):
         cut = int(0.8 * len(x))
         if cut:
             errors = ridge_errors(x[:cut], y[:cut], x[cut:], y[cut:], RIDGES)
-            self.ridge = RIDGES[errors.index(min(errors))]
-        self.gram += x.T @ x
+            self.statistics["ridge"] = torch.tensor(RIDGES[errors.index(min(errors))], dtype=torch.float64)
+        self.statistics["gram"] += x.T @ x
         for column, class_id in enumerate(present):
             self.sums[class_id] = self.sums.get(class_id, 0) + x.T @ y[:, column]
         self._solve()
 
     def _solve(self) -> None:
         ids = sorted(self.sums)
-        ridge = self.gram.clone()
-        ridge.diagonal().add_(self.ridge)
+        ridge = self.statistics["gram"].clone()
+        ridge.diagonal().add_(self.statistics["ridge"])
         weights = torch.linalg.solve(ridge, torch.stack([self.sums[c] for c in ids], dim=1))
         self._solved = {c: weights[:, column] for column, c in enumerate(ids)}
 
@@ -104,17 +106,7 @@ class RanPac(RetrievalModule):
                 scores[:, column] = x @ self._solved[class_id]
         return Prediction(tuple(vocabulary), scores=scores)
 
-    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """G, the columns of Q, the ridge; W follows from the seed."""
-        return {"gram": self.gram, **{f"sum.{c}": v for c, v in self.sums.items()}}, {"ridge": self.ridge}
-
     def load_state(self, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
-        """Read G, Q and the ridge, and solve again."""
-        self.gram = tensors["gram"].clone()
-        self.sums = {int(k.removeprefix("sum.")): v.clone() for k, v in tensors.items() if k.startswith("sum.")}
-        self.ridge = float(meta["ridge"])
+        """Read W, G, Q and the ridge, and solve again."""
+        super().load_state(tensors, meta)
         self._solve()
-
-    def stored_bytes(self) -> int:
-        """Bytes of W, G and Q."""
-        return n_bytes([self.projection, self.gram, *self.sums.values()])

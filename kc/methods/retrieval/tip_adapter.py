@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from kc.methods.base import Batch, Context, n_bytes
-from kc.methods.retrieval.module import RetrievalModule
+from kc.methods.base import Batch, Context
+from kc.methods.retrieval.module import OnePassMethod
+from kc.methods.state import TensorState
 from kc.types import Prediction
 
 
@@ -20,7 +21,31 @@ def cache_logits(queries: Tensor, keys: Tensor, values: Tensor, beta: float) -> 
     return torch.exp(-beta * (1 - queries @ keys.T)) @ values
 
 
-class TipAdapter(RetrievalModule):
+class KeyCache(TensorState):
+    """Keys (D,) by class and sample."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.keys: dict[int, dict[str, Tensor]] = {}
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The keys (N, D) of each class."""
+        return {str(c): torch.stack(list(held.values())) for c, held in self.keys.items()}
+
+    def get_extra_state(self) -> dict[str, list[str]]:
+        """The samples of each class."""
+        return {str(c): list(held) for c, held in self.keys.items()}
+
+    def set_extra_state(self, state: Mapping[str, Any]) -> None:
+        """Samples without keys yet."""
+        self.keys = {int(c): dict.fromkeys(samples, torch.empty(0)) for c, samples in state.items()}
+
+    def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
+        """The keys of the samples."""
+        self.keys = {c: dict(zip(held, tensors[str(c)].clone(), strict=True)) for c, held in self.keys.items()}
+
+
+class TipAdapter(OnePassMethod):
     """Zero-shot logits + alpha * cache logits, with `tip_shots` images a class in the cache.
 
     The zero-shot model is the base model of the run (`--base`): the logarithm of its probabilities is its logits up
@@ -33,7 +58,7 @@ class TipAdapter(RetrievalModule):
     def __init__(self, context: Context) -> None:
         super().__init__(context)
         self.open_vocabulary = context.base is not None
-        self.cache: dict[int, dict[str, Tensor]] = {}
+        self.cache = KeyCache()
 
     def _rank(self, sample_id: str) -> tuple[int, str]:
         return zlib.crc32(f"{self.context.seed}/{sample_id}".encode()), sample_id
@@ -42,7 +67,7 @@ class TipAdapter(RetrievalModule):
         """Let each image compete for a place in the cache of its class."""
         pooled = F.normalize(self.context.encode(batch).pooled.cpu().float(), dim=1)
         for label, sample_id, x in zip(batch["label"].tolist(), batch["sample_id"], pooled, strict=True):
-            places = self.cache.setdefault(label, {})
+            places = self.cache.keys.setdefault(label, {})
             places[sample_id] = x
             if len(places) > self.context.config.tip_shots:
                 del places[max(places, key=self._rank)]
@@ -53,9 +78,9 @@ class TipAdapter(RetrievalModule):
         vocab, config = tuple(vocabulary), self.context.config
         pooled = self.context.encode(batch).pooled
         scores = torch.zeros(len(pooled), len(vocab))
-        columns = [i for i, c in enumerate(vocab) for _ in self.cache.get(c, {})]
+        columns = [i for i, c in enumerate(vocab) for _ in self.cache.keys.get(c, {})]
         if columns:
-            keys = torch.stack([x for c in vocab for x in self.cache.get(c, {}).values()])
+            keys = torch.stack([x for c in vocab for x in self.cache.keys.get(c, {}).values()])
             values = F.one_hot(torch.tensor(columns), len(vocab)).float()
             queries = F.normalize(pooled.cpu().float(), dim=1)
             scores = config.tip_alpha * cache_logits(queries, keys, values, config.tip_beta)
@@ -63,18 +88,3 @@ class TipAdapter(RetrievalModule):
             base = self.context.base.scores_from(pooled, self.context.names(vocab)).cpu()
             scores = scores + base.clamp_min(torch.finfo(base.dtype).tiny).log()
         return Prediction(vocab, scores=scores)
-
-    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Keys of each class, and the images they are of."""
-        tensors = {f"keys.{c}": torch.stack(list(held.values())) for c, held in self.cache.items()}
-        return tensors, {"samples": {str(c): list(held) for c, held in self.cache.items()}}
-
-    def load_state(self, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
-        """Read the cache."""
-        self.cache = {
-            int(c): dict(zip(ids, tensors[f"keys.{c}"].unbind(), strict=True)) for c, ids in meta["samples"].items()
-        }
-
-    def stored_bytes(self) -> int:
-        """Bytes of the keys."""
-        return n_bytes(x for held in self.cache.values() for x in held.values())

@@ -14,15 +14,22 @@ import torch
 from torch import Tensor
 
 from kc.errors import EmptyMemoryError, RunError
+<<<<<<< HEAD
 from kc.memory.disk import Memory
 from kc.memory.store.distributed import process_rank
 from kc.memory.vote.fusion import knn_clip
 from kc.memory.vote.votes import decide, vote
+=======
+from kc.memory.distributed import gather_rows, on_rank_0, process_rank
+from kc.memory.fuse import knn_clip
+from kc.memory.rows import Memory
+from kc.memory.vote import decide, vote
+>>>>>>> 1d63dae (Heads by composition: image, pixel, region and mask heads are given to a gradient method)
 from kc.methods.base import Batch, Context
 from kc.methods.config import MethodConfig
 from kc.methods.regions import Regions, best, normalised, posteriors, to_prediction
 from kc.methods.retrieval.build import labelled_rows
-from kc.methods.retrieval.module import RetrievalModule
+from kc.methods.retrieval.module import OnePassMethod
 from kc.types import Float32Array, Neighbours, Prediction, Rows, Task
 
 TIE_BREAK = 1e-12
@@ -47,15 +54,16 @@ TAUGHT = "taught"
 """Source of rows that a user taught after the run (`kc remember`); those of a run have none."""
 
 
-class VisualMemory(RetrievalModule):
+class VisualMemory(OnePassMethod):
     """k nearest neighbours in the memory vote for a class; a base model, where there is one, is fused with the vote."""
 
     name = "knn"
-    remembers = True
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)
         self.open_vocabulary = context.base is not None
+        self.staged: list[Rows] = []
+        self.memory: Memory | None = None
         self._learned: set[int] = set()
         self._path = context.folder / "memory"
         if process_rank() == 0:
@@ -85,12 +93,33 @@ class VisualMemory(RetrievalModule):
 
     # -- remembering ------------------------------------------------------------------------------------------------
 
+    def store(self, task: int, n_processes: int) -> None:
+        """Add what `observe` staged to the memory; of several processes, what all of them saw, on rank 0."""
+        staged, self.staged = self.staged, []
+        for rows in gather_rows(staged) if n_processes > 1 else staged:
+            self._own_memory().add(rows, task)
+
+    def commit(self, task: int, n_processes: int) -> int:
+        """Commit the task's rows, once; returns how many are new. The other processes open what rank 0 committed."""
+        if n_processes == 1:
+            return self._own_memory().commit(task)
+        new_rows = on_rank_0(lambda: self._own_memory().commit(task))
+        if process_rank():
+            self.reopen()
+        return new_rows
+
+    def _own_memory(self) -> Memory:
+        if self.memory is None:
+            raise TypeError(f"{type(self).__name__} keeps no memory in this process")
+        return self.memory
+
     def start_task(self, task: Task) -> None:
         """Drop rows of this task or a later one: they are what an interrupted run left behind.
 
         Raises RunError where rows that a user taught would go with them.
         """
         super().start_task(task)
+        self.staged = []
         self._learned = {*task.seen_ids}
         if self.memory is not None and process_rank() == 0:
             if taught := len(self.memory.ids(source=TAUGHT)):
@@ -161,5 +190,5 @@ class VisualMemory(RetrievalModule):
             self.memory.close()
 
     def stored_bytes(self) -> int:
-        """Bytes of the memory's files."""
-        return 0 if self.memory is None else int(self.memory.stats()["bytes"])
+        """Bytes of the memory's files, and of what is kept beside them."""
+        return super().stored_bytes() + (0 if self.memory is None else int(self.memory.stats()["bytes"]))

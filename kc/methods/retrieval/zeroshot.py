@@ -10,12 +10,12 @@ import torch
 from kc.errors import KcError
 from kc.methods.base import Batch, Context
 from kc.methods.regions import background_position, best, maps_to_prediction, posteriors, to_prediction
-from kc.methods.retrieval.module import RetrievalModule
+from kc.methods.retrieval.module import OnePassMethod
 from kc.openvocab.base import DenseVocabulary, PanopticVocabulary
 from kc.types import Int32Array, Int64Array, Prediction
 
 
-class ZeroShot(RetrievalModule):
+class ZeroShot(OnePassMethod):
     """What the base model says of names it was never shown here."""
 
     name = "zeroshot"

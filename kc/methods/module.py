@@ -1,0 +1,77 @@
+"""The LightningModule that every method of the project is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import lightning as L
+from torch import Tensor
+
+from kc.errors import KcError
+from kc.methods.base import Batch, Context
+from kc.types import Prediction, Task
+
+
+class Method(L.LightningModule):
+    """State and costs of a method.
+
+    What `state_dict` holds is its checkpoint: parameters, buffers, `TensorState`s, JSON values of `get_extra_state`.
+    """
+
+    name = "method"
+    train_scope = "task"
+    open_vocabulary = False
+    needs_raw = False
+    needs_images = True
+
+    def __init__(self, context: Context) -> None:
+        super().__init__()
+        self.context = context
+
+    def start_task(self, task: Task) -> None:
+        """Prepare for a task."""
+
+    def end_task(self, task: Task) -> None:
+        """Close a task."""
+
+    def predict(self, batch: Batch, vocabulary: Sequence[int]) -> Prediction:
+        """Answer a batch over the class ids of `vocabulary`."""
+        raise NotImplementedError
+
+    def task_batches(self) -> Iterator[Batch]:
+        """The training images of the task once more, on the module's device, all of them in every process."""
+        for batch in self.trainer.datamodule.statistics_dataloader():  # type: ignore[attr-defined]
+            moved = {k: v.to(self.device) if isinstance(v, Tensor) else v for k, v in batch.items()}
+            yield self.on_after_batch_transfer(moved, 0)
+
+    def saves(self, key: str) -> bool:
+        """Whether an entry of `state_dict` is part of a checkpoint; what is not must be there before one is loaded."""
+        return True
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Everything learned so far but what a memory on disk holds: tensors on the CPU, and JSON values."""
+        held = {k: v for k, v in self.state_dict().items() if self.saves(k)}
+        tensors = {k: v.detach().cpu().contiguous() for k, v in held.items() if isinstance(v, Tensor)}
+        return tensors, {k: v for k, v in held.items() if k not in tensors}
+
+    def load_state(self, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
+        """Return to what `state` gave. Raises KcError that lists the entries that do not fit."""
+        try:
+            missing, unexpected = self.load_state_dict({**tensors, **meta}, strict=False)
+        except RuntimeError as error:  # other shapes
+            raise KcError(f"{self.name}: the checkpoint does not fit: {error}") from error
+        missing = [key for key in missing if self.saves(key)]
+        if missing or unexpected:
+            raise KcError(f"{self.name}: the checkpoint does not fit; missing {missing}, unexpected {unexpected}")
+
+    def stored_bytes(self) -> int:
+        """Bytes kept beside the shared frozen encoder: all tensors of the checkpoint."""
+        return sum(v.nbytes for k, v in self.state_dict().items() if isinstance(v, Tensor) and self.saves(k))
+
+    def trained_parameters(self) -> int:
+        """Number of parameters that gradients change."""
+        return sum(p.numel() for p in self.parameters() if p.requires_grad)
+
+    def close(self) -> None:
+        """Let go of files that are held open."""
