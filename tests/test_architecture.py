@@ -41,7 +41,7 @@ ARROWS = {
     | {"data", "encoders", "proposals", "memory", "openvocab", "methods", "stream", "report.overlay"},
     "serve": BASE | {"predict", "memory", "report.overlay"},
 }
-MAY_IMPORT_LIGHTNING = {"methods/finetune/module.py", "methods/retrieval/module.py", "data/datamodule.py"}
+MAY_IMPORT_LIGHTNING = {"methods/module.py", "data/datamodule.py"}
 TOP = {
     "cli",
     "compare",

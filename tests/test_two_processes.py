@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from kc.memory.disk import Memory
 
@@ -52,6 +53,22 @@ def test_knn_in_two_processes(tmp_path: Path) -> None:
     assert [v.rows for v in a.versions()] == [v.rows for v in b.versions()]
     assert len(np.unique(b.rows_of(b.ids()).sample_id)) == len(b) > 50
     assert (folders[1] / "report.html").exists()
+
+
+def test_hybrid_in_two_processes(tmp_path: Path) -> None:
+    """The memory is the same row for row; the head learns from the same batches, whose gradients are summed in another
+    order."""
+    folders = []
+    for devices in (1, 2):
+        run(tmp_path / str(devices), devices, method="hybrid")
+        (folder,) = (tmp_path / str(devices)).iterdir()
+        folders.append(folder)
+    one, two = (json.loads((f / "results.json").read_text())["methods"][0] for f in folders)
+    for a, b in zip(one["matrix"], two["matrix"], strict=True):
+        assert a == pytest.approx(b, abs=0.02)
+    first, second = (Memory.open(f / "methods" / "hybrid-s0" / "memory") for f in folders)
+    assert rows(first) == rows(second)
+    assert [v.rows for v in first.versions()] == [v.rows for v in second.versions()]
 
 
 def test_a_method_of_one_pass_is_left_to_the_first_process(tmp_path: Path) -> None:

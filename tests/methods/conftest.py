@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from kc.encoders.base import Encoder
 from kc.encoders.cache import FeatureCache
-from kc.methods.base import Context
+from kc.methods.base import Context, Remembers
 from kc.methods.config import MethodConfig
 from kc.types import ClassInfo, Features, Task, TaskKind
 
@@ -80,6 +80,8 @@ def learn() -> Callable[..., None]:
                 method.on_before_optimizer_step(optimizer)
                 optimizer.step()
                 method.on_train_batch_end(None, batch, i)
+        if isinstance(method, Remembers):
+            method.commit(task.index, 1)
         method.end_task(task)
 
     return run

@@ -72,17 +72,17 @@ def test_ranpac_is_ridge_regression_on_everything_seen(toy_context: Make, images
     for task, batches in zip(TASKS, data, strict=True):
         observe(method, task, batches)
     batches = [b for part in data for b in part]
-    x = torch.cat([F.relu(context.encode(b).pooled @ method.projection) for b in batches]).double()
+    x = torch.cat([F.relu(context.encode(b).pooled @ method.statistics["projection"]) for b in batches]).double()
     labels = torch.cat([b["label"] for b in batches])
     y = F.one_hot(labels - 1, 3).double()
-    weights = torch.linalg.solve(x.T @ x + method.ridge * torch.eye(16).double(), x.T @ y)
+    weights = torch.linalg.solve(x.T @ x + float(method.statistics["ridge"]) * torch.eye(16).double(), x.T @ y)
     test = images([1, 2, 3] * 4, seed=9)
-    expected = F.relu(context.encode(test).pooled @ method.projection).double() @ weights
+    expected = F.relu(context.encode(test).pooled @ method.statistics["projection"]).double() @ weights
     scores = method.predict(test, (1, 2, 3, 5)).scores
     assert scores is not None
     torch.testing.assert_close(scores[:, :3], expected, rtol=1e-6, atol=1e-9)
     assert scores[:, 3].isneginf().all()
-    assert method.ridge in RIDGES
+    assert float(method.statistics["ridge"]) in RIDGES
 
 
 def test_fecam_has_one_metric_a_class(toy_context: Make, images: Images) -> None:
@@ -120,7 +120,7 @@ def test_tip_adapter_adds_the_cache_to_the_zero_shot_logits(toy_context: Make, i
     alone, both = TipAdapter(context), TipAdapter(replace(context, base=base))
     for method in (alone, both):
         observe(method, TASKS[0], [images([1, 2] * 4, seed=1)])
-        assert [len(held) for held in method.cache.values()] == [2, 2]
+        assert [len(held) for held in method.cache.keys.values()] == [2, 2]
     test = images([1, 2, 1], seed=9)
     a, b = (m.predict(test, (1, 2)).scores for m in (alone, both))
     assert a is not None
@@ -137,7 +137,7 @@ def test_the_cache_does_not_depend_on_the_order(toy_context: Make, images: Image
     first, second = TipAdapter(toy_context(tip_shots=3)), TipAdapter(toy_context(tip_shots=3))
     observe(first, TASKS[0], [whole])
     observe(second, TASKS[0], parts)
-    assert set(first.cache[1]) == set(second.cache[1])
+    assert set(first.cache.keys[1]) == set(second.cache.keys[1])
 
 
 @pytest.mark.parametrize("cls", [RanPac, FeCam, TipAdapter])

@@ -11,6 +11,7 @@ import torch
 from kc.methods.base import Context
 from kc.methods.finetune.comformer import CoMFormer
 from kc.methods.finetune.mask2former import Mask2Former
+from kc.methods.finetune.mask_head import MaskHead
 from kc.methods.finetune.query_distillation import pseudo_masks, query_distillation
 from kc.openvocab.mask_inference import at_size
 from kc.types import HIDDEN, Task
@@ -51,9 +52,9 @@ def test_the_terms_add_up(toy_context: Make, learn: Callable[..., None]) -> None
         head.weight[0] = chosen * 60 / (first - second)
         head.bias[0] = -30 * (first + second) / (first - second)
     old_classes = method.previous.classifier(old.states[-1])
-    new = method.decoder(method.features(batch))
+    new = method.head.decoder(method.features(batch))
     classes = [method.classifier(s) for s in new.states]
-    sets = method.mask_sets(batch)
+    sets = method.head.mask_sets(batch)
     taken = [masks.bool().any(0) for masks, _ in sets]
     more = [pseudo_masks(old_classes[i], at_size(old.masks[-1][i], (32, 32)), taken[i]) for i in range(2)]
     assert more[0][1].tolist() == [1]
@@ -87,6 +88,6 @@ def test_background_is_left_to_the_old_model_where_hidden_labels_become_it(
     learn(method, first, [images(1, 0)], lr=1e-3)
     method.start_task(Task(1, (3,), (0, 1, 2, 3), ("3",)))
     seen: list[Any] = []
-    method.mask_sets = lambda batch: seen.extend(Mask2Former.mask_sets(method, batch)) or list(seen)  # type: ignore[func-returns-value, method-assign]
+    method.head.mask_sets = lambda batch: seen.extend(MaskHead.mask_sets(method.head, batch)) or list(seen)  # type: ignore[func-returns-value, method-assign]
     assert torch.isfinite(method.loss_on(images(3, 0)))
     assert [columns.tolist() for _, columns in seen] == [method.classifier.columns([3])] * 2

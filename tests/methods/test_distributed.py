@@ -17,9 +17,9 @@ def of_two(monkeypatch: pytest.MonkeyPatch, rank: int, other: int) -> None:
 
 def test_one_process_weighs_nothing() -> None:
     assert distributed.weight_of(torch.tensor(3)) == 1.0
-    assert distributed.share([1, 2, 3]) == [1, 2, 3]
+    assert distributed.local_shard([1, 2, 3]) == [1, 2, 3]
     batch = {"sample_id": ["a"], "label": torch.tensor([1])}
-    assert distributed.whole(batch) is batch
+    assert distributed.all_gather_batch(batch) is batch
 
 
 def test_means_of_unequal_counts_become_the_mean_of_all(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -34,7 +34,7 @@ def test_means_of_unequal_counts_become_the_mean_of_all(monkeypatch: pytest.Monk
 def test_parts_of_a_draw_are_the_positions_of_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     for rank, expected in ((0, [0, 2, 4]), (1, [1, 3, 5])):
         of_two(monkeypatch, rank, 0)
-        assert distributed.share(list(range(6))) == expected
+        assert distributed.local_shard(list(range(6))) == expected
 
 
 def test_the_whole_batch_has_its_order_back(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -48,6 +48,6 @@ def test_the_whole_batch_has_its_order_back(monkeypatch: pytest.MonkeyPatch) -> 
         into[:] = parts
 
     monkeypatch.setattr(distributed.distributed, "all_gather_object", gather)
-    found = distributed.whole(parts[0])
+    found = distributed.all_gather_batch(parts[0])
     assert found["sample_id"] == ["a", "b", "c", "d"]
     assert found["label"].tolist() == [0, 1, 2, 3]

@@ -40,7 +40,7 @@ def test_after_the_first_task_the_old_stays_to_the_last_bit(
     method = Eclipse(toy_context("semantic", train=train, eclipse_prompts=4))
     learn(method, TASKS[0], [halves(1, 2, (1, 2))], lr=1e-3)
     images = halves(1, 3, (1, 3))
-    first = method.eval().answers(images, (1, 2))
+    first = method.eval().head.answers(images, (1, 2))
     for task in TASKS[1:]:
         before = {k: v.clone() for k, v in method.state()[0].items()}
         learn(method, task, [halves(task.class_ids[0], 1, task.class_ids)], lr=1e-2)
@@ -49,7 +49,7 @@ def test_after_the_first_task_the_old_stays_to_the_last_bit(
         assert {k for k in after if k not in before} == set(method.trained())
         assert method.trained_parameters() < 40_000
     # The old queries see the masks that they saw; other steps' classes are all that changed in what they answer.
-    now = method.eval().answers(images, (1, 2))
+    now = method.eval().head.answers(images, (1, 2))
     torch.testing.assert_close(now[1][:, :20], first[1])
     assert now[1].shape[1] == 20 + 2 * 4
 
@@ -61,10 +61,10 @@ def test_every_part_of_a_step_learns(toy_context: Make, learn: Callable[..., Non
     before = {k: v.detach().clone() for k, v in method.trained().items()}
     learn_more = torch.optim.SGD(method.trained().values(), lr=1e-2)
     method.on_train_start()
-    assert not method.mask_network.training
+    assert not method.head.mask_network.training
     method.loss_on(halves(3, 1, (3,))).backward()
     learn_more.step()
-    assert {k.split(".")[0] for k in before} == {"prompts", "classifier"}
+    assert {k.split(".")[1] for k in before} == {"prompts", "classifier"}
     assert [k for k, v in method.trained().items() if torch.equal(v, before[k])] == []
 
 
@@ -74,13 +74,13 @@ def test_the_loss_is_of_the_new_queries_and_the_new_class_alone(toy_context: Mak
     method.start_task(TASKS[1])
     method.eval()
     batch = halves(3, 1, (1, 3))
-    pixels = method.mask_network.pixels(method.features(batch))
-    queries = method.prompts[0](method.mask_network, pixels)
+    pixels = method.head.mask_network.pixels(method.features(batch))
+    queries = method.head.prompts[0](method.head.mask_network, pixels)
     classes = []
     for state in queries.states:
         old = method.classifier(state)
-        classes.append(torch.cat([method.prompts[0].no_object(state), old[..., 1:]], -1))
-    criterion = MaskLoss(method.mask_network.model.config, 3, focal=True, class_weight=10.0)
+        classes.append(torch.cat([method.head.prompts[0].no_object(state), old[..., 1:]], -1))
+    criterion = MaskLoss(method.head.mask_network.model.config, 3, focal=True, class_weight=10.0)
     torch.manual_seed(0)
     expected = criterion(classes, queries, mask_sets(batch, {3: 3}))
     torch.manual_seed(0)
@@ -94,7 +94,7 @@ def test_new_classes_start_as_no_object(toy_context: Make) -> None:
     state = torch.randn(2, 5, 64)
     z = method.classifier(state)
     torch.testing.assert_close(z[..., 3], z[..., 0])
-    torch.testing.assert_close(method.classes(state, 1)[..., 0], z[..., 0])
+    torch.testing.assert_close(method.head.classes(state, 1)[..., 0], z[..., 0])
 
 
 def test_it_goes_on_from_its_state(toy_context: Make, learn: Callable[..., None]) -> None:

@@ -11,8 +11,7 @@ from torch.nn import functional as F
 
 from kc.methods.base import Context
 from kc.methods.finetune.anchored import quadratic_penalty
-from kc.methods.finetune.ewc import Ewc, EwcOnline, drawn
-from kc.methods.finetune.module import FinetuneModule
+from kc.methods.finetune.ewc import Ewc, EwcOnline, sample_labels
 from kc.types import Task
 
 TASKS = [Task(0, (1, 2), (1, 2), ("1", "2")), Task(1, (3,), (1, 2, 3), ("3",)), Task(2, (4,), (1, 2, 3, 4), ("4",))]
@@ -90,7 +89,8 @@ def test_online_decays_and_follows(toy_context: Make, images: Images, learn: Lea
     learn(method, TASKS[1], [images(LABELS[1])])
     plain = Ewc(toy_context())
     plain.load_state(*method.state())
-    plain.anchor, plain.importance = {}, {}
+    plain.anchor.clear()
+    plain.importance.clear()
     plain.task_batches = lambda: iter([images(LABELS[1])])  # type: ignore[method-assign]
     plain.end_task(TASKS[1])
     for k, old in first.items():
@@ -123,16 +123,16 @@ def test_pixels_too(toy_context: Make, images: Images, learn: Learn) -> None:
 def test_labels_from_the_model(toy_context: Make, images: Images, learn: Learn) -> None:
     sure = torch.full((3, 2, 2, 2), -50.0)
     sure[:, 1] = 50.0
-    assert drawn(sure, torch.tensor([7, 9])).tolist() == torch.full((3, 2, 2), 9).tolist()
+    assert sample_labels(sure, torch.tensor([7, 9])).tolist() == torch.full((3, 2, 2), 9).tolist()
     torch.manual_seed(0)
-    even = drawn(torch.zeros(4000, 2), torch.tensor([7, 9]))
+    even = sample_labels(torch.zeros(4000, 2), torch.tensor([7, 9]))
     assert abs((even == 7).float().mean().item() - 0.5) < 0.03
     found = {}
     for fisher in ("empirical", "sampled"):
         method = Ewc(toy_context(fisher=fisher))
         torch.manual_seed(0)
         learn(method, TASKS[0], [images([1] * 8)], lr=0.0)  # the label is always 1, the model is not sure
-        found[fisher] = method.importance["classifier.steps.0.bias"].sum().item()
+        found[fisher] = method.importance["head.classifier.steps.0.bias"].sum().item()
     assert found["empirical"] != found["sampled"]
 
 
@@ -144,7 +144,7 @@ def test_state_comes_back(toy_context: Make, images: Images, learn: Learn) -> No
     for a, b in ((method.anchor, other.anchor), (method.importance, other.importance)):
         assert a.keys() == b.keys()
         assert all(torch.equal(a[k], b[k]) for k in a)
-    assert other.stored_bytes() == method.stored_bytes() == 3 * FinetuneModule.stored_bytes(method)
+    assert other.stored_bytes() == method.stored_bytes() == 3 * 4 * method.trained_parameters()
 
 
 def test_running_importance_is_that_of_the_loss_without_the_penalty(
@@ -175,5 +175,5 @@ def test_running_importance_is_that_of_the_loss_without_the_penalty(
     other = Ewc(toy_context(**knobs))
     other.load_state(*method.state())
     assert all(torch.equal(other.running[k], v) for k, v in method.running.items())
-    assert other.stored_bytes() == method.stored_bytes() == 4 * FinetuneModule.stored_bytes(method)
+    assert other.stored_bytes() == method.stored_bytes() == 4 * 4 * method.trained_parameters()
     assert not EwcOnline(toy_context(**knobs)).runs

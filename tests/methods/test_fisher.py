@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kc.methods.finetune.anchored import quadratic_penalty
-from kc.methods.finetune.fisher import between_0_and_1, diagonal_fisher, running_fisher
+from kc.methods.finetune.fisher import diagonal_fisher, min_max_normalize, running_fisher
 
 
 def fixed(*shape: int, scale: float = 1.0, shift: float = 0.0) -> Tensor:
@@ -92,7 +92,7 @@ def test_running_mean_as_the_authors_of_mib(wave: Callable[..., Tensor]) -> None
     assert first["b"].tolist() == pytest.approx([3.4982261462722852, 3.0493151566686176])
     moved = {"w": wave(6, phase=5.0, scale=0.5), "b": wave(2, phase=6.0, scale=0.5)}
     zero = {k: torch.zeros_like(v) for k, v in moved.items()}
-    importance = {k: between_0_and_1(v) for k, v in first.items()}
+    importance = {k: min_max_normalize(v) for k, v in first.items()}
     assert quadratic_penalty(moved, zero, importance).item() == pytest.approx(0.3916344710133095)
     second = three(7.0)  # the running mean goes on, not its normalised copy
     golden = [0.9814471966855579, 0.483463138208338, 2.664181627037941, 3.6106691416271426, 1.3830017289845689]

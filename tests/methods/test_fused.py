@@ -18,7 +18,7 @@ from kc.errors import KcError
 from kc.memory.vote.fusion import knn_clip, ret_clip, retrieval_logits
 from kc.methods.base import Context
 from kc.methods.regions import RegionEncoder
-from kc.methods.retrieval.asking import Answers, Recall, ask, one_opinion
+from kc.methods.retrieval.asking import Answers, BaseOutputCache, base_predictions, one_opinion
 from kc.methods.retrieval.fused import FusedMemory
 from kc.methods.retrieval.knn_clip import KnnClip
 from kc.methods.retrieval.ret_clip import RetClip
@@ -100,6 +100,10 @@ def context_of(make: Make, kind: str = "classification", base: Any = None, **kno
     return dataclasses.replace(context, base=base or Codes(), regions=regions)
 
 
+def n_bytes(method: FusedMemory) -> int:
+    return sum(t.nbytes for t in method.cache.tensors().values())
+
+
 def teach(method: FusedMemory, task: Task, *batches: dict[str, Any]) -> None:
     method.start_task(task)
     for batch in batches:
@@ -174,7 +178,7 @@ def test_regions_and_two_heads(toy_context: Make) -> None:
     batch = scene([halves(0, 1)], seed=1)
     assert context.regions is not None
     regions = context.regions(batch)
-    said = ask(context, batch, regions, (0, 1))
+    said = base_predictions(context, batch, regions, (0, 1))
     o = context.base.region_opinions(batch["raw"][0], "1-0", regions[0].segments, context.names((0, 1)), None)
     assert method.memory is not None
     p, _ = retrieval_logits(method.memory.search(regions[0].keys, 2), (0, 1))
@@ -242,12 +246,12 @@ def test_calibration_follows_the_better_of_the_two_and_survives_a_restart(base: 
     tensors, meta = method.state()
     asked = scene([halves(0, 2)], seed=4)
     shown = method.predict(asked, (0, 1, 2)).semantic[0]
-    kept = method.recall.n_bytes
+    kept = n_bytes(method)
     method.close()
     again = KnnClip(context)
     again.load_state(tensors, meta)
     assert again.setting == method.setting
-    assert again.recall.n_bytes == kept > 0
+    assert n_bytes(again) == kept > 0
     assert again.stored_bytes() > kept
     assert (again.predict(asked, (0, 1, 2)).semantic[0] == shown).all()
     again.close()
@@ -258,30 +262,30 @@ def test_codes_answer_for_names_that_came_later(toy_context: Make, images: Image
     assert isinstance(context.base, Recallable)
     pooled = context.encode(images([0, 1, 2])).pooled
     keys = torch.nn.functional.normalize(pooled, dim=1).numpy()
-    recall = Recall()
-    recall.keep_codes(keys, context.base.codes_from(pooled))
+    cache = BaseOutputCache()
+    cache.keep_codes(keys, context.base.codes_from(pooled))
     names = context.names((5, 0))
-    found = recall.answers(context.base, keys[[2, 0]], (5, 0), names)
+    found = cache.answers(context.base, keys[[2, 0]], (5, 0), names)
     assert torch.allclose(found.own, context.base.scores_from(pooled, names)[[2, 0]], atol=0.1)
     assert found.opinions.seen.tolist() == [False, True]
-    assert recall.n_bytes == 3 * (8 + 2 * 5)
+    assert sum(t.nbytes for t in cache.tensors().values()) == 3 * (8 + 2 * 5)
     with pytest.raises(KcError, match="1 of 1 rows were stored without"):
-        recall.answers(context.base, -keys[:1], (5, 0), names)
+        cache.answers(context.base, -keys[:1], (5, 0), names)
 
 
 def test_kept_probabilities_are_zero_for_names_that_came_later() -> None:
     keys = np.eye(3, dtype=np.float32)
-    recall = Recall()
+    cache = BaseOutputCache()
     p = torch.tensor([[0.75, 0.25], [0.5, 0.5]])
-    recall.keep_answers(keys[:2], one_opinion(p, torch.tensor([True, False])), (4, 2))
+    cache.keep_answers(keys[:2], one_opinion(p, torch.tensor([True, False])), (4, 2))
     q = torch.tensor([[0.5, 0.25, 0.25]])
-    recall.keep_answers(keys[2:], Answers(q, Opinions(q / 2, q / 4, torch.tensor([False, False, True]))), (2, 4, 3))
-    found = recall.answers(None, keys, (3, 4), [("3",), ("4",)])
+    cache.keep_answers(keys[2:], Answers(q, Opinions(q / 2, q / 4, torch.tensor([False, False, True]))), (2, 4, 3))
+    found = cache.answers(None, keys, (3, 4), [("3",), ("4",)])
     assert found.own.tolist() == [[0, 0.75], [0, 0.5], [0.25, 0.25]]
     assert found.opinions.in_vocabulary[2].tolist() == [0.125, 0.125]
     assert found.opinions.out_of_vocabulary[2].tolist() == [0.0625, 0.0625]
-    other = Recall()
-    other.load_state(recall.state())
+    other = BaseOutputCache()
+    other.load_tensors(cache.tensors())
     again = other.answers(None, keys, (3, 4), [("3",), ("4",)])
     assert torch.equal(again.own, found.own)
     assert torch.equal(again.opinions.seen, found.opinions.seen)
@@ -323,6 +327,6 @@ def test_masks_of_another_size_and_no_base(toy_context: Make) -> None:
     regions = context.regions(batch)
     batch["raw"] = [np.zeros((8, 16, 3), np.uint8)]
     with pytest.raises(KcError, match=r"0-0: masks of \(16, 16\) for an image of \(8, 16\)"):
-        ask(context, batch, regions, (0, 1))
+        base_predictions(context, batch, regions, (0, 1))
     with pytest.raises(KcError, match="ret-clip needs an open-vocabulary base"):
         RetClip(toy_context())

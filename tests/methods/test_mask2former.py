@@ -16,6 +16,7 @@ from kc.methods.base import Context
 from kc.methods.config import MethodConfig
 from kc.methods.finetune.comformer import CoMFormer
 from kc.methods.finetune.mask2former import Mask2Former, Mask2FormerJoint, Mask2FormerReplay
+from kc.methods.finetune.mask_head import MaskHead
 from kc.types import HIDDEN, VOID, ClassInfo, Task
 
 Make = Callable[..., Context]
@@ -44,7 +45,7 @@ def test_two_tasks(train: str, toy_context: Make, learn: Callable[..., None]) ->
     assert method.classifier.class_ids[1:] == [1, 2]
     before = {k: v.clone() for k, v in method.state()[0].items()}
     learn(method, TASKS[1], [halves(3, 0)], lr=1e-3)
-    backbone = "decoder.model.pixel_level_module.encoder."
+    backbone = "head.decoder.model.pixel_level_module.encoder."
     frozen = [k for k in before if k.startswith(backbone)]
     assert all(torch.equal(method.state()[0][k], before[k]) for k in frozen) == (train == "head")
     again = Mask2Former(toy_context("semantic", train=train))
@@ -78,7 +79,7 @@ def test_groups_have_their_rates(toy_context: Make) -> None:
     head, backbone = method.parameter_groups(0.01)
     assert (head["lr"], backbone["lr"]) == (0.01, 0.001)
     assert len(head["params"]) + len(backbone["params"]) == len(method.trained())
-    assert {id(p) for p in backbone["params"]} == {id(p) for p in method.mask_network.backbone.parameters()}
+    assert {id(p) for p in backbone["params"]} == {id(p) for p in method.head.mask_network.backbone.parameters()}
 
 
 def test_half_of_a_replayed_batch_is_old(toy_context: Make, learn: Callable[..., None]) -> None:
@@ -86,7 +87,7 @@ def test_half_of_a_replayed_batch_is_old(toy_context: Make, learn: Callable[...,
     learn(method, TASKS[0], [halves(1, 2)], lr=1e-3)
     method.start_task(TASKS[1])
     seen: list[int] = []
-    method.mask_sets = lambda batch: seen.append(len(batch["image"])) or Mask2Former.mask_sets(method, batch)  # type: ignore[func-returns-value, method-assign]
+    method.head.mask_sets = lambda batch: seen.append(len(batch["image"])) or MaskHead.mask_sets(method.head, batch)  # type: ignore[func-returns-value, method-assign]
     assert torch.isfinite(method.training_step(halves(3, 0), 0))
     assert seen == [4]
 
@@ -119,7 +120,7 @@ def test_panoptic_exemplars_keep_instances_and_no_crowds(
     again.load_state(*method.state())
     again.start_task(TASKS[1])
     sets: list[Any] = []
-    again.mask_sets = lambda batch: sets.extend(Mask2Former.mask_sets(again, batch)) or sets  # type: ignore[func-returns-value, method-assign]
+    again.head.mask_sets = lambda batch: sets.extend(MaskHead.mask_sets(again.head, batch)) or sets  # type: ignore[func-returns-value, method-assign]
     assert torch.isfinite(again.training_step(instances(3, crowd), 0))
     per_image = 1 if crowd else 2
     column = {c: again.classifier.columns([c])[0] for c in (1, 3)}
@@ -159,7 +160,7 @@ def test_a_frozen_encoder_is_asked_once_for_an_image(tmp_path: Path) -> None:
         torch.manual_seed(0)
         method.start_task(TASKS[0])
         method.on_train_start()
-        pyramid = cast(Any, method.mask_network.backbone).pyramid
+        pyramid = cast(Any, method.head.mask_network.backbone).pyramid
         pyramid.register_forward_hook(lambda *_, calls=calls, pyramid=pyramid: calls.append(pyramid.training))
         for _ in range(3):
             assert torch.isfinite(method.loss_on(images))

@@ -16,7 +16,7 @@ from kc.methods.finetune.ilt import Ilt
 from kc.methods.finetune.losses import IGNORED, at_loss
 from kc.methods.finetune.lwf import Lwf
 from kc.methods.finetune.mib import Mib
-from kc.methods.finetune.module import FinetuneModule
+from kc.methods.finetune.module import GradientMethod
 from kc.methods.finetune.naive import Finetune
 from kc.methods.finetune.per_pixel import PerPixel
 from kc.methods.finetune.pixel_distillation import pixel_distillation
@@ -26,7 +26,7 @@ from kc.types import HIDDEN, VOID, Task
 
 TASKS = [Task(0, (1, 2), (1, 2), ("1", "2")), Task(1, (3,), (1, 2, 3), ("3",)), Task(2, (4,), (1, 2, 3, 4), ("4",))]
 METHODS = [Ilt, Mib, Plop, Ssul]
-SHARED: list[type[FinetuneModule]] = [*METHODS, Lwf, Ewc, EwcOnline]
+SHARED: list[type[GradientMethod]] = [*METHODS, Lwf, Ewc, EwcOnline]
 Make = Callable[..., Context]
 Learn = Callable[..., None]
 
@@ -43,13 +43,13 @@ def batch(ids: list[int], seed: int = 0) -> dict[str, Any]:
     }
 
 
-def ready(method: FinetuneModule, images: dict[str, Any]) -> None:
+def ready(method: GradientMethod, images: dict[str, Any]) -> None:
     """What the trainer does before the first step of a task."""
     method.task_batches = lambda: iter([images])  # type: ignore[method-assign]
     method.on_train_start()
 
 
-def learned(cls: type[FinetuneModule], context: Context, n_tasks: int, learn: Learn) -> FinetuneModule:
+def learned(cls: type[GradientMethod], context: Context, n_tasks: int, learn: Learn) -> GradientMethod:
     method = cls(context)
     for task in TASKS[:n_tasks]:
         learn(method, task, [batch([HIDDEN, VOID, *task.class_ids], task.index)], epochs=3, lr=0.01)
@@ -132,13 +132,13 @@ def test_levels_are_compared_only_where_they_learn(toy_context: Make) -> None:
     for train, n in (("head", 0), ("full", 2)):
         method = Mib(toy_context("semantic", train=train))
         method.start_task(TASKS[0])
-        maps = method.maps(method, method.features(images))
+        maps = method.maps(method.head, method.features(images), method.network)
         assert len(maps.levels) == n
         assert maps.logits.shape[-2:] == (4, 4)
         assert maps.pixels.shape == (2, 3, 8, 8)
 
 
-def grads(loss: Tensor, method: FinetuneModule) -> dict[str, Tensor]:
+def grads(loss: Tensor, method: GradientMethod) -> dict[str, Tensor]:
     found = torch.autograd.grad(loss, [p for p in method.parameters() if p.requires_grad], allow_unused=True)
     names = [k for k, p in method.named_parameters() if p.requires_grad]
     return {k: g for k, g in zip(names, found, strict=True) if g is not None}

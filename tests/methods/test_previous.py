@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from kc.methods.base import Batch, Context
-from kc.methods.finetune.module import FinetuneModule
+from kc.methods.finetune.module import GradientMethod
 from kc.types import Features, Task
 
 TASKS = [Task(0, (1, 2), (1, 2), ("1", "2")), Task(1, (3,), (1, 2, 3), ("3",))]
 
 
-class Compares(FinetuneModule):
+class Compares(GradientMethod):
     """Pulls new features to zero, so that every weight has a gradient."""
 
     keeps_previous = True
@@ -51,8 +51,8 @@ def test_the_copy_does_not_move(kind: str, train: str, toy_context: Callable[...
     previous = method.previous
     assert previous is not None
     assert previous.class_ids == method.classifier.class_ids[:-1]
-    assert not any(m.training for m in previous.modules())
-    assert not any(p.requires_grad for p in previous.parameters())
+    assert not any(m.training for m in previous.classifier.modules())
+    assert not any(p.requires_grad for p in previous.classifier.parameters())
     optimizer = torch.optim.SGD([p for p in method.parameters() if p.requires_grad], lr=0.5)
     for _ in range(2):
         optimizer.zero_grad()

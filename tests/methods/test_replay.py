@@ -108,7 +108,7 @@ def test_state_comes_back() -> None:
         (e.sample_id, e.task, e.classes) for e in method.exemplars
     ]
     assert other.classifier.class_ids == [1, 2]
-    pairs = zip(other.state_dict().values(), method.state_dict().values(), strict=True)
+    pairs = zip(other.state()[0].values(), method.state()[0].values(), strict=True)
     assert all(torch.equal(a, b) for a, b in pairs)
     assert other.stored_bytes() == method.stored_bytes() > 0
 
@@ -124,8 +124,8 @@ def test_a_checkpoint_that_does_not_fit_lists_its_keys() -> None:
     method = Replay(context("classification", 6))
     learn(method, 0)
     tensors, meta = method.state()
-    tensors["strange"] = tensors.pop("classifier.steps.0.bias")
-    with pytest.raises(KcError, match=r"missing \['classifier.steps.0.bias'\], unexpected \['strange'\]"):
+    tensors["strange"] = tensors.pop("head.classifier.steps.0.bias")
+    with pytest.raises(KcError, match=r"missing \['head.classifier.steps.0.bias'\], unexpected \['strange'\]"):
         Replay(context("classification", 6)).load_state(tensors, meta)
 
 
@@ -133,6 +133,6 @@ def test_weights_of_other_shapes_are_listed() -> None:
     method = Replay(context("classification", 6))
     learn(method, 0)
     tensors, meta = method.state()
-    tensors["classifier.steps.0.bias"] = torch.zeros(9)
-    with pytest.raises(KcError, match=r"of other shapes \['classifier.steps.0.bias \(9,\)'\]"):
+    tensors["head.classifier.steps.0.bias"] = torch.zeros(9)
+    with pytest.raises(KcError, match=r"size mismatch for head\.classifier\.steps\.0\.bias"):
         Replay(context("classification", 6)).load_state(tensors, meta)

@@ -4,11 +4,6 @@ from __future__ import annotations
 
 import torch
 
-<<<<<<< HEAD
-from kc.memory.disk import Memory
-from kc.memory.store.distributed import gather_rows, on_rank_0, process_rank
-=======
->>>>>>> 1d63dae (Heads by composition: image, pixel, region and mask heads are given to a gradient method)
 from kc.methods.base import Batch, Context
 from kc.methods.module import Method
 from kc.types import Task

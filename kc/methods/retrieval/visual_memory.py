@@ -14,17 +14,10 @@ import torch
 from torch import Tensor
 
 from kc.errors import EmptyMemoryError, RunError
-<<<<<<< HEAD
 from kc.memory.disk import Memory
-from kc.memory.store.distributed import process_rank
+from kc.memory.store.distributed import gather_rows, on_rank_0, process_rank
 from kc.memory.vote.fusion import knn_clip
 from kc.memory.vote.votes import decide, vote
-=======
-from kc.memory.distributed import gather_rows, on_rank_0, process_rank
-from kc.memory.fuse import knn_clip
-from kc.memory.rows import Memory
-from kc.memory.vote import decide, vote
->>>>>>> 1d63dae (Heads by composition: image, pixel, region and mask heads are given to a gradient method)
 from kc.methods.base import Batch, Context
 from kc.methods.config import MethodConfig
 from kc.methods.regions import Regions, best, normalised, posteriors, to_prediction
