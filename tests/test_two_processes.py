@@ -18,11 +18,11 @@ ROOT = Path(__file__).parents[1]
 
 
 def run(
-    out: Path, devices: int, method: str = "knn", status: int = 0, **environment: str
+    out: Path, devices: int, method: str = "knn", status: int = 0, images: int = 55, **environment: str
 ) -> subprocess.CompletedProcess[str]:
-    # 55 images: an odd number in most tasks, so that the sampler pads.
+    # 55 images: an odd number in most tasks, so that the sampler pads; of 60, the tasks have 30 each.
     command = [sys.executable, ROOT / "experiments" / "continual.py", "--benchmark", "digits", "--tasks", "2",
-               "--methods", method, "--limit_images", "55", "--accelerator", "cpu", "--devices", str(devices),
+               "--methods", method, "--limit_images", str(images), "--accelerator", "cpu", "--devices", str(devices),
                "--out", out]  # fmt: skip
     done = subprocess.run(
         list(map(str, command)), capture_output=True, text=True, timeout=300, env={**os.environ, **environment}
@@ -60,12 +60,12 @@ def test_hybrid_in_two_processes(tmp_path: Path) -> None:
     order."""
     folders = []
     for devices in (1, 2):
-        run(tmp_path / str(devices), devices, method="hybrid")
+        run(tmp_path / str(devices), devices, method="hybrid", images=60)
         (folder,) = (tmp_path / str(devices)).iterdir()
         folders.append(folder)
     one, two = (json.loads((f / "results.json").read_text())["methods"][0] for f in folders)
     for a, b in zip(one["matrix"], two["matrix"], strict=True):
-        assert a == pytest.approx(b, abs=0.02)
+        assert a == pytest.approx(b, abs=0.04)  # one test image
     first, second = (Memory.open(f / "methods" / "hybrid-s0" / "memory") for f in folders)
     assert rows(first) == rows(second)
     assert [v.rows for v in first.versions()] == [v.rows for v in second.versions()]
