@@ -58,21 +58,7 @@ def test_means_over_regions_by_hand() -> None:
     assert region_means(maps, partition).tolist() == [[0, 1], pytest.approx([2 / 3, 1 / 3])]
 
 
-def test_what_cannot_work_is_refused(tmp_path: Path) -> None:
-    def config(**more: Any) -> RunConfig:
-        return RunConfig(benchmark="digits", methods="hybrid", **more)
-
-    resolve(config())
-    with pytest.raises(KcError, match="its head was trained on the rows"):
-        resolve(config(fusion="calibrated"))
-    resolve(config(devices=2))
-    with pytest.raises(KcError, match=r"--fuse-lambda 1\.5: must be between 0 and 1"):
-        resolve(config(fuse_lambda=1.5))
-    with pytest.raises(KcError, match="--fuse-threshold nan"):
-        resolve(config(fuse_threshold=float("nan")))
-    with pytest.raises(KcError, match=r"unknown fusion 'tuned'"):
-        resolve(config(fusion="tuned"))
-    with pytest.raises(KcError, match="one process: leave --devices at 1"):
-        resolve(RunConfig(benchmark="digits", methods="knn", fusion="calibrated", devices=2))
-    with pytest.raises(KcError, match="cannot be read"):
-        resolve(config(names=tmp_path / "none.txt"))
+def test_it_learns_in_several_processes_but_reads_images_twice() -> None:
+    resolve(RunConfig(benchmark="digits", methods="hybrid", devices=2))
+    with pytest.raises(KcError, match="online"):
+        resolve(RunConfig(benchmark="digits", methods="hybrid", stream="online", epochs=1))
