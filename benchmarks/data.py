@@ -43,7 +43,7 @@ from turns import ratio
 
 from kc.data.datamodule import IncrementalDataModule
 from kc.data.manifest import Manifest, load_manifest
-from kc.data.readers.coco_panoptic import CocoPanopticReader
+from kc.data.readers.coco import CocoPanopticReader
 from kc.data.readers.open import content_key, open_reader
 from kc.data.shards.fields import from_fields
 from kc.data.shards.index import PackedIds, ShardIndex

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from kc.data.byte_table import UNKNOWN, ByteTable
+from kc.data.readers.mask_values import UNKNOWN, ByteTable
 from kc.types import VOID
 
 

@@ -11,7 +11,7 @@ from pycocotools import mask as coder
 
 from kc.data.coco_format import PanopticWriter, instance_results, panoptic_annotation
 from kc.data.manifest import Manifest
-from kc.data.readers.coco_panoptic import CocoPanopticReader
+from kc.data.readers.coco import CocoPanopticReader
 from kc.types import VOID
 
 

@@ -260,9 +260,9 @@ def test_coco_categories_must_be_the_classes(tiny_coco: SimpleNamespace) -> None
     [
         (lambda c: c["annotations"][0].update(file_name="../../../x.png"), "leaves the data folder"),
         (lambda c: c["images"][0].update(file_name="../../../../x.png"), "leaves the data folder"),
-        (lambda c: c["annotations"][0].update(image_id=999), "not a COCO panoptic annotation file"),
+        (lambda c: c["annotations"][0].update(image_id=999), "not a COCO annotation file"),
         (lambda c: c["annotations"][0]["segments_info"][0].update(category_id=77), r"category 77; allowed: 1, 2, 18"),
-        (lambda c: c.pop("categories"), "not a COCO panoptic annotation file"),
+        (lambda c: c.pop("categories"), "not a COCO annotation file"),
         (lambda c: c["annotations"].clear(), "no annotations"),
         (lambda c: c["annotations"].pop(0), r"0 annotations of image \S+; expected one"),
         (lambda c: c["annotations"].append(c["annotations"][0]), r"2 annotations of image \S+; expected one"),

@@ -41,9 +41,9 @@ def test_domains_are_read_from_text() -> None:
         ({"kind": "domain", "domains": "jpeg:6"}, "strength of jpeg is 1 to 5"),
         ({"kind": "domain", "domains": "clean:2"}, "'clean' has no strength"),
         ({"kind": "domain", "domains": "jpeg,jpeg:3"}, "a domain is there twice"),
-        ({"leak": 1.0}, "--leak 1.0: a share above 0 and below 1"),
-        ({"blurry_classes": 0.0}, "--blurry-classes 0.0: a share above 0 and at most 1"),
-        ({"imbalance": 0.5}, "--imbalance 0.5"),
+        ({"leak": 1.0}, "--blurry.leak"),
+        ({"blurry_classes": 0.0}, "--blurry.classes"),
+        ({"imbalance": 0.5}, "--long-tailed.imbalance"),
     ],
 )
 def test_wrong_numbers_are_named(options: dict[str, object], said: str) -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from functools import lru_cache
-from pathlib import Path
-from typing import BinaryIO, Protocol, Self, runtime_checkable
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO, Generic, Protocol, Self, TypeVar, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +15,7 @@ from PIL import Image, ImageOps
 
 from kc.data.manifest import Manifest
 from kc.errors import DataError
-from kc.types import VOID, BoolArray, Int64Array, Sample, UInt8Array
+from kc.types import VOID, BoolArray, Int32Array, Int64Array, Sample, SplitName, UInt8Array
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm"})
 _BROKEN = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
@@ -67,6 +68,102 @@ class HasImageFiles(Protocol):
     def image_file(self, index: int) -> Path:
         """The file of an image."""
         ...
+
+
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True)
+class ItemReader(Generic[Item]):
+    """A reader whose samples are `items`, one each. A reader of a format says `name`, `class_table` and `read`."""
+
+    manifest: Manifest
+    split: SplitName
+    items: tuple[Item, ...]
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def name(self, item: Item) -> str:
+        """What the item is called, unique in the split."""
+        return str(getattr(item, "name", item))
+
+    @cached_property
+    def sample_ids(self) -> list[str]:
+        """ "SPLIT/NAME"."""
+        return [f"{self.split}/{self.name(item)}" for item in self.items]
+
+    def select(self, indices: Sequence[int]) -> Self:
+        """A reader of only these samples, in this order."""
+        return replace(self, items=tuple(self.items[i] for i in indices))
+
+    def segmented(
+        self,
+        index: int,
+        image: UInt8Array,
+        panoptic: Int32Array,
+        crowd: frozenset[int] = frozenset(),
+        *,
+        files: tuple[str, str],
+    ) -> Sample:
+        """The sample of an image (H, W, 3) and its map (H, W, 2) of class id and instance number, read from `files`.
+
+        Raises DataError, naming both, where their sizes differ.
+        """
+        check_same_size(files[0], image, files[1], panoptic)
+        semantic = panoptic[..., 0].astype(np.int64)
+        if self.manifest.task_kind == "semantic":
+            return Sample(self.sample_ids[index], image, semantic=semantic)
+        return Sample(self.sample_ids[index], image, semantic=semantic, panoptic=panoptic, crowd=crowd)
+
+
+class ImageItem(Protocol):
+    """An item with an image file of its own, `image`, relative to the root."""
+
+    @property
+    def image(self) -> str: ...
+
+
+FileItem = TypeVar("FileItem", bound=ImageItem)
+
+
+@dataclass(frozen=True)
+class FileReader(ItemReader[FileItem]):
+    """A reader of image files below `root`."""
+
+    root: Path
+
+    def name(self, item: FileItem) -> str:
+        """The stem of the image file."""
+        return PurePosixPath(item.image).stem
+
+    def image_file(self, index: int) -> Path:
+        """The file of an image."""
+        return inside(self.root, self.items[index].image)
+
+
+@dataclass(frozen=True)
+class LabelledArrays(ItemReader[int]):
+    """Images of one array with one class each; `images` (n, H, W, 3) uint8 RGB, `labels` (n,) class ids."""
+
+    images: UInt8Array
+    labels: Int64Array
+
+    def name(self, item: int) -> str:
+        """The number of the image, five digits."""
+        return f"{item:05d}"
+
+    @cached_property
+    def class_table(self) -> BoolArray:
+        """(n, C) bool, one True a row."""
+        labels = self.labels[np.asarray(self.items, dtype=np.int64)]
+        table: BoolArray = labels[:, None] == np.asarray(self.manifest.class_ids())[None, :]
+        return table
+
+    def read(self, index: int) -> Sample:
+        """The image with its class id as `label`."""
+        i = self.items[index]
+        return Sample(self.sample_ids[index], np.array(self.images[i]), label=int(self.labels[i]))
 
 
 def one_class_each(columns: npt.ArrayLike, n_classes: int) -> BoolArray:

@@ -8,16 +8,16 @@ from __future__ import annotations
 import importlib
 import importlib.util
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 
 from kc.data.manifest import ClassSpec, Manifest
-from kc.data.readers.base import check_same_size, presence, read_image, read_mask
-from kc.data.readers.instance_masks import painted
+from kc.data.readers.base import ItemReader, check_same_size, presence, read_image, read_mask
+from kc.data.readers.coco import painted
 from kc.data.splits import Detectron2Split
 from kc.errors import DataError, MissingExtraError
 from kc.types import VOID, BoolArray, Int32Array, Int64Array, Sample, SplitName, TaskKind
@@ -81,12 +81,9 @@ def _panoptic_classes(metadata: Any, panoptic: bool, name: str) -> tuple[ClassSp
 
 
 @dataclass(frozen=True)
-class Detectron2Reader:
+class Detectron2Reader(ItemReader[Mapping[str, Any]]):
     """The images of one data set of the catalog, in its order. `numbers`: (is thing, contiguous id) -> class id."""
 
-    manifest: Manifest
-    split: SplitName
-    dicts: tuple[Mapping[str, Any], ...]
     numbers: Mapping[tuple[bool, int], int]
 
     @classmethod
@@ -115,22 +112,18 @@ class Detectron2Reader:
                     numbers[thing, contiguous] = by_name[name]
         return cls(manifest, split, tuple(dicts), numbers)
 
-    def __len__(self) -> int:
-        return len(self.dicts)
-
-    @cached_property
-    def sample_ids(self) -> list[str]:
-        """ "SPLIT/IMAGE_ID", or the stem of the file where an image has no id."""
-        return [f"{self.split}/{d.get('image_id', PurePosixPath(d['file_name']).stem)}" for d in self.dicts]
+    def name(self, item: Mapping[str, Any]) -> str:
+        """The image's id, or the stem of the file where it has none."""
+        return str(item.get("image_id", PurePosixPath(item["file_name"]).stem))
 
     @cached_property
     def class_table(self) -> BoolArray:
         """(n, C) bool; reads every label file of a semantic data set, the dicts alone of any other."""
-        if self.manifest.task_kind == "semantic" and "sem_seg_file_name" in self.dicts[0]:
+        if self.manifest.task_kind == "semantic" and "sem_seg_file_name" in self.items[0]:
             return np.stack([presence(self.semantic(i), self.manifest) for i in range(len(self))])
         column = {class_id: c for c, class_id in enumerate(self.manifest.class_ids())}
         table = np.zeros((len(self), len(column)), dtype=np.bool_)
-        for row, found in enumerate(self.dicts):
+        for row, found in enumerate(self.items):
             for segment in found.get("segments_info", found.get("annotations", ())):
                 table[row, column[self.class_of(segment)]] = True
         return table
@@ -145,16 +138,16 @@ class Detectron2Reader:
 
     def image_file(self, index: int) -> Path:
         """Where the image lies."""
-        return Path(self.dicts[index]["file_name"])
+        return Path(self.items[index]["file_name"])
 
     def files(self) -> list[str]:
         """Every image and label file."""
         fields = ("file_name", "sem_seg_file_name", "pan_seg_file_name")
-        return [str(d[field]) for d in self.dicts for field in fields if field in d]
+        return [str(d[field]) for d in self.items for field in fields if field in d]
 
     def semantic(self, index: int) -> Int64Array:
         """The label map (H, W) int64 of class ids; what is no class number is VOID."""
-        path = Path(self.dicts[index]["sem_seg_file_name"])
+        path = Path(self.items[index]["sem_seg_file_name"])
         values = read_mask(path.parent, path.name, channels=1).astype(np.int64)
         table = np.full(max(len(self.manifest.classes), int(values.max(initial=0)) + 1), VOID)
         ids = [self.numbers[False, i] for i in range(len(self.manifest.classes))]
@@ -164,7 +157,7 @@ class Detectron2Reader:
 
     def panoptic(self, index: int) -> tuple[Int32Array, frozenset[int]]:
         """The map (H, W, 2) of class id and instance number, and which instances are crowds."""
-        found = self.dicts[index]
+        found = self.items[index]
         if "pan_seg_file_name" not in found:
             marked = [(self.class_of(a), a["segmentation"], bool(a.get("iscrowd"))) for a in found["annotations"]]
             return painted(marked, int(found["height"]), int(found["width"]))
@@ -186,15 +179,10 @@ class Detectron2Reader:
         """Image and labels at the original size."""
         path = self.image_file(index)
         image = read_image(path.parent, path.name)
-        name = self.sample_ids[index]
-        if self.manifest.task_kind == "semantic" and "sem_seg_file_name" in self.dicts[index]:
+        if self.manifest.task_kind == "semantic" and "sem_seg_file_name" in self.items[index]:
             semantic = self.semantic(index)
-            check_same_size(str(path), image, self.dicts[index]["sem_seg_file_name"], semantic)
-            return Sample(name, image, semantic=semantic)
+            check_same_size(str(path), image, self.items[index]["sem_seg_file_name"], semantic)
+            return Sample(self.sample_ids[index], image, semantic=semantic)
         panoptic, crowd = self.panoptic(index)
-        check_same_size(str(path), image, str(self.dicts[index].get("pan_seg_file_name", path)), panoptic)
-        return Sample(name, image, semantic=panoptic[..., 0].astype(np.int64), panoptic=panoptic, crowd=crowd)
-
-    def select(self, indices: Sequence[int]) -> Self:
-        """A reader of only these samples."""
-        return replace(self, dicts=tuple(self.dicts[i] for i in indices))
+        files = str(path), str(self.items[index].get("pan_seg_file_name", path))
+        return self.segmented(index, image, panoptic, crowd, files=files)

@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import itertools
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -19,12 +18,13 @@ from rich.console import Console
 
 from kc.data.manifest import Manifest
 from kc.data.readers import scenes
+from kc.data.readers.base import ItemReader, LabelledArrays
 from kc.data.sources import EmbeddedSource
 from kc.data.splits import EmbeddedSplit
 from kc.errors import DataError, ManifestError
 from kc.files import atomic_folder, cache_dir
 from kc.progress import bars, one_bar
-from kc.types import BoolArray, Int64Array, Sample, SplitName, UInt8Array
+from kc.types import BoolArray, Sample, SplitName, UInt8Array
 
 Arrays = dict[str, npt.NDArray[np.uint8]]
 _COMPLETE = "arrays.txt"
@@ -34,82 +34,34 @@ _DIGIT_NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "
 
 
 @dataclass(frozen=True)
-class DigitReader:
-    """`digits`: 28 x 28 handwritten digits as grey RGB; class ids 0..9."""
-
-    manifest: Manifest
-    split: SplitName
-    images: UInt8Array
-    digits: Int64Array
-    indices: Int64Array
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    @cached_property
-    def sample_ids(self) -> list[str]:
-        """ "SPLIT/NUMBER"."""
-        return [f"{self.split}/{i:05d}" for i in self.indices.tolist()]
-
-    @cached_property
-    def class_table(self) -> BoolArray:
-        """(n, 10) bool, one True a row."""
-        table: BoolArray = self.digits[self.indices][:, None] == np.asarray(self.manifest.class_ids())[None, :]
-        return table
-
-    def read(self, index: int) -> Sample:
-        """The digit as (28, 28, 3) uint8, bright on black, with its value as `label`."""
-        i = int(self.indices[index])
-        image = np.repeat(self.images[i][..., None], 3, axis=2)
-        return Sample(self.sample_ids[index], image, label=int(self.digits[i]))
-
-    def select(self, indices: Sequence[int]) -> Self:
-        """A reader of only these samples."""
-        return replace(self, indices=self.indices[np.asarray(indices, dtype=np.int64)])
-
-
-@dataclass(frozen=True)
-class SceneReader:
+class SceneReader(ItemReader[int]):
     """`digit-scenes`: 128 x 128 scenes; class 0 is background, digit d is class d + 1, instances in order of depth."""
 
-    manifest: Manifest
-    split: SplitName
     images: UInt8Array
     semantics: UInt8Array
     instances: UInt8Array
-    indices: Int64Array
 
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    @cached_property
-    def sample_ids(self) -> list[str]:
-        """ "SPLIT/NUMBER"."""
-        return [f"{self.split}/{i:05d}" for i in self.indices.tolist()]
+    def name(self, item: int) -> str:
+        """The number of the scene, five digits."""
+        return f"{item:05d}"
 
     @cached_property
     def class_table(self) -> BoolArray:
         """(n, 11) bool."""
         held = np.zeros((len(self.images), 256), dtype=np.bool_)
         held[np.arange(len(self.images))[:, None], self.semantics.reshape(len(self.images), -1)] = True
-        table: BoolArray = held[self.indices][:, list(self.manifest.class_ids())]
+        table: BoolArray = held[list(self.items)][:, list(self.manifest.class_ids())]
         return table
 
     def read(self, index: int) -> Sample:
         """Image, panoptic map and semantic map."""
-        i = int(self.indices[index])
-        image, semantic = np.array(self.images[i]), self.semantics[i].astype(np.int64)
-        if self.manifest.task_kind == "semantic":
-            return Sample(self.sample_ids[index], image, semantic=semantic)
+        i = self.items[index]
         panoptic = np.stack([self.semantics[i], self.instances[i]], axis=-1).astype(np.int32)
-        return Sample(self.sample_ids[index], image, semantic=semantic, panoptic=panoptic)
-
-    def select(self, indices: Sequence[int]) -> Self:
-        """A reader of only these samples."""
-        return replace(self, indices=self.indices[np.asarray(indices, dtype=np.int64)])
+        name = self.sample_ids[index]
+        return self.segmented(index, np.array(self.images[i]), panoptic, files=(name, name))
 
 
-def open_embedded(manifest: Manifest, split: SplitName) -> DigitReader | SceneReader:
+def open_embedded(manifest: Manifest, split: SplitName) -> LabelledArrays | SceneReader:
     """The reader of one split of an embedded set; makes and caches the arrays of all its splits at first use.
 
     Raises:
@@ -124,10 +76,11 @@ def open_embedded(manifest: Manifest, split: SplitName) -> DigitReader | SceneRe
     if source.collection == "digits":
         arrays = _cached(manifest, lambda: _digit_arrays(manifest, source.seed))
         images, digits = arrays[f"{split}-images"], arrays[f"{split}-digits"].astype(np.int64)
-        return DigitReader(manifest, split, images, digits, np.arange(len(images), dtype=np.int64))
+        grey: UInt8Array = np.broadcast_to(images[..., None], (*images.shape, 3))  # bright on black
+        return LabelledArrays(manifest, split, tuple(range(len(images))), grey, digits)
     arrays = _cached(manifest, lambda: _scene_arrays(manifest, source.seed))
     images, semantics, instances = (arrays[f"{split}-{part}"] for part in ("images", "semantics", "instances"))
-    return SceneReader(manifest, split, images, semantics, instances, np.arange(len(images), dtype=np.int64))
+    return SceneReader(manifest, split, tuple(range(len(images))), images, semantics, instances)
 
 
 def _check_classes(manifest: Manifest, offset: int) -> None:

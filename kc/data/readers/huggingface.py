@@ -8,16 +8,23 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import io
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 
 from kc.data.manifest import Manifest
-from kc.data.readers.base import check_same_size, decode_image, decode_mask, inside, one_class_each, presence
+from kc.data.readers.base import (
+    ItemReader,
+    check_same_size,
+    decode_image,
+    decode_mask,
+    inside,
+    one_class_each,
+    presence,
+)
 from kc.data.readers.mask_values import ValueTable
 from kc.data.sources import HuggingFaceSource
 from kc.data.splits import HuggingFaceSplit
@@ -26,18 +33,15 @@ from kc.types import BoolArray, Int64Array, Sample, SplitName
 
 
 @dataclass(frozen=True)
-class HuggingFaceReader:
+class HuggingFaceReader(ItemReader[int]):
     """Rows of one table in its order. `root`: where image paths of the table may point below; None: nowhere.
 
     `column_of`: a label as the table writes it (number or name) -> position of its class in the manifest.
     """
 
-    manifest: Manifest
-    split: SplitName
     table: Any
     root: Path | None
     column_of: dict[Any, int]
-    rows: tuple[int, ...]
 
     @classmethod
     def open(cls, manifest: Manifest, split: SplitName, root: Path | None) -> HuggingFaceReader:
@@ -64,15 +68,11 @@ class HuggingFaceReader:
         column_of: dict[Any, int] = {}
         if manifest.task_kind == "classification":
             column_of = _columns(manifest, table.features[source.label])
-        return cls(manifest, split, table, root, column_of, tuple(range(len(table))))
+        return cls(manifest, split, tuple(range(len(table))), table, root, column_of)
 
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    @cached_property
-    def sample_ids(self) -> list[str]:
-        """ "SPLIT/NUMBER" of the row, from 0."""
-        return [f"{self.split}/{row:07d}" for row in self.rows]
+    def name(self, item: int) -> str:
+        """The number of the row, from 0, seven digits."""
+        return f"{item:07d}"
 
     @cached_property
     def class_table(self) -> BoolArray:
@@ -81,12 +81,12 @@ class HuggingFaceReader:
             return np.stack([presence(self._semantic(i), self.manifest) for i in range(len(self))])
         labels = self.table.with_format(None).select_columns([self._source.label])[:][self._source.label]
         return one_class_each(
-            [self._column(i, labels[row]) for i, row in enumerate(self.rows)], len(self.manifest.classes)
+            [self._column(i, labels[row]) for i, row in enumerate(self.items)], len(self.manifest.classes)
         )
 
     def read(self, index: int) -> Sample:
         """Image and label, or label map, of a row."""
-        found, name = self.table[self.rows[index]], self.sample_ids[index]
+        found, name = self.table[self.items[index]], self.sample_ids[index]
         image = decode_image(self._file(index, found[self._source.image]), self._where(index))
         if self.manifest.task_kind == "classification":
             column = self._column(index, found[self._source.label])
@@ -94,10 +94,6 @@ class HuggingFaceReader:
         semantic = self._semantic(index)
         check_same_size(self._where(index), image, f"the label map of {self._where(index)}", semantic)
         return Sample(name, image, semantic=semantic)
-
-    def select(self, indices: Sequence[int]) -> Self:
-        """A reader of only these samples."""
-        return replace(self, rows=tuple(self.rows[i] for i in indices))
 
     @property
     def _source(self) -> HuggingFaceSource:
@@ -109,7 +105,7 @@ class HuggingFaceReader:
         return ValueTable(self.manifest, None)
 
     def _where(self, index: int) -> str:
-        return f"row {self.rows[index]} of splits.{self.split} of {self.manifest.name}"
+        return f"row {self.items[index]} of splits.{self.split} of {self.manifest.name}"
 
     def _file(self, index: int, stored: Any) -> Path | io.BytesIO:
         if not isinstance(stored, dict):
@@ -126,7 +122,7 @@ class HuggingFaceReader:
         return self.column_of[label]
 
     def _semantic(self, index: int) -> Int64Array:
-        stored = self.table[self.rows[index]][self._source.label]
+        stored = self.table[self.items[index]][self._source.label]
         values = decode_mask(self._file(index, stored), self._where(index), channels=1)
         return self._meaning(values, self._where(index))
 

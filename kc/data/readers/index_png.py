@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import zipfile
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +20,7 @@ import numpy.typing as npt
 from kc.data.manifest import Manifest
 from kc.data.readers.base import (
     IMAGE_SUFFIXES,
+    FileReader,
     LayoutError,
     check_same_size,
     inside,
@@ -51,13 +51,8 @@ class Pair:
 
 
 @dataclass(frozen=True)
-class IndexPngReader:
+class IndexPngReader(FileReader[Pair]):
     """Pairs of image and mask: sorted by name, or in the order of the split's list."""
-
-    manifest: Manifest
-    split: SplitName
-    root: Path
-    items: tuple[Pair, ...]
 
     @classmethod
     def open(cls, manifest: Manifest, split: SplitName, root: Path) -> IndexPngReader:
@@ -70,15 +65,11 @@ class IndexPngReader:
         """
         part = manifest.splits[split]
         assert isinstance(part, IndexPngSplit)
-        return cls(manifest, split, root, paired(manifest, split, root, part))
+        return cls(manifest, split, paired(manifest, split, root, part), root)
 
-    def __len__(self) -> int:
-        return len(self.items)
-
-    @cached_property
-    def sample_ids(self) -> list[str]:
-        """ "SPLIT/NAME"; the name has no ending."""
-        return [f"{self.split}/{item.name}" for item in self.items]
+    def name(self, item: Pair) -> str:
+        """Without an ending."""
+        return item.name
 
     @cached_property
     def class_table(self) -> BoolArray:
@@ -133,14 +124,6 @@ class IndexPngReader:
         check_same_size(f"{self.root}/{item.image}", image, f"{self.root}/{item.mask}", semantic)
         panoptic = self.panoptic(index, semantic) if self.manifest.task_kind == "panoptic" else None
         return Sample(self.sample_ids[index], image, semantic=semantic, panoptic=panoptic)
-
-    def image_file(self, index: int) -> Path:
-        """The file of an image."""
-        return inside(self.root, self.items[index].image)
-
-    def select(self, indices: Sequence[int]) -> Self:
-        """A reader of only these samples."""
-        return replace(self, items=tuple(self.items[i] for i in indices))
 
     def _fingerprint(self) -> str:
         """Of what the presence table depends on: the manifest, and name, size and time of every mask."""

@@ -1,43 +1,55 @@
-"""Classification from image files whose classes are known from a list or from where they lie."""
+"""Classification from image files: one folder a class, a table with a header, or the lists of CUB-200-2011.
+
+CUB: Wah et al. 2011, "The Caltech-UCSD Birds-200-2011 Dataset"; each line of its four lists is an id and a value.
+"""
 
 from __future__ import annotations
 
+import csv
+import hashlib
+import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
-from typing import Self
+from pathlib import Path, PurePosixPath
 
 from kc.data.manifest import Manifest
-from kc.data.readers.base import inside, one_class_each, read_image
+from kc.data.readers.base import (
+    IMAGE_SUFFIXES,
+    FileReader,
+    LayoutError,
+    inside,
+    list_files,
+    one_class_each,
+    read_image,
+    read_lines,
+)
+from kc.data.sources import CsvSource, FolderSource
+from kc.data.splits import CUB_LISTS, CsvSplit, CubSplit, FolderSplit
+from kc.errors import DataError, ManifestError, nearest
 from kc.types import BoolArray, Sample, SplitName
+
+_NOT_READ = frozenset(
+    {".tif", ".tiff", ".gif", ".jfif", ".jpe", ".jp2", ".heic", ".heif", ".avif", ".tga", ".pgm", ".pbm", ".pnm"}
+)
 
 
 @dataclass(frozen=True)
 class LabelledFile:
-    """`file` relative to the root, `column` of its class in manifest order, `name` below the split, unique there."""
+    """`image` relative to the root, `column` of its class in manifest order, `name` below the split, unique there."""
 
-    file: str
+    image: str
     column: int
     name: str
 
 
 @dataclass(frozen=True)
-class LabelledFiles:
+class LabelledFiles(FileReader[LabelledFile]):
     """Image files with one class each, in a fixed order."""
 
-    manifest: Manifest
-    split: SplitName
-    root: Path
-    items: tuple[LabelledFile, ...]
-
-    def __len__(self) -> int:
-        return len(self.items)
-
-    @cached_property
-    def sample_ids(self) -> list[str]:
-        """ "SPLIT/NAME", with the suffix: a folder may hold a.jpg and a.png."""
-        return [f"{self.split}/{item.name}" for item in self.items]
+    def name(self, item: LabelledFile) -> str:
+        """With the suffix: a folder may hold a.jpg and a.png."""
+        return item.name
 
     @cached_property
     def class_table(self) -> BoolArray:
@@ -47,13 +59,170 @@ class LabelledFiles:
     def read(self, index: int) -> Sample:
         """The image with its class id as `label`."""
         item = self.items[index]
-        image = read_image(self.root, item.file)
-        return Sample(f"{self.split}/{item.name}", image, label=self.manifest.classes[item.column].id)
+        image = read_image(self.root, item.image)
+        return Sample(self.sample_ids[index], image, label=self.manifest.classes[item.column].id)
 
-    def image_file(self, index: int) -> Path:
-        """The file of an image."""
-        return inside(self.root, self.items[index].file)
 
-    def select(self, indices: Sequence[int]) -> Self:
-        """A reader of only these samples."""
-        return replace(self, items=tuple(self.items[i] for i in indices))
+def open_folder(manifest: Manifest, split: SplitName, root: Path) -> LabelledFiles:
+    """The images of the class folders, classes in manifest order, files sorted by name.
+
+    Raises:
+        LayoutError: a class folder is missing or empty, a folder is of no class of the manifest, an image lies in no
+            class folder or is of a format that is not read.
+    """
+    part, source = manifest.splits[split], manifest.source
+    assert isinstance(part, FolderSplit)
+    assert isinstance(source, FolderSource)
+    top = inside(root, part.path)
+    if not top.is_dir():
+        raise DataError(f"{top}: no such folder; splits.{split}.path of {manifest.name} expects it")
+    folders = manifest.names_in_files()
+    problems = [f"{path}: {said}" for path, said in _left_out(top, folders, source.skip, manifest.name)]
+    items: list[LabelledFile] = []
+    for column, folder in enumerate(folders):
+        missing = not (top / folder).is_dir()
+        files = [] if missing else _shared(list_files(root, f"{part.path}/{folder}"), part.share)
+        if missing:
+            problems.append(f"{top / folder}: no such folder; class {manifest.classes[column].name!r} expects it")
+        elif not files:
+            problems.append(f"{top / folder}: no image of class {manifest.classes[column].name!r}")
+        items += [LabelledFile(file, column, str(PurePosixPath(file).relative_to(part.path))) for file in files]
+    if problems:
+        raise LayoutError(sorted(problems))
+    return LabelledFiles(manifest, split, tuple(items), root)
+
+
+def _left_out(top: Path, folders: Sequence[str], skip: Sequence[str], name: str) -> list[tuple[str, str]]:
+    """(path, what is wrong) of the folders and images below `top` that would be in no class."""
+    above = {str(parent) for folder in (*folders, *skip) for parent in PurePosixPath(folder).parents}
+    classes, known = set(folders), {*folders, *skip, *above}
+    found: list[tuple[str, str]] = []
+    for place in sorted({*folders, *above}):
+        for entry in _entries(top / place):
+            suffix = os.path.splitext(entry.name)[1].lower()
+            if entry.is_dir():
+                if str(PurePosixPath(place, entry.name)) not in known:
+                    found.append((entry.path, f"a folder of no class of {name}; allowed: {', '.join(sorted(classes))}"))
+            elif place not in classes and suffix in IMAGE_SUFFIXES:
+                found.append((entry.path, "an image without a label: it lies in no class folder"))
+            elif place in classes and suffix in _NOT_READ:
+                found.append((entry.path, f"{suffix} images are not read; convert it to PNG or JPEG"))
+    return found
+
+
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    """What lies in a folder, hidden things left; nothing where it is missing."""
+    try:
+        with os.scandir(folder) as entries:
+            return [entry for entry in entries if not entry.name.startswith(".")]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise DataError(f"{folder}: cannot read this folder ({error.strerror})") from error
+
+
+def _shared(files: list[str], share: tuple[int, int] | None) -> list[str]:
+    """The files of one class that a split takes, sorted by name: see `FolderSplit.share`."""
+    if share is None:
+        return files
+    dealt = sorted(files, key=lambda file: hashlib.sha256(PurePosixPath(file).name.encode()).digest())
+    start, stop = (len(files) * percent // 100 for percent in share)
+    return sorted(dealt[start:stop])
+
+
+def open_csv(manifest: Manifest, split: SplitName, root: Path) -> LabelledFiles:
+    """The images of the table in its order. A label is a class name (or its `folder`), else a class id.
+
+    Raises:
+        DataError: the table is missing, not UTF-8, or lacks a column.
+        LayoutError: rows with an unknown label, a missing image, or an image that stands there twice, with their lines.
+    """
+    part, source = manifest.splits[split], manifest.source
+    assert isinstance(part, CsvSplit)
+    assert isinstance(source, CsvSource)
+    path = inside(root, part.file)
+    # Names win over ids, as in a file of the class order.
+    column_of = {str(c.id): i for i, c in enumerate(manifest.classes)}
+    column_of |= {name: i for i, name in enumerate(manifest.class_names())}
+    column_of |= {name: i for i, name in enumerate(manifest.names_in_files())}
+    items: list[LabelledFile] = []
+    problems: list[str] = []
+    lines: dict[str, int] = {}
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:  # -sig: spreadsheets start a file with a mark
+            rows = csv.DictReader(file, delimiter=source.delimiter, strict=True)
+            for wanted in (source.image, source.label):
+                if wanted not in (rows.fieldnames or ()):
+                    raise DataError(f"{path}: no column {wanted!r}; its columns: {', '.join(rows.fieldnames or ())}")
+            for row in rows:
+                image, label = row[source.image] or "", (row[source.label] or "").strip()
+                name = PurePosixPath(image.strip()).as_posix()
+                where = f"{path}, line {rows.line_num}"
+                if label not in column_of:
+                    close = nearest(label, column_of, n=1)
+                    hint = f"; did you mean {close[0]!r}?" if close else ""
+                    problems.append(f"{where}: label {label!r} is no class of {manifest.name}{hint}")
+                elif name in lines:
+                    problems.append(f"{where}: {name} stands in line {lines[name]} already")
+                elif not (relative := _image(root, part, name)):
+                    problems.append(f"{where}: no image {name!r} in {root / (part.images or '')}")
+                else:
+                    items.append(LabelledFile(relative, column_of[label], name))
+                lines.setdefault(name, rows.line_num)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path}: cannot read this table ({error})") from error
+    if not items and not problems:
+        raise DataError(f"{path}: no row below the header")
+    if problems:
+        raise LayoutError(problems)
+    return LabelledFiles(manifest, split, tuple(items), root)
+
+
+def _image(root: Path, part: CsvSplit, name: str) -> str | None:
+    """The image's path below the root, None where there is no such file; DataError where it leaves the root."""
+    relative = name if part.images is None else f"{part.images}/{name}"
+    return relative if inside(root, relative).is_file() else None
+
+
+def open_cub(manifest: Manifest, split: SplitName, root: Path) -> LabelledFiles:
+    """The images of one side of train_test_split.txt, in the order of images.txt.
+
+    Raises:
+        DataError: a list is missing, or a line is not an id and a value.
+        ManifestError: classes.txt does not hold the manifest's classes.
+        LayoutError: images that a list lacks or that are not there.
+    """
+    part = manifest.splits[split]
+    assert isinstance(part, CubSplit)
+    classes, images, labels, sides = (_table(root, name) for name in CUB_LISTS)
+    if list(classes.values()) != list(manifest.names_in_files()):
+        raise ManifestError(f"{root / CUB_LISTS[0]}: its {len(classes)} classes are not those of {manifest.name}")
+    column_of = {number: column for column, number in enumerate(classes)}
+    wanted = "1" if part.part == "train" else "0"
+    items: list[LabelledFile] = []
+    problems: list[str] = []
+    for number, name in images.items():
+        if sides.get(number) not in ("0", "1"):
+            problems.append(f"{root / CUB_LISTS[3]}: image {number} has {sides.get(number)!r}; expected 0 or 1")
+        elif labels.get(number) not in column_of:
+            problems.append(f"{root / CUB_LISTS[2]}: image {number} has class {labels.get(number)!r}")
+        elif sides[number] == wanted:
+            file = f"images/{name}"
+            if not inside(root, file).is_file():
+                problems.append(f"{root / file}: the image is missing")
+            items.append(LabelledFile(file, column_of[labels[number]], name))
+    if not items and not problems:
+        raise DataError(f"{root / CUB_LISTS[3]}: no image is marked {wanted} ({part.part})")
+    if problems:
+        raise LayoutError(problems)
+    return LabelledFiles(manifest, split, tuple(items), root)
+
+
+def _table(root: Path, name: str) -> dict[str, str]:
+    table: dict[str, str] = {}
+    for line, text in read_lines(root, name):
+        number, _, value = text.partition(" ")
+        if not number.isdecimal() or not value or number in table:
+            raise DataError(f"{root / name}, line {line}: {text!r:.80}; expected a new number and a value")
+        table[number] = value.strip()
+    return table

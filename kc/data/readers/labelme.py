@@ -7,17 +7,16 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw
 
 from kc.data.manifest import Manifest
-from kc.data.readers.base import LayoutError, check_same_size, inside, list_files, presence, read_image
+from kc.data.readers.base import FileReader, LayoutError, inside, list_files, presence, read_image
 from kc.data.splits import LabelMeSplit
 from kc.errors import DataError
 from kc.types import VOID, BoolArray, Int32Array, Sample, SplitName
@@ -49,13 +48,8 @@ class LabelMeItem:
 
 
 @dataclass(frozen=True)
-class LabelMeReader:
+class LabelMeReader(FileReader[LabelMeItem]):
     """The images of a folder of JSON files, in order of file name. Pixels of no shape are the background, else VOID."""
-
-    manifest: Manifest
-    split: SplitName
-    root: Path
-    items: tuple[LabelMeItem, ...]
 
     @classmethod
     def open(cls, manifest: Manifest, split: SplitName, root: Path) -> LabelMeReader:
@@ -84,15 +78,11 @@ class LabelMeReader:
         if lost:
             said = "no JSON file labels this image; save one, without shapes if there is nothing, or move the image"
             raise LayoutError([f"{file}: {said}" for file in lost])
-        return cls(manifest, split, root, tuple(items))
+        return cls(manifest, split, tuple(items), root)
 
-    def __len__(self) -> int:
-        return len(self.items)
-
-    @cached_property
-    def sample_ids(self) -> list[str]:
-        """ "SPLIT/STEM" of the JSON file."""
-        return [f"{self.split}/{PurePosixPath(item.file).stem}" for item in self.items]
+    def name(self, item: LabelMeItem) -> str:
+        """The stem of the JSON file."""
+        return PurePosixPath(item.file).stem
 
     @cached_property
     def class_table(self) -> BoolArray:
@@ -123,19 +113,8 @@ class LabelMeReader:
     def read(self, index: int) -> Sample:
         """Image, panoptic and semantic map at the original size."""
         item = self.items[index]
-        image, panoptic = read_image(self.root, item.image), self.panoptic(index)
-        check_same_size(str(self.root / item.image), image, str(self.root / item.file), panoptic)
-        semantic = panoptic[..., 0].astype(np.int64)
-        shown = None if self.manifest.task_kind == "semantic" else panoptic
-        return Sample(self.sample_ids[index], image, semantic=semantic, panoptic=shown)
-
-    def image_file(self, index: int) -> Path:
-        """The file of an image."""
-        return inside(self.root, self.items[index].image)
-
-    def select(self, indices: Sequence[int]) -> Self:
-        """A reader of only these samples."""
-        return replace(self, items=tuple(self.items[i] for i in indices))
+        files = str(self.root / item.image), str(self.root / item.file)
+        return self.segmented(index, read_image(self.root, item.image), self.panoptic(index), files=files)
 
 
 def _item(manifest: Manifest, root: Path, file: str) -> LabelMeItem:

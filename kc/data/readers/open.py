@@ -11,20 +11,16 @@ import numpy as np
 
 from kc.data.manifest import Manifest
 from kc.data.parallel import in_order
-from kc.data.readers.ade20k_full import Ade20kFullReader
 from kc.data.readers.base import Reader, inside
-from kc.data.readers.cifar import CifarReader
-from kc.data.readers.coco_instances import CocoInstancesReader
-from kc.data.readers.coco_panoptic import CocoPanopticReader
-from kc.data.readers.csv_file import open_csv
-from kc.data.readers.cub import open_cub
+from kc.data.readers.cifar import open_cifar
+from kc.data.readers.coco import CocoInstancesReader, CocoPanopticReader
 from kc.data.readers.detectron2_dicts import Detectron2Reader
 from kc.data.readers.embedded import open_embedded
-from kc.data.readers.folder import open_folder
 from kc.data.readers.huggingface import HuggingFaceReader
 from kc.data.readers.index_png import IndexPngReader
+from kc.data.readers.labelled_files import open_csv, open_cub, open_folder
 from kc.data.readers.labelme import LabelMeReader
-from kc.data.readers.pascal_context import PascalContextReader
+from kc.data.readers.owners_maps import Ade20kFullReader, PascalContextReader
 from kc.data.readers.torchvision_data import TorchvisionReader
 from kc.data.readers.voc_xml import open_voc_xml
 from kc.data.shards.reader import ShardReader
@@ -37,7 +33,7 @@ READERS: dict[str, Callable[[Manifest, SplitName, Path], Reader]] = {
     "folder": open_folder,
     "csv": open_csv,
     "cub": open_cub,
-    "cifar_binary": CifarReader.open,
+    "cifar_binary": open_cifar,
     "index_png": IndexPngReader.open,
     "labelme": LabelMeReader.open,
     "coco_panoptic": CocoPanopticReader.open,

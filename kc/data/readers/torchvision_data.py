@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
 from kc.data.manifest import Manifest
-from kc.data.readers.base import check_same_size, decode_image, one_class_each, presence, upright_rgb
+from kc.data.readers.base import ItemReader, check_same_size, decode_image, one_class_each, presence, upright_rgb
 from kc.data.readers.mask_values import ValueTable
 from kc.data.sources import TorchvisionSource
 from kc.data.splits import TorchvisionSplit
@@ -26,16 +25,13 @@ _LABELS = ("targets", "labels", "_labels")
 
 
 @dataclass(frozen=True)
-class TorchvisionReader:
+class TorchvisionReader(ItemReader[int]):
     """Samples of one data set in its order. Class numbers are positions in the manifest; label maps are read by value.
 
-    `data`: the data set of torchvision; `rows`: which of its samples.
+    `data`: the data set of torchvision.
     """
 
-    manifest: Manifest
-    split: SplitName
     data: Any
-    rows: tuple[int, ...]
 
     @classmethod
     def open(cls, manifest: Manifest, split: SplitName, root: Path) -> TorchvisionReader:
@@ -63,15 +59,11 @@ class TorchvisionReader:
         names = getattr(data, "classes", None)
         if manifest.task_kind == "classification" and names is not None and len(names) != len(manifest.classes):
             raise DataError(f"{source.dataset} has {len(names)} classes, {manifest.name} has {len(manifest.classes)}")
-        return cls(manifest, split, data, tuple(range(len(data))))
+        return cls(manifest, split, tuple(range(len(data))), data)
 
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    @cached_property
-    def sample_ids(self) -> list[str]:
-        """ "SPLIT/NUMBER" in the data set's order, from 0."""
-        return [f"{self.split}/{row:07d}" for row in self.rows]
+    def name(self, item: int) -> str:
+        """The number of the row, from 0, seven digits."""
+        return f"{item:07d}"
 
     @cached_property
     def class_table(self) -> BoolArray:
@@ -79,7 +71,7 @@ class TorchvisionReader:
         if self.manifest.task_kind == "semantic":
             return np.stack([presence(self._semantic(i, self._pair(i)[1]), self.manifest) for i in range(len(self))])
         listed = next((getattr(self.data, n) for n in _LABELS if hasattr(self.data, n)), None)
-        every = [self._pair(i)[1] if listed is None else listed[row] for i, row in enumerate(self.rows)]
+        every = [self._pair(i)[1] if listed is None else listed[row] for i, row in enumerate(self.items)]
         return one_class_each([self._column(i, target) for i, target in enumerate(every)], len(self.manifest.classes))
 
     def read(self, index: int) -> Sample:
@@ -95,20 +87,16 @@ class TorchvisionReader:
         check_same_size(self._where(index), picture, f"the label map of {self._where(index)}", semantic)
         return Sample(name, picture, semantic=semantic)
 
-    def select(self, indices: Sequence[int]) -> Self:
-        """A reader of only these samples."""
-        return replace(self, rows=tuple(self.rows[i] for i in indices))
-
     @cached_property
     def _meaning(self) -> ValueTable:
         return ValueTable(self.manifest, None)
 
     def _where(self, index: int) -> str:
-        return f"sample {self.rows[index]} of torchvision's {type(self.data).__name__}"
+        return f"sample {self.items[index]} of torchvision's {type(self.data).__name__}"
 
     def _pair(self, index: int) -> tuple[Any, Any]:
         try:
-            found = self.data[self.rows[index]]
+            found = self.data[self.items[index]]
         except (OSError, ValueError, SyntaxError) as error:
             raise DataError(f"{self._where(index)}: cannot be read ({error})") from error
         if not isinstance(found, tuple) or len(found) != 2:

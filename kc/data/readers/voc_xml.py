@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import Self
 from xml.etree import ElementTree
 
 from kc.data.manifest import Manifest
-from kc.data.readers.base import LayoutError, Reader, inside, list_files, one_class_each, read_image, read_lines
+from kc.data.readers.base import (
+    ItemReader,
+    LayoutError,
+    Reader,
+    inside,
+    list_files,
+    one_class_each,
+    read_image,
+    read_lines,
+)
 from kc.data.readers.labelled_files import LabelledFile, LabelledFiles
 from kc.data.sources import VocXmlSource
 from kc.data.splits import VocXmlSplit
@@ -69,7 +76,7 @@ def open_voc_xml(manifest: Manifest, split: SplitName, root: Path) -> Reader:
             for name, objects in found.items()
             for i, o in enumerate(objects)
         )
-        return BoxReader(manifest, split, root, boxes)
+        return BoxReader(manifest, split, boxes, root)
     items = []
     for name, objects in found.items():
         if source.take == "largest" or len({o.column for o in objects}) == 1:
@@ -79,7 +86,7 @@ def open_voc_xml(manifest: Manifest, split: SplitName, root: Path) -> Reader:
         raise DataError(
             f"{root / part.annotations}: no image whose objects are all of one class; take: largest or boxes"
         )
-    return LabelledFiles(manifest, split, root, tuple(items))
+    return LabelledFiles(manifest, split, tuple(items), root)
 
 
 def _names(root: Path, part: VocXmlSplit) -> list[str]:
@@ -129,21 +136,10 @@ class BoxItem(LabelledFile):
 
 
 @dataclass(frozen=True)
-class BoxReader:
+class BoxReader(ItemReader[BoxItem]):
     """Objects cut out of their images, one sample each. No `image_file`: a sample is a part of a file."""
 
-    manifest: Manifest
-    split: SplitName
     root: Path
-    items: tuple[BoxItem, ...]
-
-    def __len__(self) -> int:
-        return len(self.items)
-
-    @cached_property
-    def sample_ids(self) -> list[str]:
-        """ "SPLIT/NAME/NUMBER" of the object in its file, from 0."""
-        return [f"{self.split}/{item.name}" for item in self.items]
 
     @cached_property
     def class_table(self) -> BoolArray:
@@ -153,14 +149,10 @@ class BoxReader:
     def read(self, index: int) -> Sample:
         """The box's part of the image with its class id as `label`. Raises DataError for a box beside the image."""
         item = self.items[index]
-        image = read_image(self.root, item.file)
+        image = read_image(self.root, item.image)
         left, top, right, bottom = item.box
         part = image[max(0, top - 1) : bottom, max(0, left - 1) : right]
         if not part.size:
             height, width = image.shape[:2]
-            raise DataError(f"{self.root / item.file}: the box {item.box} lies beside the image of {width}x{height}")
+            raise DataError(f"{self.root / item.image}: the box {item.box} lies beside the image of {width}x{height}")
         return Sample(self.sample_ids[index], part.copy(), label=self.manifest.classes[item.column].id)
-
-    def select(self, indices: Sequence[int]) -> Self:
-        """A reader of only these samples."""
-        return replace(self, items=tuple(self.items[i] for i in indices))

@@ -20,8 +20,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from kc.data.byte_table import UNKNOWN, ByteTable
 from kc.data.readers.base import IMAGE_SUFFIXES, decode_image, decode_mask
+from kc.data.readers.mask_values import UNKNOWN, ByteTable
 from kc.errors import DataError
 from kc.label_png import from_pixels, to_pixels
 from kc.types import Int32Array, Int64Array, Sample

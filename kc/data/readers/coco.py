@@ -1,0 +1,302 @@
+"""Segmentation in the COCO formats: panoptic (JSON of segments, PNGs of segment ids) and instances (one JSON).
+
+Kirillov et al. 2019, "Panoptic Segmentation"; https://cocodataset.org/#format-data
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kc.data.manifest import Manifest
+from kc.data.readers.base import FileReader, LayoutError, inside, presence, read_image, read_mask
+from kc.data.splits import CocoInstancesSplit, CocoPanopticSplit
+from kc.errors import DataError, ManifestError
+from kc.types import VOID, BoolArray, Int32Array, Int64Array, Sample, SplitName
+
+
+@dataclass(frozen=True)
+class CocoSegment:
+    """One segment of the JSON: its colour number in the PNG, its class, whether it is a crowd."""
+
+    id: int
+    class_id: int
+    crowd: bool
+
+
+@dataclass(frozen=True)
+class CocoItem:
+    """One image: files relative to the root, and its segments in the order of the JSON."""
+
+    image: str
+    mask: str
+    segments: tuple[CocoSegment, ...]
+
+
+@dataclass(frozen=True)
+class CocoPanopticReader(FileReader[CocoItem]):
+    """The annotated images of one JSON, in order of image file name."""
+
+    @classmethod
+    def open(cls, manifest: Manifest, split: SplitName, root: Path) -> CocoPanopticReader:
+        """Read the split's JSON.
+
+        Raises:
+            DataError: the JSON is missing or damaged, names an unknown category or leaves the data folder.
+            LayoutError: images of the JSON without an annotation, or with two.
+            ManifestError: its categories are not the manifest's classes; lists the difference.
+        """
+        part = manifest.splits[split]
+        assert isinstance(part, CocoPanopticSplit)
+        path = inside(root, part.annotations)
+        with _coco_file(path, f"splits.{split}.annotations of {manifest.name}") as content:
+            categories = {int(c["id"]): (str(c["name"]).strip(), bool(c["isthing"])) for c in content["categories"]}
+            # As text: COCO numbers its images, the ADE20K files of Mask2Former name them.
+            names = {str(image["id"]): str(image["file_name"]) for image in content["images"]}
+            items = [_item(part, annotation, names) for annotation in content["annotations"]]
+            labelled = Counter(str(annotation["image_id"]) for annotation in content["annotations"])
+        names_in_files = zip(manifest.classes, manifest.names_in_files(), strict=True)
+        wanted = {c.id: f"{name} ({_kind(c.thing)})" for c, name in names_in_files}
+        _check_categories(path, manifest, {i: f"{n} ({_kind(thing)})" for i, (n, thing) in categories.items()}, wanted)
+        for item in items:
+            inside(root, item.image)
+            inside(root, item.mask)
+            for segment in item.segments:
+                if segment.class_id not in categories:
+                    raise DataError(
+                        f"{path}: segment {segment.id} of {item.mask} has category {segment.class_id}; "
+                        f"allowed: {', '.join(map(str, categories))}"
+                    )
+        if not items:
+            raise DataError(f"{path}: no annotations")
+        wrong = [i for i in names if labelled[i] != 1]
+        if wrong:
+            raise LayoutError([f"{path}: {labelled[i]} annotations of image {names[i]}; expected one" for i in wrong])
+        return cls(manifest, split, tuple(sorted(items, key=lambda item: item.image)), root)
+
+    @cached_property
+    def class_table(self) -> BoolArray:
+        """(n, C) bool, from the JSON; `read` verifies that every segment has pixels."""
+        column = {class_id: c for c, class_id in enumerate(self.manifest.class_ids())}
+        table = np.zeros((len(self), len(column)), dtype=np.bool_)
+        for row, item in enumerate(self.items):
+            table[row, [column[segment.class_id] for segment in item.segments]] = True
+        return table
+
+    def panoptic(self, index: int) -> tuple[Int32Array, frozenset[int]]:
+        """The map (H, W, 2) of class id and instance number, and the instance numbers that are crowds.
+
+        Things are numbered 1, 2, ... in the order of the JSON, stuff is 0; pixels of no segment are (VOID, 0).
+
+        Raises:
+            DataError: a segment of the PNG is not in the JSON, or one of the JSON has no pixel.
+        """
+        item = self.items[index]
+        rgb = read_mask(self.root, item.mask, channels=3)
+        padded = np.zeros((*rgb.shape[:2], 4), dtype=np.uint8)
+        padded[..., :3] = rgb
+        segment_id = padded.view("<u4")[..., 0]
+        # Segment id -> its place in `rows`, 0 for ids that there are not. Of the table's 32 MiB only the pages of the
+        # image's own segments are ever touched, which is ten times faster than sorting the pixels.
+        place = np.zeros(1 << 24, dtype=np.uint16)
+        rows = np.full((len(item.segments) + 2, 2), (VOID, 0), dtype=np.int32)
+        place[0] = 1
+        crowd: set[int] = set()
+        n_things = 0
+        for number, segment in enumerate(item.segments, start=2):
+            place[segment.id] = number
+            instance = 0
+            if segment.class_id in self._things:
+                n_things += 1
+                instance = n_things
+                if segment.crowd:
+                    crowd.add(instance)
+            rows[number] = segment.class_id, instance
+        numbers = place.take(segment_id)
+        count = np.bincount(numbers.ravel(), minlength=len(rows))
+        if count[0]:
+            allowed = sorted(segment.id for segment in item.segments)
+            raise DataError(
+                f"{self.root / item.mask}: segment {segment_id[numbers == 0].min()} is not in the annotation file; "
+                f"allowed: 0 (unlabelled), {', '.join(map(str, allowed))}"
+            )
+        absent = sorted(s.id for number, s in enumerate(item.segments, start=2) if not count[number])
+        if absent:
+            raise DataError(f"{self.root / item.mask}: segment {absent[0]} of the annotation file has no pixel")
+        # Both numbers of a pixel in one step, as eight bytes.
+        pairs = rows.view(np.int64)[:, 0].take(numbers)
+        return pairs.view(np.int32).reshape(*numbers.shape, 2), frozenset(crowd)
+
+    @cached_property
+    def _things(self) -> frozenset[int]:
+        return frozenset(self.manifest.thing_ids)
+
+    def read(self, index: int) -> Sample:
+        """Image, panoptic and semantic map at the original size."""
+        item = self.items[index]
+        panoptic, crowd = self.panoptic(index)
+        files = f"{self.root}/{item.image}", f"{self.root}/{item.mask}"
+        return self.segmented(index, read_image(self.root, item.image), panoptic, crowd, files=files)
+
+
+def _item(part: CocoPanopticSplit, annotation: dict[str, Any], names: dict[str, str]) -> CocoItem:
+    segments = tuple(
+        CocoSegment(int(s["id"]), int(s["category_id"]), bool(s.get("iscrowd", 0))) for s in annotation["segments_info"]
+    )
+    image, mask = names[str(annotation["image_id"])], str(annotation["file_name"])
+    return CocoItem(f"{part.images}/{image}", f"{part.masks}/{mask}", segments)
+
+
+Marked = tuple[int, Any, bool]
+"""Class id, `segmentation` of COCO, whether it is a crowd."""
+
+
+def instance_mask(segmentation: Any, height: int, width: int) -> BoolArray:
+    """(H, W) bool of a COCO segmentation: polygons, or run lengths, compressed or not."""
+    from pycocotools import mask as coder
+
+    if isinstance(segmentation, list):
+        rle = coder.merge(coder.frPyObjects(segmentation, height, width))
+    elif isinstance(segmentation["counts"], list):
+        rle = coder.frPyObjects(segmentation, height, width)
+    else:
+        rle = segmentation
+    mask: BoolArray = coder.decode(rle).astype(np.bool_)
+    return mask
+
+
+def painted(instances: Sequence[Marked], height: int, width: int) -> tuple[Int32Array, frozenset[int]]:
+    """The map (H, W, 2) of instances, numbered from 1 in their order, and which of them are crowds; the rest is VOID.
+
+    Painted large to small, so that what lies in front, which is smaller as a rule, stays whole.
+    """
+    masks = [instance_mask(segmentation, height, width) for _, segmentation, _ in instances]
+    panoptic = np.stack([np.full((height, width), VOID), np.zeros((height, width))], axis=-1).astype(np.int32)
+    for i in sorted(range(len(masks)), key=lambda i: -int(masks[i].sum())):
+        panoptic[masks[i]] = (instances[i][0], i + 1)
+    return panoptic, frozenset(i + 1 for i, (_, _, crowd) in enumerate(instances) if crowd)
+
+
+@dataclass(frozen=True)
+class InstancesItem:
+    """One image: its file below the root, its size (H, W), and its instances in the order of the JSON."""
+
+    image: str
+    size: tuple[int, int]
+    instances: tuple[Marked, ...]
+
+
+@dataclass(frozen=True)
+class CocoInstancesReader(FileReader[InstancesItem]):
+    """Every image of one JSON, also those without an instance, in order of file name.
+
+    Instances are painted large to small; pixels of none are the background, else VOID.
+    """
+
+    @classmethod
+    def open(cls, manifest: Manifest, split: SplitName, root: Path) -> CocoInstancesReader:
+        """Read the split's JSON.
+
+        Raises:
+            DataError: the JSON is missing or damaged, or an image leaves the data folder.
+            ManifestError: its categories are not the manifest's classes beside the background.
+        """
+        part = manifest.splits[split]
+        assert isinstance(part, CocoInstancesSplit)
+        path = inside(root, part.annotations)
+        with _coco_file(path, f"splits.{split}.annotations of {manifest.name}") as content:
+            categories = {int(c["id"]): str(c["name"]).strip() for c in content["categories"]}
+            marked: dict[str, list[Marked]] = {str(image["id"]): [] for image in content["images"]}
+            for a in content["annotations"]:
+                is_crowd = bool(a.get("iscrowd", 0))
+                marked[str(a["image_id"])].append((int(a["category_id"]), a["segmentation"], is_crowd))
+            items = [
+                InstancesItem(
+                    f"{part.images}/{image['file_name']}",
+                    (int(image["height"]), int(image["width"])),
+                    tuple(marked[str(image["id"])]),
+                )
+                for image in content["images"]
+            ]
+        named = zip(manifest.classes, manifest.names_in_files(), strict=True)
+        _check_categories(path, manifest, categories, {c.id: name for c, name in named if not c.background})
+        stuff = [c.name for c in manifest.classes if not (c.thing or c.background)]
+        if manifest.task_kind == "panoptic" and stuff:
+            raise ManifestError(f"{path}: holds things alone, but {manifest.name} has the stuff class {stuff[0]!r}")
+        for item in items:
+            inside(root, item.image)
+            unknown = {class_id for class_id, _, _ in item.instances} - categories.keys()
+            if unknown:
+                raise DataError(f"{path}: an instance of {item.image} has category {min(unknown)}, which is not listed")
+        if not items:
+            raise DataError(f"{path}: no images")
+        return cls(manifest, split, tuple(sorted(items, key=lambda item: item.image)), root)
+
+    @cached_property
+    def class_table(self) -> BoolArray:
+        """(n, C) bool: the classes of the listed instances, and the background where pixels are left for it.
+
+        With a background, every image's instances are drawn.
+        """
+        if self.manifest.background_id is not None:
+            return np.stack([presence(self._semantic(i), self.manifest) for i in range(len(self))])
+        column = {class_id: c for c, class_id in enumerate(self.manifest.class_ids())}
+        table = np.zeros((len(self), len(column)), dtype=np.bool_)
+        for row, item in enumerate(self.items):
+            table[row, [column[class_id] for class_id, _, _ in item.instances]] = True
+        return table
+
+    def panoptic(self, index: int) -> tuple[Int32Array, frozenset[int]]:
+        """The map (H, W, 2) of class id and instance number, and which instances are crowds."""
+        item = self.items[index]
+        try:
+            panoptic, crowd = painted(item.instances, *item.size)
+        except Exception as error:  # pycocotools tells bad polygons and run lengths in many ways
+            raise DataError(f"{self.root / item.image}: a segmentation cannot be drawn ({error})") from error
+        if self.manifest.background_id is not None:
+            panoptic[panoptic[..., 0] == VOID, 0] = self.manifest.background_id
+        return panoptic, crowd
+
+    def _semantic(self, index: int) -> Int64Array:
+        return self.panoptic(index)[0][..., 0].astype(np.int64)
+
+    def read(self, index: int) -> Sample:
+        """Image, panoptic and semantic map at the original size."""
+        panoptic, crowd = self.panoptic(index)
+        path = str(self.root / self.items[index].image)
+        image = read_image(self.root, self.items[index].image)
+        return self.segmented(index, image, panoptic, crowd, files=(path, f"{path} in its JSON"))
+
+
+@contextmanager
+def _coco_file(path: Path, expected_by: str) -> Iterator[Any]:
+    """The content of a JSON; what does not fit the format while it is read is a DataError."""
+    try:
+        yield json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: no such file; {expected_by} expects it") from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path}: not a COCO annotation file ({type(error).__name__}: {error})") from error
+
+
+def _check_categories(path: Path, manifest: Manifest, found: dict[int, str], wanted: dict[int, str]) -> None:
+    differences = [
+        f"{i}: {found.get(i, 'absent')} in the file, {wanted.get(i, 'absent')} in the manifest"
+        for i in sorted(found.keys() | wanted.keys())
+        if found.get(i) != wanted.get(i)
+    ]
+    if differences:
+        shown = "; ".join(differences[:10]) + ("; ..." if len(differences) > 10 else "")
+        raise ManifestError(f"{path}: its categories are not the classes of {manifest.name}: {shown}")
+
+
+def _kind(thing: bool) -> str:
+    return "thing" if thing else "stuff"
