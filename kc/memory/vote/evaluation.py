@@ -13,7 +13,7 @@ import numpy.typing as npt
 from scipy.stats import rankdata
 
 from kc.memory.base import MemoryStore
-from kc.memory.vote.votes import TIP_BETA, VOTES, decide
+from kc.memory.vote.votes import VOTES, decide
 from kc.types import BoolArray, Float32Array, Int64Array, Neighbours
 
 
@@ -29,9 +29,7 @@ def accuracies(
     truth: Int64Array,
     ks: Sequence[int],
     kinds: Sequence[str] = tuple(VOTES),
-    tau: float = 0.07,
-    alpha: float = 2.0,
-    beta: float = TIP_BETA,
+    **parameters: float,
 ) -> dict[str, list[float]]:
     """Share of queries (Q,) whose winning class is `truth`, of each vote at each k; NaN without a query.
 
@@ -41,24 +39,15 @@ def accuracies(
         return {kind: [float("nan")] * len(ks) for kind in kinds}
     classes = np.unique(np.concatenate([truth, neighbours.class_id.ravel()]))
     return {
-        kind: [
-            float((decide(first_k(neighbours, k), classes, kind, tau, alpha, beta).numpy() == truth).mean()) for k in ks
-        ]
+        kind: [float((decide(first_k(neighbours, k), classes, kind, **parameters).numpy() == truth).mean()) for k in ks]
         for kind in kinds
     }
 
 
-def is_correct(
-    neighbours: Neighbours,
-    truth: Int64Array,
-    kind: str = "rank",
-    tau: float = 0.07,
-    alpha: float = 2.0,
-    beta: float = TIP_BETA,
-) -> BoolArray:
+def is_correct(neighbours: Neighbours, truth: Int64Array, kind: str = "rank", **parameters: float) -> BoolArray:
     """(Q,) whether the winning class of each query is `truth` (Q,)."""
     classes = np.unique(np.concatenate([truth, neighbours.class_id.ravel()]))
-    right: BoolArray = decide(neighbours, classes, kind, tau, alpha, beta).numpy() == truth
+    right: BoolArray = decide(neighbours, classes, kind, **parameters).numpy() == truth
     return right
 
 

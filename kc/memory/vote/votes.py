@@ -8,7 +8,7 @@ whose class is not asked for gives none, but keeps its rank.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,11 +34,17 @@ _TIE = 1e-12
 
 @dataclass(frozen=True)
 class VoteParameters:
-    """What the votes read: `tau` softmax, `alpha` rank, `beta` tip; each finite and above 0."""
+    """What the votes read; ValueError unless each is finite and above 0.
 
-    tau: float
-    alpha: float
-    beta: float
+    Args:
+        tau: Temperature of the softmax vote.
+        alpha: Offset of the rank vote.
+        beta: Sharpness of the tip vote.
+    """
+
+    tau: float = 0.07
+    alpha: float = 2.0
+    beta: float = TIP_BETA
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
@@ -108,7 +114,7 @@ def neighbour_tensors(neighbours: Neighbours) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _votes(
-    neighbours: Neighbours, class_ids: ClassIds, kind: str, parameters: VoteParameters
+    neighbours: Neighbours, class_ids: ClassIds, kind: str, parameters: Mapping[str, float]
 ) -> tuple[Tensor, Tensor, int]:
     """Vote of each neighbour (Q, k) float64, its column (Q, k), and the number of columns."""
     if kind not in VOTES:
@@ -116,59 +122,39 @@ def _votes(
     score, class_id, weight = neighbour_tensors(neighbours)
     column, known = columns_of(class_id, class_ids)
     may_vote = known & (weight > 0)
-    value = VOTES[kind](score, may_vote, parameters) * weight
+    value = VOTES[kind](score, may_vote, VoteParameters(**parameters)) * weight
     return torch.where(may_vote, value, 0.0), column, len(class_ids)
 
 
-def contributions(
-    neighbours: Neighbours,
-    class_ids: ClassIds,
-    kind: str = "softmax",
-    tau: float = 0.07,
-    alpha: float = 2.0,
-    beta: float = TIP_BETA,
-) -> Tensor:
+def contributions(neighbours: Neighbours, class_ids: ClassIds, kind: str = "softmax", **parameters: float) -> Tensor:
     """What each neighbour adds to its class (Q, k) float64, at least 0; arguments and errors are those of `vote`.
 
     The neighbours of a class sum to the score that `vote` gives it.
     """
-    return _votes(neighbours, class_ids, kind, VoteParameters(tau, alpha, beta))[0]
+    return _votes(neighbours, class_ids, kind, parameters)[0]
 
 
-def vote(
-    neighbours: Neighbours,
-    class_ids: ClassIds,
-    kind: str = "softmax",
-    tau: float = 0.07,
-    alpha: float = 2.0,
-    beta: float = TIP_BETA,
-) -> Tensor:
+def vote(neighbours: Neighbours, class_ids: ClassIds, kind: str = "softmax", **parameters: float) -> Tensor:
     """Class scores (Q, C) float64, at least 0, of each query: the votes of its neighbours summed by class.
 
     neighbours: nearest first, arrays or tensors. class_ids: (C,) the classes of the columns; neighbours of others give
     no vote. kind: plurality 1, distance exp(-(1 - s)), softmax exp(s / tau) (here relative to the query's best voter,
     which changes no share), rank 1 / (alpha + r) with r from 0 (arXiv 2408.08172, section 3), tip
     1.17 exp(-beta (1 - s)), the cache term of Tip-Adapter (arXiv 2111.03930, equation 5) over these neighbours alone.
+    parameters: those of `VoteParameters`.
     ValueError for an unknown kind, tau, alpha or beta not above 0, classes named twice.
     """
-    value, column, n_classes = _votes(neighbours, class_ids, kind, VoteParameters(tau, alpha, beta))
+    value, column, n_classes = _votes(neighbours, class_ids, kind, parameters)
     total = torch.zeros(len(value), n_classes, dtype=torch.float64, device=value.device)
     return total.scatter_add_(1, column, value)
 
 
-def decide(
-    neighbours: Neighbours,
-    class_ids: ClassIds,
-    kind: str = "softmax",
-    tau: float = 0.07,
-    alpha: float = 2.0,
-    beta: float = TIP_BETA,
-) -> Tensor:
+def decide(neighbours: Neighbours, class_ids: ClassIds, kind: str = "softmax", **parameters: float) -> Tensor:
     """The winning class id (Q,) int64 of `vote`; a tie goes to the class that reached its total first in rank order.
 
     A query without any vote (no neighbour of a class asked for) gets VOID, which is no class.
     """
-    value, column, n_classes = _votes(neighbours, class_ids, kind, VoteParameters(tau, alpha, beta))
+    value, column, n_classes = _votes(neighbours, class_ids, kind, parameters)
     total = torch.zeros(len(value), n_classes, dtype=torch.float64, device=value.device)
     total.scatter_add_(1, column, value)
     best = total.amax(dim=1, keepdim=True)
