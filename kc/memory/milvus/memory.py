@@ -13,7 +13,8 @@ What it cannot promise:
 - Exact search by every index. FLAT is exact up to 16,384 rows of one scene (all that Milvus returns); any other is as
   good as its parameters. What Milvus returns is scored again in float64 from the stored keys.
 - Every kill survived in a folder of milvus-lite: what was found is mended (docs/memory-store.md), but it is for tests.
-- Checksums: what is damaged in Milvus's storage is for Milvus to find, so there is no `verify` and no `repair`.
+- Checksums: what is damaged in Milvus's storage is for Milvus to find. `verify` compares ids and states only, and there
+  is no `repair`.
 
 A new class or weight stores the row again, key included, until `compact(history=False)`. `diff` and `derived` (files
 computed from a version) belong to the store on disk. Milvus 2.6.2 or later; on a cluster set KC_MILVUS_URI, and
