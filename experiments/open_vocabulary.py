@@ -1,13 +1,11 @@
-"""Experiments on an open-vocabulary base and a memory: `python experiments/open_vocabulary.py growth`."""
+"""Studies of a base and a memory: `python experiments/open_vocabulary.py growth` (`kc study growth`)."""
 
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a checkout without installation too
 
-from kc.cli import program
+from kc.cli import execute
 
 if __name__ == "__main__":
-    sys.exit(
-        program("kc.studies.config:main", stopped="stopped; the same command goes on after the last finished row.")
-    )
+    sys.exit(execute("study"))

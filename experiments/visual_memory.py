@@ -1,4 +1,4 @@
-"""Studies of the visual memory: `python experiments/visual_memory.py votes --benchmark caltech50`."""
+"""Studies of a memory: `python experiments/visual_memory.py votes --benchmark caltech50` (`kc study votes ...`)."""
 
 import sys
 from pathlib import Path
@@ -8,4 +8,4 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a chec
 from kc.cli import execute
 
 if __name__ == "__main__":
-    sys.exit(execute("visual-memory"))
+    sys.exit(execute("study"))

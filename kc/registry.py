@@ -1,4 +1,4 @@
-"""Every method, encoder, proposer and base by its name, one line each. Loads in milliseconds.
+"""Every method, encoder, proposer, base and study by its name, one line each. Loads in milliseconds.
 
 `spec_of` reads what a component says of itself from the text of its module, without importing it: the modules import
 torch, which takes seconds, and a mistyped option should fail at once. Only the options dataclasses, the class's
@@ -20,7 +20,7 @@ from typing import Any, Literal, TypeVar, cast
 from kc.errors import unknown_name
 from kc.spec import BaseSpec, EncoderSpec, MethodSpec, NamedSpec, ProposerSpec, Spec
 
-Kind = Literal["method", "encoder", "proposer", "base"]
+Kind = Literal["method", "encoder", "proposer", "base", "study"]
 
 METHODS: dict[str, str] = {
     "finetune": "kc.methods.finetune.naive:Finetune",
@@ -86,8 +86,31 @@ BASES: dict[str, str] = {
     "fc-clip": "kc.openvocab.fc_clip.base:FcClipBase",
     "detectron2": "kc.openvocab.detectron2_model:Detectron2Base",
 }
+STUDIES: dict[str, str] = {
+    "votes": "kc.studies.votes:Votes",
+    "pruning": "kc.studies.pruning:Pruning",
+    "noise": "kc.studies.noise:Noise",
+    "scaling": "kc.studies.scaling:Scaling",
+    "unknowns": "kc.studies.unknowns:Unknowns",
+    "corruptions": "kc.studies.corruptions:Corruptions",
+    "migrate": "kc.studies.migrate:Migrate",
+    "compositionality": "kc.studies.compositionality:Compositionality",
+    "rerank": "kc.studies.rerank:Rerank",
+    "dimensions": "kc.studies.dimensions:Dimensions",
+    "deletion": "kc.studies.deletion:Deletion",
+    "growth": "kc.studies.growth:Growth",
+    "sweep": "kc.studies.sweep:Sweep",
+    "ann": "kc.studies.ann:Ann",
+    "domain-shift": "kc.studies.domain_shift:DomainShift",
+    "coverage": "kc.studies.coverage:Coverage",
+    "transfer": "kc.studies.transfer:Transfer",
+    "spaces": "kc.studies.spaces:Spaces",
+    "continual": "kc.studies.continual:Continual",
+    "vocabulary": "kc.studies.vocabulary:Vocabulary",
+    "other-domain": "kc.studies.other_domain:OtherDomain",
+}
 TABLES: Mapping[Kind, dict[str, str]] = MappingProxyType(
-    {"method": METHODS, "encoder": ENCODERS, "proposer": PROPOSERS, "base": BASES}
+    {"method": METHODS, "encoder": ENCODERS, "proposer": PROPOSERS, "base": BASES, "study": STUDIES}
 )
 LIGHT = ("kc.spec", "kc.types", "kc.errors")
 """Modules of kc that options and specs may import, beside those whose name ends in `options`."""

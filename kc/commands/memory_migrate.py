@@ -219,7 +219,7 @@ def compare(
     from kc.data.readers.open import open_reader
     from kc.memory.vote.evaluation import accuracies
     from kc.progress import track
-    from kc.studies.visual_memory.keys import Keys, answers
+    from kc.studies.keys import Keys, memory_of
 
     try:
         reader = open_reader(manifest, "test", root)
@@ -243,7 +243,8 @@ def compare(
         (f"encoded again only, {after.encoder.name}", moved.take(plan.there), new),
     ):
         if len(rows):
-            found = answers(rows, np.concatenate(queries), 10)
+            with memory_of(rows) as memory:
+                found = memory.search(np.concatenate(queries), 10)
             value = accuracies(found, np.array(truth, np.int64), [10], ["rank"])["rank"][0]
             table.add_row(what, f"{len(rows):,}", f"{100 * value:.1f}")
     console.print(table)

@@ -1,1 +1,1 @@
-"""Experiments that answer one question each: a table, a figure and a record, from features that are cached."""
+"""Studies of a memory, and of a memory beside an open-vocabulary base: `kc study NAME`, one file a study."""

@@ -11,7 +11,7 @@ import torch
 
 from kc.files import atomic_path
 from kc.methods.regions import cut_out, normalised
-from kc.studies.scenes import Bench
+from kc.studies.regions import Benchmark
 from kc.types import Float32Array, SplitName
 
 NAMES = ("whole", "full", "masked")
@@ -27,12 +27,11 @@ class Views:
 
 
 @torch.no_grad()
-def views(bench: Bench, split: SplitName) -> Views:
+def views(bench: Benchmark, split: SplitName) -> Views:
     """Views of all regions of a split, in the order of `bench.train` or `bench.test`; encoded once, then cached."""
-    regions, shared = bench.shared.regions, bench.shared
-    assert regions is not None
+    regions, session = bench.regions, bench.session
     limit = str(bench.limit)
-    parts = (shared.encoder.fingerprint, bench.base.key, regions.source, split, limit, "crops-2")
+    parts = (session.encoder.fingerprint, bench.base.key, regions.source, split, limit, "crops-2")
     digest = hashlib.sha1("|".join(parts).encode(), usedforsecurity=False).hexdigest()
     path = bench.folder / f"{digest}.npz"
     if not path.exists():
@@ -41,18 +40,17 @@ def views(bench: Bench, split: SplitName) -> Views:
             segments = regions._segments(batch, row)
             crops, inside = cut_out(np.asarray(batch["raw"][row]), segments)
             pixels = torch.from_numpy(crops).float() / 255
-            image = shared.features.encode(batch["image"][row][None], [batch["sample_id"][row]]).pooled
+            image = session.features.encode(batch["image"][row][None], [batch["sample_id"][row]]).pooled
             pooled = {
                 "whole": image.expand(len(segments), -1),
-                "full": shared.encoder.encode(pixels).pooled,
-                "masked": shared.encoder.encode(pixels * torch.from_numpy(inside)[:, None]).pooled,
+                "full": session.encoder.encode(pixels).pooled,
+                "masked": session.encoder.encode(pixels * torch.from_numpy(inside)[:, None]).pooled,
             }
             for name, values in pooled.items():
                 made[f"keys {name}"].append(normalised(values))
                 made[f"codes {name}"].append(bench.base.codes_from(values).float().numpy())
         joined: dict[str, Any] = {name: np.concatenate(values) for name, values in made.items()}
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_path(path) as temporary, open(temporary, "wb") as file:
+        with atomic_path(path, sync=False) as temporary, open(temporary, "wb") as file:
             np.savez(file, **joined)
     with np.load(path, allow_pickle=False) as stored:
         return Views({n: stored[f"keys {n}"] for n in NAMES}, {n: stored[f"codes {n}"] for n in NAMES})

@@ -1,4 +1,4 @@
-"""Study 4: the base on whole images, crops and masked crops, and retrieval among them."""
+"""The base on whole images, crops and masked crops, and retrieval among them."""
 
 from __future__ import annotations
 
@@ -6,75 +6,62 @@ import dataclasses
 from functools import partial
 
 import numpy as np
-from rich.console import Console
+from matplotlib.figure import Figure
 
 from kc.report.style import looks
-from kc.studies.config import StudyConfig
 from kc.studies.crops import Views, views
-from kc.studies.record import Row, Study, dress, panels
-from kc.studies.scenes import Bench, Regions, best_of, remembered, voted
-from kc.types import VOID, Float32Array, Int64Array
+from kc.studies.figures import bars, panels, style_axes
+from kc.studies.fusion import score_base, voted_class
+from kc.studies.keys import memory_of
+from kc.studies.options import RegionOptions, StudySpec
+from kc.studies.record import Row
+from kc.studies.regions import Regions, RegionStudy
+from kc.types import VOID, Float32Array
 
 RETRIEVALS = (("full", "full"), ("full", "masked"), ("masked", "masked"))
 """(what the memory stores, what asks)."""
 
 
-def study(config: StudyConfig, console: Console) -> Study:
+class DomainShift(RegionStudy[RegionOptions]):
     """A row an answer: the base on each view of a region; retrieval with stored and asking views, alike and not."""
-    bench = Bench(config, console, config.benchmark, config.proposals)
-    record = Study(config.out, "domain-shift", bench.settings(config) | {"k": config.k})
-    stored, asked = views(bench, "train"), views(bench, "test")
-    for name, what in (("whole", "whole image"), ("full", "full crop"), ("masked", "masked crop")):
-        record.row(f"base {name}", partial(of_base, bench, asked, name, f"base on the {what}"))
-    for key, query in RETRIEVALS:
-        record.row(f"{key} {query}", partial(of_memory, bench, stored.keys[key], asked.keys[query], key, query, config))
-    record.row("pooled", partial(of_pooled, bench, config))
-    draw(record)
-    return record
 
+    spec = StudySpec(
+        summary="The base on full crops and on masked ones, and retrieval between the two.",
+        plots="accuracy over regions and over classes, a bar an answer",
+        paper="arXiv 2601.12779",
+        options=RegionOptions,
+    )
 
-def of_base(bench: Bench, asked: Views, view: str, what: str) -> Row:
-    """The base on one view."""
-    regions = dataclasses.replace(bench.test, codes=asked.codes[view])
-    return {"answer": what, **bench.score(best_of(bench.says(regions), bench.ids))}
+    def run(self) -> Figure:
+        """Every answer."""
+        bench = self.bench
+        stored, asked = views(bench, "train"), views(bench, "test")
+        for name, what in (("whole", "whole image"), ("full", "full crop"), ("masked", "masked crop")):
+            self.row(f"base {name}", partial(self.of_base, asked, name, f"base on the {what}"))
+        for key, query in RETRIEVALS:
+            rows = dataclasses.replace(bench.train, keys=stored.keys[key])
+            what = f"retrieval: {query} crops ask {key} ones"
+            self.row(f"{key} {query}", partial(self.of_memory, rows, asked.keys[query], what))
+        # No crop at all.
+        self.row("pooled", partial(self.of_memory, bench.train, bench.test.keys, "retrieval: pooled from the map"))
+        names = [row["answer"] for row in self.rows]
+        look = looks(["base", "retrieval"])
+        figure, axes = panels(2, width=5.2)
+        for ax, metric in zip(axes, ("accuracy", "mean_class_accuracy"), strict=True):
+            values = [100 * row[metric] for row in self.rows]
+            bars(ax, names, values, [look[n.split()[0].rstrip(":")].color for n in names])
+            style_axes(ax, metric.replace("_", " "), "× 100", "")
+        axes[1].set_yticklabels([])
+        return figure
 
+    def of_base(self, asked: Views, view: str, what: str) -> Row:
+        """The base on one view."""
+        regions = dataclasses.replace(self.bench.test, codes=asked.codes[view])
+        return {"answer": what, **score_base(self.bench, self.bench.base_scores(regions))}
 
-def of_memory(
-    bench: Bench, stored: Float32Array, asked: Float32Array, key: str, query: str, config: StudyConfig
-) -> Row:
-    """The vote of a memory of one view, asked with another."""
-    rows = dataclasses.replace(bench.train, keys=stored).named
-    what = f"retrieval: {query} crops ask {key} ones"
-    return {"answer": what, **bench.score(answers(bench, rows, asked, config.k))}
-
-
-def of_pooled(bench: Bench, config: StudyConfig) -> Row:
-    """Retrieval by keys pooled from the image's feature map: no crop at all."""
-    return {"answer": "retrieval: pooled from the map", **bench.score(
-        answers(bench, bench.train.named, bench.test.keys, config.k)
-    )}  # fmt: skip
-
-
-def answers(bench: Bench, rows: Regions, asked: Float32Array, k: int) -> Int64Array:
-    """The memory's vote for each key asked."""
-    with remembered(rows) as memory:
-        found = voted(memory.search(asked, k), bench.ids)
-    return np.where(np.isin(found, bench.ids), found, VOID)
-
-
-def draw(record: Study) -> None:
-    """Accuracy over regions and over classes, a bar an answer."""
-    rows = record.rows
-    names = [row["answer"] for row in rows]
-    look = looks(["base", "retrieval"])
-    figure, axes = panels(2, width=5.2)
-    for ax, metric in zip(axes, ("accuracy", "mean_class_accuracy"), strict=True):
-        values = [100 * row[metric] for row in rows]
-        ax.barh(names, values, color=[look[n.split()[0].rstrip(":")].color for n in names], height=0.65)
-        for at, value in enumerate(values):
-            ax.text(value, at, f" {value:.1f}", va="center", fontsize=8, color="#333333")
-        ax.invert_yaxis()
-        dress(ax, metric.replace("_", " "), "× 100", "")
-        ax.margins(x=0.15)
-    axes[1].set_yticklabels([])
-    record.figure(figure)
+    def of_memory(self, stored: Regions, asked: Float32Array, what: str) -> Row:
+        """The vote of a memory of `stored` for each of the keys that ask."""
+        with memory_of(stored.named) as memory:
+            found = voted_class(memory.search(asked, self.options.k), self.bench.ids)
+        answer = np.where(np.isin(found, self.bench.ids), found, VOID)
+        return {"answer": what, **self.bench.score(answer)}

@@ -1,7 +1,7 @@
-"""What a study leaves behind: rows as they are computed, then a table (CSV, JSON) and a figure (PNG, SVG).
+"""The record of a study: rows as they are computed, then a table (CSV, JSON) and a figure (PNG, SVG).
 
-Folder: `OUT/NAME/rows.jsonl` (settings first, then a line a row, appended as it is computed), `NAME.csv`, `NAME.json`,
-`NAME.png`, `NAME.svg`.
+Folder: `OUT/NAME/rows.jsonl` (settings and fingerprints first, then a line a row, appended as it is computed),
+`NAME.csv`, `NAME.json`, `NAME.png`, `NAME.svg`.
 """
 
 from __future__ import annotations
@@ -20,39 +20,40 @@ import numpy.typing as npt
 from kc.errors import RunError
 from kc.files import write_atomic
 from kc.report.records import nan_to_null
+from kc.report.versions import versions
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 Row = dict[str, Any]
 """Plain JSON values by column name; None where a number does not exist."""
 
-INK = "#333333"
 
-
-class Study:
+class Record:
     """The rows of one study, each computed once: stopped anywhere, it goes on after the last whole row.
 
     Args:
         out: folder that holds the folders of studies.
-        name: of this study; its folder and its files are called so.
+        name: of the study; its folder and its files are called so.
         settings: JSON values that make the numbers. A folder made with others is refused.
+        fingerprints: what else made them, by what it is; likewise.
 
     Raises:
         RunError: the folder was made with other settings, holds a damaged record, or cannot be written.
     """
 
-    def __init__(self, out: Path, name: str, settings: Mapping[str, Any]) -> None:
+    def __init__(
+        self, out: Path, name: str, settings: Mapping[str, Any], fingerprints: Mapping[str, str] | None = None
+    ) -> None:
         self.name = name
         self.folder = out / name
-        self.settings: Row = _plain(settings)
+        self.settings: Row = _plain({k: str(v) if isinstance(v, Path) else v for k, v in settings.items()})
+        self.fingerprints = dict(fingerprints or {})
+        self.written: list[Path] = []
         self._file = self.folder / "rows.jsonl"
         self._rows: dict[str, Row] = {}
         if self._file.exists():
             self._load()
-        else:
-            write_atomic(self._file, _line({"settings": self.settings}))
 
     @property
     def rows(self) -> list[Row]:
@@ -76,18 +77,22 @@ class Study:
         return found
 
     def table(self) -> list[Path]:
-        """Write NAME.csv and NAME.json (settings and rows); returns both. Columns stand as they first occur."""
+        """Write NAME.csv and NAME.json (settings, fingerprints, versions, rows); returns both. Columns stand as they
+        first occur."""
         columns = list(dict.fromkeys(name for row in self.rows for name in row))
         text = io.StringIO()
         writer = csv.DictWriter(text, columns, lineterminator="\n")
         writer.writeheader()
         writer.writerows(self.rows)
-        record = {"study": self.name, "settings": self.settings, "rows": self.rows}
+        record = {
+            "study": self.name, "settings": self.settings, "fingerprints": self.fingerprints, "versions": versions(),
+            "rows": self.rows,
+        }  # fmt: skip
         files = {
             "csv": text.getvalue(),
             "json": json.dumps(record, indent=1, allow_nan=False, ensure_ascii=False) + "\n",
         }
-        return [self._write(suffix, content.encode()) for suffix, content in files.items()]
+        return [self.write(f"{self.name}.{suffix}", content.encode()) for suffix, content in files.items()]
 
     def figure(self, figure: Figure) -> list[Path]:
         """Write NAME.png (150 dots an inch) and NAME.svg; the same figure gives the same bytes. Returns both."""
@@ -98,29 +103,28 @@ class Study:
             buffer = io.BytesIO()
             with matplotlib.rc_context({"svg.hashsalt": self.name}):
                 figure.savefig(buffer, format=suffix, dpi=150, metadata={"Date": None} if suffix == "svg" else None)
-            written.append(self._write(suffix, buffer.getvalue()))
+            written.append(self.write(f"{self.name}.{suffix}", buffer.getvalue()))
         return written
 
-    def _write(self, suffix: str, data: bytes) -> Path:
-        path = self.folder / f"{self.name}.{suffix}"
+    def write(self, name: str, data: bytes) -> Path:
+        """Write a file into the folder; `written` lists it."""
+        path = self.folder / name
         write_atomic(path, data)
+        self.written.append(path)
         return path
 
     def _load(self) -> None:
         *whole, torn = self._file.read_bytes().split(b"\n")
         try:
             head, *rows = [json.loads(line) for line in whole]
-            made_with = head["settings"]
+            made_with = {**head["settings"], **head["fingerprints"]}
             self._rows = {row["key"]: row["row"] for row in rows}
         except (ValueError, KeyError, TypeError) as error:
             raise RunError(f"{self._file} is not the record of a study: remove it, or choose another --out") from error
-        if made_with != self.settings:
-            names = sorted(set(made_with) | set(self.settings))
-            changed = [
-                f"{n}: {made_with.get(n)} there, {self.settings.get(n)} now"
-                for n in names
-                if made_with.get(n) != self.settings.get(n)
-            ]
+        now = {**self.settings, **self.fingerprints}
+        if made_with != now:
+            names = [n for n in sorted(set(made_with) | set(now)) if made_with.get(n) != now.get(n)]
+            changed = [f"{n}: {made_with.get(n)} there, {now.get(n)} now" for n in names]
             raise RunError(
                 f"{self.folder} was made with other settings ({'; '.join(changed)}): choose another --out, or remove it"
             )
@@ -128,6 +132,8 @@ class Study:
             write_atomic(self._file, b"".join(line + b"\n" for line in whole))
 
     def _append(self, content: Mapping[str, Any]) -> None:
+        if not self._file.exists():
+            write_atomic(self._file, _line({"settings": self.settings, "fingerprints": self.fingerprints}))
         try:
             with open(self._file, "ab") as file:
                 file.write(_line(content))
@@ -140,33 +146,6 @@ class Study:
 def column(rows: Sequence[Row], name: str) -> npt.NDArray[np.float64]:
     """The numbers (N,) float64 of one column; NaN where a row has none."""
     return np.array([row.get(name) for row in rows], dtype=np.float64)
-
-
-def panels(n: int, *, width: float = 3.6, height: float = 2.9, columns: int = 3) -> tuple[Figure, list[Axes]]:
-    """A white figure of `n` panels (inches each), at most `columns` in a row, without pyplot's global state."""
-    from matplotlib.figure import Figure
-
-    across = min(n, columns)
-    down = -(-n // across)
-    figure = Figure(figsize=(across * width + 0.4, down * height + 0.3), layout="constrained", facecolor="white")
-    axes = list(figure.subplots(down, across, squeeze=False).flat)
-    for ax in axes[n:]:
-        ax.remove()
-    return figure, axes[:n]
-
-
-def dress(ax: Axes, title: str, x: str, y: str) -> None:
-    """Title, names of the axes, and the plain look of the project's other figures."""
-    ax.set_title(title, loc="left", fontsize=10, fontweight="bold", color=INK)
-    ax.set_xlabel(x, color=INK, fontsize=9)
-    ax.set_ylabel(y, color=INK, fontsize=9)
-    ax.grid(True, color="#e3e3e3", linewidth=0.7)
-    ax.set_axisbelow(True)
-    for side in ("top", "right"):
-        ax.spines[side].set_visible(False)
-    for side in ("left", "bottom"):
-        ax.spines[side].set_color("#bbbbbb")
-    ax.tick_params(labelsize=8, colors=INK, length=2)
 
 
 def _plain(values: Mapping[str, Any]) -> Row:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from kc.studies.scenes import Regions
+from kc.studies.regions import Regions
 from kc.types import Float32Array, Int64Array
 
 
@@ -48,12 +48,4 @@ def filled_up(regions: Regions, n: int, seed: int) -> tuple[Regions, int]:
     inner, _ = spreads(real.at(np.arange(min(len(real.label), 4_000))))
     near = real.at(chosen)
     new_images = np.arange(missing) + int(regions.image.max()) + 1
-    return (
-        Regions(
-            np.concatenate([real.keys, around(near.keys, inner, seed)]),
-            np.concatenate([real.codes, near.codes]),
-            np.concatenate([real.label, near.label]),
-            np.concatenate([real.image, new_images]),
-        ),
-        missing,
-    )
+    return real + Regions(around(near.keys, inner, seed), near.codes, near.label, new_images), missing

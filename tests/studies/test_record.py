@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from kc.errors import RunError
-from kc.studies.record import Study, column, dress, panels
+from kc.studies.figures import panels, style_axes
+from kc.studies.record import Record, column
 
 
 def test_a_row_is_computed_once_and_survives_a_stop(tmp_path: Path) -> None:
@@ -21,23 +22,23 @@ def test_a_row_is_computed_once_and_survives_a_stop(tmp_path: Path) -> None:
         calls.append(name)
         return {"name": name, "score": value, "tuple": (1, np.int64(2)), "single": np.float32(0.5)}
 
-    study = Study(tmp_path, "growth", {"k": 3})
+    study = Record(tmp_path, "growth", {"k": 3})
     first = study.row("a", lambda: compute("a", math.nan))
     study.row("b", lambda: compute("b", 0.25))
     with open(tmp_path / "growth/rows.jsonl", "ab") as file:
         file.write(b'{"key": "c", "ro')  # stopped while writing
-    again = Study(tmp_path, "growth", {"k": 3})
+    again = Record(tmp_path, "growth", {"k": 3})
     assert again.row("a", lambda: compute("a", 1.0)) == first
     assert first == {"name": "a", "score": None, "tuple": [1, 2], "single": 0.5}
     assert "b" in again
     assert "c" not in again
     again.row("c", lambda: compute("c", 1.0))
     assert calls == ["a", "b", "c"]
-    assert {row["name"] for row in Study(tmp_path, "growth", {"k": 3}).rows} == {"a", "b", "c"}
+    assert {row["name"] for row in Record(tmp_path, "growth", {"k": 3}).rows} == {"a", "b", "c"}
 
 
 def test_table_and_record_hold_what_the_rows_say(tmp_path: Path) -> None:
-    study = Study(tmp_path, "sweep", {"k": 3, "path": "x"})
+    study = Record(tmp_path, "sweep", {"k": 3, "path": Path("x")}, {"encoder": "e"})
     study.row("1", lambda: {"lam": 0.1, "miou": 0.5})
     study.row("2", lambda: {"lam": 0.2, "note": "no, answer"})
     table, record = study.table()
@@ -46,9 +47,12 @@ def test_table_and_record_hold_what_the_rows_say(tmp_path: Path) -> None:
             {"lam": "0.1", "miou": "0.5", "note": ""},
             {"lam": "0.2", "miou": "", "note": "no, answer"},
         ]
-    assert json.loads(record.read_text()) == {
+    content = json.loads(record.read_text())
+    assert "torch" in content.pop("versions")
+    assert content == {
         "study": "sweep",
         "settings": {"k": 3, "path": "x"},
+        "fingerprints": {"encoder": "e"},
         "rows": [{"lam": 0.1, "miou": 0.5}, {"lam": 0.2, "note": "no, answer"}],
     }
     np.testing.assert_array_equal(column(study.rows, "miou"), [0.5, np.nan])
@@ -61,8 +65,8 @@ def test_the_same_figure_gives_the_same_bytes(tmp_path: Path) -> None:
         assert len(figure.axes) == 4
         for ax in axes:
             ax.plot([1, 2], [3, 4])
-            dress(ax, "title", "x", "y")
-        return [path.read_bytes() for path in Study(tmp_path / name, "s", {}).figure(figure)]
+            style_axes(ax, "title", "x", "y")
+        return [path.read_bytes() for path in Record(tmp_path / name, "s", {}).figure(figure)]
 
     png, svg = drawn("1")
     assert png.startswith(b"\x89PNG")
@@ -71,16 +75,20 @@ def test_the_same_figure_gives_the_same_bytes(tmp_path: Path) -> None:
 
 
 def test_other_settings_and_a_damaged_record_are_refused(tmp_path: Path) -> None:
-    Study(tmp_path, "s", {"k": 3, "tau": 1})
-    with pytest.raises(RunError, match=r"other settings \(k: 3 there, 4 now\)"):
-        Study(tmp_path, "s", {"k": 4, "tau": 1})
+    study = Record(tmp_path, "s", {"k": 3, "tau": 1}, {"encoder": "a"})
+    assert not study.folder.exists()  # nothing is written before a row is there
+    study.row("a", lambda: {"x": 1})
+    with pytest.raises(RunError, match=r"\(k: 3 there, 4 now\)"):
+        Record(tmp_path, "s", {"k": 4, "tau": 1}, {"encoder": "a"})
+    with pytest.raises(RunError, match=r"\(encoder: a there, b now\)"):
+        Record(tmp_path, "s", {"k": 3, "tau": 1}, {"encoder": "b"})
     (tmp_path / "s/rows.jsonl").write_text("{}\n")
     with pytest.raises(RunError, match="not the record of a study"):
-        Study(tmp_path, "s", {"k": 3, "tau": 1})
+        Record(tmp_path, "s", {"k": 3, "tau": 1}, {"encoder": "a"})
 
 
 def test_infinity_is_no_value(tmp_path: Path) -> None:
-    study = Study(tmp_path, "s", {})
+    study = Record(tmp_path, "s", {})
     with pytest.raises(ValueError, match="Out of range"):
         study.row("a", lambda: {"x": math.inf})
     assert "a" not in study

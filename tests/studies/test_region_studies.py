@@ -18,16 +18,17 @@ import pytest
 from rich.console import Console
 
 from kc.encoders.load import load_encoder
-from kc.errors import KcError, UnknownNameError
+from kc.errors import KcError
 from kc.openvocab.load import load_base
+from kc.registry import STUDIES, load_class, spec_of
 from kc.studies import transfer
-from kc.studies.config import STUDIES, StudyConfig, main
-from kc.studies.distance import kernel, mmd2, permutation_test
+from kc.studies.keys import memory_of
 from kc.studies.other_domain import FOREIGN_ID, translation
-from kc.studies.record import Study
+from kc.studies.record import Record
+from kc.studies.regions import Regions
 from kc.studies.run import run_study
-from kc.studies.scenes import Regions, remembered
 from kc.studies.simulate import around, filled_up, spreads
+from kc.studies.spaces import kernel, mmd2, permutation_test
 from kc.types import ClassInfo
 
 pytestmark = pytest.mark.filterwarnings("error::UserWarning")
@@ -45,22 +46,26 @@ def loaded_once() -> Iterator[None]:
 
 
 @pytest.fixture
-def config(tiny_coco: SimpleNamespace, tiny_index_png: SimpleNamespace, tmp_path: Path) -> StudyConfig:
-    return StudyConfig(
-        "growth", benchmark=str(tiny_coco.path), other=str(tiny_index_png.path), data_root=tiny_coco.root,
-        other_proposals="oracle", k=3, tasks=2, epochs=1, methods="knn-clip,finetune,hybrid", names="5,9",
-        rows="12,40", out=tmp_path / "out",
-    )  # fmt: skip
+def config(tiny_coco: SimpleNamespace, tiny_index_png: SimpleNamespace, tmp_path: Path) -> dict[str, Any]:
+    return {
+        "benchmark": str(tiny_coco.path), "other": str(tiny_index_png.path), "data_root": tiny_coco.root,
+        "other_proposals": "oracle", "k": 3, "tasks": 2, "epochs": 1, "methods": "knn-clip,finetune,hybrid",
+        "names": "5,9", "rows": "12,40", "out": tmp_path / "out",
+    }  # fmt: skip
 
 
-def run(config: StudyConfig, name: str) -> tuple[Study, dict[str, Any]]:
-    study = run_study(dataclasses.replace(config, name=name), Console(quiet=True))
+def run(config: dict[str, Any], name: str, **changed: Any) -> tuple[Record, dict[str, Any]]:
+    """Run a study with those of the options that it has."""
+    kind = spec_of("study", name).options
+    names = {field.name for field in dataclasses.fields(kind)}
+    options = kind(**{k: v for k, v in (config | changed).items() if k in names})
+    record = run_study(name, options, Console(quiet=True))
     for suffix in ("csv", "json", "png", "svg"):
-        assert (study.folder / f"{name}.{suffix}").stat().st_size > 0
-    return study, json.loads((study.folder / f"{name}.json").read_text())
+        assert (record.folder / f"{name}.{suffix}").stat().st_size > 0
+    return record, json.loads((record.folder / f"{name}.json").read_text())
 
 
-def test_growth_and_its_resume(config: StudyConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_growth_and_its_resume(config: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     study, record = run(config, "growth")
     rows = record["rows"]
     sizes = sorted({row["images"] for row in rows})
@@ -72,12 +77,12 @@ def test_growth_and_its_resume(config: StudyConfig, monkeypatch: pytest.MonkeyPa
     assert last["memory alone"]["accuracy"] > last["base alone"]["accuracy"]
     assert 1 <= last["fused, calibrated"]["k"] <= 32
     before = (study.folder / "rows.jsonl").read_bytes()
-    monkeypatch.setattr("kc.studies.scenes.Bench.score", lambda *_: pytest.fail("computed again"))
+    monkeypatch.setattr("kc.studies.regions.Benchmark.score", lambda *_: pytest.fail("computed again"))
     again, _ = run(config, "growth")
     assert (again.folder / "rows.jsonl").read_bytes() == before
 
 
-def test_sweep_finds_its_own_best(config: StudyConfig) -> None:
+def test_sweep_finds_its_own_best(config: dict[str, Any]) -> None:
     _, record = run(config, "sweep")
     fixed = [row for row in record["rows"] if row["setting"] == "fixed"]
     (best,) = (row for row in record["rows"] if row["setting"] == "best of the sweep")
@@ -85,8 +90,9 @@ def test_sweep_finds_its_own_best(config: StudyConfig) -> None:
     assert best["pq"] == max(row["pq"] for row in fixed)
 
 
-def test_ann_compares_with_the_exact_answer(config: StudyConfig) -> None:
-    _, record = run(config, "ann")
+def test_ann_compares_with_the_exact_answer(config: dict[str, Any]) -> None:
+    second = {"benchmark": config["other"], "proposals": "oracle"}
+    _, record = run(config | second, "ann")
     rows = record["rows"]
     exact = [row for row in rows if row["index"] == "exact"]
     assert [row["recall"] for row in exact] == [1.0, 1.0]
@@ -94,7 +100,7 @@ def test_ann_compares_with_the_exact_answer(config: StudyConfig) -> None:
     assert all(row["simulated"] == max(0, row["rows"] - 12) for row in rows)
 
 
-def test_domain_shift_and_spaces(config: StudyConfig) -> None:
+def test_domain_shift_and_spaces(config: dict[str, Any]) -> None:
     _, record = run(config, "domain-shift")
     assert [row["answer"] for row in record["rows"]] == [
         "base on the whole image", "base on the full crop", "base on the masked crop",
@@ -107,7 +113,7 @@ def test_domain_shift_and_spaces(config: StudyConfig) -> None:
     assert shifted["full against full (two halves)"]["cosine_of_pairs"] is None
 
 
-def test_coverage_says_what_is_simulated(config: StudyConfig) -> None:
+def test_coverage_says_what_is_simulated(config: dict[str, Any]) -> None:
     _, record = run(config, "coverage")
     base, *rows = record["rows"]
     assert base["covered"] == "base alone"
@@ -119,9 +125,9 @@ def test_coverage_says_what_is_simulated(config: StudyConfig) -> None:
     assert rows[-1]["simulated"] > 0
 
 
-def test_transfer_scores_all_weights_on_both(config: StudyConfig, monkeypatch: pytest.MonkeyPatch) -> None:
-    some = [s for s in transfer.sweep_grid() if s.k == 3 and s.lam in (0.1, 0.9)]
-    monkeypatch.setattr(transfer, "sweep_grid", lambda: iter(some))
+def test_transfer_scores_all_weights_on_both(config: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    some = [s for s in transfer.fixed_settings() if s.k == 3 and s.lam in (0.1, 0.9)]
+    monkeypatch.setattr(transfer, "fixed_settings", lambda: iter(some))
     _, record = run(config, "transfer")
     results = [row for row in record["rows"] if row["what"] == "result"]
     assert len(results) == 2 * 5
@@ -131,7 +137,7 @@ def test_transfer_scores_all_weights_on_both(config: StudyConfig, monkeypatch: p
         assert best[metric] == max(swept)
 
 
-def test_continual_keeps_the_row_of_each_method(config: StudyConfig) -> None:
+def test_continual_keeps_the_row_of_each_method(config: dict[str, Any]) -> None:
     study, record = run(config, "continual")
     rows = {row["method"]: row for row in record["rows"]}
     assert list(rows) == ["knn-clip", "finetune", "hybrid"]
@@ -147,7 +153,7 @@ def test_continual_keeps_the_row_of_each_method(config: StudyConfig) -> None:
     assert rows["finetune"]["new"] == pytest.approx(matrix[1][1])
 
 
-def test_vocabulary_grows_by_simulated_rows(config: StudyConfig) -> None:
+def test_vocabulary_grows_by_simulated_rows(config: dict[str, Any]) -> None:
     _, record = run(config, "vocabulary")
     few, many = record["rows"]
     assert (few["names"], many["names"]) == (5, 9)
@@ -155,10 +161,10 @@ def test_vocabulary_grows_by_simulated_rows(config: StudyConfig) -> None:
     assert many["bytes"] > few["bytes"]
     assert few["answered_with_another_name"] == 0
     with pytest.raises(KcError, match="there are 1"):
-        run(dataclasses.replace(config, names="20000", out=config.out / "more"), "vocabulary")
+        run(config, "vocabulary", names="20000", out=config["out"] / "more")
 
 
-def test_other_domain_translates_names(config: StudyConfig, tmp_path: Path) -> None:
+def test_other_domain_translates_names(config: dict[str, Any], tmp_path: Path) -> None:
     _, record = run(config, "other-domain")
     rows = record["rows"]
     assert {row["asked"] for row in rows} == {"tiny-coco", "tiny-index"}
@@ -174,21 +180,39 @@ def test_other_domain_translates_names(config: StudyConfig, tmp_path: Path) -> N
     assert translation(first, second) == {1: 8, 2: 7, 3: FOREIGN_ID + 3}  # type: ignore[arg-type]
 
 
-def test_mistakes_are_named(config: StudyConfig) -> None:
-    with pytest.raises(UnknownNameError, match=r"unknown study 'grow'.*growth"):
-        main(["grow"])
-    with pytest.raises(KcError, match="take another benchmark"):
-        run(dataclasses.replace(config, other=config.benchmark), "transfer")
-    with pytest.raises(KcError, match="expected whole numbers"):
-        run(dataclasses.replace(config, rows="many"), "coverage")
+def test_mistakes_are_named(config: dict[str, Any]) -> None:
+    with pytest.raises(KcError, match="--other"):
+        run(config, "transfer", other=config["benchmark"])
+    with pytest.raises(KcError, match="--rows many"):
+        run(config, "coverage", rows="many")
 
 
-def test_the_script_says_what_there_is() -> None:
-    script = Path(__file__).parents[2] / "experiments" / "open_vocabulary.py"
-    done = subprocess.run([sys.executable, str(script), "sweeep"], capture_output=True, text=True)
-    assert done.returncode == 2
-    assert "Did you mean 'sweep'" in done.stderr
-    assert len(STUDIES) == 10
+@pytest.mark.parametrize("name", ["visual_memory", "open_vocabulary"])
+def test_the_scripts_are_the_command(name: str) -> None:
+    script = str(Path(__file__).parents[2] / "experiments" / f"{name}.py")
+    listed = subprocess.run([sys.executable, script], capture_output=True, text=True)
+    assert listed.returncode == 0
+    assert all(f"  {study} " in listed.stdout for study in STUDIES)
+    mistyped = subprocess.run([sys.executable, script, "sweeep"], capture_output=True, text=True)
+    assert mistyped.returncode == 2
+    assert "'sweep'" in mistyped.stderr
+
+
+def test_a_study_is_listed_and_explained_before_anything_heavy_loads() -> None:
+    shown = "main(['study']); main(['study', 'spaces', '--help'])"
+    code = f"import sys; from kc.cli import main; {shown}; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "False"
+    assert "--proposals" in done.stdout
+    assert "--wanted" not in done.stdout  # an option of another study
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_what_a_study_says_of_itself_is_whole(name: str) -> None:
+    spec = spec_of("study", name)
+    assert spec.summary.endswith((".", "?"))
+    assert spec.plots  # type: ignore[attr-defined]
+    assert load_class("study", name).spec.options.__name__ == spec.options.__name__
 
 
 # -- what they compute with ------------------------------------------------------------------------------------------
@@ -241,5 +265,5 @@ def test_simulated_rows_are_as_far_as_asked() -> None:
     same = regions.label[:, None] == regions.label
     assert inner == pytest.approx(np.median(np.where(same, cosine, -2).max(1)))
     assert outer == pytest.approx(min(inner, np.median(np.where(same, -2, cosine).max(1))))
-    with remembered(regions) as memory:
+    with memory_of(regions) as memory:
         assert len(memory) == 50

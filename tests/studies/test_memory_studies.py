@@ -1,4 +1,4 @@
-"""Every study of the visual memory as a user types it, on tiny data; and the pure parts by hand."""
+"""Every study of a memory of images or segments as a user types it, on tiny data; and the pure parts by hand."""
 
 from __future__ import annotations
 
@@ -21,16 +21,17 @@ from torch import Tensor
 
 from kc.cli import main
 from kc.memory.vote.evaluation import accuracy_gain
-from kc.studies.visual_memory import corruptions
-from kc.studies.visual_memory import rerank as reranking
-from kc.studies.visual_memory.axes import log_axes
-from kc.studies.visual_memory.compositionality import next_class, residual
-from kc.studies.visual_memory.corrupt import STRENGTHS, corrupted
-from kc.studies.visual_memory.keys import Keys, Source, memory_of
-from kc.studies.visual_memory.law import axis, fit_law
+from kc.studies import corruptions
+from kc.studies import rerank as reranking
+from kc.studies.compositionality import next_class, residual
+from kc.studies.corruptions import STRENGTHS, corrupted
+from kc.studies.figures import log_axes
+from kc.studies.keys import Keys, Source, memory_of
+from kc.studies.scaling import fit_law, law_axis
 from kc.types import Neighbours, UInt8Array
 
-SMALL = ["--limit-images", 60, "--k", "5,1", "--seeds", 0, "--encoder", "mlp:128x1"]
+SMALL = ["--limit-images", 60, "--k", "5,1", "--encoder", "mlp:128x1"]
+SEED = ["--seeds", 0]
 
 
 @pytest.fixture(autouse=True)
@@ -48,7 +49,7 @@ class Colours:
 
 
 def study(out: Path, name: str, *arguments: object) -> list[dict[str, Any]]:
-    assert main(["visual-memory", name, *map(str, arguments), "--out", str(out)]) == 0
+    assert main(["study", name, *map(str, arguments), "--out", str(out)]) == 0
     (folder,) = out.glob(f"*/{name}")
     for suffix in ("csv", "json", "png", "svg"):
         assert (folder / f"{name}.{suffix}").stat().st_size > 0
@@ -89,24 +90,34 @@ def test_votes_and_noise(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert study(tmp_path, "votes", *SMALL) == rows  # nothing is computed twice
     assert (folder / "rows.jsonl").read_bytes() == before
     assert "clamped" not in capsys.readouterr().out
-    noise = study(tmp_path, "noise", *SMALL)
+    noise = study(tmp_path, "noise", *SMALL, *SEED)
     assert [r["noise"] for r in noise] == list(range(0, 61, 10))
     assert noise[0]["auroc"] is None
     assert noise[0]["rank"] == rows[1]["rank"]
     assert noise[-1]["rank"] < noise[0]["rank"]
+    few = study(tmp_path / "few", "noise", *SMALL, *SEED, "--shares", "0,20.5")
+    assert [r["noise"] for r in few] == [0, 20.5]
+    left_out = study(tmp_path / "loo", "votes", *SMALL, "--leave-one-out")
+    assert [r["queries"] for r in left_out] == [60, 60]
+    assert left_out[0]["rank"] < 100  # no row finds itself
+    record = json.loads((folder / "votes.json").read_text())
+    assert (record["study"], record["settings"]["k"]) == ("votes", "5,1")
+    assert {"kc", "torch"} <= set(record["versions"])
+    assert list(record["fingerprints"]) == ["encoder mlp:128x1"]
 
 
 @pytest.mark.parametrize("name", ["votes", "unknowns", "dimensions", "deletion"])
 def test_a_k_beyond_the_rows_is_said_once(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    told = ["--limit-images", 20, "--seeds", "0,1", "--encoder", "mlp:128x1", "--size", 300]
-    study(tmp_path, name, *told, "--k", "99,98")
+    told = ["--limit-images", 20, "--encoder", "mlp:128x1", "--k", "99,98"]
+    told += [] if name == "votes" else ["--seeds", "0,1"]
+    study(tmp_path, name, *told, *(["--size", 300] if name == "deletion" else []))
     said = " ".join(capsys.readouterr().out.split())
     assert said.count("k 99 is clamped to the ") == 1
     assert said.count("clamped") == 1
 
 
 def test_pruning(tmp_path: Path) -> None:
-    rows = study(tmp_path, "pruning", *SMALL)
+    rows = study(tmp_path, "pruning", *SMALL, *SEED)
     of = {(r["pruning"], r["vote"], r["k"]): r for r in rows}
     none = of["none", "rank", 5]
     assert (none["kept"], none["change"], none["low"], none["high"]) == (60, 0, 0, 0)
@@ -120,7 +131,7 @@ def test_pruning(tmp_path: Path) -> None:
 
 
 def test_scaling_and_dimensions(tmp_path: Path) -> None:
-    rows = study(tmp_path, "scaling", *SMALL, "--limit-images", 400)
+    rows = study(tmp_path, "scaling", *SMALL, *SEED, "--limit-images", 400)
     measured = [r for r in rows if "seed" in r]
     assert [r["rows"] for r in measured] == [100, 316, 400]
     law = rows[-1]
@@ -128,7 +139,7 @@ def test_scaling_and_dimensions(tmp_path: Path) -> None:
     assert law["encoder parameters"] > 1000
     held = law["encoder parameters"] * 4 + law["rows for 5 %"] * 128 * 4
     assert law["MiB for 5 %"] == pytest.approx(held / 2**20)
-    rows = study(tmp_path, "dimensions", *SMALL)
+    rows = study(tmp_path, "dimensions", *SMALL, *SEED)
     of = {(r["keys"], r["dim"]): r for r in rows}
     assert of["full", 128]["bytes"] == 512
     assert of["int8", 128]["bytes"] == 128
@@ -139,14 +150,14 @@ def test_scaling_and_dimensions(tmp_path: Path) -> None:
 
 
 def test_unknowns_and_migration(tmp_path: Path) -> None:
-    rows = study(tmp_path, "unknowns", *SMALL, "--limit-images", 200)
-    first_k = next(r for r in rows if r["score"] == "nearest")
-    assert first_k["unknown classes"] == 2
-    assert first_k["known"] + first_k["unknown"] == 200
-    assert 0.5 < first_k["auroc"] < 1
-    assert first_k["risk at 50 %"] <= first_k["risk at 100 %"]
-    assert 0 <= first_k["known called unknown"] < first_k["unknown called unknown"] <= 100
-    rows = study(tmp_path, "migrate", *SMALL, "--limit-images", 80, "--encoder", "mlp:128x1,mlp:64x1")
+    rows = study(tmp_path, "unknowns", *SMALL, *SEED, "--limit-images", 200)
+    nearest = next(r for r in rows if r["score"] == "nearest")
+    assert nearest["unknown classes"] == 2
+    assert nearest["known"] + nearest["unknown"] == 200
+    assert 0.5 < nearest["auroc"] < 1
+    assert nearest["risk at 50 %"] <= nearest["risk at 100 %"]
+    assert 0 <= nearest["known called unknown"] < nearest["unknown called unknown"] <= 100
+    rows = study(tmp_path, "migrate", *SMALL, *SEED, "--limit-images", 80, "--encoder", "mlp:128x1,mlp:64x1")
     of = {(r["share"], r["memory"]): r["accuracy"] for r in rows}
     assert len({of[s, "old"] for s in (0.02, 0.5)}) == 1
     assert of[0.5, "ridge"] > 20
@@ -156,20 +167,20 @@ def test_queries_of_another_benchmark(
     tiny_folder: SimpleNamespace, other: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     told = ["--benchmark", tiny_folder.path, "--queries", other, "--data-root", tiny_folder.root]
-    told += ["--k", "3,1", "--seeds", "0,1"]
+    told += ["--k", "3,1"]
     rows = study(tmp_path, "votes", *told)
     # Red is in the memory's benchmark alone, noise in the other: four rows a class and two queries are left of each.
     assert [(r["rows"], r["queries"], r["rank"]) for r in rows] == [(8, 4, 100), (8, 4, 100)]
     assert (tmp_path / "tiny-folder-tiny-other" / "votes").is_dir()
-    rows = study(tmp_path, "unknowns", *told)
+    rows = study(tmp_path, "unknowns", *told, "--seeds", "0,1")
     assert {(r["known"], r["unknown"], r["unknown classes"]) for r in rows} == {(6, 3, 1)}
     assert next(r["auroc"] for r in rows if r["score"] == "nearest") == 1  # noise is near no colour
     for arguments, said in (
         (["votes", "--benchmark", "digits", "--queries", str(other)], "tiny-other shares no class with digits"),
-        (["rerank", *map(str, told)], "asks the memory's own benchmark only"),
+        (["rerank", *map(str, told)], "unknown option --queries"),
         (["unknowns", *map(str, told), "--queries", str(tiny_folder.path)], "tiny-folder has all of its classes"),
     ):
-        assert main(["visual-memory", *arguments, "--out", str(tmp_path / "not")]) == 2, arguments
+        assert main(["study", *arguments, "--out", str(tmp_path / "not")]) == 2, arguments
         assert said in " ".join(capsys.readouterr().err.split()), arguments
 
 
@@ -185,7 +196,8 @@ def test_corruptions_and_reranking(
     assert of["blur", 5, "added"]["rows"] == 24
     assert of["blur", 5, "swapped"]["rows"] == 12
     monkeypatch.setattr(reranking, "load_reranker", lambda name, size: Colours())
-    rows = study(tmp_path, "rerank", *told, "--published", '{"a paper": 88.5}')
+    (tmp_path / "published.yaml").write_text("published: {a paper: 88.5}\n")
+    rows = study(tmp_path, "rerank", *told, "--config", tmp_path / "published.yaml")
     assert "published: a paper: 88.5" in capsys.readouterr().out
     assert {r["order"] for r in rows} == {"memory", "model", "only the model", "possible"}
     accuracy = {(r["order"], r["k"]): r["accuracy"] for r in rows}
@@ -204,7 +216,7 @@ def test_studies_search_exactly() -> None:
 
 def test_segments(tiny_coco: SimpleNamespace, tiny_index_png: SimpleNamespace, tmp_path: Path) -> None:
     told = ["--benchmark", tiny_index_png.path, "--data-root", tiny_index_png.root, "--k", "3,1"]
-    rows = study(tmp_path, "compositionality", *told)
+    rows = study(tmp_path, "compositionality", *told[:4])
     assert {(r["query"], r["way"]) for r in rows} == {
         (q, w) for q in ("union", "image") for w in ("next", "subtract", "project")
     }
@@ -228,20 +240,25 @@ def test_what_cannot_work(tiny_index_png: SimpleNamespace, tmp_path: Path, capsy
     maps = ["--benchmark", str(tiny_index_png.path), "--data-root", str(tiny_index_png.root)]
     for arguments, said in (
         (["vote"], "Did you mean 'votes'"),
-        (["votes", "--k", "0"], "whole numbers of at least 1"),
-        (["votes", "--tau", "0"], "--tau 0.0: must be above 0"),
-        (["votes", "--tau", ".inf"], "--tau inf: must be above 0"),
-        (["votes", "--alpha", "-1"], "--alpha -1.0: must be above 0"),
+        (["votes", "--k", "0"], "--k 0"),
+        (["votes", "--k", "x"], "--k x"),
+        (["votes", "--tau", "0"], "--tau 0: must be above 0"),
+        (["votes", "--tau", ".inf"], "--tau .inf"),
+        (["votes", "--rank-offset", "-1"], "--rank-offset -1"),
         (["votes", "--encoder", "lite00"], "Did you mean 'lite0'"),
+        (["votes", "--encoders", "lite0"], "did you mean --encoder"),
+        (["votes", "--seeds", "0"], "unknown option --seeds of kc study votes"),
         (["votes", "--rows", "segments"], "digits is classification"),
         (["votes", "--rows", "pixels"], "Valid: cells, images, segments"),
+        (["noise", "--shares", "120"], "--shares 120"),
         (["migrate"], "migrate needs 2"),
-        (["scaling", "--wanted", "0"], "between 0 and 100"),
+        (["scaling", "--wanted", "0"], "--wanted 0"),
         (["compositionality"], "composed scenes need segments"),
         (["rerank", *maps], "rerank reads whole images"),
         (["rerank", "--model", "clip"], "open_clip:MODEL"),
+        (["--k", "3"], "NAME"),
     ):
-        assert main(["visual-memory", *arguments, "--out", str(tmp_path / "out")]) == 2, arguments
+        assert main(["study", *arguments, "--out", str(tmp_path / "out")]) == 2, arguments
         assert said in " ".join(capsys.readouterr().err.split()), arguments
         assert not (tmp_path / "out").exists(), arguments
 
@@ -265,8 +282,8 @@ def test_a_logarithmic_axis_has_names(values: list[float], names: list[str]) -> 
 
 def test_the_law_is_scipys_line() -> None:
     rows = np.array([100, 1e3, 1e4, 1e5])
-    error = 10 ** (2 - 1.5 * axis(rows) + 0.01 * np.array([1, -1, 0.5, -0.5]))
-    law, want = fit_law(rows, error), linregress(axis(rows), np.log10(error))
+    error = 10 ** (2 - 1.5 * law_axis(rows) + 0.01 * np.array([1, -1, 0.5, -0.5]))
+    law, want = fit_law(rows, error), linregress(law_axis(rows), np.log10(error))
     assert law is not None
     assert (law.slope, law.intercept, law.r2) == pytest.approx((want.slope, want.intercept, want.rvalue**2))
     assert (law.slope_high - law.slope) / want.stderr == pytest.approx(4.302653)  # Student, 2 degrees, 97.5 %

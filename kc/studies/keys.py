@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -21,7 +22,7 @@ from kc.data.transforms import image_to_tensor
 from kc.encoders.base import Encoder, dense
 from kc.encoders.cache import FeatureCache
 from kc.encoders.load import load_encoder
-from kc.errors import DataError, KcError, unknown_name
+from kc.errors import KcError, unknown_name
 from kc.files import cache_dir
 from kc.memory.disk import Memory
 from kc.memory.search.planner import SearchOptions
@@ -29,7 +30,7 @@ from kc.methods.regions import normalised
 from kc.progress import track
 from kc.proposals.oracle import propose_from
 from kc.proposals.pooling import pool
-from kc.types import VOID, BoolArray, Float32Array, Int64Array, Neighbours, Rows, Sample, Segments, SplitName
+from kc.types import VOID, BoolArray, Float32Array, Int64Array, Rows, Sample, Segments, SplitName
 
 ROWS = ("images", "segments", "cells")
 BATCH = 16
@@ -101,14 +102,6 @@ class Source:
         if name not in self._encoders:
             self._encoders[name] = load_encoder(name)
         return self._encoders[name]
-
-    def sample(self, sample_id: str) -> Sample:
-        """A sample of either split by its name."""
-        for split in ("train", "test"):
-            reader = self.reader(split)
-            if sample_id in reader.sample_ids:
-                return reader.read(reader.sample_ids.index(sample_id))
-        raise DataError(f"{sample_id}: no sample of {self.manifest.name}")
 
     def keys(self, encoder: str, split: SplitName, change: Change | None = None, tag: str = "") -> Keys:
         """Keys of every row of a split; `change` alters the images that are encoded, `tag` names that change."""
@@ -203,19 +196,21 @@ def joined(parts: Sequence[Keys]) -> Keys:
     )
 
 
+class HasRows(Protocol):
+    """Whatever can be stored in a memory."""
+
+    def rows(self) -> Rows:
+        """As rows of a memory."""
+
+
 @contextlib.contextmanager
-def memory_of(keys: Keys) -> Iterator[Memory]:
+def memory_of(table: HasRows) -> Iterator[Memory]:
     """A memory of these rows that is gone afterwards; row i has id i. It is searched exactly, whatever its size."""
+    rows = table.rows()
     with tempfile.TemporaryDirectory() as folder:
-        memory = Memory.create(Path(folder) / "memory", dim=keys.key.shape[1], fingerprint="study")
+        memory = Memory.create(Path(folder) / "memory", dim=rows.keys.shape[1], fingerprint="study")
         with memory:
-            memory.add(keys.rows(), 0)
+            memory.add(rows, 0)
             memory.commit(0)
             memory.configure(EXACTLY)
             yield memory
-
-
-def answers(train: Keys, queries: Float32Array, k: int) -> Neighbours:
-    """The k nearest rows of each query, exactly; k is clamped to the rows that there are."""
-    with memory_of(train) as memory:
-        return memory.search(queries, k)

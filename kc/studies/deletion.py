@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -12,9 +13,12 @@ from matplotlib.figure import Figure
 
 from kc.memory.disk import Memory
 from kc.memory.vote.votes import VOTES, vote
-from kc.studies.record import Row, dress, panels
-from kc.studies.visual_memory.command import Asked
-from kc.studies.visual_memory.keys import EXACTLY, Keys, memory_of
+from kc.spec import Count
+from kc.studies.figures import legend, panels, style_axes
+from kc.studies.keys import EXACTLY, Keys, memory_of
+from kc.studies.options import SeededOptions, StudySpec
+from kc.studies.record import Row
+from kc.studies.vote_study import VoteStudy
 from kc.types import Float32Array, Int64Array, Neighbours, Rows
 
 DELETIONS = 101
@@ -24,50 +28,68 @@ SHOWN = (5, 25, 75, 95)
 """Percentiles of the time of a deletion, beside the median."""
 
 
-def run(asked: Asked) -> Figure:
+@dataclass(frozen=True)
+class DeletionOptions(SeededOptions):
+    """Options of deletion.
+
+    Args:
+        size: Simulated rows of the timing.
+    """
+
+    size: Count = 1_000_000
+
+
+class Deletion(VoteStudy[DeletionOptions]):
     """Rows of the benchmark: a class, one row, a tenth of the rows; then simulated rows, for the time of a deletion.
 
     `equal`: scores of all votes and of the search are bitwise those of a memory that never had the rows.
     """
-    name = asked.encoders[0]
-    train, test = (asked.source.keys(name, split) for split in ("train", "test"))
-    classes, counts = np.unique(train.label, return_counts=True)
-    rng = np.random.default_rng(asked.seeds[0])
-    groups = {
-        "one row": np.array([int(rng.integers(len(train)))]),
-        "the largest class": np.flatnonzero(train.label == classes[counts.argmax()]),
-        "a tenth of the rows": np.sort(rng.permutation(len(train))[: max(1, len(train) // 10)]),
-    }
-    for what, gone in groups.items():
-        asked.study.row(what, partial(real, asked, train, test, what, gone))
-    asked.study.row("simulated", partial(simulated, asked.config.size, asked.config.dim, asked.seeds[0]))
-    figure, (ax,) = panels(1, width=4.6, height=3)
-    row = asked.study.rows[-1]
-    ticks = sorted([*SHOWN, 50])
-    times = [row["median ms"] if p == 50 else row[f"p{p} ms"] for p in ticks]
-    ax.plot(ticks, times, color="#0072b2", marker="o", markersize=4)
-    ax.axhline(20, color="#d55e00", linestyle="--", label="20 ms, the paper's bound")
-    ax.set_ylim(0)
-    ax.legend(fontsize=8, frameon=False)
-    dress(ax, f"one deletion of {row['rows']:,} simulated rows", "percentile of the deletions", "milliseconds")
-    return figure
 
+    spec = StudySpec(
+        summary="Time of one deletion, and answers as if the rows had never been added.",
+        plots="percentiles of the time of one deletion",
+        options=DeletionOptions,
+    )
 
-def real(asked: Asked, train: Keys, test: Keys, what: str, gone: Int64Array) -> Row:
-    """Take rows of the benchmark out, and compare with a memory that never had them."""
-    kept = np.setdiff1d(np.arange(len(train)), gone)
-    with memory_of(train) as memory:
-        start = time.perf_counter()
-        memory.remove(gone)
-        taken = time.perf_counter() - start
-        found = memory.search(test.key, asked.clamp(asked.k, len(kept)))
-    with memory_of(train.take(kept)) as never:
-        want = never.search(test.key, asked.clamp(asked.k, len(kept)))
-    same = equal(found, want, kept)
-    return {
-        "what": what, "kind": "real", "rows": len(train), "removed": len(gone), "median ms": 1000 * taken,
-        "equal": same, "queries": len(test),
-    }  # fmt: skip
+    def run(self) -> Figure:
+        """Real rows, then simulated ones."""
+        train, test = self.both()
+        classes, counts = np.unique(train.label, return_counts=True)
+        rng = np.random.default_rng(self.seeds[0])
+        groups = {
+            "one row": np.array([int(rng.integers(len(train)))]),
+            "the largest class": np.flatnonzero(train.label == classes[counts.argmax()]),
+            "a tenth of the rows": np.sort(rng.permutation(len(train))[: max(1, len(train) // 10)]),
+        }
+        for what, gone in groups.items():
+            self.row(what, partial(self.real, train, test, what, gone))
+        row = self.row("simulated", partial(simulated, self.options.size, self.options.dim, self.seeds[0]))
+        figure, (ax,) = panels(1, width=4.6, height=3)
+        ticks = sorted([*SHOWN, 50])
+        times = [row["median ms"] if p == 50 else row[f"p{p} ms"] for p in ticks]
+        ax.plot(ticks, times, color="#0072b2", marker="o", markersize=4)
+        ax.axhline(20, color="#d55e00", linestyle="--", label="20 ms, the paper's bound")
+        ax.set_ylim(0)
+        legend(ax)
+        title = f"one deletion of {row['rows']:,} simulated rows"
+        style_axes(ax, title, "percentile of the deletions", "milliseconds")
+        return figure
+
+    def real(self, train: Keys, test: Keys, what: str, gone: Int64Array) -> Row:
+        """Take rows of the benchmark out, and compare with a memory that never had them."""
+        kept = np.setdiff1d(np.arange(len(train)), gone)
+        k = self.clamp(self.k, len(kept))
+        with memory_of(train) as memory:
+            start = time.perf_counter()
+            memory.remove(gone)
+            taken = time.perf_counter() - start
+            found = memory.search(test.key, k)
+        with memory_of(train.take(kept)) as never:
+            want = never.search(test.key, k)
+        return {
+            "what": what, "kind": "real", "rows": len(train), "removed": len(gone), "median ms": 1000 * taken,
+            "equal": equal(found, want, kept), "queries": len(test),
+        }  # fmt: skip
 
 
 def equal(found: Neighbours, want: Neighbours, kept: Int64Array) -> bool:

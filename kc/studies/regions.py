@@ -1,14 +1,13 @@
-"""What the studies read: regions with their keys, what the base says of them, and the truth; each encoded once."""
+"""Regions of a benchmark with their keys, the base's codes and the truth; each encoded once."""
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -19,10 +18,6 @@ from kc.config import RunConfig
 from kc.data.datamodule import IncrementalDataModule
 from kc.errors import KcError
 from kc.files import atomic_path
-from kc.memory.disk import Memory
-from kc.memory.vote.fusion import fuse_known_names, knn_clip, restrict_to_known, retrieval_logits
-from kc.memory.vote.votes import decide
-from kc.methods.retrieval.calibration import Setting
 from kc.metrics.confusion import ConfusionMatrix
 from kc.metrics.panoptic import PanopticQuality, PanopticStats, panoptic_stats
 from kc.openvocab.base import Recallable
@@ -31,8 +26,9 @@ from kc.proposals.merge import paint, semantic_to_panoptic
 from kc.proposals.pooling import pool, segment_labels
 from kc.resolve import resolve
 from kc.session import Session, open_data
-from kc.studies.config import StudyConfig
-from kc.types import VOID, ClassInfo, Float32Array, Int64Array, Neighbours, Rows, Segments, SplitName
+from kc.studies.base import Study
+from kc.studies.options import PairOptions, RegionOptions
+from kc.types import VOID, ClassInfo, Float32Array, Int64Array, Rows, Segments, SplitName
 
 
 @dataclass(frozen=True)
@@ -58,6 +54,15 @@ class Regions:
         """Those that have a class: what a memory stores."""
         return self.at(np.flatnonzero(self.label != VOID))
 
+    def rows(self) -> Rows:
+        """As rows of a memory; the sample is the image's number, the segment the region's."""
+        return Rows(self.keys, self.label, tuple(map(str, self.image.tolist())), np.arange(len(self.label)))
+
+    def __add__(self, other: Regions) -> Regions:
+        """These, then those of `other`."""
+        pairs = zip(vars(self).values(), vars(other).values(), strict=True)
+        return Regions(*(np.concatenate([mine, theirs]) for mine, theirs in pairs))
+
 
 @dataclass
 class Truth:
@@ -69,32 +74,40 @@ class Truth:
     crowd: list[Any] = field(default_factory=list)
 
 
-class Bench:
-    """One benchmark as the studies see it: `train` and `test` regions, the base, and scores of answers."""
+class Benchmark:
+    """One benchmark of regions: `train` and `test` regions, the base, and scores of answers.
+
+    Args:
+        options: of the study; encoder, base and seed are taken from them.
+        benchmark: name or path of a manifest.
+        proposals: where its regions come from.
+        limit: at most so many images a split.
+    """
 
     def __init__(
-        self, config: StudyConfig, console: Console, benchmark: str, proposals: str, limit: int | None = None
+        self, options: RegionOptions, console: Console, benchmark: str, proposals: str, limit: int | None
     ) -> None:
-        limit = min([n for n in (limit, config.limit_images) if n is not None], default=None)
         run = RunConfig(
             benchmark=benchmark,
-            data_root=config.data_root,
+            data_root=options.data_root,
             tasks=1,
             methods="knn-clip",
-            encoder=config.encoder,
-            base=config.base,
+            encoder=options.encoder,
+            base=options.base,
             proposals=proposals,
-            seed=config.seed,
+            seed=options.seed,
             limit_images=limit,
         )
         run = resolve(run)
         self.data: IncrementalDataModule = open_data(run)
         if self.data.manifest.task_kind == "classification":
             raise KcError(f"{benchmark} has no regions: take a semantic or panoptic benchmark")
-        self.shared = Session.of_data(run, self.data)
-        if not isinstance(self.shared.base, Recallable):
-            raise KcError(f"the studies ask a base about stored regions, which {config.base} cannot answer: use conse")
-        self.base: Recallable = self.shared.base
+        self.session = Session.of_data(run, self.data)
+        assert self.session.regions is not None
+        self.regions = self.session.regions
+        if not isinstance(self.session.base, Recallable):
+            raise KcError(f"the studies ask a base about stored regions, which {options.base} cannot answer: use conse")
+        self.base: Recallable = self.session.base
         self.name = self.data.manifest.name
         self.classes: dict[int, ClassInfo] = self.data.classes
         self.ids = self.data.class_ids
@@ -105,26 +118,29 @@ class Bench:
         self._counted: dict[tuple[str, int, bytes], tuple[Int64Array, PanopticStats | None]] = {}
         self._console = console
         self.limit = limit
-        self.train = self._regions("train")
-        self.test = self._regions("test")
 
-    def settings(self, config: StudyConfig) -> dict[str, Any]:
-        """What makes the numbers of every study of this benchmark."""
-        regions = self.shared.regions
-        assert regions is not None
-        return {
-            "benchmark": self.name, "encoder": self.shared.encoder.fingerprint, "base": self.base.key,
-            "proposals": regions.source, "keys": regions.keys, "limit_images": self.limit,
-            "seed": config.seed,
-        }  # fmt: skip
+    def fingerprints(self) -> dict[str, str]:
+        """What makes the regions of this benchmark, their keys and the base's scores."""
+        encoder, base = self.session.encoder.fingerprint, self.base.key
+        found = {"encoder": encoder, "base": base, "proposals": self.regions.source, "keys": self.regions.keys}
+        return {f"{self.name}: {what}": value for what, value in found.items()}
+
+    @cached_property
+    def train(self) -> Regions:
+        """Regions of the training images."""
+        return self._regions("train")
+
+    @cached_property
+    def test(self) -> Regions:
+        """Regions of the test images."""
+        return self._regions("test")
 
     # -- reading -----------------------------------------------------------------------------------------------------
 
     def _regions(self, split: SplitName) -> Regions:
         """From the file in the cache, else made now: no network is run twice."""
-        regions, shared = self.shared.regions, self.shared
-        assert regions is not None
-        parts = (shared.encoder.fingerprint, self.base.key, regions.source, regions.keys, split, str(self.limit), "2")
+        regions, session = self.regions, self.session
+        parts = (session.encoder.fingerprint, self.base.key, regions.source, regions.keys, split, str(self.limit), "2")
         digest = hashlib.sha1("|".join(parts).encode(), usedforsecurity=False).hexdigest()
         path = self.folder / f"{digest}.npz"
         if path.exists():
@@ -132,8 +148,8 @@ class Bench:
                 return Regions(**{name: stored[name] for name in ("keys", "codes", "label", "image")})
         keys, codes, labels, image = [], [], [], []
         for number, batch, row in self.images(split, "encoding"):
-            found = regions({name: _row(value, row) for name, value in batch.items()})[0]
-            features = shared.features.encode(batch["image"][row][None], [batch["sample_id"][row]])
+            found = regions({name: value[row : row + 1] for name, value in batch.items()})[0]
+            features = session.features.encode(batch["image"][row][None], [batch["sample_id"][row]])
             posterior = pool(self.base.posterior_map(features)[0], found.segments)
             truth = batch["labels_raw" if "labels_raw" in batch else "semantic"][row]
             keys.append(found.keys)
@@ -142,8 +158,7 @@ class Bench:
             image.append(np.full(len(found.keys), number, np.int64))
         made = {"keys": keys, "codes": codes, "label": labels, "image": image}
         joined: dict[str, Any] = {name: np.concatenate(values) for name, values in made.items()}
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_path(path) as temporary, open(temporary, "wb") as file:
+        with atomic_path(path, sync=False) as temporary, open(temporary, "wb") as file:
             np.savez(file, **joined)
         return Regions(**joined)
 
@@ -160,10 +175,9 @@ class Bench:
     def truth(self, split: SplitName = "test") -> Truth:
         """True maps and segments, read when first asked for."""
         if split not in self._truth:
-            found, regions = Truth(), self.shared.regions
-            assert regions is not None
+            found = Truth()
             for _, batch, row in self.images(split, "reading"):
-                found.segments.append(regions._segments(batch, row))
+                found.segments.append(self.regions._segments(batch, row))
                 found.semantic.append(np.asarray(batch["semantic"][row], np.int64))
                 if self.panoptic:
                     found.panoptic.append(np.asarray(batch["panoptic"][row]))
@@ -174,13 +188,13 @@ class Bench:
     @property
     def folder(self) -> Path:
         """Where the studies keep what they encoded of this benchmark."""
-        return self.shared.features.folder.parent / "studies"
+        return self.session.features.folder.parent / "studies"
 
     # -- answering ---------------------------------------------------------------------------------------------------
 
-    def says(self, regions: Regions, ids: Sequence[int] | None = None) -> Tensor:
-        """The base's probabilities (N, C) over classes `ids` (all)."""
-        names = [[c.name, *c.synonyms] for c in (self.classes[i] for i in (self.ids if ids is None else ids))]
+    def base_scores(self, regions: Regions) -> Tensor:
+        """The base's probabilities (N, C) over all classes."""
+        names = [[c.name, *c.synonyms] for c in (self.classes[i] for i in self.ids)]
         return self.base.scores_from_codes(torch.from_numpy(regions.codes), names)
 
     def score(self, answer: Int64Array) -> dict[str, float]:
@@ -219,67 +233,49 @@ class Bench:
         return one.matrix, panoptic_stats(truth.panoptic[number], found, self.ids, truth.crowd[number])
 
 
-def _row(value: Any, row: int) -> Any:
-    return value[row : row + 1]
+Own = TypeVar("Own", bound=RegionOptions)
+OfPair = TypeVar("OfPair", bound=PairOptions)
 
 
-def both(config: StudyConfig, console: Console) -> tuple[Bench, Bench]:
-    """`--benchmark` and `--other`. KcError where they are one."""
-    if config.benchmark == config.other:
-        raise KcError(f"--other {config.other}: take another benchmark than --benchmark")
-    return (
-        Bench(config, console, config.benchmark, config.proposals),
-        Bench(config, console, config.other, config.other_proposals, config.other_images),
-    )
+class RegionStudy(Study[Own]):
+    """A study of the regions of one benchmark, a memory of them and an open-vocabulary base."""
+
+    @cached_property
+    def bench(self) -> Benchmark:
+        """The benchmark, opened when first asked for."""
+        options = self.options
+        return Benchmark(options, self.console, options.benchmark, options.proposals, options.limit_images)
+
+    @cached_property
+    def base_scores(self) -> Tensor:
+        """The base's probabilities (N, C) for the test regions."""
+        return self.bench.base_scores(self.bench.test)
+
+    def fingerprints(self) -> dict[str, str]:
+        """See `Benchmark.fingerprints`."""
+        return self.bench.fingerprints()
 
 
-@contextlib.contextmanager
-def remembered(regions: Regions, fingerprint: str = "study") -> Iterator[Memory]:
-    """A memory of these regions, gone at the end."""
-    with tempfile.TemporaryDirectory() as folder:
-        memory = Memory.create(Path(folder) / "memory", dim=regions.keys.shape[1], fingerprint=fingerprint)
-        with memory:
-            samples = tuple(map(str, regions.image.tolist()))
-            memory.add(Rows(regions.keys, regions.label, samples, np.arange(len(regions.label))), 0)
-            memory.commit(0)
-            yield memory
+class PairStudy(RegionStudy[OfPair]):
+    """A study of the regions of two benchmarks. KcError where they are one."""
 
+    def __init__(self, name: str, options: OfPair, console: Console) -> None:
+        super().__init__(name, options, console)
+        if options.benchmark == options.other:
+            raise KcError(f"--other {options.other}: take another benchmark than --benchmark")
 
-def fused(p_base: Tensor, neighbours: Neighbours, ids: Sequence[int], known: Tensor, setting: Setting) -> Tensor:
-    """kNN-CLIP's scores (Q, C), as the method gives them; `known` (C,) or (Q, C): names that the memory holds."""
-    return joined(p_base, known, setting, *retrieval_logits(neighbours, ids))
+    @cached_property
+    def other(self) -> Benchmark:
+        """The second benchmark, opened when first asked for."""
+        options = self.options
+        limit = min(options.other_images, options.limit_images or options.other_images)
+        return Benchmark(options, self.console, options.other, options.other_proposals, limit)
 
+    @property
+    def of(self) -> str:
+        """Names of both benchmarks."""
+        return f"{self.bench.name}-{self.other.name}"
 
-def joined(p_base: Tensor, known: Tensor, setting: Setting, p_ret: Tensor, has: Tensor) -> Tensor:
-    """The same from the memory's opinion P_ret (Q, C) of the queries that have one, `has` (Q,)."""
-    own = p_base.to(p_ret)
-    together = knn_clip(restrict_to_known(own, known), p_ret, has, setting.lam, setting.threshold)
-    return torch.where(has[:, None], fuse_known_names(together, own, known), own)
-
-
-def best_of(scores: Tensor, ids: Sequence[int]) -> Int64Array:
-    """Class id of the best score of each row of (N, C)."""
-    found: Int64Array = np.asarray(ids, np.int64)[scores.argmax(1).numpy()]
-    return found
-
-
-def voted(neighbours: Neighbours, ids: Sequence[int]) -> Int64Array:
-    """The memory alone: the winner (Q,) of the softmax vote of `knn`."""
-    answer: Int64Array = decide(neighbours, ids).numpy()
-    return answer
-
-
-def held(memory: Memory, ids: Sequence[int]) -> Tensor:
-    """Which of the classes `ids` the memory holds, (C,) bool."""
-    return torch.from_numpy(np.isin(np.asarray(ids), memory.labels().class_id))
-
-
-def numbers(text: str, option: str) -> list[int]:
-    """The comma-separated whole numbers above 0 of an option. KcError otherwise."""
-    try:
-        values = [int(part) for part in text.split(",")]
-    except ValueError as error:
-        raise KcError(f"--{option} {text}: expected whole numbers separated by commas") from error
-    if min(values) < 1:
-        raise KcError(f"--{option} {text}: every number must be above 0")
-    return values
+    def fingerprints(self) -> dict[str, str]:
+        """Those of both benchmarks."""
+        return {**self.bench.fingerprints(), **self.other.fingerprints()}

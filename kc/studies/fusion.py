@@ -1,0 +1,111 @@
+"""Base and memory together, as kNN-CLIP fuses them: with default weights, calibrated ones, or any fixed ones."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kc.memory.disk import Memory
+from kc.memory.vote.fusion import fuse_known_names, knn_clip, restrict_to_known, retrieval_logits
+from kc.memory.vote.votes import decide
+from kc.methods.config import MethodOptions
+from kc.methods.retrieval.calibration import KS, LAMBDAS, Setting, choose, knn_clip_grid, leave_samples_out
+from kc.studies.record import Row
+from kc.studies.regions import Benchmark, Regions
+from kc.types import Int64Array, Neighbours
+
+SWEPT_THRESHOLDS = (0.2, 0.5, 1.01)
+SWEPT_K = (1, 3, 9, 16)
+
+
+def fuse(base: Tensor, known: Tensor, setting: Setting, memory: Tensor, has: Tensor) -> Tensor:
+    """kNN-CLIP's scores (Q, C), as the method gives them.
+
+    Args:
+        base: the base's probabilities (Q, C).
+        known: names that the memory holds, (C,) or (Q, C) bool.
+        setting: its weights.
+        memory: the memory's probabilities (Q, C).
+        has: queries (Q,) that have any.
+    """
+    own = base.to(memory)
+    together = knn_clip(restrict_to_known(own, known), memory, has, setting.lam, setting.threshold)
+    return torch.where(has[:, None], fuse_known_names(together, own, known), own)
+
+
+def fuse_neighbours(
+    base: Tensor, neighbours: Neighbours, ids: Sequence[int], known: Tensor, setting: Setting
+) -> Tensor:
+    """The same from the neighbours of each query."""
+    return fuse(base, known, setting, *retrieval_logits(neighbours, ids))
+
+
+def best_class(scores: Tensor, ids: Sequence[int]) -> Int64Array:
+    """Class id of the best score of each row of (N, C)."""
+    found: Int64Array = np.asarray(ids, np.int64)[scores.argmax(1).numpy()]
+    return found
+
+
+def voted_class(neighbours: Neighbours, ids: Sequence[int]) -> Int64Array:
+    """The memory alone: the winner (Q,) of the softmax vote of `knn`."""
+    answer: Int64Array = decide(neighbours, ids).numpy()
+    return answer
+
+
+def in_memory(memory: Memory, ids: Sequence[int]) -> Tensor:
+    """Which of the classes `ids` the memory holds, (C,) bool."""
+    return torch.from_numpy(np.isin(np.asarray(ids), memory.labels().class_id))
+
+
+def default_setting(k: int) -> Setting:
+    """The defaults of the command line, with `k`."""
+    return Setting.of(MethodOptions(k=k))
+
+
+def fixed_settings() -> Iterator[Setting]:
+    """The settings among which the best on the test images is looked for."""
+    for k in SWEPT_K:
+        for threshold in SWEPT_THRESHOLDS:
+            for lam in LAMBDAS:
+                yield Setting(k, lam, threshold, 0, 0, 0)
+
+
+def calibrated_setting(bench: Benchmark, memory: Memory, regions: Regions, seed: int) -> Setting:
+    """What `--fusion calibrated` chooses from a memory of `regions`; `default_setting(1)` for an empty one."""
+    if len(memory) == 0:
+        return default_setting(1)
+    out = leave_samples_out(memory, bench.ids, max(KS), seed)
+    base = bench.base_scores(regions.at(out.ids - memory.labels().id[0]))
+    setting, _ = choose(
+        out,
+        bench.ids,
+        knn_clip_grid(),
+        lambda neighbours: retrieval_logits(neighbours, bench.ids),
+        lambda s, p, has: fuse(base, out.known, s, p, has),
+    )
+    return setting
+
+
+def score_base(bench: Benchmark, base: Tensor) -> dict[str, float]:
+    """Scores on the test images of the base alone, from its probabilities (N, C)."""
+    return bench.score(best_class(base, bench.ids))
+
+
+def score_memory(bench: Benchmark, memory: Memory, k: int) -> dict[str, float]:
+    """Scores on the test images of the memory alone."""
+    return bench.score(voted_class(memory.search(bench.test.keys, k), bench.ids))
+
+
+def score_fused(bench: Benchmark, memory: Memory, base: Tensor, setting: Setting) -> Row:
+    """A setting of kNN-CLIP and the scores on the test images of base and memory together."""
+    found = memory.search(bench.test.keys, setting.k)
+    scores = fuse_neighbours(base, found, bench.ids, in_memory(memory, bench.ids), setting)
+    return {**values_of(setting), **bench.score(best_class(scores, bench.ids))}
+
+
+def values_of(setting: Setting) -> Row:
+    """k, threshold and lambda of a setting."""
+    return {"k": setting.k, "threshold": setting.threshold, "lam": setting.lam}
