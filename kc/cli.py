@@ -26,7 +26,7 @@ COMMANDS: Table = {
     "study": ("kc.commands.study:main", "studies of a memory and of a base beside it: table, figure, JSON"),
     "data": ("kc.commands.data:ACTIONS", "list, show, fetch, check, count and preview benchmarks"),
     "fc-clip": ("kc.commands.fc_clip_config:main", "convert the published weights of FC-CLIP; train one"),
-    "dense": ("kc.commands.dense_config:main", "measure and look into training-free dense CLIP"),
+    "dense": ("kc.commands.dense:ACTIONS", "measure and look into training-free dense CLIP"),
 }
 """Command -> what runs it, and what it does."""
 

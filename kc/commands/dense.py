@@ -1,317 +1,115 @@
-"""`kc dense`: rows of the dense CLIP table on benchmarks, ablations, similarity of values, a look into one image."""
+"""`kc dense`: measure training-free dense CLIP on benchmarks and look into it, without a stream of tasks."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
-import math
-import time
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
-import numpy as np
-import torch
-from rich.console import Console
-from rich.table import Table
-
-from kc import __version__
-from kc.commands.dense_config import DenseConfig
-from kc.data.manifest import Manifest, load_manifest
-from kc.data.readers.base import Reader, read_image
-from kc.data.readers.open import open_reader
-from kc.encoders.load import load_encoder
-from kc.encoders.open_clip_model import OpenClipEncoder
+from kc.commands.actions import Table
+from kc.commands.dense_options import FUSION, LookConfig, MeasuredConfig, check, listed
 from kc.errors import KcError
-from kc.files import cache_dir, write_atomic
-from kc.metrics.confusion import ConfusionMatrix
-from kc.openvocab.base import names_of
-from kc.openvocab.dense_clip.base import DenseBase, build
-from kc.openvocab.dense_clip.figures import (
-    global_tokens,
-    mean_similarity,
-    norm_profile,
-    save_attention,
-    similarity_lines,
-)
-from kc.openvocab.dense_clip.layers import calibration_images, find
-from kc.openvocab.dense_clip.model import DenseClip
-from kc.openvocab.dense_clip.options import DenseOptions
-from kc.openvocab.dense_clip.published import PUBLISHED, table_name, verdict
 from kc.openvocab.dense_clip.rows import ROWS
-from kc.openvocab.dense_clip.segmenter import Segmenter
-from kc.openvocab.dense_clip.study import Similarity, patch_labels, trace, value_similarity
-from kc.openvocab.dense_clip.tower import embed
-from kc.openvocab.dense_clip.windows import resized
-from kc.progress import track
-from kc.report.records import nan_to_null
-from kc.types import VOID, Int64Array, Sample, SplitName
 
-PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-
-FUSION = ("fuse_layers", "fuse_weights", "head_mode")
-"""Options of row gclip alone."""
+ACTIONS: Table = {
+    "evaluate": ("kc.commands.dense:evaluate", "mIoU of rows on benchmarks, published figures beside"),
+    "ablate": ("kc.commands.dense:ablate", "what each part of GCLIP changes"),
+    "similarity": ("kc.commands.dense:similarity", "cosines of values within and across true masks, block by block"),
+    "look": ("kc.commands.dense:look", "figures of one image: global tokens, norms, attention"),
+}
 
 
-@dataclass(frozen=True)
-class Measured:
-    """One row on one benchmark. `miou` and `pixel_accuracy` in percent, NaN where it could not be measured (`error`);
-    `published` NaN where no figure is known."""
+@dataclass(frozen=True, kw_only=True)
+class EvaluateConfig(MeasuredConfig):
+    """Measure the mIoU of rows of the table on benchmarks; published figures stand beside. Exit with 1 where
+    --check-published has one that is not met.
 
-    row: str
-    label: str
-    benchmark: str
-    miou: float
-    pixel_accuracy: float
-    published: float
-    verdict: str
-    images: int
-    seconds: float
-    key: str
-    error: str = ""
-
-
-def run_dense(config: DenseConfig, console: Console | None = None) -> int:
-    """Do what `config` asks for. Returns the exit status: 1 where `check_published` has a figure that is not met.
-
-    Raises KcError for what a user can act on.
+    Args:
+        rows: Rows of the table, separated by commas, or all.
+        check_published: Say pass or miss beside each published figure and fail unless all pass.
     """
-    console = console or Console(markup=False)
-    tasks = {"evaluate": _evaluate, "ablate": _ablate, "similarity": _similarity, "look": _look}
-    return tasks[config.task](config, console)
+
+    rows: str = "gclip"
+    check_published: bool = False
 
 
-# -- parts ------------------------------------------------------------------------------------------------------------
+@dataclass(frozen=True, kw_only=True)
+class AblateConfig(MeasuredConfig):
+    """Measure row gclip without its parts: attention fusion and channel suppression each alone and together, then which
+    blocks and which way of fusing."""
 
 
-def _clip(config: DenseConfig) -> OpenClipEncoder:
-    clip = load_encoder(config.model)
-    if not isinstance(clip, OpenClipEncoder):
-        raise KcError(f"--model {config.model}: expected a CLIP, open_clip:MODEL@FILE")
-    # Only the image tower: text embeddings are cached, so they must not depend on the precision.
-    clip.network.visual.to(PRECISIONS[config.precision])
-    return clip.to(config.device)
+@dataclass(frozen=True, kw_only=True)
+class SimilarityConfig(MeasuredConfig):
+    """Measure cosines of value embeddings within and across true masks, for each block of the plain tower and of the
+    one with suppressed channels."""
 
 
-def _base(config: DenseConfig, clip: OpenClipEncoder, row: str, benchmark: str | None) -> DenseBase:
-    of_row = ["protocol", "templates", "pamr_steps", "cs_layers", *(FUSION if row == "gclip" else ())]
-    options = DenseOptions(
-        benchmark=benchmark,
-        cache=cache_dir() / "derived" / "text",
-        **{name: getattr(config, name) for name in of_row},
-    )
-    proxy = None
-    if row in ROWS and ROWS[row].attention == "proxy":
-        if config.proxy is None:
-            raise KcError("row 'proxyclip' reads a second encoder: --proxy timm:vit_base_patch8_224.dino, for example")
-        proxy = load_encoder(config.proxy).to(config.device)
-    return build(row, clip, options, proxy)
-
-
-def _reader(config: DenseConfig, name: str) -> tuple[Manifest, Reader]:
-    manifest = load_manifest(name)
-    if manifest.task_kind == "classification":
-        raise KcError(f"{manifest.name} has labels of whole images; dense CLIP is measured on pixels")
-    split: SplitName = config.split  # type: ignore[assignment]  # open_reader names the splits there are
-    return manifest, open_reader(manifest, split, config.data_root, config.limit_images)
-
-
-def _samples(reader: Reader, text: str, console: Console) -> Iterator[Sample]:
-    for index in track(range(len(reader)), text, console):
-        yield reader.read(index)
-
-
-def measure(segmenter: Segmenter, manifest: Manifest, samples: Iterator[Sample]) -> tuple[ConfusionMatrix, int]:
-    """Confusion matrix over all classes of `manifest`, and how many images it is of."""
-    classes = list(manifest.info)
-    ids: Int64Array = np.array([c.id for c in classes], dtype=np.int64)
-    background = next((i for i, c in enumerate(classes) if c.background), None)
-    matrix, n = ConfusionMatrix(ids.tolist()), 0
-    for sample in samples:
-        assert sample.semantic is not None
-        matrix.update(sample.semantic, ids[segmenter.segment(sample.image, names_of(classes), background)])
-        n += 1
-    return matrix, n
-
-
-# -- tasks ------------------------------------------------------------------------------------------------------------
-
-
-def _one(config: DenseConfig, clip: OpenClipEncoder, row: str, name: str, console: Console, label: str) -> Measured:
-    manifest, reader = _reader(config, name)
-    base = _base(config, clip, row, manifest.name)
-    console.print(f"{label} on {manifest.name}: {base.key}", highlight=False, soft_wrap=True)
-    start = time.perf_counter()
-    matrix, n = measure(base.segmenter, manifest, _samples(reader, f"{label} on {manifest.name}", console))
-    seconds = time.perf_counter() - start
-    miou, accuracy = 100 * matrix.compute()["miou"], 100 * matrix.compute()["pixel_accuracy"]
-    figure = PUBLISHED.get(row, {}).get(table_name(manifest.name) or "", math.nan)
-    # A figure is that of the row as published: a changed row is not held to it.
-    judged = verdict(row, manifest.name, miou) if label == row else "no figure"
-    return Measured(row, label, manifest.name, miou, accuracy, figure, judged, n, seconds, base.key)
-
-
-def _evaluate(config: DenseConfig, console: Console) -> int:
-    rows = list(ROWS) if config.rows == "all" else config.listed("rows")
-    given = [name for name in FUSION if getattr(config, name) is not None]
+def evaluate(config: EvaluateConfig) -> int:
+    """`kc dense evaluate`. Returns the exit status."""
+    rows = list(ROWS) if config.rows == "all" else listed(config.rows)
+    check(config, *rows)
+    given = [f"--{name.replace('_', '-')}" for name in FUSION if getattr(config, name) is not None]
     if given and "gclip" not in rows:
-        raise KcError(
-            f"{', '.join('--' + name.replace('_', '-') for name in given)}: for row gclip, which is not asked"
-        )
-    clip = _clip(config)
-    many = len(rows) * len(config.listed("benchmarks")) > 1
-    found = []
-    for name in config.listed("benchmarks"):
+        raise KcError(f"{', '.join(given)}: for row gclip, which is not asked")
+    from kc.commands.console import Terminal
+    from kc.commands.dense_measure import Measurement
+
+    console, measurement = Terminal(), Measurement.of(config, config.out / "evaluate.json")
+    benchmarks = listed(config.benchmarks)
+    for name in benchmarks:
         for row in rows:
             try:
-                found.append(_one(config, clip, row, name, console, row))
+                measurement.one(config, row, name, row, console)
             except KcError as error:
                 # One missing data set must not cost the rest of the table; it is shown and counts as not met.
-                if not many:
+                if len(rows) * len(benchmarks) == 1:
                     raise
-                nan = math.nan
-                figure = PUBLISHED[row].get(table_name(name) or "", nan)
-                found.append(Measured(row, row, Path(name).stem, nan, nan, figure, "not run", 0, nan, "", str(error)))
-            _store(config, found)
-    _show(found, console)
-    for m in found:
-        if m.error:
-            console.print(f"not run: {m.label} on {m.benchmark}: {m.error}", highlight=False, soft_wrap=True)
-    missed = [m for m in found if m.verdict in ("miss", "not run")]
+                measurement.missing(row, name, error)
+    measurement.show(console)
+    missed = [m for m in measurement.found if m.verdict in ("miss", "not run")]
     if config.check_published:
-        judged = [m for m in found if m.verdict != "no figure"]
-        console.print(f"published figures met: {len(judged) - len(missed)} of {len(judged)}")
+        judged = [m for m in measurement.found if m.verdict != "no figure"]
+        console.say(f"published figures met: {len(judged) - len(missed)} of {len(judged)}")
     return 1 if missed and config.check_published else 0
 
 
-def variants(fuse: Sequence[int], suppress: Sequence[int]) -> dict[str, dict[str, str]]:
-    """Label -> changed options of the ablation: AMF and CS each alone and together, then which blocks, which fusion."""
-    text = ",".join(map(str, suppress)) or "none"
-    fused = ",".join(map(str, fuse)) or "none"
-    n = len(fuse)
-    halves = ",".join([f"{0.5 / n}"] * n + ["0.5"]) if n else "1.0"
-    found: dict[str, dict[str, str]] = {
-        "neither": {"fuse_layers": "none", "cs_layers": "none"},
-        "AMF": {"fuse_layers": fused, "cs_layers": "none"},
-        "CS": {"fuse_layers": "none", "cs_layers": text},
-        "AMF + CS": {"fuse_layers": fused, "cs_layers": text},
-        "AMF + CS, heads averaged": {"fuse_layers": fused, "cs_layers": text, "head_mode": "averaged"},
-        "AMF + CS, half from the last block": {"fuse_layers": fused, "cs_layers": text, "fuse_weights": halves},
-    }
-    found |= {f"AMF of block {i} + CS": {"fuse_layers": str(i), "cs_layers": text} for i in fuse if n > 1}
-    found |= {f"AMF + CS of block {i}": {"fuse_layers": fused, "cs_layers": str(i)} for i in suppress}
-    return found
+def ablate(config: AblateConfig) -> int:
+    """`kc dense ablate`. Returns the exit status."""
+    check(config)
+    from kc.commands.console import Terminal
+    from kc.commands.dense_measure import Measurement, base_of, variants
 
-
-def _ablate(config: DenseConfig, console: Console) -> int:
-    clip, found = _clip(config), []
-    chosen = _base(config, clip, "gclip", None).segmenter.model.row
+    console, measurement = Terminal(), Measurement.of(config, config.out / "ablate.json")
+    chosen = base_of(config, measurement.clip, "gclip", None).segmenter.model.row
     assert chosen.fuse_layers is not None
     assert chosen.cs_layers is not None
-    for name in config.listed("benchmarks"):
+    for name in listed(config.benchmarks):
         for label, changes in variants(chosen.fuse_layers, chosen.cs_layers).items():
             changed = dataclasses.replace(config, **{"fuse_weights": None, **changes})  # type: ignore[arg-type]
-            found.append(_one(changed, clip, "gclip", name, console, label))
-            _store(config, found)
-    _show(found, console)
+            measurement.one(changed, "gclip", name, label, console)
+    measurement.show(console)
     return 0
 
 
-def _similarity(config: DenseConfig, console: Console) -> int:
-    """Of each block of the plain tower and of the one with suppressed channels, whole images at the protocol's size."""
-    clip = _clip(config)
-    with_cs = _base(config, clip, "gclip", None).segmenter
-    models = {"clip": DenseClip(clip.network.visual, ROWS["clip"]), "with CS": with_cs.model}
-    for name in config.listed("benchmarks"):
-        manifest, reader = _reader(config, name)
-        each: dict[str, list[list[Similarity]]] = {label: [] for label in models}
-        for sample in _samples(reader, f"values on {manifest.name}", console):
-            pixels = resized(sample.image, with_cs.protocol.short_side, with_cs.protocol.max_long).to(config.device)
-            images = with_cs.normalised(pixels)[None]
-            for label, model in models.items():
-                _, grid = embed(model.visual, images)
-                labels = patch_labels(_masks(sample), grid)
-                each[label].append([value_similarity(b.values[0, 1:], labels) for b in trace(model, images)])
-        means = {label: mean_similarity(values) for label, values in each.items()}
-        stem = config.out / f"similarity-{manifest.name}"
-        similarity_lines(means, stem.with_suffix(".png"))
-        table = Table("block", *(f"{label}: {kind}" for label in means for kind in ("in-in", "in-out")))
-        for i in range(len(means["clip"])):
-            values = [v for label in means for v in (means[label][i].inside, means[label][i].across)]
-            table.add_row(str(i), *(f"{v:.3f}" for v in values))
-        console.print(f"{manifest.name}, {len(each['clip'])} images, {with_cs.model.row.key}", soft_wrap=True)
-        console.print(table)
-        content = {label: [dataclasses.asdict(s) for s in values] for label, values in means.items()}
-        header = _header(config) | {"benchmark": manifest.name, "images": len(each["clip"])}
-        _write(stem.with_suffix(".json"), header | {"blocks": content})
+def similarity(config: SimilarityConfig) -> int:
+    """`kc dense similarity`. Returns the exit status."""
+    check(config)
+    from kc.commands.console import Terminal
+    from kc.commands.dense_measure import clip_of, similarity_of
+
+    console, clip = Terminal(), clip_of(config)
+    for name in listed(config.benchmarks):
+        similarity_of(config, clip, name, console)
     return 0
 
 
-def _masks(sample: Sample) -> Int64Array:
-    """A number for each true mask of an image, (H, W), VOID where there is none."""
-    if sample.panoptic is None:
-        assert sample.semantic is not None
-        return sample.semantic
-    pairs = sample.panoptic.reshape(-1, 2)
-    numbers = np.unique(pairs, axis=0, return_inverse=True)[1].reshape(sample.panoptic.shape[:2]).astype(np.int64)
-    return np.where(sample.panoptic[..., 0] == VOID, VOID, numbers)
+def look(config: LookConfig) -> int:
+    """`kc dense look`. Returns the exit status."""
+    check(config, config.row)
+    from kc.commands.console import Terminal
+    from kc.commands.dense_measure import look_into
 
-
-def _look(config: DenseConfig, console: Console) -> int:
-    """Figures of one image, and its attention as tensors where wanted."""
-    if config.image is None:
-        raise KcError("task look needs an image: --image FILE")
-    row, *others = config.listed("rows")
-    if others:
-        raise KcError(f"task look takes one row, got {config.rows}")
-    clip = _clip(config)
-    base = _base(config, clip, row, None)
-    segmenter = base.segmenter
-    console.print(base.key, highlight=False, soft_wrap=True)
-    path = config.image.expanduser().absolute()
-    picture = read_image(path.parent, path.name)
-    pixels = resized(picture, segmenter.protocol.short_side, segmenter.protocol.max_long).to(config.device)
-    images = segmenter.normalised(pixels)[None]
-    made = [config.out / f"global-tokens-{path.stem}.png", config.out / f"norms-{clip.architecture}.png"]
-    global_tokens(segmenter.model, images, picture, made[0])
-    found = find(clip.network.visual, calibration_images(clip.size, clip.preprocessing).to(config.device))
-    table = Table("block", "entropy of attention columns", "z of the strongest channel")
-    for layer, (entropy, z) in enumerate(zip(found.entropy, found.z, strict=True)):
-        table.add_row(str(layer), f"{entropy:.4f}", f"{z:.1f}")
-    console.print(table)
-    console.print(f"found by themselves: fuse {found.fuse_layers}, suppress {found.cs_layers}", highlight=False)
-    norm_profile(segmenter.model, made[1])
-    if config.save_attention is not None:
-        save_attention(segmenter.model, images, config.save_attention, segmenter.proxy_features(images))
-        made.append(config.save_attention)
-    for file in made:
-        console.print(f"written: {file}", soft_wrap=True)
+    console = Terminal()
+    for file in look_into(config, console):
+        console.say(f"written: {file}")
     return 0
-
-
-# -- results ----------------------------------------------------------------------------------------------------------
-
-
-def _show(found: Sequence[Measured], console: Console) -> None:
-    table = Table()
-    for title in ("row", "benchmark", "mIoU", "published", "verdict", "images", "s/image"):
-        table.add_column(title, no_wrap=title != "row")
-    for m in found:
-        pace = m.seconds / m.images if m.images else math.nan
-        numbers = ["–" if math.isnan(v) else f"{v:.1f}" for v in (m.miou, m.published, pace)]
-        table.add_row(m.label, m.benchmark, numbers[0], numbers[1], m.verdict, str(m.images), numbers[2])
-    console.print(table)
-
-
-def _header(config: DenseConfig) -> dict[str, Any]:
-    settings = {k: None if v is None else str(v) for k, v in dataclasses.asdict(config).items()}
-    return {"version": __version__, "torch": torch.__version__, "config": settings}
-
-
-def _store(config: DenseConfig, found: Sequence[Measured]) -> None:
-    _write(config.out / f"{config.task}.json", _header(config) | {"rows": [dataclasses.asdict(m) for m in found]})
-
-
-def _write(path: Path, content: dict[str, Any]) -> None:
-    write_atomic(path, json.dumps(nan_to_null(content), indent=1, allow_nan=False).encode())

@@ -14,8 +14,10 @@ from PIL import Image
 from safetensors import safe_open
 
 from kc.cli import main
-from kc.commands.dense import _masks, variants
-from kc.commands.dense_config import DenseConfig
+from kc.commands.actions import read
+from kc.commands.dense import EvaluateConfig
+from kc.commands.dense_measure import masks_of, variants
+from kc.commands.dense_options import listed
 from kc.data.readers.open import open_reader
 from kc.encoders.open_clip_model import OpenClipEncoder
 from kc.metrics.confusion import ConfusionMatrix
@@ -24,16 +26,17 @@ from kc.openvocab.dense_clip.base import build
 from kc.openvocab.dense_clip.options import DenseOptions
 from kc.openvocab.dense_clip.published import BENCHMARKS, PUBLISHED, table_name
 from kc.openvocab.dense_clip.rows import ROWS
-from kc.parsing import parser, values_of
 from kc.types import VOID, Sample
 
 pytestmark = pytest.mark.usefixtures("small_protocol")
 ROOT = Path(__file__).parents[3]
 
 
-def dense(manifest: SimpleNamespace | None, clip: str, out: Path, *more: str, status: int = 0) -> dict[str, Any]:
+def dense(
+    manifest: SimpleNamespace | None, clip: str, out: Path, *more: str, action: str = "evaluate", status: int = 0
+) -> dict[str, Any]:
     where = [] if manifest is None else ["--benchmarks", str(manifest.path), "--data-root", str(manifest.root)]
-    arguments = ["dense", *where, "--model", clip, "--out", str(out), "--templates", "name", *more]
+    arguments = ["dense", action, *where, "--model", clip, "--out", str(out), "--templates", "name", *more]
     assert main(arguments) == status
     found = sorted(out.glob("*.json"))
     return json.loads(found[0].read_text()) if found else {}
@@ -93,8 +96,8 @@ def test_what_cannot_run_is_said_and_counts_as_not_met(
 
 
 def test_ablate(tiny_index_png: SimpleNamespace, tmp_path: Path, tiny_clip: str) -> None:
-    found = dense(tiny_index_png, tiny_clip, tmp_path / "out", "--task", "ablate", "--protocol", "whole-image",
-                  "--fuse-layers", "1,2", "--cs-layers", "2", "--limit-images", "1")  # fmt: skip
+    found = dense(tiny_index_png, tiny_clip, tmp_path / "out", "--protocol", "whole-image",
+                  "--fuse-layers", "1,2", "--cs-layers", "2", "--limit-images", "1", action="ablate")  # fmt: skip
     rows = {r["label"]: r for r in found["rows"]}
     assert list(rows) == list(variants((1, 2), (2,)))
     assert "fuse=none" in rows["neither"]["key"]
@@ -114,8 +117,8 @@ def test_variants() -> None:
 
 
 def test_similarity(tiny_coco: SimpleNamespace, tmp_path: Path, tiny_clip: str) -> None:
-    found = dense(tiny_coco, tiny_clip, tmp_path / "out", "--task", "similarity", "--split", "test",
-                  "--protocol", "whole-image", "--fuse-layers", "1", "--cs-layers", "1")  # fmt: skip
+    found = dense(tiny_coco, tiny_clip, tmp_path / "out", "--split", "test", "--protocol", "whole-image",
+                  "--fuse-layers", "1", "--cs-layers", "1", action="similarity")  # fmt: skip
     assert (found["benchmark"], found["images"]) == ("tiny-coco", 3)
     plain, suppressed = found["blocks"]["clip"], found["blocks"]["with CS"]
     assert len(plain) == len(suppressed) == 4
@@ -130,7 +133,7 @@ def test_masks_of_panoptic_samples_are_their_segments() -> None:
     panoptic[0, :, 0] = 1
     panoptic[0, :, 1] = np.arange(300)  # 300 instances: numbers beyond VOID
     panoptic[1, :, 0] = VOID
-    found = _masks(Sample("a", np.zeros((2, 300, 3), np.uint8), semantic=panoptic[..., 0].astype(np.int64),
+    found = masks_of(Sample("a", np.zeros((2, 300, 3), np.uint8), semantic=panoptic[..., 0].astype(np.int64),
                           panoptic=panoptic))  # fmt: skip
     assert len(np.unique(found[0])) == 300
     assert VOID not in found[0]
@@ -139,8 +142,8 @@ def test_masks_of_panoptic_samples_are_their_segments() -> None:
 
 def test_look(tmp_path: Path, tiny_clip: str, capsys: pytest.CaptureFixture[str]) -> None:
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)).save(tmp_path / "a.png")
-    dense(None, tiny_clip, tmp_path / "out", "--task", "look", "--image", str(tmp_path / "a.png"), "--protocol",
-          "whole-image", "--save-attention", str(tmp_path / "attention.safetensors"))  # fmt: skip
+    dense(None, tiny_clip, tmp_path / "out", "--image", str(tmp_path / "a.png"), "--protocol",
+          "whole-image", "--save-attention", str(tmp_path / "attention.safetensors"), action="look")  # fmt: skip
     with safe_open(tmp_path / "attention.safetensors", framework="pt") as file:
         assert file.metadata()["grid"] == "6x9"
         assert file.get_tensor("attention_00").shape == (1, 2, 1 + 6 * 9, 1 + 6 * 9)
@@ -148,17 +151,15 @@ def test_look(tmp_path: Path, tiny_clip: str, capsys: pytest.CaptureFixture[str]
     said = capsys.readouterr().out
     assert said.count("written: ") == 3
     assert "gclip: amf" in said
-    assert "found by themselves: fuse (" in said
+    assert "found: fuse (" in said
 
 
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (["--task", "evalute"], "Did you mean 'evaluate'"),
         (["--rows", "gklip"], "Did you mean 'gclip'"),
         (["--precision", "fp8"], "unknown precision"),
-        (["--task", "look"], "--image FILE"),
-        (["--task", "look", "--image", "x", "--rows", "clip,sclip"], "takes one row"),
+        (["--image", "x"], "unknown option --image of kc dense evaluate"),
         (["--rows", "clip,naclip", "--head-mode", "averaged"], "--head-mode: for row gclip"),
         (["--rows", "proxyclip"], "--proxy timm:"),
         (["--benchmarks", "digits"], "labels of whole images"),
@@ -174,21 +175,30 @@ def test_mistakes_are_one_line(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     where = ["--benchmarks", str(tiny_index_png.path), "--data-root", str(tiny_index_png.root)]
-    assert main(["dense", *where, "--model", tiny_clip, *more]) == 2
+    assert main(["dense", "evaluate", *where, "--model", tiny_clip, *more]) == 2
     said = capsys.readouterr().err
     assert message in said
     assert said.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [(["evalute"], "'evaluate'"), (["look"], "--image"), (["look", "--image", "x", "--row", "clap"], "'clip'")],
+)
+def test_mistaken_actions(given: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["dense", *given]) == 2
+    assert message in capsys.readouterr().err
+
+
 def test_configs_ask_for_the_published_rows() -> None:
     folder = ROOT / "experiments" / "configs" / "dense_clip"
     configs = {
-        path.stem: DenseConfig(**values_of(parser(config=DenseConfig), ["--config", str(path)]))
-        for path in folder.glob("*.yaml")
+        path.stem: read(EvaluateConfig, ["--config", str(path)], "kc dense evaluate") for path in folder.glob("*.yaml")
     }
     assert set(configs) == {*ROWS, "table"}
     for name, config in configs.items():
-        benchmarks = tuple(table_name(b) for b in config.listed("benchmarks"))
+        assert config is not None
+        benchmarks = tuple(table_name(b) for b in listed(config.benchmarks))
         assert benchmarks == (BENCHMARKS if name == "table" else tuple(PUBLISHED[name]))
         assert config.rows == ("all" if name == "table" else name)
         assert config.check_published
@@ -204,4 +214,4 @@ def test_nan_is_null_in_json(tmp_path: Path, tiny_index_png: SimpleNamespace, ti
     assert found["rows"][0]["published"] is None
     assert not any(isinstance(v, float) and math.isnan(v) for v in found["rows"][0].values())
     assert found["config"]["precision"] == "bf16"
-    assert set(found["config"]) == {f.name for f in dataclasses.fields(DenseConfig)}
+    assert set(found["config"]) == {f.name for f in dataclasses.fields(EvaluateConfig)}
