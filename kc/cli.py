@@ -25,7 +25,7 @@ COMMANDS: Table = {
     "serve": ("kc.commands.serve:run", "a local page: drop a picture, ask, teach, forget (extra `demo`)"),
     "study": ("kc.commands.study:main", "studies of a memory and of a base beside it: table, figure, JSON"),
     "data": ("kc.commands.data:ACTIONS", "list, show, fetch, check, count and preview benchmarks"),
-    "fc-clip": ("kc.commands.fc_clip_config:main", "convert the published weights of FC-CLIP; train one"),
+    "fc-clip": ("kc.commands.fc_clip:ACTIONS", "convert the published weights of FC-CLIP; train one"),
     "dense": ("kc.commands.dense:ACTIONS", "measure and look into training-free dense CLIP"),
 }
 """Command -> what runs it, and what it does."""

@@ -3,53 +3,120 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
-import torch
-from rich.console import Console
-from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
-from kc.commands.fc_clip_config import FcClipCommandConfig
-from kc.data.manifest import Manifest, load_manifest
-from kc.data.readers.base import Reader
-from kc.data.readers.open import open_reader
-from kc.encoders.open_clip_model import OpenClipEncoder, load_open_clip
+from kc.commands.actions import Table
 from kc.errors import DivergedError, KcError, RunError
-from kc.files import atomic_path
-from kc.openvocab.base import names_of
-from kc.openvocab.dense_clip.text import TextBank
-from kc.openvocab.fc_clip.base import TEMPLATES
-from kc.openvocab.fc_clip.checkpoint import convert, save_fc_clip
-from kc.openvocab.fc_clip.coco import COCO_NAMES
-from kc.openvocab.fc_clip.crops import example
-from kc.openvocab.fc_clip.network import FcClip
-from kc.openvocab.fc_clip.options import FcClipConfig
-from kc.openvocab.fc_clip.tower import check_convnext
-from kc.openvocab.fc_clip.training import FcClipLoss, Recipe, Target, clip_gradients, optimizer_for
+from kc.openvocab.fc_clip.options import PUBLISHED_CLIP, FcClipConfig
+from kc.spec import Count, Positive, Whole
 
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from kc.data.manifest import Manifest
+    from kc.data.readers.base import Reader
+    from kc.openvocab.fc_clip.network import FcClip
+    from kc.openvocab.fc_clip.training import FcClipLoss, Recipe, Target
+
+ACTIONS: Table = {
+    "convert": ("kc.commands.fc_clip:convert", "the authors' checkpoint as a safetensors file"),
+    "train": ("kc.commands.fc_clip:train", "train one on the training split of a benchmark"),
+}
 LINES_EVERY = 20
 """Steps between two lines of progress."""
 
 
-def run_fc_clip(config: FcClipCommandConfig, console: Console | None = None) -> int:
-    """Do what `config` asks for. Returns the exit status. Raises KcError for what a user can act on."""
-    console = console or Console(markup=False)
-    if config.action == "train":
-        return _train(config, console)
-    assert config.second is not None
+@dataclass(frozen=True, kw_only=True)
+class ConvertConfig:
+    """Convert the published weights of FC-CLIP.
+
+    Args:
+        checkpoint: The authors' checkpoint (.pth, or .pkl with --allow-pickle).
+        out: safetensors file to write.
+        clip: The ConvNeXt CLIP inside, by open_clip's name.
+        names: File with one class a line, synonyms separated by commas: what was trained on; default: COCO panoptic.
+        allow_pickle: Read a .pkl, which can run any code; for files whose source you trust.
+    """
+
+    checkpoint: Path
+    out: Path
+    clip: str = PUBLISHED_CLIP
+    names: Path | None = None
+    allow_pickle: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """Train an FC-CLIP on the training split of a benchmark.
+
+    Args:
+        out: safetensors file to write.
+        clip: The ConvNeXt CLIP inside, by open_clip's name.
+        clip_weights: Its weights: a file or a tag of the hub; default: the model's first tag.
+        names: File with one class a line, synonyms separated by commas; default: the names of the benchmark, for
+            coco-panoptic those that the authors trained with.
+        benchmark: A panoptic or semantic benchmark; its training split is read.
+        data_root: Folder that holds the data sets; default: the environment variable KC_DATA.
+        steps: Optimiser steps.
+        batch_size: Images a step.
+        accumulate: Parts that a batch is computed in, to save memory; each is normalised by itself.
+        lr: Learning rate.
+        crop: Side of the square that is cut from each image, a multiple of 32.
+        points: Points at which masks are compared.
+        device: cpu, cuda ...
+        num_workers: Worker processes that load images; the numbers do not depend on it.
+        seed: Seed of everything that is sampled.
+        save_every: Steps between two states that --resume can go on from.
+        resume: Go on from the last state beside OUT.
+        limit_images: At most so many images, for a quick look.
+    """
+
+    out: Path
+    clip: str = PUBLISHED_CLIP
+    clip_weights: str | None = None
+    names: Path | None = None
+    benchmark: str = "coco-panoptic"
+    data_root: Path | None = None
+    steps: Count = 368_750
+    batch_size: Count = 16
+    accumulate: Count = 1
+    lr: Positive = 1e-4
+    crop: Count = 1024
+    points: Count = 12_544
+    device: str = "cpu"
+    num_workers: Whole = 0
+    seed: int = 0
+    save_every: Count = 5000
+    resume: bool = False
+    limit_images: Count | None = None
+
+
+def convert(config: ConvertConfig) -> int:
+    """`kc fc-clip convert`. Returns the exit status."""
+    _check_out(config.out)
+    from kc.commands.console import Terminal
+    from kc.openvocab.fc_clip.checkpoint import convert as convert_file
+
     names = None if config.names is None else read_names(config.names)
-    network = convert(config.first, config.second, config.clip, names, allow_pickle=config.allow_pickle)
+    network = convert_file(config.checkpoint, config.out, config.clip, names, allow_pickle=config.allow_pickle)
     weights = sum(p.numel() for p in network.parameters()) / 1e6
-    console.print(
-        f"{config.second}: FC-CLIP on {network.config.clip}, {weights:.0f} million weights, {network.config.queries} "
-        f"queries, trained on {len(network.names)} classes; use it as --base fc-clip@{config.second}",
-        soft_wrap=True,
+    Terminal().say(
+        f"written: {config.out}, FC-CLIP on {network.config.clip}, {weights:.0f} million weights, "
+        f"{network.config.queries} queries, trained on {len(network.names)} classes; use it as "
+        f"--base fc-clip@{config.out}"
     )
     return 0
+
+
+def _check_out(path: Path) -> None:
+    if path.suffix != ".safetensors":
+        raise KcError(f"{path}: what is written is a .safetensors file")
 
 
 def read_names(path: Path) -> list[tuple[str, ...]]:
@@ -65,8 +132,11 @@ def read_names(path: Path) -> list[tuple[str, ...]]:
     return found
 
 
-def names_for(config: FcClipCommandConfig, manifest: Manifest) -> list[tuple[str, ...]]:
+def names_for(config: TrainConfig, manifest: Manifest) -> list[tuple[str, ...]]:
     """Per class of the benchmark what is trained on. Raises KcError where a file has another number of classes."""
+    from kc.openvocab.base import names_of
+    from kc.openvocab.fc_clip.coco import COCO_NAMES
+
     if config.names is not None:
         found = read_names(config.names)
     elif manifest.name == "coco-panoptic":
@@ -78,10 +148,10 @@ def names_for(config: FcClipCommandConfig, manifest: Manifest) -> list[tuple[str
     return found
 
 
-class Examples(Dataset[tuple[Tensor, Target]]):
-    """The examples of steps `start` to `config.steps`: a new order every epoch, all drawn from seed and place."""
+class Examples:
+    """The examples of steps `start` to `config.steps`: a new order every epoch, all sampled from seed and place."""
 
-    def __init__(self, reader: Reader, positions: Mapping[int, int], config: FcClipCommandConfig, start: int) -> None:
+    def __init__(self, reader: Reader, positions: Mapping[int, int], config: TrainConfig, start: int) -> None:
         self.reader, self.positions, self.config = reader, positions, config
         self.first = start * config.batch_size
 
@@ -89,6 +159,9 @@ class Examples(Dataset[tuple[Tensor, Target]]):
         return self.config.steps * self.config.batch_size - self.first
 
     def __getitem__(self, item: int) -> tuple[Tensor, Target]:
+        from kc.openvocab.fc_clip.crops import example
+        from kc.openvocab.fc_clip.training import Recipe
+
         place = self.first + item
         epoch, position = divmod(place, len(self.reader))
         sample = self.reader.read(int(_order(self.config.seed, epoch, len(self.reader))[position]))
@@ -101,18 +174,40 @@ def _order(seed: int, epoch: int, n: int) -> Any:
     return np.random.default_rng([seed, 0, epoch]).permutation(n)
 
 
-def _together(items: list[tuple[Tensor, Target]]) -> tuple[Tensor, list[Target]]:
+def _collate(items: list[tuple[Tensor, Target]]) -> tuple[Tensor, list[Target]]:
+    import torch
+
     return torch.stack([image for image, _ in items]), [target for _, target in items]
 
 
-def _train(config: FcClipCommandConfig, console: Console) -> int:
-    manifest = load_manifest(config.benchmark)
+def train(config: TrainConfig) -> int:
+    """`kc fc-clip train`. Returns the exit status."""
+    _check_out(config.out)
+    if config.crop % 32:
+        raise KcError(f"--crop {config.crop}: must be a multiple of 32")
+    if config.batch_size % config.accumulate:
+        raise KcError(f"--batch-size {config.batch_size} is computed in --accumulate {config.accumulate} equal parts")
+    import torch
+    from torch.utils.data import DataLoader
+
+    from kc.commands.console import Terminal
+    from kc.data.manifest import load_manifest
+    from kc.data.readers.open import open_reader
+    from kc.encoders.open_clip_model import OpenClipEncoder, load_open_clip
+    from kc.openvocab.dense_clip.text import TextBank
+    from kc.openvocab.fc_clip.base import TEMPLATES
+    from kc.openvocab.fc_clip.checkpoint import save_fc_clip
+    from kc.openvocab.fc_clip.network import FcClip
+    from kc.openvocab.fc_clip.tower import check_convnext
+    from kc.openvocab.fc_clip.training import FcClipLoss, Recipe, optimizer_for
+
+    console, manifest = Terminal(), load_manifest(config.benchmark)
     if manifest.task_kind == "classification":
         raise KcError(f"FC-CLIP learns masks; {manifest.name} is classification")
     names = names_for(config, manifest)
     check_convnext(config.clip)
     reader = open_reader(manifest, "train", config.data_root, config.limit_images)
-    state = config.first.with_suffix(".state.pt")
+    state = config.out.with_suffix(".state.pt")
     if state.exists() and not config.resume:
         raise RunError(f"{state} is the state of a training that was stopped: add --resume, or delete it")
     clip = load_open_clip(config.clip, config.clip_weights).network
@@ -128,20 +223,20 @@ def _train(config: FcClipCommandConfig, console: Console) -> int:
     examples = Examples(reader, positions, config, start)
     part = config.batch_size // config.accumulate
     batches: Iterator[tuple[Tensor, list[Target]]] = iter(
-        DataLoader(examples, part, num_workers=config.num_workers, collate_fn=_together)
+        DataLoader(cast(Any, examples), part, num_workers=config.num_workers, collate_fn=_collate)
     )
-    console.print(f"{manifest.name}: {len(reader)} images, {len(names)} classes, steps {start + 1} to {config.steps}")
+    console.say(f"{manifest.name}: {len(reader)} images, {len(names)} classes, steps {start + 1} to {config.steps}")
     for step in range(start, config.steps):
         torch.manual_seed(config.seed + 1 + step)  # the points of the loss, however often training was stopped
         value = _step(step, batches, loss, optimizer, recipe, config)
         done = step + 1
         if done % LINES_EVERY == 0 or done == config.steps:
-            console.print(f"step {done}/{config.steps}: loss {value:.3f}", soft_wrap=True)
+            console.say(f"step {done}/{config.steps}: loss {value:.3f}")
         if done % config.save_every == 0 and done < config.steps:
             _save_state(state, network, optimizer, done)
-    save_fc_clip(network, config.first)
+    save_fc_clip(network, config.out)
     state.unlink(missing_ok=True)
-    console.print(f"{config.first}: use it as --base fc-clip@{config.first}", soft_wrap=True)
+    console.say(f"written: {config.out}; use it as --base fc-clip@{config.out}")
     return 0
 
 
@@ -151,8 +246,10 @@ def _step(
     loss: FcClipLoss,
     optimizer: torch.optim.Optimizer,
     recipe: Recipe,
-    config: FcClipCommandConfig,
+    config: TrainConfig,
 ) -> float:
+    from kc.openvocab.fc_clip.training import clip_gradients
+
     for group in optimizer.param_groups:
         group["lr"] = recipe.lr * 0.1 ** sum(step >= drop * config.steps for drop in recipe.drops)
     optimizer.zero_grad()
@@ -171,12 +268,18 @@ def _step(
 
 
 def _save_state(path: Path, network: FcClip, optimizer: torch.optim.Optimizer, done: int) -> None:
+    import torch
+
+    from kc.files import atomic_path
+
     learned = {key: value for key, value in network.state_dict().items() if not key.startswith("clip.")}
     with atomic_path(path, failures=(OSError, RuntimeError)) as temporary:
         torch.save({"done": done, "network": learned, "optimizer": optimizer.state_dict()}, temporary)
 
 
 def _load_state(path: Path, network: FcClip, optimizer: torch.optim.Optimizer) -> int:
+    import torch
+
     try:
         stored = torch.load(path, map_location="cpu", weights_only=True)
         missing, unknown = network.load_state_dict(stored["network"], strict=False)
