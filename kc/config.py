@@ -163,9 +163,14 @@ PATHS = ("data_root", "names", "strengths", "image_lists")
 def stored(config: RunConfig) -> dict[str, Any]:
     """The settings that make the numbers, as plain values, options of components nested below their names."""
     flat = {f.name: getattr(config, f.name) for f in dataclasses.fields(config) if f.name not in NOT_STORED}
-    nested = {name: {option_name(k): v for k, v in values.items()} for name, values in config.options.items() if values}
-    plain: dict[str, Any] = yaml.safe_load(yaml.safe_dump(_plain({**flat, **nested})))
+    plain: dict[str, Any] = yaml.safe_load(yaml.safe_dump(_plain({**flat, **stored_options(config)})))
     return plain
+
+
+def stored_options(config: RunConfig) -> dict[str, dict[str, Any]]:
+    """Component -> its options as plain values, by the names that a user writes."""
+    options = config.options.items()
+    return {name: {option_name(k): _plain(v) for k, v in values.items()} for name, values in options if values}
 
 
 def from_stored(kind: type[Config], values: Mapping[str, Any]) -> Config:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 import torch
 
-from kc.config import RunConfig
+from kc.config import RunConfig, field_name, stored_options
 from kc.data.manifest import Manifest
 from kc.data.readers.open import content_key
 from kc.data.transforms import image_to_tensor
@@ -25,6 +25,7 @@ from kc.encoders.cache import FeatureCache, Unstored
 from kc.encoders.load import load_encoder
 from kc.errors import KcError
 from kc.files import cache_dir
+from kc.memory.store.info import MemoryInfo
 from kc.methods.base import Batch, Context, ContinualMethod
 from kc.methods.config import MethodConfig
 from kc.methods.regions import RegionEncoder
@@ -34,7 +35,7 @@ from kc.proposals.base import Proposer
 from kc.proposals.cache import PartitionCache, UnstoredPartitions
 from kc.proposals.load import load_proposer
 from kc.registry import load_class, method_spec
-from kc.resolve import base_to_load, n_tasks, stream_of
+from kc.resolve import base_to_load, components, n_tasks, stream_of, with_options
 from kc.types import ClassInfo, SplitName, TaskKind, UInt8Array
 
 if TYPE_CHECKING:
@@ -53,6 +54,11 @@ class Facts:
     kind: TaskKind
     input_size: tuple[int, int]
     classes: dict[int, ClassInfo]
+
+    @classmethod
+    def of_memory(cls, info: MemoryInfo) -> Facts:
+        """Those that a memory carries."""
+        return cls(info.benchmark, info.kind, info.input_size, dict(info.classes))
 
     @classmethod
     def of(cls, manifest: Manifest) -> Facts:
@@ -121,6 +127,24 @@ class Session:
         """The same networks asked about other classes."""
         return dataclasses.replace(self, facts=dataclasses.replace(self.facts, classes=classes))
 
+    def memory_info(self, method: str) -> MemoryInfo:
+        """How keys are made and how `method` asks for them, as a memory carries it from its creation."""
+        config, facts = self.config, self.facts
+        whole = facts.kind == "classification"
+        return MemoryInfo(
+            encoder=config.encoder,
+            kind=facts.kind,
+            input_size=facts.input_size,
+            classes=facts.classes,
+            proposals="" if whole else str(config.proposals),
+            keys=config.keys or "pooled",
+            purity=config.purity,
+            benchmark=config.benchmark if facts.name else "",
+            base="" if config.base == "none" else config.base,
+            method=method,
+            options=stored_options(config.running(method) if method in config.method_names else config),
+        )
+
     def context(self, name: str, seed: int = 0, folder: Path = Path(), config: RunConfig | None = None) -> Context:
         """What method `name` is given; `folder`: where it keeps its files; `config`: its own, where it has one."""
         config = config or self.config
@@ -136,6 +160,7 @@ class Session:
             folder=folder,
             regions=self.regions,
             base=self.base if asked else None,
+            info=dataclasses.replace(self, config=config).memory_info(name),
             input_size=None if isinstance(self.features, Unstored) else self.facts.input_size,
         )
 
@@ -168,6 +193,24 @@ class Session:
             "index": torch.zeros(1, dtype=torch.int64),
             "original_size": [image.shape[:2]],
         }
+
+
+def config_of_memory(info: MemoryInfo) -> RunConfig:
+    """The resolved config by which the keys of a memory were made and by which it is asked."""
+    method = info.method or "knn"
+    config = RunConfig(
+        benchmark=info.benchmark or RunConfig.benchmark,
+        methods=method,
+        encoder=info.encoder,
+        proposals=info.proposals or "superpixels",
+        keys=info.keys,
+        decoder="fpn",
+        purity=info.purity,
+        base=info.base or "none",
+    )
+    running = components(config)
+    options = {o: {field_name(k): v for k, v in values.items()} for o, values in info.options.items() if o in running}
+    return with_options(dataclasses.replace(config, options=options))
 
 
 def open_data(

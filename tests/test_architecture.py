@@ -38,7 +38,7 @@ ARROWS = {
     # One image at a time: what a run wires together is opened again from its folder.
     "predict": BASE
     | {"config", "parsing", "resolve", "session"}
-    | {"data", "encoders", "proposals", "memory", "openvocab", "methods", "stream", "report.overlay"},
+    | {"data", "encoders", "proposals", "memory", "openvocab", "methods", "stream", "report.overlay", "report.records"},
     "serve": BASE | {"predict", "memory", "report.overlay"},
 }
 MAY_IMPORT_LIGHTNING = {"methods/module.py", "data/datamodule.py"}

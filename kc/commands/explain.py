@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from kc.commands.rows import class_names, run_settings, task_index
+from kc.commands.rows import class_names, made_with, task_index
 from kc.errors import KcError
 from kc.spec import Count, Positive
 from kc.types import Neighbours, UInt8Array
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from kc.predict.question import Question
     from kc.types import Sample
 
+RULE: dict[str, Any] = {"k": 16, "vote": "softmax", "tau": 0.07, "rank_offset": 2.0, "sharpness": 1.0}
+"""How a memory is asked that does not say it."""
 PICTURED = 12
 """Neighbours in the picture; all are in the table."""
 
@@ -69,14 +71,16 @@ def run(config: ExplainConfig) -> int:
     from kc.memory.disk import Memory
     from kc.memory.vote.evaluation import ACCEPTED, neighbour_cosines, novelty_threshold
     from kc.memory.vote.votes import contributions, decide, vote
+    from kc.parsing import read_config
     from kc.predict.question import ask, search
     from kc.report.attribution import Voter, attribution, region_crop
 
     console = Terminal()
     path = memory_of(config)
     memory = Memory.open(path)
-    settings = {**vars(RunConfig()), "benchmark": None, "encoder": None, **run_settings(path, config.run)}
-    settings |= {"rank_offset": settings["alpha"], "sharpness": settings["tip_beta"]}
+    settings = {**RULE, **made_with(memory)}
+    if config.run is not None:
+        settings["data_root"] = read_config(RunConfig, config.run).data_root
     settings |= {name: value for name, value in vars(config).items() if value is not None}
     names = class_names(memory, config.benchmark)
     sources, asked = ask(memory, settings)

@@ -70,9 +70,11 @@ def build(config: BuildConfig) -> int:
     from kc.encoders.cache import FeatureCache
     from kc.encoders.load import load_encoder
     from kc.memory.disk import Memory
+    from kc.memory.store.info import MemoryInfo
     from kc.methods.regions import key_dim
     from kc.methods.retrieval.build import PictureKeys, add_named, key_fingerprint
     from kc.stream.progress import RunProgress
+    from kc.types import ClassInfo
 
     encoder, keys = load_encoder(config.encoder), config.keys
     kind = "panoptic" if manifest is None else manifest.task_kind
@@ -85,14 +87,26 @@ def build(config: BuildConfig) -> int:
         assert manifest is not None
         regions = _regions(config, manifest, encoder, keys)
         source = None if isinstance(regions, FeatureCache) else regions.source
+    size = INPUT_SIZE if manifest is None else (manifest.input_size[0], manifest.input_size[1])
+    infos = () if manifest is None else manifest.info
+    classes = {c.id: c for c in infos} or {i: ClassInfo(i, n) for i, n in names.items()}
     regional = kind != "classification" or config.images is not None
     with Memory.open_or_create(
         config.memory,
         dim=key_dim(encoder, keys) if regional else encoder.pooled_dim,
         fingerprint=key_fingerprint(encoder, source, keys if regional else None),
-        extra={"classes": {str(i): n for i, n in names.items()}},
+        info=MemoryInfo(
+            encoder=config.encoder,
+            kind=kind if manifest is not None else "semantic",
+            input_size=size,
+            classes=classes,
+            proposals=(config.proposals or "oracle") if regional else "",
+            keys=keys,
+            purity=config.purity,
+            benchmark=config.benchmark or "",
+        ),
     ) as memory:
-        stored = {int(i): str(n) for i, n in memory.extra.get("classes", {}).items()}
+        stored = memory.class_names
         if stored != names:
             raise KcError(
                 f"{config.memory} was made for {len(stored)} other names: its classes never change, so a longer list "
@@ -100,7 +114,6 @@ def build(config: BuildConfig) -> int:
             )
         task = max([0, *(v.task for v in memory.versions())])
         before = len(memory)
-        size = INPUT_SIZE if manifest is None else (manifest.input_size[0], manifest.input_size[1])
         picture_keys = PictureKeys(encoder, keys, lambda image: image_to_tensor(image, size))
         with (
             stopped("the same command goes on: what is committed stays and is not stored twice"),

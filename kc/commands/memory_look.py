@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 
@@ -16,9 +16,9 @@ from kc.commands.rows import (
     by_class,
     class_names,
     first_of,
+    made_with,
     name_of,
     numbers,
-    run_settings,
     spans,
     task_index,
 )
@@ -173,7 +173,7 @@ def search(config: SearchConfig) -> int:
     from kc.predict.question import search as nearest
 
     console, memory = Terminal(), Memory.open(config.memory)
-    settings: dict[str, Any] = {"benchmark": None, "encoder": None, **run_settings(config.memory)}
+    settings = made_with(memory)
     settings |= {name: value for name, value in vars(config).items() if value is not None}
     asked = ask(memory, settings)[1]
     found = nearest(memory, asked, config.k, None if config.at is None else task_index(memory, config.at))

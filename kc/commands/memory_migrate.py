@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
 
 from kc.commands.actions import FLAG
-from kc.commands.rows import NamedConfig, class_names, run_settings
+from kc.commands.rows import NamedConfig, class_names, made_with
 from kc.errors import DataError, FingerprintError, KcError
 from kc.types import BoolArray, Float32Array, Int64Array, Rows, UInt8Array
 
@@ -75,12 +75,12 @@ def query_encoder(memory: MemoryStore, config: MigrateConfig, encoder: str | Non
     from kc.data.manifest import load_manifest
     from kc.encoders.load import load_encoder
 
-    settings = {"benchmark": None, "encoder": None, **run_settings(config.memory)}
+    settings = made_with(memory)
     given = {"benchmark": config.benchmark, "encoder": encoder or config.encoder}
     settings |= {name: value for name, value in given.items() if value is not None}
     for name in ("benchmark", "encoder"):
         if settings[name] is None:
-            raise KcError(f"{memory.path} lies in no run that says its {name}: give --{name}")
+            raise KcError(f"{memory.path} does not say its {name}: give --{name}")
     if "+" in memory.fingerprint:
         raise KcError(f"{memory.path} holds keys of regions; memories of whole images can be migrated only")
     network = load_encoder(settings["encoder"])
@@ -121,9 +121,7 @@ def migrate(config: MigrateConfig) -> int:
     before, after = query_encoder(memory, config), query_encoder(memory, config, config.to)
     if before.encoder.fingerprint == after.encoder.fingerprint:
         raise KcError(f"{config.memory} holds keys of {config.to!r} already")
-    settings = {"benchmark": config.benchmark, **run_settings(config.memory)}
-    manifest = load_manifest(config.benchmark or settings["benchmark"])
-    root = config.data_root or (Path(settings["data_root"]) if settings.get("data_root") else None)
+    manifest, root = load_manifest(config.benchmark or made_with(memory)["benchmark"]), config.data_root
     plan = planned(memory, Sources.open(manifest, root), after, console)
     gone = int((~plan.there).sum())
     if gone and plan.there.sum() < 2:
@@ -178,12 +176,13 @@ def written(
     from kc.memory.disk import Memory
 
     extra = {
-        **memory.extra, "classes": {str(c): n for c, n in names.items()},
+        **memory.extra,
         "migrated": {"from": memory.fingerprint, "map": moved.kind if moved else None,
                      "penalty": moved.penalty if moved else None, "mapped": int((~plan.there).sum())},
     }  # fmt: skip
+    info = replace(memory.info.with_names(names), encoder=query.encoder.name)
     sources = [s if t else f"{MARK}{s}" for s, t in zip(plan.rows.source, plan.there, strict=True)]
-    new = Memory.create(target, dim=keys.shape[1], fingerprint=query.encoder.fingerprint, extra=extra)
+    new = Memory.create(target, dim=keys.shape[1], fingerprint=query.encoder.fingerprint, info=info, extra=extra)
     with new:
         for task in np.unique(plan.rows.task):
             here = np.flatnonzero(plan.rows.task == task)

@@ -70,7 +70,7 @@ def opened(config: PredictConfig) -> Predictor:
     """The memory or the method of a run that is meant."""
     overrides = Overrides(config.base, config.proposals, config.k)
     if config.memory is not None:
-        return open_memory(config.memory, config.run, overrides)
+        return open_memory(config.memory, overrides)
     assert config.run is not None
     return open_run(config.run, config.method, config.seed, overrides)
 

@@ -38,7 +38,6 @@ class RememberConfig:
         source: Source of the new rows; default: taught.
         task: Task as whose version they are committed, counted from 1; default: one after the newest.
         dry_run: Say what would be stored, and store nothing.
-        run: Run folder that says how keys are made, for a memory that was moved out of its run.
         encoder: New memory: encoder of the keys; default: lite0.
         proposals: New memory: where regions come from, superpixels or felzenszwalb, or none to remember whole images;
             default: superpixels.
@@ -53,7 +52,6 @@ class RememberConfig:
     source: str | None = None
     task: Whole | None = None
     dry_run: bool = False
-    run: Path | None = None
     encoder: str | None = None
     proposals: str | None = None
     keys: Literal["pooled", "masked"] | None = None
@@ -82,7 +80,7 @@ def run(config: RememberConfig) -> int:
         made, facts = _new_settings(config)
         session = Session.open(made, facts) if config.dry_run else create(config.memory, made, facts)
     else:
-        session = open_session(config.memory, config.run)
+        session = open_session(config.memory)
         _check_same(config, session)
     task = None if new else next_task(Memory.open(config.memory), config.task)
     n_images = sum(map(len, folders.values()))

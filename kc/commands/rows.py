@@ -70,37 +70,20 @@ FILTERS = ("ids", "class_", "source", "task", "sample")
 
 
 def class_names(memory: MemoryStore, benchmark: str | None = None) -> dict[int, str]:
-    """Class id -> name: those of `benchmark`, else what the memory says, else those of the run that made it."""
+    """Class id -> name: those of `benchmark`, else what the memory says."""
     if benchmark is None:
-        stored = memory.extra.get("classes")
-        if stored is not None:
-            return {int(id_): str(name) for id_, name in stored.items()}
-        benchmark = run_settings(memory.path).get("benchmark")
+        return memory.class_names
     from kc.data.manifest import load_manifest
 
-    return {} if benchmark is None else {c.id: c.name for c in load_manifest(benchmark).info}
+    return {c.id: c.name for c in load_manifest(benchmark).info}
 
 
-def run_settings(memory: Path, run: Path | None = None) -> dict[str, Any]:
-    """The settings of `run`, or of the run that keeps `memory` at RUN/methods/NAME/memory; empty where there is none.
-
-    Raises KcError for a `run` without settings, and for settings that cannot be read.
-    """
-    place = memory.absolute()
-    if run is None and place.parent.parent.name == "methods" and (place.parents[2] / "config.yaml").is_file():
-        run = place.parents[2]
-    if run is None:
-        return {}
-    import yaml
-
-    path = run / "config.yaml"
-    try:
-        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
-        raise KcError(f"{path}: cannot read the settings of the run ({error})") from error
-    if not isinstance(settings, dict):
-        raise KcError(f"{path}: not the settings of a run")
-    return settings
+def made_with(memory: MemoryStore) -> dict[str, Any]:
+    """How the memory's keys were made and how it is asked, by names of options; RunError where it does not say."""
+    info = memory.info
+    asked = {name.replace("-", "_"): value for name, value in info.options.get(info.method, {}).items()}
+    made = {"benchmark": info.benchmark or None, "encoder": info.encoder, "keys": info.keys}
+    return {**asked, **made, "proposals": info.proposals or None}
 
 
 def listed(text: str) -> list[str]:

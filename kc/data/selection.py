@@ -178,7 +178,7 @@ def leaked(
             other = rng.integers(min(t + 1, last), last + 1, size=len(own))
         where = np.where(goes, other, t)
         if not (where == t).any():
-            raise SplitError(f"task {t} keeps no training image: all of its images leak; use a smaller --leak.")
+            raise SplitError(f"task {t} keeps no training image: all of its images leak; use a smaller --blurry.leak.")
         for other_task in range(last + 1):
             result[other_task].append(own[where == other_task])
     return tuple(np.unique(np.concatenate(parts)) for parts in result)

@@ -13,6 +13,7 @@ from torch import Tensor
 from kc.encoders.base import Encoder
 from kc.encoders.cache import FeatureCache
 from kc.errors import RunError
+from kc.memory.store.info import MemoryInfo
 from kc.methods.config import MethodConfig
 from kc.openvocab.base import OpenVocabulary
 from kc.types import ClassInfo, Features, Prediction, Task, TaskKind
@@ -38,6 +39,8 @@ class Context:
     regions: RegionEncoder | None = None
     """Proposals and their keys, shared by all methods; None in classification."""
     base: OpenVocabulary | None = None
+    info: MemoryInfo | None = None
+    """What a memory that the method creates carries: how its keys are made and how it is asked."""
     options: Any = None
     """The method's own options, an instance of its spec's dataclass."""
     input_size: tuple[int, int] | None = None

@@ -6,16 +6,17 @@ import dataclasses
 import shlex
 from pathlib import Path
 
-from kc.config import RunConfig
-from kc.data.manifest import load_manifest
-from kc.errors import KcError, MissingExtraError, RunError, unknown_name
+from kc.config import RunConfig, from_stored
+from kc.data.manifest import Manifest, load_manifest
+from kc.errors import KcError, ManifestError, MissingExtraError, RunError, UnknownNameError, unknown_name
 from kc.memory.disk import Memory
 from kc.openvocab.load import base_family, check_base
+from kc.parsing import read_config
 from kc.predict.predictor import MemoryPredictor, MethodPredictor, Predictor
-from kc.predict.settings import of_memory, of_run
 from kc.registry import METHODS, method_spec
+from kc.report.records import Results
 from kc.resolve import base_to_load, components, tasks_of, with_options
-from kc.session import Facts, Session
+from kc.session import Facts, Session, config_of_memory
 from kc.stream.resume import MethodState, checkpoint_path, load_checkpoint
 
 REMEMBERS = "knn"
@@ -45,12 +46,16 @@ class Overrides:
         return with_options(dataclasses.replace(config, options=kept))
 
 
-def open_memory(path: Path, run: Path | None = None, overrides: Overrides | None = None) -> MemoryPredictor:
-    """The memory in `path`, read-only. Raises what opening it raises, FingerprintError where its keys were made
-    otherwise than its settings say."""
+def open_memory(path: Path, overrides: Overrides | None = None, data_root: Path | None = None) -> MemoryPredictor:
+    """The memory in `path`, read-only, asked as it says of itself; `data_root`: where the images of its rows lie.
+
+    Raises what opening it raises, KcError where it does not say how its keys were made, FingerprintError where they
+    were made otherwise than it says.
+    """
     memory = Memory.open(path)
-    config, facts = of_memory(memory, run)
-    config = (overrides or Overrides()).over(config.running(REMEMBERS))
+    info = memory.info
+    config, facts = (overrides or Overrides()).over(config_of_memory(info)), Facts.of_memory(info)
+    config = dataclasses.replace(config, data_root=data_root)
     check_base_of(config, facts)
     session = Session.open(config, facts)
     if memory.fingerprint != session.fingerprint and (overrides is None or overrides.proposals is None):
@@ -68,9 +73,9 @@ def open_run(
     name, seed = _chosen(run, method, seed)
     folder = run / "methods" / f"{name}-s{seed}"
     if name == REMEMBERS:
-        return open_memory(folder / "memory", run, overrides)
-    config, facts = of_run(run, name)
-    config = (overrides or Overrides()).over(config.running(name))
+        return open_memory(folder / "memory", overrides, read_config(RunConfig, run).data_root)
+    config = (overrides or Overrides()).over(config_of_run(run, name))
+    manifest = manifest_of(run, config)
     state = MethodState.load(folder)
     again = f"kc run --resume {shlex.quote(str(run))}"
     if state is None or not state.tasks_done:
@@ -81,9 +86,9 @@ def open_run(
             f"{checkpoint_path(folder, last)} is not there: the state of {name} was not stored or was deleted; "
             f"delete {folder} and finish the run with {again}"
         )
-    tasks = tasks_of(config, load_manifest(config.benchmark), seed)
-    check_base_of(config, facts)
-    session = Session.open(config, facts)
+    tasks = tasks_of(config, manifest, seed)
+    check_base_of(config, Facts.of(manifest))
+    session = Session.open(config, Facts.of(manifest))
     try:
         loaded = session.method(name, seed, folder)
     except ImportError as error:
@@ -93,6 +98,24 @@ def open_run(
         ) from error
     loaded.load_state(*load_checkpoint(folder, last))
     return MethodPredictor(session, loaded, tasks[last].seen_ids)
+
+
+def config_of_run(run: Path, method: str) -> RunConfig:
+    """The resolved config by which `method` ran: of the record where the run is finished (a sweep chooses values for
+    each method), else of the run. Raises RunError where there is none."""
+    path = run / "results.json"
+    if not path.is_file():
+        return read_config(RunConfig, run).running(method)
+    own = next((r.config for r in Results.load(path).methods if r.name == method and r.config), None)
+    return (read_config(RunConfig, run) if own is None else from_stored(RunConfig, own)).running(method)
+
+
+def manifest_of(run: Path, config: RunConfig) -> Manifest:
+    """The benchmark of a run. Raises RunError where it is gone."""
+    try:
+        return load_manifest(config.benchmark)
+    except (ManifestError, UnknownNameError) as error:
+        raise RunError(f"{run} needs the benchmark it was made on: {error}") from error
 
 
 def check_base_of(config: RunConfig, facts: Facts) -> None:

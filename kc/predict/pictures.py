@@ -14,7 +14,6 @@ from kc.data.readers.base import Reader
 from kc.data.readers.open import open_reader
 from kc.errors import KcError
 from kc.memory.base import MemoryStore as Memory
-from kc.predict.settings import SETTINGS
 
 
 class Pictures:
@@ -30,7 +29,7 @@ class Pictures:
     @classmethod
     def of(cls, memory: Memory, config: RunConfig, data_root: Path | None = None) -> Pictures:
         """What is there of the benchmark on which the run of `memory` learned."""
-        if SETTINGS in memory.extra:
+        if not memory.info.benchmark:
             return cls()
         try:
             manifest: Manifest = load_manifest(config.benchmark)

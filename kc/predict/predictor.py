@@ -20,7 +20,6 @@ from kc.methods.regions import Regions, normalised, posteriors
 from kc.methods.retrieval.visual_memory import voted
 from kc.predict.answer import Answer, Area, Votes, mean_score, pixels_in, voters_of
 from kc.predict.names import ids_of
-from kc.predict.settings import of_memory
 from kc.proposals.merge import paint, semantic_to_panoptic
 from kc.report.overlay import colors_of
 from kc.session import Session
@@ -74,10 +73,10 @@ class MemoryPredictor:
         """All three with a base, else the memory."""
         return VIEWS if self.context.base is not None else ("answer", "memory")
 
-    def reopened(self, run: Any = None) -> MemoryPredictor:
+    def reopened(self) -> MemoryPredictor:
         """The same networks over what the memory holds now."""
         memory = Memory.open(self.memory.path, self.memory.fingerprint)
-        return MemoryPredictor(self.session.with_classes(of_memory(memory, run)[1].classes), memory)
+        return MemoryPredictor(self.session.with_classes(dict(memory.info.classes)), memory)
 
     def asked(self, names: Sequence[str] | None) -> dict[int, ClassInfo]:
         """The classes that are asked about. Raises UnknownNameError, KcError where there is nothing to ask about."""

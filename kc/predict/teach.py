@@ -26,10 +26,9 @@ from kc.methods.retrieval.visual_memory import TAUGHT
 from kc.predict.answer import pixels_in
 from kc.predict.examples import Shown
 from kc.predict.names import clean_name, new_id
-from kc.predict.settings import CLASSES, SETTINGS, names_in, of_memory, to_json
 from kc.proposals.base import areas
 from kc.proposals.pooling import pool
-from kc.session import Facts, Session, name_of
+from kc.session import Facts, Session, config_of_memory, name_of
 from kc.types import BoolArray, Float32Array, Int64Array, Rows, Segments, UInt8Array
 
 
@@ -68,16 +67,15 @@ class Forgotten:
 def create(path: Path, config: RunConfig, facts: Facts) -> Session:
     """A new memory for things that are taught by name. Raises what loading the encoder raises, RunError."""
     session = Session.open(config, facts)
-    extra = {CLASSES: {}, SETTINGS: to_json(config, facts)}
-    Memory.create(path, dim=session.dim, fingerprint=session.fingerprint, extra=extra).close()
+    Memory.create(path, dim=session.dim, fingerprint=session.fingerprint, info=session.memory_info("knn")).close()
     return session
 
 
-def open_session(path: Path, run: Path | None = None) -> Session:
+def open_session(path: Path) -> Session:
     """What makes keys for the memory in `path`. Raises FingerprintError where they would not fit."""
     memory = Memory.open(path)
-    config, facts = of_memory(memory, run)
-    session = Session.open(config.running("knn"), facts)
+    info = memory.info
+    session = Session.open(config_of_memory(info), Facts.of_memory(info))
     if session.fingerprint != memory.fingerprint:
         raise FingerprintError(
             f"{path} holds keys of {memory.fingerprint!r}, its settings make {session.fingerprint!r}"
@@ -137,7 +135,7 @@ def store(
     """
     done = []
     with Memory.open(path, write=True) as memory:
-        table = _table(memory)
+        table = memory.class_names
         ids = {known: id_ for id_, known in table.items()}
         taken = [*table, *memory.rows_of(memory.ids(retired=True)).class_id.tolist()]
         for name in collected:
@@ -145,7 +143,7 @@ def store(
                 ids[name] = new_id([*taken, *ids.values()])
         if not dry_run:
             # The names first: rows without a name could be asked for by nobody.
-            memory.describe(memory.extra | {CLASSES: {str(i): n for n, i in ids.items()}})
+            memory.update_info(memory.info.with_names({i: n for n, i in ids.items()}))
         if task is None:
             task = max((v.task for v in memory.versions()), default=-1) + 1
         for name, own in collected.items():
@@ -159,14 +157,9 @@ def store(
     return done
 
 
-def _table(memory: MemoryStore) -> dict[int, str]:
-    """The names of the memory; those of its run's benchmark where it keeps no table yet."""
-    return names_in(memory) or {id_: info.name for id_, info in of_memory(memory)[1].classes.items()}
-
-
 def name_id(memory: MemoryStore, name: str) -> int:
     """The class id of a name of the memory. Raises UnknownNameError, with the nearest, for one that it lacks."""
-    table, name = _table(memory), clean_name(name)
+    table, name = memory.class_names, clean_name(name)
     for id_, known in table.items():
         if known == name:
             return id_
@@ -179,9 +172,9 @@ def erase(memory: Memory, ids: Int64Array, class_id: int | None = None) -> Trace
     memory.erase(ids)
     if class_id is None:
         return gone
-    table = _table(memory)
+    table = memory.class_names
     # The rows first: a name that is listed without rows can be forgotten again, rows without a name cannot.
-    memory.describe(memory.extra | {CLASSES: {str(i): n for i, n in table.items() if i != class_id}})
+    memory.update_info(memory.info.with_names({i: n for i, n in table.items() if i != class_id}))
     keys = gone.keys if len(ids) else np.zeros((0, memory.dim), np.float32)
     return Traces(gone.ids, keys, tuple(sorted({*gone.names, table[class_id]})))
 

@@ -38,7 +38,7 @@ def test_the_rows_that_voted(
     (run,) = (tmp_path / "runs").iterdir()
     path = run / "methods" / "knn-s0" / "memory"
     memory = Memory.open(path)
-    assert memory.extra == {"classes": {"0": "red", "1": "green leaf", "2": "blue"}}
+    assert memory.class_names == {0: "red", 1: "green leaf", 2: "blue"}
     assert "green leaf │ 1 │ 4 │ 2" in kc(capsys, "memory", "stats", path)
 
     # A file: what the table says is what the memory and the vote say.

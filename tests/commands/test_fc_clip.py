@@ -20,6 +20,7 @@ from kc.openvocab.fc_clip.checkpoint import load_fc_clip, save_fc_clip, theirs
 from kc.openvocab.fc_clip.coco import COCO_NAMES
 from kc.openvocab.fc_clip.network import FcClip
 from kc.openvocab.fc_clip.options import FcClipConfig
+from kc.predict.opening import open_run
 
 CLIP = "convnext-kc-command"
 SMALL = FcClipConfig(CLIP, 32, 32, 5, 4, 1, 16, 2, 16)
@@ -78,6 +79,12 @@ def test_convert_then_run(
     assert {method["name"] for method in results["methods"]} == {"zeroshot", "knn"}
     assert results["fingerprints"]["proposals"].startswith("fc-clip-64-96-0.05-")
     assert "sides=64,96" in results["fingerprints"]["base"]
+    for name in ("zeroshot", "knn"):  # a stored run asks the base as the run did
+        asked = open_run(folder, name).session
+        assert asked.base is not None
+        assert asked.base.key == results["fingerprints"]["base"]
+        assert asked.regions is not None
+        assert asked.regions.source == results["fingerprints"]["proposals"]
     assert all(value is None or 0 <= value <= 1 for m in results["methods"] for row in m["matrix"] for value in row)
 
 

@@ -9,11 +9,16 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import yaml
 
 from kc.cli import main
 from kc.memory.disk import Memory
-from kc.types import Rows
+from kc.memory.store.info import MemoryInfo
+from kc.types import ClassInfo, Rows
+
+
+def info_with(names: dict[int, str]) -> MemoryInfo:
+    classes = {i: ClassInfo(i, name) for i, name in names.items()}
+    return MemoryInfo("lite0", "classification", (32, 32), classes)
 
 
 @pytest.fixture
@@ -21,7 +26,7 @@ def folder(tmp_path: Path) -> Path:
     """Three tasks of four rows; task t has classes 2t and 2t + 1; ids 4t..4t+3."""
     path = tmp_path / "memory"
     names = ["zero", "one", "two", "three", "four", "five"]
-    with Memory.create(path, dim=8, fingerprint="e:1", extra={"classes": dict(enumerate(names))}) as memory:
+    with Memory.create(path, dim=8, fingerprint="e:1", info=info_with(dict(enumerate(names)))) as memory:
         for t in range(3):
             keys = np.random.default_rng(t).normal(size=(4, 8))
             keys = (keys / np.linalg.norm(keys, axis=1, keepdims=True)).astype(np.float32)
@@ -200,17 +205,6 @@ def test_compact_and_repair(folder: Path, capsys: pytest.CaptureFixture[str]) ->
     assert "nothing to repair" in kc(capsys, "repair", folder)
 
 
-def test_names_come_from_the_run_where_the_memory_has_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path = tmp_path / "run" / "methods" / "knn-s0" / "memory"
-    with Memory.create(path, dim=2, fingerprint="e") as memory:
-        memory.add(Rows(np.eye(2, dtype=np.float32), np.array([3, 9]), ("a", "b"), np.zeros(2, np.int64)), 0)
-        memory.commit(0)
-    assert "nine" not in kc(capsys, "stats", path)
-    assert "nine" in kc(capsys, "stats", path, "--benchmark", "digits")
-    (tmp_path / "run" / "config.yaml").write_text(yaml.safe_dump({"benchmark": "digits"}))
-    assert "nine" in kc(capsys, "stats", path)
-
-
 def test_help_is_fast() -> None:
     code = "import sys; from kc.cli import main; main(['memory', '--help']); main(['memory', 'remove', '--help'])\n"
     code += "assert not {'torch', 'faiss', 'rich.console'} & set(sys.modules)"
@@ -222,7 +216,7 @@ def test_help_is_fast() -> None:
 def test_names_with_brackets_are_names_and_no_markup(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "[red] memory, \u00fcber"
     names = {0: "[red]", 1: "lamp [/off], \u00fc"}
-    with Memory.create(path, dim=2, fingerprint="e:1", extra={"classes": names}) as memory:
+    with Memory.create(path, dim=2, fingerprint="e:1", info=info_with(names)) as memory:
         memory.add(Rows(np.eye(2, dtype=np.float32), np.array([0, 1]), ("[a]", "[/b]"), np.zeros(2, np.int64)), 0)
         memory.commit(0)
     said = kc(capsys, "stats", path)

@@ -36,7 +36,7 @@ def test_from_a_benchmark(tiny_coco: SimpleNamespace, tmp_path: Path, capsys: py
     assert np.bincount(memory.labels().class_id)[[1, 2, 18, 90, 200]].tolist() == [4, 4, 2, 5, 5]
     assert set(memory.rows_of(memory.ids()).source) == {"tiny-coco"}
     assert memory.fingerprint.endswith("+oracle+pooled")
-    assert memory.extra["classes"]["18"] == "bird"
+    assert memory.class_names[18] == "bird"
     assert "0 new rows, 20 in all" in kc(capsys, *asked)
     assert "holds keys of" in kc(capsys, *asked, "--keys", "masked", status=2)
 
@@ -63,8 +63,8 @@ def test_from_images_names_and_a_fallback(
     assert len(memory) > 0
     assert set(rows.sample_id) <= {"a.png", "deep/b.png"}
     assert set(rows.source) == {"images"}
-    assert memory.extra["classes"] == {"0": "cat", "1": "red panda", "2": "sky", "3": "dog"}
-    lacking = {"cat", "red panda", "sky", "dog"} - {memory.extra["classes"][str(c)] for c in rows.class_id}
+    assert memory.class_names == {0: "cat", 1: "red panda", 2: "sky", 3: "dog"}
+    lacking = {"cat", "red panda", "sky", "dog"} - {memory.class_names[c] for c in rows.class_id}
     assert lacking
     said = kc(capsys, *asked, "--fallback", fallback)
     assert "0 new rows" in said

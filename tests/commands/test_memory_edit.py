@@ -49,10 +49,10 @@ def test_folders_of_images_join_a_memory(
     assert "noise: 1 new rows from 1 picture red: 2 new rows from 2 pictures" in said
     assert "rows: 12 before, 15 after; would be task 4" in said
     assert len(Memory.open(made.memory)) == 12
-    assert "noise" not in Memory.open(made.memory).extra["classes"].values()
+    assert "noise" not in Memory.open(made.memory).class_names.values()
     assert "rows: 12 before, 15 after; task 4" in kc(capsys, *told, "--source", "phone")
     memory = Memory.open(made.memory)
-    assert memory.extra["classes"] == {"0": "red", "1": "green leaf", "2": "blue", "3": "noise"}
+    assert memory.class_names == {0: "red", 1: "green leaf", 2: "blue", 3: "noise"}
     rows = memory.rows_of(memory.ids(source="phone"))
     names = ["taught/noise/c.png", "taught/red/a.png", "taught/red/b.png"]
     assert [sample.rpartition(" ")[0] for sample in rows.sample_id] == names

@@ -16,7 +16,6 @@ from kc.cli import main
 from kc.memory.disk import Memory
 from kc.predict.opening import open_memory
 from kc.predict.pictures import Pictures
-from kc.predict.settings import names_in
 from kc.report.records import Results
 from kc.serve.demo import DemoSession
 
@@ -69,7 +68,7 @@ def test_a_taught_memory_and_its_run(
     (tmp_path / "new.png").rename(things / "new.png")
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (24, 32, 3), np.uint8)).save(things / "other.png")
     assert main(["remember", str(things), "--name", "a thing, taught", "--memory", str(memory)]) == 0
-    assert "a thing, taught" in names_in(Memory.open(memory)).values()
+    assert "a thing, taught" in Memory.open(memory).class_names.values()
     capsys.readouterr()
     assert main(["run", "--resume", str(run), "--wandb", "disabled"]) == 2
     said = capsys.readouterr().err

@@ -15,7 +15,6 @@ from kc.errors import DataError, KcError, UnknownNameError
 from kc.memory.disk import Memory
 from kc.predict.examples import Examples
 from kc.predict.opening import open_memory
-from kc.predict.settings import names_in
 from kc.predict.teach import forget
 
 NAME = 'Salat, "gemischt" 猫'
@@ -69,7 +68,7 @@ def test_a_name_is_taught_seen_and_erased(
     assert left > 0.9
     assert right < 0.2
     stored = Memory.open(memory)
-    assert names_in(stored) == {0: "waves", 1: NAME}
+    assert stored.class_names == {0: "waves", 1: NAME}
     rows = stored.rows_of(stored.ids(class_id=[1]))
     assert len(rows) > 20
     assert all(sample.startswith(f"taught/{NAME}/b é.png ") for sample in rows.sample_id)
@@ -99,7 +98,7 @@ def test_what_lies_outside_may_have_a_name(folders: tuple[Path, Path, Path], tmp
     left, right = share(tmp_path / "m", new, "fine")
     assert left > 0.8
     assert right < 0.2
-    assert names_in(Memory.open(tmp_path / "m")) == {0: "fine", 1: "rest"}
+    assert Memory.open(tmp_path / "m").class_names == {0: "fine", 1: "rest"}
     assert main(["remember", str(second), "--name", "fine", *told]) == 0  # the flags that made it may stand
     other = [*told[:-1], "pooled"]
     assert main(["remember", str(second), "--name", "fine", *other]) == 2  # its keys are what they are
@@ -134,7 +133,7 @@ def test_a_stop_between_name_and_rows_is_finished_by_the_same_command(
     with monkeypatch.context() as stop:
         stop.setattr(Memory, "commit", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         assert main(command) == 130
-    assert names_in(Memory.open(memory)) == {0: "waves"}
+    assert Memory.open(memory).class_names == {0: "waves"}
     assert len(Memory.open(memory)) == 0
     assert main(command) == 0
     assert len(Memory.open(memory)) > 20
@@ -142,9 +141,9 @@ def test_a_stop_between_name_and_rows_is_finished_by_the_same_command(
         stop.setattr(Memory, "describe", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         assert main(["forget", "waves", "--memory", str(memory)]) == 130
     assert len(Memory.open(memory)) == 0
-    assert names_in(Memory.open(memory)) == {0: "waves"}
+    assert Memory.open(memory).class_names == {0: "waves"}
     assert forget(memory, "waves").proof
-    assert names_in(Memory.open(memory)) == {}
+    assert Memory.open(memory).class_names == {}
     Memory.open(memory).verify()
     with pytest.raises(UnknownNameError):
         forget(memory, "waves")

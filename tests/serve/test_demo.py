@@ -22,7 +22,6 @@ from kc.errors import KcError
 from kc.memory.disk import Memory
 from kc.predict.examples import Shown
 from kc.predict.opening import open_memory
-from kc.predict.settings import names_in
 from kc.predict.teach import create, remember
 from kc.resolve import with_options
 from kc.serve import demo as demos
@@ -91,13 +90,13 @@ def test_a_visit_without_a_browser(client: TestClient, memory: Path) -> None:
     taught = client.post("/api/teach", json={"token": token, "selection": chosen, "name": " röd,  2 "}, headers=MARK)
     legend = {entry["name"]: entry["share"] for entry in taught.json()["views"]["answer"]["legend"]}
     assert legend["röd, 2"] > 0.3
-    assert names_in(Memory.open(memory)) == {0: "blue waves", 1: "röd, 2"}
+    assert Memory.open(memory).class_names == {0: "blue waves", 1: "röd, 2"}
 
     only = client.post("/api/again", json={"token": token, "names": r"röd\, 2"}, headers=MARK).json()
     assert {entry["name"] for entry in only["views"]["answer"]["legend"]} <= {"röd, 2", "nothing known"}
     gone = client.post("/api/forget", json={"token": token, "name": "röd, 2"}, headers=MARK).json()
     assert "rows erased, in none of" in gone["said"]
-    assert names_in(Memory.open(memory)) == {0: "blue waves"}
+    assert Memory.open(memory).class_names == {0: "blue waves"}
     left = client.post("/api/forget", json={"token": token, "name": "blue waves"}, headers=MARK).json()
     assert [entry["name"] for entry in left["views"]["answer"]["legend"]] == ["nothing known"]
     assert left["facts"] == {"names": [], "views": ["memory"], "rows": 0}
@@ -138,7 +137,7 @@ def test_what_is_refused(client: TestClient, memory: Path, monkeypatch: pytest.M
     monkeypatch.setattr("kc.serve.app.MAX_BYTES", 10**6)
     monkeypatch.setattr(demos, "MAX_PIXELS", 100)
     assert "at most 100" in client.post("/api/look", content=BOTH, headers=MARK).json()["error"]
-    assert names_in(Memory.open(memory)) == {0: "blue waves"}
+    assert Memory.open(memory).class_names == {0: "blue waves"}
 
 
 def test_it_listens_on_this_computer_alone(memory: Path) -> None:
@@ -201,10 +200,10 @@ def test_a_visit_in_a_browser(address: str, memory: Path, tmp_path: Path) -> Non
         page.get_by_role("button", name="Remember").click()
         page.get_by_text("red <b>é</b>, stripes: ").first.wait_for()
         page.locator(".legend").get_by_text("red <b>é</b>, stripes").wait_for()
-        assert "red <b>é</b>, stripes" in names_in(Memory.open(memory)).values()
+        assert "red <b>é</b>, stripes" in Memory.open(memory).class_names.values()
         page.get_by_role("button", name="Forget red").click()
         page.get_by_text("rows erased, in none of").wait_for()
-        assert names_in(Memory.open(memory)) == {0: "blue waves"}
+        assert Memory.open(memory).class_names == {0: "blue waves"}
         page.get_by_label("Names").fill("no such thing")
         page.get_by_role("button", name="Ask").click()
         page.get_by_text("unknown name").wait_for()

@@ -65,7 +65,7 @@ class VisualMemory(OnePassMethod):
                 self._path,
                 dim=dim,
                 fingerprint=self._fingerprint(),
-                extra={"classes": {str(c.id): c.name for c in context.classes.values()}},
+                info=context.info,
                 anonymous=context.config.anonymous,
                 write=True,
             )
