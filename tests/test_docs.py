@@ -18,7 +18,7 @@ import pytest
 
 from kc import cli
 from kc.errors import ManifestError, MissingExtraError, RunError, UnknownNameError
-from kc.registry import BASES, ENCODERS, METHODS, PROPOSERS, method_spec, spec_of
+from kc.registry import BASES, ENCODERS, METHODS, PROPOSERS, STUDIES, method_spec, spec_of
 
 ROOT = Path(__file__).parents[1]
 NEEDS = {"detectron2.md": ("detectron2", "panopticapi")}
@@ -111,7 +111,8 @@ def test_commands_parse(page: Path) -> None:
             continue
         except Exception as error:
             raise AssertionError(f"{page.name}: {command}: {error}") from error
-    for command in INLINE.findall(text):
+    studies = re.findall(rf"`((?:{'|'.join(STUDIES)}) --[^`\n]+)`", text)
+    for command in INLINE.findall(text) + [f"kc study {study}" for study in studies]:
         try:
             parse(re.sub(r"\.\.\.|…", "", command))
         except UnknownNameError as error:
@@ -128,7 +129,7 @@ def options() -> set[str]:
         shown = io.StringIO()
         with contextlib.redirect_stdout(shown), contextlib.suppress(SystemExit):
             cli.main([*command, "--help"])
-        if re.match(r"usage: kc .*(COMMAND|ACTION) \[options\]", shown.getvalue()):
+        if re.match(r"usage: kc .*(COMMAND|ACTION|NAME) \[options\]", shown.getvalue()):
             names = re.findall(r"^  ([a-z][\w-]*) ", shown.getvalue(), re.MULTILINE)
             return set().union(*(of([*command, name]) for name in names))
         return set(re.findall(r"--[a-z][\w-]*", shown.getvalue()))
