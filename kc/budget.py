@@ -16,8 +16,9 @@ VARIABLE = "KC_CACHE_BYTES"
 """Environment variable: bytes of all caches together, as a number or with K, M, G (1024 times)."""
 PART = 0.25
 """Without KC_CACHE_BYTES: the part of the available memory that caches take."""
-FEATURES, SAMPLES, REGIONS, ANSWERS = 0.35, 0.2, 0.2, 0.25
-"""Their shares: encoded images, decoded samples, region keys, outputs of open-vocabulary base models."""
+FEATURES, SAMPLES, REGIONS, ANSWERS, SEARCHES = 0.3, 0.2, 0.2, 0.2, 0.1
+"""Their shares: encoded images, decoded samples, region keys, outputs of open-vocabulary base models,
+rows of filtered searches of the memory."""
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30}
 _CGROUPS = (
     ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current", "inactive_file"),

@@ -244,7 +244,7 @@ class MemoryStore(MemoryReader):
         criteria are dropped and counted too. ValueError without a criterion or for an id that was never given out.
         """
         criteria = self._criteria(ids=ids, class_id=class_id, source=source, task=task, sample_id=sample_id)
-        return self._remove(criteria) + self._staging.drop(**criteria)
+        return self._remove(criteria) + self._staging.drop(criteria)
 
     def erase(
         self,
@@ -262,7 +262,7 @@ class MemoryStore(MemoryReader):
         it was interrupted there, says `kc.memory.milvus.memory`.
         """
         criteria = self._criteria(ids=ids, class_id=class_id, source=source, task=task, sample_id=sample_id)
-        return self._erase(criteria) + self._staging.drop(**criteria)
+        return self._erase(criteria) + self._staging.drop(criteria)
 
     def _criteria(self, **given: Any) -> dict[str, Any]:
         """The criteria that were given, as they are stored."""

@@ -171,14 +171,14 @@ class Memory(DiskReader, MemoryStore):
 
     def _remove(self, criteria: Mapping[str, Any]) -> int:
         view = self._view()
-        chosen = view.columns.ids[np.flatnonzero(view.visible & view.match(**criteria))]
+        chosen = view.columns.ids[np.flatnonzero(view.visible & view.match(criteria))]
         self._add_delta("tombstones", chosen, chosen)
         self._staging.forget_stored()
         return len(chosen)
 
     def _erase(self, criteria: Mapping[str, Any]) -> int:
         view = self._view()
-        doomed = view.match(**criteria)
+        doomed = view.match(criteria)
         n_rows = int(doomed.sum())
         if n_rows:
             with self._writing("erase from"):

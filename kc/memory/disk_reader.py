@@ -168,7 +168,7 @@ class DiskReader(MemoryReader):
     def _ids(self, criteria: Mapping[str, Any], at: int | None, retired: bool) -> Int64Array:
         view = self._view(at)
         with self._reading():
-            match = view.match(**criteria)
+            match = view.match(criteria)
         return view.columns.ids[match if retired else view.visible & match]
 
     def labels(self, at: int | None = None) -> Labels:
@@ -221,8 +221,9 @@ class DiskReader(MemoryReader):
             search = self._searches.get(key)
             if search is None:
                 view = self._view(at)
-                mask = view.visible & (view.weight > 0) & view.match(**asked)
+                mask = view.visible & (view.weight > 0) & view.match(asked)
                 search = self._planner.search(view, mask, self._may_store)
+                search.room = max(0, search.room - sum(s.kept_bytes for s in self._searches.values()))
                 self._searches[key] = search
                 if len(self._searches) > _CACHED:
                     self._searches.popitem(last=False)

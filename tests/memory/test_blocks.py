@@ -73,8 +73,7 @@ def test_blocks_are_mapped_masked_or_gathered(tmp_path: Path, monkeypatch: pytes
     mask[430:630:2] = False
     query = keys[:3]
     for cache, kinds in ((0, [(True, False), (True, True), (False, False)]), (2**20, [(True, False), (False, False)])):
-        monkeypatch.setattr(blocks_module, "CACHE_BYTES", cache)
-        blocks = plan_blocks(columns, mask)
+        blocks = plan_blocks(columns, mask, cache)
         assert [(b.run is not None, b.keep is not None) for b in blocks] == kinds
         assert np.array_equal(np.sort(np.concatenate([b.positions for b in blocks])), np.flatnonzero(mask))
         assert all((b.copy is not None) == (b.run is None and cache > 0) for b in blocks)

@@ -107,7 +107,7 @@ def test_twin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n_commits: int, b
     left = all_rows.copy()
     left[gone] = left[hidden] = False
     same(memory.search(queries, 25), *twin(keys, queries, 25, left))
-    monkeypatch.setattr(blocks_module, "CACHE_BYTES", 0)
+    monkeypatch.setenv("KC_CACHE_BYTES", "0")
     same(memory.search(queries, 26, classes=[1, 2]), *twin(keys, queries, 26, left & np.isin(classes, [1, 2])))
     same(memory.search(queries, 600), *twin(keys, queries, int(left.sum()), left))
 
@@ -204,9 +204,10 @@ def test_the_answer_does_not_depend_on_the_threads(tmp_path: Path, monkeypatch: 
     """One query and many, all rows and filtered ones, kept or copied anew: shared out among three threads or not."""
     rng = np.random.default_rng(3)
     keys, class_id = unit(rng.normal(size=(4000, 12))), rng.integers(0, 5, 4000)
-    for name, value in (("SCRATCH_ROWS", 16), ("BLOCK_ROWS", 3000), ("CACHE_BYTES", 0), ("COPIED_ROWS", 300)):
+    for name, value in (("SCRATCH_ROWS", 16), ("BLOCK_ROWS", 3000), ("COPIED_ROWS", 300)):
         monkeypatch.setattr(blocks_module, name, value)
     monkeypatch.setattr(search_module, "MIN_THREAD_WORK", 100)
+    monkeypatch.setenv("KC_CACHE_BYTES", "0")
     memory = store(tmp_path / "m", keys, class_id, n_commits=2)
     memory.remove(ids=np.arange(0, 4000, 9))
     gone = np.arange(4000) % 9 == 0

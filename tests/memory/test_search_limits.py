@@ -20,7 +20,8 @@ PER_TASK = 8192
 TASKS = 6
 
 SEARCHER = """
-import resource, sys
+import os, resource, sys
+os.environ["KC_CACHE_BYTES"] = "0"
 import faiss, numpy as np
 from kc.memory.search import blocks, index as indexes, threads
 from kc.memory.search.planner import SearchOptions
@@ -28,7 +29,7 @@ from kc.memory.disk import Memory
 
 memory = Memory.open(sys.argv[1])
 kind, filtered = sys.argv[2], sys.argv[3] == "filtered"
-blocks.CACHE_BYTES, blocks.BLOCK_ROWS, indexes.TRAIN_BYTES = 0, 2048, 2**23
+blocks.BLOCK_ROWS, indexes.TRAIN_BYTES = 2048, 2**23
 memory.configure(SearchOptions(index=kind, exact_rows=10))
 queries = np.eye(4, 512, dtype=np.float32)
 # Libraries take their buffers before the budget is set.

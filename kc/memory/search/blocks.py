@@ -16,8 +16,6 @@ from kc.memory.store.view import Columns
 from kc.types import BoolArray, Float32Array, Int64Array
 
 BLOCK_ROWS = 65_536
-CACHE_BYTES = 512 * 2**20
-"""Gathered copies of filtered rows are kept for the next batch up to this size; larger ones are gathered again."""
 SCRATCH_ROWS = 1024
 COPIED_ROWS = 4096
 MAX_HIDDEN = 0.2
@@ -212,8 +210,12 @@ def masked_knn(queries: Float32Array, run: Float32Array, keep: BoolArray, n: int
     return score, row
 
 
-def plan_blocks(columns: Columns, mask: BoolArray) -> list[Block]:
-    """Cut the rows of `mask` into blocks, none longer than BLOCK_ROWS."""
+def plan_blocks(columns: Columns, mask: BoolArray, room: int) -> list[Block]:
+    """Cut the rows of `mask` into blocks, none longer than BLOCK_ROWS.
+
+    Gathered copies of filtered rows are kept for the next batch if they take at most `room` bytes together; otherwise
+    they are gathered again.
+    """
     blocks: list[Block] = []
     loose: list[Int64Array] = []
     holes: list[Block] = []
@@ -233,7 +235,7 @@ def plan_blocks(columns: Columns, mask: BoolArray) -> list[Block]:
     n_gathered = sum(len(p) for p in loose) + sum(len(b.positions) for b in holes)
     if n_gathered == 0:
         return blocks
-    keep_copy = n_gathered * columns.segments[0].vectors.shape[1] * 4 <= CACHE_BYTES
+    keep_copy = n_gathered * columns.segments[0].vectors.shape[1] * 4 <= room
     if keep_copy:
         loose += [b.positions for b in holes]
     else:

@@ -13,6 +13,7 @@ from functools import cached_property
 
 import numpy as np
 
+from kc.budget import SEARCHES, cache_bytes
 from kc.errors import EmptyMemoryError
 from kc.memory.search.blas import faiss
 from kc.memory.search.blocks import READ_COST, Block, Float64Array, gather, merge_lists, plan_blocks, split_blocks
@@ -63,12 +64,19 @@ class Search:
         self.columns = view.columns
         self.mask = mask
         self.n_rows = int(mask.sum())
+        self.room = cache_bytes(SEARCHES)
+        """Bytes of gathered rows that may be kept for the next batch."""
         self._of_threads: dict[int, list[list[Block]]] = {}
 
     @cached_property
     def blocks(self) -> list[Block]:
         """The rows, cut for exact search; gathered when the first exact answer is needed."""
-        return plan_blocks(self.columns, self.mask)
+        return plan_blocks(self.columns, self.mask, self.room)
+
+    @property
+    def kept_bytes(self) -> int:
+        """Of the gathered rows."""
+        return sum(b.copy.nbytes for b in self.__dict__.get("blocks", ()) if b.copy is not None)
 
     def _shares(self, n_queries: int) -> list[list[Block]]:
         """The blocks of each thread."""

@@ -36,11 +36,6 @@ def as_ids(values: Ids) -> Int64Array:
     return array.astype(np.int64).reshape(-1)
 
 
-def as_names(values: Names) -> set[str]:
-    """One name or many."""
-    return {values} if isinstance(values, str) else set(values)
-
-
 def new_salt() -> str:
     """256 random bits, as hexadecimal digits."""
     return secrets.token_hex(32)
@@ -58,16 +53,16 @@ def hashed(names: Iterable[str], salt: str) -> list[str]:
     return [digests[name] for name in names]
 
 
-def wanted(names: Names | None, salt: str) -> frozenset[str] | None:
-    """The names that a caller asks for, as they are stored."""
-    return None if names is None else frozenset(hashed(as_names(names), salt))
+def stored_names(names: Names, salt: str) -> frozenset[str]:
+    """One name or many, as they are stored under `salt`."""
+    return frozenset(hashed([names] if isinstance(names, str) else names, salt))
 
 
 def stored_criteria(given: Mapping[str, Any], salt: str) -> dict[str, Any]:
     """Those of ids, class_id, task (as int64 arrays), source and sample_id (as sets of names as they are stored under
     `salt`) that are not None; iterables are read once, here."""
     return {
-        name: wanted(value, salt) if name in ("source", "sample_id") else as_ids(value)
+        name: stored_names(value, salt) if name in ("source", "sample_id") else as_ids(value)
         for name, value in given.items()
         if value is not None
     }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,11 +10,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from kc.memory.store.inputs import as_ids, as_names
 from kc.memory.store.manifest import MemoryManifest, SegmentInfo
 from kc.memory.store.segments import MAX_ROWS, write_segment
 from kc.memory.store.table import NameColumn, Table, joined
-from kc.memory.store.view import View
+from kc.memory.store.view import View, among
 from kc.types import BoolArray, Float32Array, Int64Array, Rows
 
 _PLAIN = 2**31
@@ -146,24 +145,19 @@ class Staging:
         for chunk in self._chunks:
             self._staged.add(self._numbers.of(chunk.sample, chunk.segment))
 
-    def drop(
-        self, *, ids: Any = None, class_id: Any = None, source: Any = None, task: Any = None, sample_id: Any = None
-    ) -> int:
-        """Forget the staged rows that meet every criterion given (none has an id yet); returns how many."""
+    def drop(self, criteria: Mapping[str, Any]) -> int:
+        """Forget the staged rows that meet every criterion (none has an id yet); returns how many."""
         before = len(self)
-        if ids is not None or before == 0:
+        if "ids" in criteria or before == 0:
             return 0
         kept = []
         for chunk in self._chunks:
-            match: BoolArray = np.ones(len(chunk), bool)
-            if class_id is not None:
-                match &= np.isin(chunk.class_id, as_ids(class_id))
-            if task is not None:
-                match &= np.isin(chunk.task, as_ids(task))
-            if source is not None:
-                match &= chunk.source.among(as_names(source))
-            if sample_id is not None:
-                match &= chunk.sample.among(as_names(sample_id))
+            match = np.ones(len(chunk), bool)
+            for name, value in criteria.items():
+                if name in ("source", "sample_id"):
+                    match &= (chunk.source if name == "source" else chunk.sample).among(value)
+                else:
+                    match &= among(chunk.class_id if name == "class_id" else chunk.task, value)
             kept.append(chunk.take(~match))
         self._chunks = [c for c in kept if len(c)]
         self._restage()

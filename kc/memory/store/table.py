@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,7 +57,7 @@ class NameColumn:
         """The column with `rename(names)` instead of `names`."""
         return NameColumn(self.codes, rename(self.names))
 
-    def among(self, wanted: set[str]) -> npt.NDArray[np.bool_]:
+    def among(self, wanted: Collection[str]) -> npt.NDArray[np.bool_]:
         """(N,) whether a row's name is one of `wanted`."""
         found = np.fromiter(map(wanted.__contains__, self.names), bool, len(self.names))
         return found[self.codes] if len(found) else np.zeros(0, bool)
