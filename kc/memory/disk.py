@@ -178,13 +178,13 @@ class Memory(DiskReader, MemoryStore):
 
     def _erase(self, criteria: Mapping[str, Any]) -> int:
         view = self._view()
-        doomed = view.match(criteria)
-        n_rows = int(doomed.sum())
+        erased = view.match(criteria)
+        n_rows = int(erased.sum())
         if n_rows:
             with self._writing("erase from"):
-                manifest, new = upkeep.without_rows(self.path, self._manifest, view.columns, doomed)
+                manifest, new = upkeep.without_rows(self.path, self._manifest, view.columns, erased)
                 versions = tuple(
-                    replace(v, rows=int((self._view_of(v.seq).visible & ~doomed).sum())) for v in manifest.versions
+                    replace(v, rows=int((self._view_of(v.seq).visible & ~erased).sum())) for v in manifest.versions
                 )
                 # Before the commit: the next writer sweeps segments that nothing names, but not derived files.
                 upkeep.drop_derived(self.path)

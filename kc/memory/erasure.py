@@ -60,8 +60,8 @@ def traces(memory: MemoryStore, ids: Ids) -> Traces:
     """
     wanted = as_ids(ids)
     everything = memory.rows_of(memory.ids(retired=True))
-    doomed = np.isin(everything.id, wanted)
-    return Traces(wanted, memory.keys(wanted), _only_of(doomed, everything.sample_id, everything.source))
+    erased = np.isin(everything.id, wanted)
+    return Traces(wanted, memory.keys(wanted), _only_of(erased, everything.sample_id, everything.source))
 
 
 def traces_of_export(tables: Iterable[Table], memory: MemoryStore, ids: Ids | None = None) -> Traces:
@@ -83,11 +83,11 @@ def traces_of_export(tables: Iterable[Table], memory: MemoryStore, ids: Ids | No
     return Traces(wanted, keys, tuple(sorted(names - {""})))
 
 
-def _only_of(doomed: np.ndarray[tuple[int, ...], np.dtype[np.bool_]], *columns: tuple[str, ...]) -> tuple[str, ...]:
+def _only_of(erased: np.ndarray[tuple[int, ...], np.dtype[np.bool_]], *columns: tuple[str, ...]) -> tuple[str, ...]:
     names: set[str] = set()
     for column in columns:
-        kept = {name for name, out in zip(column, doomed, strict=True) if not out}
-        names |= {name for name, out in zip(column, doomed, strict=True) if out} - kept
+        kept = {name for name, out in zip(column, erased, strict=True) if not out}
+        names |= {name for name, out in zip(column, erased, strict=True) if out} - kept
     return tuple(sorted(names - {""}))
 
 

@@ -12,7 +12,7 @@ What it cannot promise:
   erased a part: repeat it.
 - Exact search by every index. FLAT is exact up to 16,384 rows of one scene (all that Milvus returns); any other is as
   good as its parameters. What Milvus returns is scored again in float64 from the stored keys.
-- Every kill survived in a folder of milvus-lite: what was found is mended (docs/memory-store.md), but it is for tests.
+- Every kill survived in a folder of milvus-lite: what was found is fixed (docs/memory-store.md), but it is for tests.
 - Checksums: what is damaged in Milvus's storage is for Milvus to find. `verify` compares ids and states only, and there
   is no `repair`.
 
@@ -241,17 +241,17 @@ class MilvusMemory(MilvusReader, MemoryStore):
     def _erase(self, criteria: Mapping[str, Any]) -> int:
         last = latest(self._marker.head)
         found = [self._ids_of(f"{last} and {asked}") for asked in _matching(criteria)]
-        doomed = np.concatenate([np.zeros(0, np.int64), *found])
-        if len(doomed):
+        erased = np.concatenate([np.zeros(0, np.int64), *found])
+        if len(erased):
             with self._changing():
                 self._publish(replace(self._marker, rewrites=self._marker.rewrites + 1))
-                for part in id_filters(doomed):
+                for part in id_filters(erased):
                     # The last state goes last: as long as it is there, a repeated call finds the row.
                     self._store.delete(f"{part} and superseded == true")
                     self._store.delete(part)
                 self._store.flush()
                 self._store.compact()
-        return len(doomed)
+        return len(erased)
 
     def _change(self, column: str, ids: Int64Array, values: npt.NDArray[Any]) -> None:
         """End the state of these rows, and begin one that differs in one column."""

@@ -81,7 +81,7 @@ class Index:
 
     @property
     def exhausted(self) -> bool:
-        """Trained on all there is, and looking as hard as it may."""
+        """Whether it is trained on all rows and its effort is at the limit."""
         return self.trained_rows == len(self) and next_effort(self.effort) > self.max_effort
 
     def propose(self, queries: Float32Array, k: int, mask: BoolArray | None) -> tuple[Float32Array, Int64Array]:
@@ -108,7 +108,7 @@ class Index:
 
 
 def next_effort(effort: int) -> int:
-    """One step harder."""
+    """The next higher effort."""
     return -(-3 * effort // 2)
 
 

@@ -1,4 +1,4 @@
-"""Index files: derived from the rows, checked before they are read, replaced by rename, never the truth.
+"""Index files: derived from the rows, checked before they are read, replaced by rename; the rows remain the truth.
 
 Only the writer of a memory stores and removes them: what a reader left behind could outlive an erase.
 """

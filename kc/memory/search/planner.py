@@ -65,7 +65,7 @@ def choose(n_rows: int, n_stored: int, dim: int, options: SearchOptions) -> Plan
         part = "" if n_rows == n_stored else f" of {n_stored:,}"
         return Plan("exact", f"{n_rows:,} rows{part}: up to {options.exact_rows:,}, exact search costs milliseconds")
     if options.index == "hnsw" and 2 * n_rows < n_stored:
-        return Plan("exact", f"{n_rows:,} of {n_stored:,} rows: a graph loses its way where most rows are hidden")
+        return Plan("exact", f"{n_rows:,} of {n_stored:,} rows: a graph index misses rows where most are hidden")
     if options.index != "auto" and options.index != "ivf-pq":
         return Plan(options.index, f"{n_rows:,} rows: {options.index}, as asked, with rescoring from the mapped rows")
     if dim < (LEAST_DIM if options.index == "ivf-pq" else LEAST_AUTO_DIM):
@@ -145,7 +145,7 @@ class Planner:
         """The index of these segments: as it is, with the new rows added, or trained anew where that has drifted."""
         columns, options = view.columns, self.options
         segments = segment_keys(columns)
-        index, self._index = self._index, None  # an index that is being extended belongs to nobody
+        index, self._index = self._index, None  # not kept while it is being extended
         if index is None or index.kind != kind or index.segments != segments[: len(index.segments)]:
             index = index_files.load(self.root, kind, segments, columns.segments[0].vectors.shape[1], writes)
         if index is None or index.segments != segments or not (index.recall >= options.recall or index.exhausted):

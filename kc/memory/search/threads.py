@@ -1,4 +1,4 @@
-"""How many cores search uses, and how: FAISS's BLAS, and threads that share rows out and never wait for each other."""
+"""Threads of search, and when FAISS uses BLAS."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One writer: a lock file that names its owner and that the kernel releases when the owner dies."""
+"""One writer: a lock file that names its owner and that the kernel releases when the owner ends."""
 
 from __future__ import annotations
 

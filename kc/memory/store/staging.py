@@ -25,21 +25,21 @@ class RowNumbers:
 
     def __init__(self) -> None:
         self._samples: dict[str, int] = {}
-        self._odd: dict[int, int] = {}
+        self._large: dict[int, int] = {}
 
     def of(self, sample: NameColumn, segment: Int64Array) -> Int64Array:
         """(N,) the number of each key; the same key gets the same number at every call."""
         known = self._samples
         codes = np.fromiter((known.setdefault(name, len(known)) for name in sample.names), np.int64, len(sample.names))
-        odd = (segment < 0) | (segment >= _PLAIN)
-        if odd.any():
+        large = (segment < 0) | (segment >= _PLAIN)
+        if large.any():
             segment = segment.copy()
-            segment[odd] = [_PLAIN + self._odd.setdefault(s, len(self._odd)) for s in segment[odd].tolist()]
+            segment[large] = [_PLAIN + self._large.setdefault(s, len(self._large)) for s in segment[large].tolist()]
         return (codes[sample.codes] << 32) | segment
 
 
 class NumberSet:
-    """A set of numbers that grows by many at once: a few sorted runs, of which a longer one swallows the shorter."""
+    """A set of numbers that grows by many at once, held as a few sorted runs."""
 
     def __init__(self) -> None:
         self._runs: list[Int64Array] = []
@@ -73,7 +73,7 @@ class NumberSet:
 UNIT_ROUNDING = 2.0**-22
 """How far from 1 the length of a stored key is at most: what float32 rounding leaves of a unit vector."""
 _UNIT = 1e-3
-"""How far from 1 the length of a key may come in (half precision leaves this much); beyond rounding it is mended."""
+"""How far from 1 the length of a key may come in (half precision leaves this much); beyond rounding it is fixed."""
 NORM_ROWS = 1024
 """Keys whose lengths are taken at once, in float64: as many as stay in the CPU's cache."""
 
@@ -245,10 +245,10 @@ def renormalize(keys: npt.NDArray[Any], norm: npt.NDArray[np.float64] | None = N
     `norm` (N,): their lengths, where they are known.
     """
     norm = norms(keys) if norm is None else norm
-    mended: Float32Array = np.array(keys, np.float32, order="C")
+    fixed: Float32Array = np.array(keys, np.float32, order="C")
     off = np.flatnonzero(np.abs(norm - 1) > UNIT_ROUNDING)
-    mended[off] = keys[off] / norm[off, None]
-    return mended
+    fixed[off] = keys[off] / norm[off, None]
+    return fixed
 
 
 def norms(keys: npt.NDArray[Any]) -> npt.NDArray[np.float64]:

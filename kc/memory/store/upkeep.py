@@ -60,9 +60,9 @@ def drop_derived(root: Path) -> None:
 
 
 def without_rows(
-    root: Path, manifest: MemoryManifest, columns: Columns, doomed: BoolArray
+    root: Path, manifest: MemoryManifest, columns: Columns, erased: BoolArray
 ) -> tuple[MemoryManifest, set[str]]:
-    """Write segments and deltas anew without the `doomed` rows (a mask over `columns`).
+    """Write segments and deltas anew without the `erased` rows (a mask over `columns`).
 
     Returns the manifest that names the new files (not published), and the names of the new segments. Ids, added and
     order of the other rows stay, so every version still replays them.
@@ -72,7 +72,7 @@ def without_rows(
     segments: list[SegmentInfo] = []
     new: set[str] = set()
     for i, segment in enumerate(columns.segments):
-        out = doomed[columns.offsets[i] : columns.offsets[i + 1]]
+        out = erased[columns.offsets[i] : columns.offsets[i + 1]]
         if not out.any():
             segments.append(segment.info)
         elif not out.all():
@@ -80,7 +80,7 @@ def without_rows(
             next_segment += 1
             segments.append(info)
             new.add(info.name)
-    gone = columns.ids[doomed]
+    gone = columns.ids[erased]
     deltas: list[DeltaInfo] = []
     for i, delta in enumerate(manifest.deltas):
         ids, values = read_delta(root, delta)
