@@ -113,8 +113,7 @@ class Session:
     @classmethod
     def of_data(cls, config: RunConfig, data: IncrementalDataModule) -> Self:
         """Of the images of a benchmark, with caches on disk."""
-        key = f"{data.manifest.name}-{content_key(data.manifest, data.data_root)}"
-        session = cls.open(config, Facts.of(data.manifest), cache_dir() / "derived" / key)
+        session = cls.open(config, Facts.of(data.manifest), cache_of(data.manifest, data.data_root))
         return dataclasses.replace(session, data=data)
 
     @property
@@ -211,6 +210,11 @@ def config_of_memory(info: MemoryInfo) -> RunConfig:
     running = components(config)
     options = {o: {field_name(k): v for k, v in values.items()} for o, values in info.options.items() if o in running}
     return with_options(dataclasses.replace(config, options=options))
+
+
+def cache_of(manifest: Manifest, data_root: Path | None) -> Path:
+    """The folder in which features, regions and keys of a benchmark's images are cached."""
+    return cache_dir() / "derived" / f"{manifest.name}-{content_key(manifest, data_root)}"
 
 
 def open_data(

@@ -87,9 +87,7 @@ class Compositionality(VoteStudy[StudyOptions]):
     def scenes(self, kind: str, things: list[int]) -> Scenes:
         """Test scenes with at least two classes of `things`. KcError if there is none."""
         source, reader = self.source, self.source.reader("test")
-        network = source.encoder(self.encoders[0])
-        features = source.features(network)
-        height, width = source.manifest.input_size
+        session = source.session(self.encoders[0])
         keys, classes = [], []
         for i, name in enumerate(reader.sample_ids):
             sample = reader.read(i)
@@ -102,8 +100,8 @@ class Compositionality(VoteStudy[StudyOptions]):
             whole: BoolArray = np.ones(segments.size, bool)
             if kind == "union":
                 whole = np.logical_or.reduce(segments.masks[wanted])
-            image = image_to_tensor(sample.image, (height, width))[None]
-            found = dense(features.encode(image, [name]), network.strides[0])[0]
+            image = image_to_tensor(sample.image, session.facts.input_size)[None]
+            found = dense(session.features.encode(image, [name]), session.encoder.strides[0])[0]
             keys.append(pool(found, Segments(segments.size, np.ones(1, np.float32), masks=whole[None])))
             classes.append(held)
         if not keys:

@@ -15,21 +15,20 @@ import torch.nn.functional as F
 from rich.console import Console
 from torch import Tensor
 
+from kc.config import RunConfig
 from kc.data.manifest import Manifest, load_manifest
 from kc.data.readers.base import Reader
-from kc.data.readers.open import content_key, open_reader
+from kc.data.readers.open import open_reader
 from kc.data.transforms import image_to_tensor
-from kc.encoders.base import Encoder, dense
-from kc.encoders.cache import FeatureCache
-from kc.encoders.load import load_encoder
+from kc.encoders.base import dense
 from kc.errors import KcError, unknown_name
-from kc.files import cache_dir
 from kc.memory.disk import Memory
 from kc.memory.search.planner import SearchOptions
 from kc.methods.regions import normalised
 from kc.progress import track
 from kc.proposals.oracle import propose_from
 from kc.proposals.pooling import pool
+from kc.session import Facts, Session, cache_of
 from kc.types import VOID, BoolArray, Float32Array, Int64Array, Rows, Sample, Segments, SplitName
 
 ROWS = ("images", "segments", "cells")
@@ -88,7 +87,7 @@ class Source:
         self.console = console or Console(markup=False)
         self.names = {c.id: c.name for c in self.manifest.info}
         self._readers: dict[str, Reader] = {}
-        self._encoders: dict[str, Encoder] = {}
+        self._sessions: dict[str, Session] = {}
         self._keys: dict[tuple[str, str], Keys] = {}
 
     def reader(self, split: SplitName) -> Reader:
@@ -97,11 +96,13 @@ class Source:
             self._readers[split] = open_reader(self.manifest, split, self.data_root, self.limit)
         return self._readers[split]
 
-    def encoder(self, name: str) -> Encoder:
-        """An encoder, loaded once."""
-        if name not in self._encoders:
-            self._encoders[name] = load_encoder(name)
-        return self._encoders[name]
+    def session(self, encoder: str) -> Session:
+        """An encoder and its cached features of this benchmark's images, opened once."""
+        if encoder not in self._sessions:
+            config = RunConfig(methods="knn", encoder=encoder, proposals="oracle", keys="pooled")
+            place = cache_of(self.manifest, self.data_root)
+            self._sessions[encoder] = Session.open(config, Facts.of(self.manifest), place)
+        return self._sessions[encoder]
 
     def keys(self, encoder: str, split: SplitName, change: Change | None = None, tag: str = "") -> Keys:
         """Keys of every row of a split; `change` alters the images that are encoded, `tag` names that change."""
@@ -110,9 +111,8 @@ class Source:
         known = (f"{encoder} {tag}", split)
         if known in self._keys:
             return self._keys[known]
-        network, reader = self.encoder(encoder), self.reader(split)
-        features = self.features(network)
-        height, width = self.manifest.input_size
+        session, reader = self.session(encoder), self.reader(split)
+        features, (height, width) = session.features, session.facts.input_size
         parts: list[Keys] = []
         starts = range(0, len(reader), BATCH)
         for start in track(starts, f"{encoder}, {split} {tag}".strip(), self.console, "batches"):
@@ -130,15 +130,10 @@ class Source:
                 labels = np.array([s.label for s in samples], np.int64)
                 parts.append(Keys(normalised(found.pooled), labels, tuple(ids), np.zeros(len(ids), np.int64)))
                 continue
-            maps = dense(found, network.strides[0]).cpu()
+            maps = dense(found, session.encoder.strides[0]).cpu()
             parts += [self._of_map(x, s) for x, s in zip(maps, samples, strict=True)]
         self._keys[known] = joined(parts)
         return self._keys[known]
-
-    def features(self, network: Encoder) -> FeatureCache:
-        """The cache of features of this benchmark."""
-        place = cache_dir() / "derived" / f"{self.manifest.name}-{content_key(self.manifest, self.data_root)}"
-        return FeatureCache(place / "features", network, ram_bytes=64 * 2**20)
 
     def _of_map(self, features: Tensor, sample: Sample) -> Keys:
         segments, labels = truth(sample)

@@ -95,7 +95,7 @@ class Scaling(VoteStudy[ScalingOptions]):
 
     def summary(self, name: str, law: Law, wanted: tuple[float, ...]) -> Row:
         """The law as a row of the table: rows that an error takes, and the memory's keys and the encoder in float32."""
-        n_parameters = sum(p.numel() for p in self.source.encoder(name).parameters())
+        n_parameters = sum(p.numel() for p in self.source.session(name).encoder.parameters())
         point = self.points(name)[0]
         row_mb = point["memory MiB"] / point["rows"]
         predicted = {}

@@ -65,7 +65,7 @@ class VoteStudy(Study[Options]):
 
     def fingerprints(self) -> dict[str, str]:
         """The fingerprint of each encoder."""
-        return {f"encoder {name}": self.source.encoder(name).fingerprint for name in self.encoders}
+        return {f"encoder {name}": self.source.session(name).encoder.fingerprint for name in self.encoders}
 
     @property
     def k(self) -> int:
