@@ -175,14 +175,16 @@ def written(
     """Write the new memory, a commit a task, rows in id order; mapped rows are marked in their source."""
     from kc.memory.disk import Memory
 
-    extra = {
-        **memory.extra,
-        "migrated": {"from": memory.fingerprint, "map": moved.kind if moved else None,
-                     "penalty": moved.penalty if moved else None, "mapped": int((~plan.there).sum())},
-    }  # fmt: skip
-    info = replace(memory.info.with_names(names), encoder=query.encoder.name)
+    migration = {
+        "from": memory.fingerprint,
+        "map": moved.kind if moved else None,
+        "penalty": moved.penalty if moved else None,
+        "mapped": int((~plan.there).sum()),
+    }
+    options = {**memory.info.options, "migration": migration}
+    info = replace(memory.info.with_names(names), encoder=query.encoder.name, options=options)
     sources = [s if t else f"{MARK}{s}" for s, t in zip(plan.rows.source, plan.there, strict=True)]
-    new = Memory.create(target, dim=keys.shape[1], fingerprint=query.encoder.fingerprint, info=info, extra=extra)
+    new = Memory.create(target, dim=keys.shape[1], fingerprint=query.encoder.fingerprint, info=info)
     with new:
         for task in np.unique(plan.rows.task):
             here = np.flatnonzero(plan.rows.task == task)

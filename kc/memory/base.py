@@ -23,6 +23,7 @@ from kc.memory.store.inputs import (
     check_task,
     check_weights,
     distinct_ids,
+    new_salt,
 )
 from kc.memory.store.staging import Staging, as_table
 from kc.memory.store.table import Table
@@ -46,7 +47,6 @@ class MemoryStore(MemoryReader):
     # -- opening ----------------------------------------------------------------------------------------------------
 
     @classmethod
-    @abstractmethod
     def create(
         cls,
         path: str | Path,
@@ -54,18 +54,22 @@ class MemoryStore(MemoryReader):
         dim: int,
         fingerprint: str,
         info: MemoryInfo | None = None,
-        extra: dict[str, Any] | None = None,
         anonymous: bool = False,
     ) -> Self:
         """A new empty memory, open for writing, of keys of `dim` values that the encoder `fingerprint` makes.
 
         info: how its keys are made and how it is asked; whatever encodes images for the memory later reads it, so only
-        a memory of vectors that nothing will be encoded for can do without. extra: further JSON values.
+        a memory of vectors that nothing will be encoded for can do without.
         anonymous: names of samples and sources are stored as salted hashes only. They are still given in full to `add`,
         `remove`, `ids` and `search`; `rows_of` returns the hashes. `kc.memory.store.inputs` says what that protects.
 
         Raises RunError if `path` holds a memory or anything else, or cannot be written.
         """
+        return cls._create(Path(path), dim, fingerprint, info, new_salt() if anonymous else "")
+
+    @classmethod
+    @abstractmethod
+    def _create(cls, root: Path, dim: int, fingerprint: str, info: MemoryInfo | None, salt: str) -> Self: ...
 
     @classmethod
     @abstractmethod
@@ -89,7 +93,6 @@ class MemoryStore(MemoryReader):
         dim: int,
         fingerprint: str,
         info: MemoryInfo | None = None,
-        extra: dict[str, Any] | None = None,
         anonymous: bool = False,
         write: bool = True,
     ) -> Self:
@@ -98,7 +101,7 @@ class MemoryStore(MemoryReader):
         ValueError if it holds keys of another size, or is anonymous and should not be (or the other way round).
         """
         if write and not cls.exists(path):
-            return cls.create(path, dim=dim, fingerprint=fingerprint, info=info, extra=extra, anonymous=anonymous)
+            return cls.create(path, dim=dim, fingerprint=fingerprint, info=info, anonymous=anonymous)
         memory = cls.open(path, fingerprint=fingerprint, write=write)
         try:
             if memory.dim != dim:

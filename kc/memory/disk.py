@@ -20,7 +20,6 @@ from kc.memory.search.planner import SearchOptions
 from kc.memory.store import exchange, files, upkeep
 from kc.memory.store import manifest as manifests
 from kc.memory.store.info import MemoryInfo
-from kc.memory.store.inputs import new_salt
 from kc.memory.store.lock import WriterLock
 from kc.memory.store.manifest import MemoryManifest, VersionInfo
 from kc.memory.store.segments import room_for_deltas, write_delta
@@ -47,22 +46,7 @@ class Memory(DiskReader, MemoryStore):
     # -- opening ----------------------------------------------------------------------------------------------------
 
     @classmethod
-    def create(
-        cls,
-        path: str | Path,
-        *,
-        dim: int,
-        fingerprint: str,
-        info: MemoryInfo | None = None,
-        extra: dict[str, Any] | None = None,
-        anonymous: bool = False,
-    ) -> Memory:
-        return cls._create(Path(path), dim, fingerprint, info, extra, new_salt() if anonymous else "")
-
-    @classmethod
-    def _create(
-        cls, root: Path, dim: int, fingerprint: str, info: MemoryInfo | None, extra: dict[str, Any] | None, salt: str
-    ) -> Memory:
+    def _create(cls, root: Path, dim: int, fingerprint: str, info: MemoryInfo | None, salt: str) -> Memory:
         if dim < 1:
             raise ValueError(f"dim must be at least 1, got {dim}")
         with files.explain_os_errors(root, "create"):
@@ -71,9 +55,7 @@ class Memory(DiskReader, MemoryStore):
             lock = WriterLock(root)
             try:
                 upkeep.check_unused(root)  # ... and after: another writer may have been faster
-                manifest = MemoryManifest(
-                    number=0, fingerprint=fingerprint, dim=dim, info=info, extra=dict(extra or {}), salt=salt
-                )
+                manifest = MemoryManifest(number=0, fingerprint=fingerprint, dim=dim, info=info, salt=salt)
                 manifests.publish(root, manifest)
                 upkeep.sweep(root, manifest)
             except BaseException:
@@ -199,23 +181,12 @@ class Memory(DiskReader, MemoryStore):
             raise ValueError(f"row {int(ids[hidden][0])} is retired")
         self._add_delta(_KINDS[column], ids, values)
 
-    def name_classes(self, names: Mapping[int, str]) -> None:
-        """Keep these names of classes beside the rows, in place of what was there, at once and durably."""
-        self.describe({**self._manifest.extra, "classes": {str(id_): str(name) for id_, name in names.items()}})
-
     def update_info(self, info: MemoryInfo) -> None:
         """Replace what the memory says of itself (the names of its classes), at once and durably, all or none."""
         self._check_writer()
         if info != self._manifest.info:
             with self._writing("change"):
                 self._publish(replace(self._manifest, number=self._manifest.number + 1, info=info))
-
-    def describe(self, extra: dict[str, Any]) -> None:
-        """Replace `extra`, the caller's JSON values (names of classes, settings), at once and durably, all or none."""
-        self._check_writer()
-        if extra != self._manifest.extra:
-            with self._writing("change"):
-                self._publish(replace(self._manifest, number=self._manifest.number + 1, extra=dict(extra)))
 
     def derived(self, kind: str, at: int | None = None) -> Path | None:
         """The folder of this state; those of this kind and of states that can no longer be asked for are removed."""
@@ -267,7 +238,7 @@ class Memory(DiskReader, MemoryStore):
     def create_from(cls, path: str | Path, file: str | Path) -> Memory:
         """A new memory that holds the rows of an exported file, committed as the version of their newest task."""
         header, tables = exchange.read(Path(file))
-        memory = cls._create(Path(path), header.dim, header.fingerprint, header.info, None, header.salt)
+        memory = cls._create(Path(path), header.dim, header.fingerprint, header.info, header.salt)
         try:
             memory._stage(tables, header, file)
             memory.commit(max([0, *(int(t.task.max()) for t in tables if len(t))]))

@@ -126,10 +126,6 @@ class DiskReader(MemoryReader):
     def _next_id(self) -> int:
         return self._manifest.next_id
 
-    @property
-    def extra(self) -> dict[str, Any]:
-        return dict(self._manifest.extra)
-
     def __len__(self) -> int:
         newest = self._manifest.versions[-1:]
         if newest and newest[0].seq >= self._manifest.last_change:

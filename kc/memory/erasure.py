@@ -212,7 +212,7 @@ def compare_with_rebuilt(memory: MemoryStore, gone: Float32Array) -> Comparison 
     here.configure(exactly)
     with tempfile.TemporaryDirectory() as folder:
         path, salt = Path(folder) / "memory", here._about.salt
-        with Memory._create(path, here.dim, here.fingerprint, None, None, salt) as never:
+        with Memory._create(path, here.dim, here.fingerprint, None, salt) as never:
             never.merge(here)
             never.commit(int(labels.task.max()))
             never.configure(exactly)

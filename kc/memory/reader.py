@@ -65,11 +65,6 @@ class MemoryReader(ABC):
         return self._about.info
 
     @property
-    @abstractmethod
-    def extra(self) -> dict[str, Any]:
-        """Further JSON values."""
-
-    @property
     def class_names(self) -> dict[int, str]:
         """Class id -> name; empty where the memory was made without `info`."""
         return {} if self._about.info is None else self._about.info.class_names

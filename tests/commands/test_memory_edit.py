@@ -145,8 +145,8 @@ def test_to_another_encoder(
     figures = re.findall(r"│ (old|migrated|encoded again only), \S+ │ (\d+) │ ([\d.]+) │", said)
     assert {name: int(rows) for name, rows, _ in figures} == {"old": 12, "migrated": 12, "encoded again only": 10}
     old, memory = Memory.open(made.memory), Memory.open(new)
-    assert memory.extra["migrated"]["from"] == old.fingerprint
-    assert memory.extra["migrated"]["mapped"] == 2
+    assert memory.info.options["migration"]["from"] == old.fingerprint
+    assert memory.info.options["migration"]["mapped"] == 2
     was, now = (m.rows_of(m.labels().id) for m in (old, memory))
     assert sorted(was.sample_id) == sorted(now.sample_id)
     marked = {s for s, source in zip(now.sample_id, now.source, strict=True) if source.startswith("migrated:")}
@@ -155,7 +155,7 @@ def test_to_another_encoder(
     assert dict(zip(now.sample_id, now.class_id.tolist(), strict=True)) == classes
     assert [v.task for v in memory.versions()] == [v.task for v in old.versions()]
     kc(capsys, "memory", "migrate", made.memory, tmp_path / "turned", *told, "--fit", "orthogonal")
-    assert Memory.open(tmp_path / "turned").extra["migrated"]["map"] == "orthogonal"
+    assert Memory.open(tmp_path / "turned").info.options["migration"]["map"] == "orthogonal"
     shutil.rmtree(made.data / "tiny-folder" / "test")
     for arguments, text in (
         ([new, "--to", "lite0"], "is not empty"),

@@ -301,11 +301,6 @@ def test_names_of_any_alphabet(memory: Memory, rows: Callable[..., Rows]) -> Non
     assert info.source == ("日本",) * 3
 
 
-def test_extra_is_kept(tmp_path: Path) -> None:
-    Memory.create(tmp_path / "m", dim=2, fingerprint="f", extra={"names": ["cat"]}).close()
-    assert Memory.open(tmp_path / "m").extra == {"names": ["cat"]}
-
-
 def test_stats(three: Memory) -> None:
     three.remove([0])
     stats = three.stats()

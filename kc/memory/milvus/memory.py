@@ -82,20 +82,29 @@ class MilvusMemory(MilvusReader, MemoryStore):
         dim: int,
         fingerprint: str,
         info: MemoryInfo | None = None,
-        extra: dict[str, Any] | None = None,
         anonymous: bool = False,
         index: dict[str, Any] | None = None,
     ) -> MilvusMemory:
-        """A new empty memory, open for writing; arguments as in `Memory.create`.
+        """A new empty memory, open for writing; arguments as in `MemoryStore.create`.
 
         index: `index_type` and `params` of Milvus's vector index, by default FLAT: exact.
         Raises RunError if there is a memory already or Milvus cannot be reached, MissingExtraError without pymilvus.
         """
+        return cls._create(Path(path), dim, fingerprint, info, new_salt() if anonymous else "", index)
+
+    @classmethod
+    def _create(
+        cls,
+        root: Path,
+        dim: int,
+        fingerprint: str,
+        info: MemoryInfo | None,
+        salt: str,
+        index: dict[str, Any] | None = None,
+    ) -> MilvusMemory:
         if dim < 1:
             raise ValueError(f"dim must be at least 1, got {dim}")
-        salt = new_salt() if anonymous else ""
-        header = Header(dim, fingerprint, salt, info, dict(extra or {}), dict(index or {"index_type": "FLAT"}))
-        root = Path(path)
+        header = Header(dim, fingerprint, salt, info, dict(index or {"index_type": "FLAT"}))
         with _store(root, write=True, new=True) as (store, lock):
             taken = store.names()
             if taken:

@@ -63,10 +63,6 @@ class MilvusReader(MemoryReader):
     def _next_id(self) -> int:
         return self._marker.next_id
 
-    @property
-    def extra(self) -> dict[str, Any]:
-        return dict(self._header.extra)
-
     def _seq(self, at: int | None) -> int:
         return self._marker.head if at is None else self._marker.seq(at)
 

@@ -34,13 +34,12 @@ COLUMNS = ("state", "id", "class_id", "task", "segment", "added", "removed", "we
 
 @dataclass(frozen=True)
 class Header:
-    """What never changes. `index`: type and parameters of the vector index; `extra`: the caller's JSON values."""
+    """What never changes. `index`: type and parameters of the vector index."""
 
     dim: int
     fingerprint: str
     salt: str = ""
     info: MemoryInfo | None = None
-    extra: dict[str, Any] = field(default_factory=dict)
     index: dict[str, Any] = field(default_factory=dict)
 
     def to_text(self) -> str:

@@ -63,7 +63,6 @@ class MemoryManifest:
     number: int
     fingerprint: str
     dim: int
-    extra: dict[str, Any]
     next_id: int = 0
     next_segment: int = 0
     segments: tuple[SegmentInfo, ...] = ()
