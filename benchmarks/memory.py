@@ -191,7 +191,7 @@ def voting(data: Synthetic, memory: Memory) -> Iterator[Figure]:
     base = torch.full((100, 150), 1 / 150, dtype=torch.float64)
 
     def decide() -> None:
-        votes = vote(found, tuple(range(150)), kind="softmax", tau=0.07, alpha=2.0)
+        votes = vote(found, tuple(range(150)), kind="softmax", tau=0.07, rank_offset=2.0)
         total = votes.sum(1, keepdim=True)
         knn_clip(base, votes / total.clamp_min(1e-30), total[:, 0] > 0, lam=0.7, threshold=1.01)
 

@@ -93,8 +93,8 @@ def run(config: ExplainConfig) -> int:
     rule: dict[str, Any] = {
         "kind": settings["vote"],
         "tau": float(settings["tau"]),
-        "alpha": float(settings["rank_offset"]),
-        "beta": float(settings["sharpness"]),
+        "rank_offset": float(settings["rank_offset"]),
+        "sharpness": float(settings["sharpness"]),
     }
     cast = contributions(found, classes, **rule)[0].numpy()
     totals = vote(found, classes, **rule)[0].numpy()

@@ -133,7 +133,7 @@ class MemoryPredictor:
         if len(self.memory) == 0:
             return (torch.zeros(len(keys), len(vocab)) if base is None else base), None
         neighbours = self.memory.search(keys, config.k)
-        rule = {"kind": config.vote, "tau": config.tau, "alpha": config.alpha}
+        rule = {"kind": config.vote, "tau": config.tau, "rank_offset": config.alpha}
         cast = contributions(neighbours, vocab, **rule).numpy()  # type: ignore[arg-type]  # three knobs, three types
         return voted(neighbours, vocab, config, base), Votes(neighbours, cast)
 

@@ -37,7 +37,7 @@ class VoteStudy(Study[Options]):
         super().__init__(name, options, console)
         votes = options if isinstance(options, VoteOptions) else VoteOptions()
         self.ks = whole_numbers("k", votes.k)
-        self.votes: dict[str, Any] = {"tau": votes.tau, "alpha": votes.rank_offset, "beta": votes.sharpness}
+        self.votes: dict[str, Any] = {"tau": votes.tau, "rank_offset": votes.rank_offset, "sharpness": votes.sharpness}
         self.seeds = whole_numbers("seeds", getattr(options, "seeds", "0"), 0)
         self.encoders = tuple(part.strip() for part in options.encoder.split(",") if part.strip())
         for encoder in self.encoders:

@@ -53,12 +53,12 @@ def test_a_hand_solved_case_tells_the_votes_apart() -> None:
         np.array([[5, 6, 7]]), np.array([[0.9, 0.5, 0.5]], np.float32), np.array([[0, 1, 1]]),
         np.ones((1, 3), np.float32), np.zeros((1, 3), np.int64),
     )  # fmt: skip
-    got = accuracies(found, np.array([0]), [1, 2, 3], tau=0.07, alpha=0.5)
+    got = accuracies(found, np.array([0]), [1, 2, 3], tau=0.07, rank_offset=0.5)
     assert got["plurality"] == [1, 1, 0]  # at k = 2 a tie, which goes to whom reached it first
     assert got["distance"] == [1, 1, 0]  # exp(-0.1) = 0.905 against 2 exp(-0.5) = 1.213
     assert got["softmax"] == [1, 1, 1]
     assert got["rank"] == [1, 1, 1]  # 2 against 0.667 + 0.4
-    assert accuracies(found, np.array([0]), [3], alpha=2.0)["rank"] == [0]  # 0.5 against 0.333 + 0.25
+    assert accuracies(found, np.array([0]), [3], rank_offset=2.0)["rank"] == [0]  # 0.5 against 0.333 + 0.25
     assert accuracies(found, np.array([9]), [3])["rank"] == [0]  # a class that no neighbour has
 
 

@@ -50,14 +50,14 @@ def test_naive_twin(kind: str) -> None:
     n = table(rng.integers(0, 7, (40, 12)).tolist(), scores, rng.choice([0, 0.5, 1, 3], (40, 12)))
     class_ids = [5, 0, 6, 2]
     want = naive(n, class_ids, kind, 0.2, 3.0)
-    got = vote(n, class_ids, kind, tau=0.2, alpha=3.0).numpy()
+    got = vote(n, class_ids, kind, tau=0.2, rank_offset=3.0).numpy()
     voted = want.sum(1) > 0
     share = want[voted] / want[voted].sum(1, keepdims=True)
     assert np.allclose(got[voted] / got[voted].sum(1, keepdims=True), share, rtol=1e-9, atol=1e-12)
     assert (got[~voted] == 0).all()
     if kind != "softmax":
         assert np.allclose(got, want, rtol=1e-12)
-    winners = decide(n, class_ids, kind, tau=0.2, alpha=3.0).numpy()
+    winners = decide(n, class_ids, kind, tau=0.2, rank_offset=3.0).numpy()
     clear = np.array([(np.sort(row)[-1] - np.sort(row)[-2]) > 1e-9 for row in want])
     assert np.array_equal(winners[clear], np.array(class_ids)[want[clear].argmax(1)])
 
@@ -72,9 +72,9 @@ def test_by_hand() -> None:
     assert decide(n, [0, 4], "softmax").tolist() == [4]
     assert vote(n, [4], "rank").tolist() == [[0.5]]
     tip = [1.17 * (math.exp(-1) + math.exp(-2)), 1.17]
-    assert vote(n, [0, 4], "tip", beta=2.0)[0].tolist() == pytest.approx(tip)
-    assert decide(n, [0, 4], "tip", beta=2.0).tolist() == [4]
-    assert decide(n, [0, 4], "tip", beta=0.5).tolist() == [0]  # flat: two far neighbours outweigh the near one
+    assert vote(n, [0, 4], "tip", sharpness=2.0)[0].tolist() == pytest.approx(tip)
+    assert decide(n, [0, 4], "tip", sharpness=2.0).tolist() == [4]
+    assert decide(n, [0, 4], "tip", sharpness=0.5).tolist() == [0]  # flat: two far neighbours outweigh the near one
 
 
 def test_tip_is_the_cache_of_tip_adapter() -> None:
@@ -85,8 +85,8 @@ def test_tip_is_the_cache_of_tip_adapter() -> None:
     cosine, order = torch.sort(queries @ keys.T, dim=1, descending=True)
     n = Neighbours(order.numpy(), cosine.numpy(), labels[order].numpy(), np.ones((5, 30)), np.zeros((5, 30), np.int64))
     want = TIP_ALPHA * cache_logits(queries, keys, F.one_hot(labels, 4).double(), 3.0)
-    torch.testing.assert_close(vote(n, range(4), "tip", beta=3.0), want)
-    torch.testing.assert_close(vote(n, range(4), "tip", beta=1.0), TIP_ALPHA * vote(n, range(4), "distance"))
+    torch.testing.assert_close(vote(n, range(4), "tip", sharpness=3.0), want)
+    torch.testing.assert_close(vote(n, range(4), "tip", sharpness=1.0), TIP_ALPHA * vote(n, range(4), "distance"))
 
 
 def test_ties_go_to_the_class_that_reached_its_total_first() -> None:
@@ -137,9 +137,9 @@ def test_tensors_are_fine_too() -> None:
         {"tau": 0.0},
         {"tau": -1.0},
         {"tau": math.nan},
-        {"alpha": 0.0},
-        {"alpha": math.inf},
-        {"beta": 0.0},
+        {"rank_offset": 0.0},
+        {"rank_offset": math.inf},
+        {"sharpness": 0.0},
     ],
 )
 def test_wrong_settings(wrong: dict[str, object]) -> None:

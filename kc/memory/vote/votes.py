@@ -38,13 +38,13 @@ class VoteParameters:
 
     Args:
         tau: Temperature of the softmax vote.
-        alpha: Offset of the rank vote.
-        beta: Sharpness of the tip vote.
+        rank_offset: Offset of the rank vote.
+        sharpness: Sharpness of the tip vote.
     """
 
     tau: float = 0.07
-    alpha: float = 2.0
-    beta: float = TIP_BETA
+    rank_offset: float = 2.0
+    sharpness: float = TIP_BETA
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
@@ -68,11 +68,11 @@ def _softmax(score: Tensor, votes: Tensor, parameters: VoteParameters) -> Tensor
 
 def _rank(score: Tensor, votes: Tensor, parameters: VoteParameters) -> Tensor:
     rank = torch.arange(score.shape[1], dtype=score.dtype, device=score.device)
-    return (1.0 / (parameters.alpha + rank)).expand_as(score)
+    return (1.0 / (parameters.rank_offset + rank)).expand_as(score)
 
 
 def _tip(score: Tensor, votes: Tensor, parameters: VoteParameters) -> Tensor:
-    return TIP_ALPHA * torch.exp(-parameters.beta * (1.0 - score))
+    return TIP_ALPHA * torch.exp(-parameters.sharpness * (1.0 - score))
 
 
 VOTES: dict[str, VoteWeights] = {
@@ -139,10 +139,10 @@ def vote(neighbours: Neighbours, class_ids: ClassIds, kind: str = "softmax", **p
 
     neighbours: nearest first, arrays or tensors. class_ids: (C,) the classes of the columns; neighbours of others give
     no vote. kind: plurality 1, distance exp(-(1 - s)), softmax exp(s / tau) (here relative to the query's best voter,
-    which changes no share), rank 1 / (alpha + r) with r from 0 (arXiv 2408.08172, section 3), tip
-    1.17 exp(-beta (1 - s)), the cache term of Tip-Adapter (arXiv 2111.03930, equation 5) over these neighbours alone.
-    parameters: those of `VoteParameters`.
-    ValueError for an unknown kind, tau, alpha or beta not above 0, classes named twice.
+    which changes no share), rank 1 / (rank_offset + r) with r from 0 (arXiv 2408.08172, section 3), tip
+    1.17 exp(-sharpness (1 - s)), the cache term of Tip-Adapter (arXiv 2111.03930, equation 5) over these neighbours
+    alone. parameters: those of `VoteParameters`.
+    ValueError for an unknown kind, a parameter not above 0, classes named twice.
     """
     value, column, n_classes = _votes(neighbours, class_ids, kind, parameters)
     total = torch.zeros(len(value), n_classes, dtype=torch.float64, device=value.device)

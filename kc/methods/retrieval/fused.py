@@ -145,7 +145,7 @@ class FusedMemory(VisualMemory):
         config = self.context.config
         if config.retrieval == "cosine":
             return retrieval_logits(neighbours, ids)
-        votes = vote(neighbours, ids, kind=config.vote, tau=config.tau, alpha=config.alpha)
+        votes = vote(neighbours, ids, kind=config.vote, tau=config.tau, rank_offset=config.alpha)
         total = votes.sum(1, keepdim=True)
         return votes / total.clamp_min(torch.finfo(votes.dtype).tiny), total[:, 0] > 0
 

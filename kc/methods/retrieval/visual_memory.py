@@ -32,7 +32,12 @@ TIE_BREAK = 1e-12
 def voted(neighbours: Neighbours, vocabulary: tuple[int, ...], config: MethodConfig, base: Tensor | None) -> Tensor:
     """Class scores (Q, C) of Q queries from their neighbours: votes as shares of 1, fused with base probabilities
     (Q, C) if given. A query without a vote of any class in `vocabulary` has zeros, or the base's answer."""
-    rule: dict[str, Any] = {"kind": config.vote, "tau": config.tau, "alpha": config.alpha, "beta": config.tip_beta}
+    rule: dict[str, Any] = {
+        "kind": config.vote,
+        "tau": config.tau,
+        "rank_offset": config.alpha,
+        "sharpness": config.tip_beta,
+    }
     votes = vote(neighbours, vocabulary, **rule)
     if base is None:
         # The tie rule of the votes, made visible to whoever takes the highest score.
