@@ -21,7 +21,9 @@ Config = TypeVar("Config", bound="RunConfig")
 
 @dataclass(frozen=True)
 class RunConfig(MethodOptions):
-    """Compare methods over one stream of tasks. Training options come from `MethodOptions`.
+    """Compare fine-tuning with retrieval over a stream of tasks.
+
+    Training options come from `MethodOptions`.
 
     `options` holds what is set of each component that runs, by its name: methods, base, encoder, proposals and kind of
     stream. `kc.resolve.resolve` fills in what is left open and refuses what cannot work. `origins` says of each value
@@ -31,45 +33,38 @@ class RunConfig(MethodOptions):
         benchmark: Name of a benchmark, or path of a manifest (YAML).
         data_root: Folder that holds the data sets; default: the environment variable KC_DATA.
         tasks: Number of tasks the classes are divided into; default: 10, or what --split says.
-        split: Named split of the benchmark, such as 6-1, or a published table of class ids (FILE.yaml:NAME, such as
-            splits/voc-plop.yaml:15-5s_b); wins over --tasks.
+        split: Named split of the benchmark, such as 6-1, or a published table of class ids (FILE.yaml:NAME); wins over
+            --tasks.
         setting: Which images and labels a task sees: overlapped, disjoint, sequential or partition.
         class_order: natural, shuffle:SEED, or a file: one class name or id a line, .npy of class ids, FILE.yaml:NAME.
-        image_lists: Folder of train-0.npy, train-1.npy ... (MiB, PLOP), or a table .npy (CoMFormer, ECLIPSE): the
-            training images of each task, instead of those of the setting.
+        image_lists: Files with the training images of each task (MiB, PLOP, CoMFormer, ECLIPSE: train-0.npy ..., or one
+            table).
         skip_bad: List images that cannot be read, and go on without them.
         stream: What changes from task to task: class, task (answers restricted to the task's classes), domain, online
-            (one pass), blurry, long-tailed, or names (vocabulary growth by names only): see docs/streams.md.
-        shard_order: How training images of shards are shuffled: random (from all of them) or stream (shard after shard
-            with a shuffle buffer: for shards that lie far away).
+            (one pass), blurry, long-tailed, or names (see docs/streams.md).
+        shard_order: How training images of shards are shuffled: random, or stream (shard after shard, for shards far
+            away).
         methods: Methods to compare, separated by commas.
-        encoder: Encoder: lite0, lite1, lite2, timm:MODEL[@FILE], torchvision:MODEL[@FILE], open_clip:MODEL[@FILE], or
-            mlp:WIDTHxDEPTH, a multilayer perceptron on grey pixels that has learned nothing (use it with --train full).
-        base: Open-vocabulary base model that retrieval is fused with and zeroshot asks: none, conse, or a training-free
-            dense CLIP: clip, maskclip, sclip, clearclip, naclip, proxyclip or gclip, on the encoder's CLIP or, as
-            ROW:MODEL@FILE, on one of its own; fc-clip@FILE, made by kc fc-clip convert; or a model of detectron2 for
-            the names it knows, detectron2:CONFIG.yaml,WEIGHTS.pth.
-        proposals: Where masks come from in segmentation: superpixels, felzenszwalb, edges, oracle, fc-clip (of the
-            base), or folders of checkpoints of transformers: mask2former:PATH, sam:PATH, or
-            grounded-sam:DINO_PATH,SAM_PATH, which looks for the names of all classes; or a model of detectron2,
-            detectron2:CONFIG.yaml,WEIGHTS.pth;
-            default: what the benchmark recommends, else superpixels.
+        encoder: Encoder: lite0, lite1, lite2, timm:MODEL[@FILE], torchvision:MODEL[@FILE], open_clip:MODEL[@FILE] or
+            mlp:WIDTHxDEPTH (see kc components).
+        base: Open-vocabulary base model that retrieval is fused with and zeroshot asks: none, conse, a dense CLIP such
+            as gclip, fc-clip@FILE or detectron2:CONFIG.yaml,WEIGHTS.pth (see kc components).
+        proposals: Where masks come from in segmentation: superpixels, felzenszwalb, edges, oracle (true segments),
+            fc-clip (of the base), or a checkpoint (see kc components); default: what the benchmark recommends, else
+            superpixels.
         batch_size: Images a batch.
         keys: How a region becomes a key: pooled (from the image's feature map) or masked (crop, black out, encode);
             default: what the benchmark recommends, else pooled.
-        decoder: What fine-tuning classifies in segmentation: pixels, by fpn (a small feature pyramid over all levels)
-            or deeplabv3 (torchvision's ASPP on the coarsest; with torchvision:resnet101 the network of MiB and PLOP),
-            or regions (the proposals and keys that retrieval reads); default: what the benchmark recommends, else fpn.
+        decoder: What fine-tuning classifies in segmentation: pixels, by fpn or deeplabv3, or regions (the proposals and
+            keys that retrieval reads); default: what the benchmark recommends, else fpn.
         seed: Seed, or several separated by commas: tables then show mean and deviation.
         out: Folder in which run folders are made.
         resume: Run folder to finish; everything else is read from it.
         accelerator: Lightning accelerator: auto, cpu, gpu ...
-        devices: Number of devices, or of processes with --accelerator cpu; they share each batch out
-            (where the images of a task do not divide by it, the first ones are seen twice in an epoch).
+        devices: Number of devices, or of processes with --accelerator cpu; they share each batch out.
         num_workers: Processes that load data; the numbers do not depend on it.
         limit_images: At most so many images a split, for a quick look.
-        save_predictions: Write each method's answers on the test images after the last task, and what was asked, below
-            methods/NAME-sSEED/predictions: COCO panoptic and results, index PNGs, or a table.
+        save_predictions: Write each method's answers on the test images below methods/NAME-sSEED/predictions.
         wandb: Weights & Biases: online, offline or disabled.
         logger: Further loggers of scores and costs a task, separated by commas: csv, tensorboard.
         wandb_project: Project of the W&B runs.
@@ -105,8 +100,8 @@ class RunConfig(MethodOptions):
     logger: str = ""
     wandb_project: str = "kc"
     wandb_entity: str | None = None
-    options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    origins: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
+    options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, metadata={"flag": False})
+    origins: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False, metadata={"flag": False})
 
     @property
     def method_names(self) -> list[str]:
@@ -141,6 +136,21 @@ class RunConfig(MethodOptions):
         return dataclasses.replace(self, methods=",".join(methods), options=options)
 
 
+GROUPS: dict[str, tuple[str, ...]] = {
+    "what is compared, on what": (
+        *("methods", "benchmark", "data_root", "tasks", "split", "setting", "class_order", "image_lists", "stream"),
+        *("seed", "limit_images", "skip_bad", "shard_order"),
+    ),
+    "features, regions and base model": ("encoder", "proposals", "keys", "purity", "decoder", "base"),
+    "training, for methods that learn by gradient": tuple(
+        f.name for f in dataclasses.fields(MethodOptions) if f.name != "purity"
+    ),
+    "where it runs and what it writes": (
+        *("out", "resume", "accelerator", "devices", "batch_size", "num_workers", "save_predictions"),
+        *("wandb", "wandb_project", "wandb_entity", "logger"),
+    ),
+}
+"""Sections of the help."""
 NOT_FLAGS = ("options", "origins")
 """Fields of a run's config that are no flags."""
 NOT_STORED = (

@@ -27,7 +27,7 @@ DIGITS = ["--benchmark", "digits"]
         ([*DIGITS, "--methods", "er,icarl", "--exemplars", "9"], "er: --exemplars 9 for the 10 classes of digits"),
         ([*DIGITS, "--patience", "2"], "needs a validation split; digits has only train, test"),
         (["--benchmark", "camvid", "--patience", "2", "--ema", "0.9"], "--patience and --ema"),
-        ([*DIGITS, "--ema", "1"], "--ema 1.0: expected at least 0 and below 1"),
+        ([*DIGITS, "--ema", "1"], "--ema 1: expected at least 0 and below 1"),
         ([*DIGITS, "--optimizer", "sdg"], "Did you mean 'sgd'"),
         ([*DIGITS, "--schedule", "cosin"], "Did you mean 'cosine'"),
         ([*DIGITS, "--precision", "fp16"], "16-mixed"),

@@ -75,8 +75,6 @@ def only_parse(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every parser raises Parsed after it has parsed; errors are raised, not printed."""
     import argparse
 
-    import jsonargparse
-
     from kc.commands import actions
 
     def parsing(real):
@@ -90,7 +88,6 @@ def only_parse(monkeypatch: pytest.MonkeyPatch) -> None:
 
     for place, name in (
         (argparse.ArgumentParser, "parse_args"),
-        (jsonargparse.ArgumentParser, "parse_args"),
         (actions, "read"),
     ):
         monkeypatch.setattr(place, name, parsing(getattr(place, name)))

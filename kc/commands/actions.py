@@ -70,12 +70,11 @@ def read(kind: type[Config], arguments: Sequence[str], prog: str) -> Config | No
     Raises UnknownNameError for an option or a choice that does not exist, KcError for a value that is missing, of
     another type or out of range. What --config, a YAML file, says stands where no flag says otherwise.
     """
-    p = parser(kind, prog)
     if any(a in ("-h", "--help") for a in arguments):
-        p.print_help()
+        parser(kind, prog).print_help()
         return None
-    given = vars(p.parse_intermixed_args(_checked(p, arguments)))
-    file = given.pop("config")
+    given = values_of(kind, arguments, prog)
+    file = given.pop("config", None)
     values = {**({} if file is None else _yaml(kind, file, prog)), **given}
     hints = get_type_hints(kind, include_extras=True)
     fields = {f.name: f for f in dataclasses.fields(kind)}  # type: ignore[arg-type]  # a dataclass
@@ -84,6 +83,13 @@ def read(kind: type[Config], arguments: Sequence[str], prog: str) -> Config | No
         names = ", ".join(_shown(fields[n], hints[n]) for n in missing)
         raise KcError(f"{prog} needs {names} (see `{prog} --help`)")
     return kind(**{n: checked(hints[n], value, _shown(fields[n], hints[n])) for n, value in values.items()})
+
+
+def values_of(kind: type[Any], arguments: Sequence[str], prog: str) -> dict[str, Any]:
+    """The text of each field that is given, and of `config`, as `read` reads it."""
+    p = parser(kind, prog)
+    given = vars(p.parse_intermixed_args(_checked(p, arguments)))
+    return {name: value for name, value in given.items() if (name, value) != ("config", None)}
 
 
 def parser(kind: type[Any], prog: str | None = None) -> argparse.ArgumentParser:
@@ -99,6 +105,8 @@ def parser(kind: type[Any], prog: str | None = None) -> argparse.ArgumentParser:
     result.add_argument("--config", default=None, metavar="FILE", help="YAML file with any of the options below")
     hints = get_type_hints(kind, include_extras=True)
     for field in dataclasses.fields(kind):
+        if field.metadata.get("flag") is False:
+            continue
         options: dict[str, Any] = {"help": _help(help_of[field.name], field, hints[field.name])}
         many = get_origin(_bare(hints[field.name])) in (list, tuple)
         if _is_by_place(field, hints[field.name]):

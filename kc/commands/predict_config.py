@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from kc.commands.actions import read
 from kc.errors import KcError
-from kc.parsing import parser, values_of
 
 
 @dataclass(frozen=True)
@@ -45,8 +45,9 @@ class PredictConfig:
 
 def main(arguments: Sequence[str], prog: str) -> int:
     """`kc predict`. Returns the exit status: 1 where some pictures of a folder could not be read."""
-    p = parser(prog, PredictConfig, "Say what is on pictures: an overlay with a legend, and JSON.", ("source",))
-    config = PredictConfig(**values_of(p, arguments))
+    config = read(PredictConfig, arguments, prog)
+    if config is None:
+        return 0
     if config.run is None and config.memory is None:
         raise KcError("say who answers: --run RUN or --memory DIR")
     if config.k is not None and config.k < 1:

@@ -14,9 +14,10 @@ from kc.config import RunConfig
 from kc.data.manifest import Manifest, load_manifest
 from kc.errors import KcError, unknown_name
 from kc.methods.config import MethodOptions
-from kc.parsing import option, parse_as, parser, values_of
+from kc.parsing import parse_as
 from kc.registry import METHODS
 from kc.resolve import resolve
+from kc.spec import validated
 
 Plan = dict[str, tuple[str, list[Value]]]
 """Method -> its knob and the values to try, in order; methods without a strength are not in it."""
@@ -79,7 +80,6 @@ def read_strengths(path: Path) -> Plan:
     if not isinstance(content, Mapping):
         raise KcError(f"--strengths {path}: expected lines such as ewc: {{ewc_lambda: [1, 10, 100]}}")
     numeric = [n for n, hint in get_type_hints(MethodOptions).items() if {int, float} & {hint, *get_args(hint)}]
-    flags = parser()
     plan: Plan = {}
     for name, grid in content.items():
         if name not in METHODS:
@@ -89,7 +89,7 @@ def read_strengths(path: Path) -> Plan:
         knob = str(next(iter(grid)))
         if knob not in numeric:
             raise unknown_name("knob", knob, numeric)
-        read = [values_of(flags, [f"{option(knob)}={value}"])[knob] for value in values]
+        read = [validated(RunConfig, {knob: value})[knob] for value in values]
         if not read or len(set(read)) < len(read) or None in read:
             raise KcError(f"--strengths {path}: {name}: {knob} needs different values, not {values}")
         if any(isinstance(value, int | float) and value < 0 for value in read):
@@ -100,8 +100,7 @@ def read_strengths(path: Path) -> Plan:
 
 def main(arguments: Sequence[str], prog: str | None = None) -> int:
     """`kc sweep`. Returns the exit status."""
-    about = "Tune each method's own strength with the same budget, then compare them."
-    config = parse_as(SweepConfig, prog, about, arguments)
+    config = parse_as(SweepConfig, prog or "kc sweep", arguments)
     plan = check_sweep(config)
     from kc.commands.sweep import sweep
 
