@@ -11,7 +11,7 @@ from kc.encoders.cache import packed, read_checked, unpacked, write_checked
 from kc.files import file_name, hashed_path
 from kc.types import Float32Array
 
-MAGIC = b"KCK2"
+MAGIC = b"KCK1"
 
 
 class KeyStore:

@@ -31,7 +31,7 @@ def example(wave: Wave) -> tuple[Tensor, Tensor]:
 
 def test_thresholds_and_labels_are_those_of_the_authors(wave: Wave) -> None:
     old, target = example(wave)
-    unlabelled = target < 3
+    unlabelled = (target >= 0) & (target < 3)
     chooser = EntropyFilter(3, 5, "official")
     chooser.observe(old[:2], unlabelled[:2])
     chooser.observe(old[2:], unlabelled[2:])
@@ -42,8 +42,8 @@ def test_thresholds_and_labels_are_those_of_the_authors(wave: Wave) -> None:
     assert entropy.tolist() == pytest.approx(expected, rel=1e-9)
     accepted = chooser.accepts(old, thresholds)
     labels = paint(target, old, unlabelled, accepted)
-    counts = torch.bincount(labels.flatten(), minlength=IGNORED + 1)
-    assert counts[[0, 1, 2, 3, 4, IGNORED]].tolist() == [137, 117, 159, 105, 105, 145]
+    counts = [int((labels == c).sum()) for c in (0, 1, 2, 3, 4, IGNORED)]
+    assert counts == [137, 117, 159, 105, 105, 145]
     weight = valid_fraction(unlabelled, accepted)
     assert weight.tolist() == pytest.approx([0.75625, 0.8142076, 0.7814207], abs=1e-6)
     loss = weighted_cross_entropy(wave(3, 5, 16, 16, phase=0.4), labels, weight)
@@ -52,7 +52,7 @@ def test_thresholds_and_labels_are_those_of_the_authors(wave: Wave) -> None:
 
 def test_medians_of_the_paper_are_medians(wave: Wave) -> None:
     old, target = example(wave)
-    unlabelled = target < 3
+    unlabelled = (target >= 0) & (target < 3)
     chooser = EntropyFilter(3, 5)
     chooser.observe(old, unlabelled)
     entropy = torch.distributions.Categorical(logits=old.movedim(1, -1)).entropy() / math.log(3)
