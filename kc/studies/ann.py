@@ -20,7 +20,7 @@ from kc.studies.keys import memory_of
 from kc.studies.options import RegionOptions, StudySpec
 from kc.studies.record import Row, column
 from kc.studies.regions import Regions, RegionStudy
-from kc.studies.simulate import filled_up
+from kc.studies.simulate import with_simulated
 
 KINDS: tuple[IndexKind, ...] = ("exact", "hnsw", "ivf-sq8", "ivf-pq")
 WANTED = (0.8, 0.95, 0.99)
@@ -65,7 +65,7 @@ class Ann(RegionStudy[AnnOptions]):
     def searched(self, queries: Regions, n: int, kind: IndexKind, recall: float) -> Row:
         """One index over `n` rows: how long it takes to make, how fast it is, and what is lost."""
         k, seed = self.options.k, self.options.seed
-        filled, simulated = filled_up(self.bench.train.named, n, seed)
+        filled, simulated = with_simulated(self.bench.train.named, n, seed)
         with memory_of(filled) as memory:
             truth = memory.search(queries.keys, k)
             # Exact search below `exact_rows`: an index of a thousand rows is asked for on purpose here.

@@ -48,7 +48,7 @@ class Study(ABC, Generic[Options]):
 
     @cached_property
     def record(self) -> Record:
-        """Rows and files; opened when first asked for, when the options were checked."""
+        """Rows and files; opened at first use, when the options were checked."""
         options = self.options
         settings = {k: v for k, v in vars(options).items() if k not in NOT_STORED} | {"version": __version__}
         return Record(options.out / self.of, self.name, settings, self.fingerprints())

@@ -63,7 +63,7 @@ class Continual(Study[ContinualOptions]):
             for method in self.learn()["methods"]:
                 self.row(method["name"], partial(row_of, method))
         for name in names:
-            self.row(name, dict)  # in the order asked for
+            self.row(name, dict)  # in the order of --methods
         look, n = looks(names), len(names)
         figure, axes = panels(len(PANELS), columns=2, width=4.8, height=0.28 * n + 1.2)
         metric = METRIC[load_manifest(self.options.benchmark).task_kind]

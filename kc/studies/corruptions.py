@@ -1,4 +1,4 @@
-"""Corrupted queries against a clean memory, and what a memory of corrupted images in its place, or beside it, wins.
+"""Corrupted queries against a clean memory, a memory of equally corrupted images, and both together.
 
 Noise, blur, JPEG and contrast at five strengths (ImageNet-C, Hendrycks and Dietterich 2019, arXiv 1903.12261).
 """
@@ -20,7 +20,7 @@ from torch import Tensor
 from kc.memory.vote.evaluation import accuracies
 from kc.report.style import looks
 from kc.studies.figures import curve, legend, panels, style_axes
-from kc.studies.keys import Keys, joined
+from kc.studies.keys import Keys, concatenate
 from kc.studies.options import KeyOptions, StudySpec
 from kc.studies.record import Row, column
 from kc.studies.vote_study import VoteStudy
@@ -82,7 +82,7 @@ class Corruptions(VoteStudy[KeyOptions]):
         if memory != "clean":
             noisy = self.corrupted_keys("train", kind, strength)
             other = replace(noisy, sample_id=tuple(f"{s}|{kind}-{strength}" for s in noisy.sample_id))
-            train = other if memory == "swapped" else joined([train, other])
+            train = other if memory == "swapped" else concatenate([train, other])
         scores = accuracies(self.answers(train, test.key, self.k), test.label, [self.k], ["rank"], **self.votes)
         return {
             "corruption": kind, "strength": strength, "memory": memory, "rows": len(train), "queries": len(test),

@@ -15,7 +15,7 @@ from kc.studies.keys import memory_of
 from kc.studies.options import RegionOptions, StudySpec
 from kc.studies.record import Row, column
 from kc.studies.regions import Regions, RegionStudy
-from kc.studies.simulate import filled_up
+from kc.studies.simulate import with_simulated
 
 COVERED = (0.5, 0.75, 1.0)
 
@@ -67,7 +67,7 @@ class Coverage(RegionStudy[CoverageOptions]):
 
     def scored(self, kept: Regions, share: float, n: int) -> Row:
         """Scores with a memory of `n` rows of the classes that are kept."""
-        filled, simulated = filled_up(kept, n, self.options.seed)
+        filled, simulated = with_simulated(kept, n, self.options.seed)
         with memory_of(filled) as memory:
             scores = score_fused(self.bench, memory, self.base_scores, default_setting(self.options.k))
         classes = len(np.unique(filled.label))

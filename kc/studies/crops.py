@@ -1,4 +1,4 @@
-"""Regions as crops of their own: with what stands around them, and with that blacked out."""
+"""Regions as crops: with their surroundings, and with everything outside the mask black."""
 
 from __future__ import annotations
 

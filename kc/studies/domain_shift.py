@@ -19,11 +19,11 @@ from kc.studies.regions import Regions, RegionStudy
 from kc.types import VOID, Float32Array
 
 RETRIEVALS = (("full", "full"), ("full", "masked"), ("masked", "masked"))
-"""(what the memory stores, what asks)."""
+"""(view of the stored keys, view of the queries)."""
 
 
 class DomainShift(RegionStudy[RegionOptions]):
-    """A row an answer: the base on each view of a region; retrieval with stored and asking views, alike and not."""
+    """A row an answer: the base on each view of a region; retrieval with each view of the keys and of the queries."""
 
     spec = StudySpec(
         summary="The base on full crops and on masked ones, and retrieval between the two.",
@@ -35,13 +35,13 @@ class DomainShift(RegionStudy[RegionOptions]):
     def run(self) -> Figure:
         """Every answer."""
         bench = self.bench
-        stored, asked = views(bench, "train"), views(bench, "test")
+        stored, queries = views(bench, "train"), views(bench, "test")
         for name, what in (("whole", "whole image"), ("full", "full crop"), ("masked", "masked crop")):
-            self.row(f"base {name}", partial(self.of_base, asked, name, f"base on the {what}"))
+            self.row(f"base {name}", partial(self.of_base, queries, name, f"base on the {what}"))
         for key, query in RETRIEVALS:
             rows = dataclasses.replace(bench.train, keys=stored.keys[key])
-            what = f"retrieval: {query} crops ask {key} ones"
-            self.row(f"{key} {query}", partial(self.of_memory, rows, asked.keys[query], what))
+            what = f"retrieval: {query} crops search {key} ones"
+            self.row(f"{key} {query}", partial(self.of_memory, rows, queries.keys[query], what))
         # No crop at all.
         self.row("pooled", partial(self.of_memory, bench.train, bench.test.keys, "retrieval: pooled from the map"))
         names = [row["answer"] for row in self.rows]
@@ -54,14 +54,14 @@ class DomainShift(RegionStudy[RegionOptions]):
         axes[1].set_yticklabels([])
         return figure
 
-    def of_base(self, asked: Views, view: str, what: str) -> Row:
+    def of_base(self, queries: Views, view: str, what: str) -> Row:
         """The base on one view."""
-        regions = dataclasses.replace(self.bench.test, codes=asked.codes[view])
+        regions = dataclasses.replace(self.bench.test, codes=queries.codes[view])
         return {"answer": what, **score_base(self.bench, self.bench.base_scores(regions))}
 
-    def of_memory(self, stored: Regions, asked: Float32Array, what: str) -> Row:
-        """The vote of a memory of `stored` for each of the keys that ask."""
+    def of_memory(self, stored: Regions, queries: Float32Array, what: str) -> Row:
+        """The vote of a memory of `stored` for each query (Q, D)."""
         with memory_of(stored.named) as memory:
-            found = voted_class(memory.search(asked, self.options.k), self.bench.ids)
+            found = voted_class(memory.search(queries, self.options.k), self.bench.ids)
         answer = np.where(np.isin(found, self.bench.ids), found, VOID)
         return {"answer": what, **self.bench.score(answer)}

@@ -34,7 +34,7 @@ from kc.types import VOID, BoolArray, Float32Array, Int64Array, Rows, Sample, Se
 ROWS = ("images", "segments", "cells")
 BATCH = 16
 EXACTLY = SearchOptions(index="exact")
-"""An index of 200,000 rows and more finds 99 % of the nearest: what a study says must not depend on which."""
+"""An index of 200,000 rows and more finds 99 % of the nearest: results of a study must not depend on which."""
 Change = Callable[[Tensor, str], Tensor]
 """(image (3, H, W) in [0, 1], sample id) -> the image that is encoded."""
 
@@ -132,7 +132,7 @@ class Source:
                 continue
             maps = dense(found, session.encoder.strides[0]).cpu()
             parts += [self._of_map(x, s) for x, s in zip(maps, samples, strict=True)]
-        self._keys[known] = joined(parts)
+        self._keys[known] = concatenate(parts)
         return self._keys[known]
 
     def _of_map(self, features: Tensor, sample: Sample) -> Keys:
@@ -179,7 +179,7 @@ def gaussian(depth: int, dim: int, seed: int) -> Tensor:
     return drawn
 
 
-def joined(parts: Sequence[Keys]) -> Keys:
+def concatenate(parts: Sequence[Keys]) -> Keys:
     """Several tables of rows as one. KcError if there is none."""
     if not parts:
         raise KcError("there is no image to encode")

@@ -11,7 +11,7 @@ from kc.memory.search.spaces import MAPS, fit_map
 from kc.memory.vote.evaluation import accuracies
 from kc.report.style import looks
 from kc.studies.figures import curve, legend, log_axes, panels, style_axes
-from kc.studies.keys import Keys, joined
+from kc.studies.keys import Keys, concatenate
 from kc.studies.options import SeededOptions, StudySpec
 from kc.studies.record import Row, column
 from kc.studies.vote_study import VoteStudy
@@ -60,7 +60,7 @@ class Migrate(VoteStudy[SeededOptions]):
             gone = before.take(~there)
             mapped = Keys(moved(gone.key), gone.label, gone.sample_id, gone.segment)
             near = float((mapped.key * after.take(~there).key).sum(1).mean())
-            return {**head, "accuracy": scored(joined([after.take(there), mapped]), new), "cosine": near}
+            return {**head, "accuracy": scored(concatenate([after.take(there), mapped]), new), "cosine": near}
 
         for share in SHARES:
             for seed in self.seeds:

@@ -22,7 +22,7 @@ from kc.studies.vote_study import VoteStudy
 from kc.types import Neighbours
 
 N_NEIGHBOURS = 10
-"""Neighbours that are asked whether a label is wrong; a row is suspected where more than half of them disagree."""
+"""Neighbours that are compared with a label; a row is suspected where more than half of them disagree."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What a study says of itself, and the options that several studies share. Loads in milliseconds."""
+"""The spec of a study, and the options that several studies share. Loads in milliseconds."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class StudyOptions:
         data_root: Folder that holds the data sets; default: the environment variable KC_DATA.
         encoder: Encoder of the keys; some studies compare several, separated by commas.
         limit_images: At most so many images a split, for a quick look.
-        published: Figures of papers to show beside: what -> per cent.
+        published: Published figures to print with the results: what -> per cent.
         out: Folder for the results; each benchmark and study gets a folder in it.
     """
 

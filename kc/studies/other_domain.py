@@ -1,4 +1,4 @@
-"""A memory of one benchmark asked about the other, and how few rows of the new one recover the loss."""
+"""A memory of one benchmark with queries of another, and how few rows of the new one recover the loss."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class OtherDomain(PairStudy[PairOptions]):
     benchmark, which keep their names: classes with a name or synonym in common are one."""
 
     spec = StudySpec(
-        summary="A memory of one benchmark asked about the other, and what new rows recover.",
-        plots="the asked benchmark's metric against rows of its own, a panel a direction",
+        summary="A memory of one benchmark, queries of another, and what new rows recover.",
+        plots="the metric of the queried benchmark against rows of its own, a panel a direction",
         options=PairOptions,
     )
 
@@ -38,9 +38,9 @@ class OtherDomain(PairStudy[PairOptions]):
         self.direction(*pair[::-1])
         figure, axes = panels(2, width=4.6)
         for ax, bench in zip(axes, pair, strict=True):
-            rows = [r for r in self.rows if r["asked"] == bench.name]
+            rows = [r for r in self.rows if r["queries"] == bench.name]
             fused = [r for r in rows if r["answer"] == "fused"]
-            x_name, title = f"rows of {bench.name}", f"asked: {bench.name}"
+            x_name, title = f"rows of {bench.name}", f"queries of {bench.name}"
             curves(ax, fused, "new_rows", bench.metric, "memory", x_name=x_name, title=title)
             level(ax, 100 * rows[0][bench.metric], "base alone")
             ax.set_xscale("symlog", linthresh=10)
@@ -49,20 +49,20 @@ class OtherDomain(PairStudy[PairOptions]):
             legend(ax, frameon=True, framealpha=1, edgecolor="white")
         return figure
 
-    def direction(self, asked: Benchmark, origin: Benchmark) -> None:
-        """The rows of one direction: a memory of `origin` asked about the test images of `asked`."""
-        names = translation(origin, asked)
+    def direction(self, queried: Benchmark, origin: Benchmark) -> None:
+        """The rows of one direction: a memory of `origin`, queries from the test images of `queried`."""
+        names = translation(origin, queried)
         shared = len({c for c in names.values() if c < FOREIGN_ID})
         if not shared:
-            raise KcError(f"{origin.name} and {asked.name} have no name in common: nothing could be carried over")
-        theirs, own = origin.train.named, asked.train.named
+            raise KcError(f"{origin.name} and {queried.name} have no name in common: nothing could be carried over")
+        theirs, own = origin.train.named, queried.train.named
         labels = np.array([names[int(c)] for c in theirs.label])
         foreign = Regions(theirs.keys, theirs.codes, labels, theirs.image + 1_000_000)
         own = own.at(np.random.default_rng(self.options.seed).permutation(len(own.label)))
-        base = asked.base_scores(asked.test)
-        what = {"asked": asked.name, "origin": origin.name, "shared_classes": shared, "classes": len(asked.ids)}
+        base = queried.base_scores(queried.test)
+        what = {"queries": queried.name, "origin": origin.name, "shared_classes": shared, "classes": len(queried.ids)}
         alone = {"memory": "none", "answer": "base alone"}
-        self.row(f"{asked.name} base", lambda: {**what, **alone, **score_base(asked, base)})
+        self.row(f"{queried.name} base", lambda: {**what, **alone, **score_base(queried, base)})
         for n in [*(n for n in SIZES if n < len(own.label)), len(own.label)]:
             for with_foreign in (True, False):
                 if n or with_foreign:
@@ -70,21 +70,21 @@ class OtherDomain(PairStudy[PairOptions]):
                     rows = foreign + new if with_foreign else new
                     name = f"memory of {origin.name} + new rows" if with_foreign else "new rows alone"
                     values = {**what, "memory": name, "new_rows": n, "rows": len(rows.label)}
-                    self.row(f"{asked.name} {n} {with_foreign}", partial(self.scored, asked, rows, base, values))
+                    self.row(f"{queried.name} {n} {with_foreign}", partial(self.scored, queried, rows, base, values))
 
-    def scored(self, asked: Benchmark, rows: Regions, base: Tensor, values: Row) -> Row:
-        """Base and memory together; the memory's own vote beside it."""
+    def scored(self, queried: Benchmark, rows: Regions, base: Tensor, values: Row) -> Row:
+        """Base and memory together; the memory's own vote as `memory_...`."""
         with memory_of(rows) as memory:
-            fused = score_fused(asked, memory, base, default_setting(self.options.k))
-            alone = score_memory(asked, memory, self.options.k)
+            fused = score_fused(queried, memory, base, default_setting(self.options.k))
+            alone = score_memory(queried, memory, self.options.k)
         return {**values, "answer": "fused", **fused, **{f"memory_{name}": value for name, value in alone.items()}}
 
 
-def translation(origin: Benchmark, asked: Benchmark) -> dict[int, int]:
-    """Class id of `origin` -> id of the class of `asked` that has a name or synonym in common (the same first name
+def translation(origin: Benchmark, queried: Benchmark) -> dict[int, int]:
+    """Class id of `origin` -> id of the class of `queried` that has a name or synonym in common (the same first name
     wins); FOREIGN_ID + id where there is none."""
-    named = {n.casefold(): c.id for c in reversed(asked.classes.values()) for n in c.synonyms}
-    named |= {c.name.casefold(): c.id for c in asked.classes.values()}
+    named = {n.casefold(): c.id for c in reversed(queried.classes.values()) for n in c.synonyms}
+    named |= {c.name.casefold(): c.id for c in queried.classes.values()}
     found = {}
     for c in origin.classes.values():
         own = [n.casefold() for n in (c.name, *c.synonyms)]

@@ -57,7 +57,7 @@ class Record:
 
     @property
     def rows(self) -> list[Row]:
-        """The rows so far, in the order in which they were asked for."""
+        """The rows so far, in the order in which `row` was called."""
         return list(self._rows.values())
 
     def __contains__(self, key: str) -> bool:
@@ -73,12 +73,12 @@ class Record:
         if found is None:
             found = _plain(compute())
             self._append({"key": key, "row": found})
-        self._rows[key] = found  # last asked for stands last
+        self._rows[key] = found  # the last one called for is last
         return found
 
     def table(self) -> list[Path]:
-        """Write NAME.csv and NAME.json (settings, fingerprints, versions, rows); returns both. Columns stand as they
-        first occur."""
+        """Write NAME.csv and NAME.json (settings, fingerprints, versions, rows); returns both. Columns are in the order
+        in which they first occur."""
         columns = list(dict.fromkeys(name for row in self.rows for name in row))
         text = io.StringIO()
         writer = csv.DictWriter(text, columns, lineterminator="\n")

@@ -106,7 +106,7 @@ class Benchmark:
         assert self.session.regions is not None
         self.regions = self.session.regions
         if not isinstance(self.session.base, Recallable):
-            raise KcError(f"the studies ask a base about stored regions, which {options.base} cannot answer: use conse")
+            raise KcError(f"the base must score stored regions, which {options.base} cannot: use --base conse")
         self.base: Recallable = self.session.base
         self.name = self.data.manifest.name
         self.classes: dict[int, ClassInfo] = self.data.classes
@@ -173,7 +173,7 @@ class Benchmark:
                 number += 1
 
     def truth(self, split: SplitName = "test") -> Truth:
-        """True maps and segments, read when first asked for."""
+        """True maps and segments, read at first use."""
         if split not in self._truth:
             found = Truth()
             for _, batch, row in self.images(split, "reading"):
@@ -242,7 +242,7 @@ class RegionStudy(Study[Own]):
 
     @cached_property
     def bench(self) -> Benchmark:
-        """The benchmark, opened when first asked for."""
+        """The benchmark, opened at first use."""
         options = self.options
         return Benchmark(options, self.console, options.benchmark, options.proposals, options.limit_images)
 
@@ -266,7 +266,7 @@ class PairStudy(RegionStudy[OfPair]):
 
     @cached_property
     def other(self) -> Benchmark:
-        """The second benchmark, opened when first asked for."""
+        """The second benchmark, opened at first use."""
         options = self.options
         limit = min(options.other_images, options.limit_images or options.other_images)
         return Benchmark(options, self.console, options.other, options.other_proposals, limit)

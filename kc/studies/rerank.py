@@ -40,7 +40,7 @@ class RerankOptions(VoteOptions):
 
 class Rerank(VoteStudy[RerankOptions]):
     """A row a k and order: accuracy of the rank vote of the memory's order and of the model's; of the model alone over
-    all classes; and how often the true class is among the neighbours at all. Writes prompts.jsonl beside."""
+    all classes; and how often the true class is among the neighbours at all. Also writes prompts.jsonl."""
 
     spec = StudySpec(
         summary="The top neighbours ordered again by a vision-language model.",

@@ -24,7 +24,7 @@ from kc.studies.vote_study import VoteStudy
 
 Float64Array = npt.NDArray[np.float64]
 QUERIES = 2_000
-"""Test rows that are asked, at random with seed 0: cells are a million."""
+"""Queries at most, test rows at random with seed 0: cells are a million."""
 
 
 @dataclass(frozen=True)
@@ -64,10 +64,10 @@ class Scaling(VoteStudy[ScalingOptions]):
 
             def row(size: int, seed: int, train: Keys = train, name: str = name) -> Row:
                 order = np.random.default_rng([seed, 77]).permutation(len(train))[:size]
-                asked = queries(name)
-                found = self.answers(train.take(np.sort(order)), asked.key, self.k)
+                test = queries(name)
+                found = self.answers(train.take(np.sort(order)), test.key, self.k)
                 error = {
-                    f"error {kind}": 100 * float(1 - is_correct(found, asked.label, kind, **self.votes).mean())
+                    f"error {kind}": 100 * float(1 - is_correct(found, test.label, kind, **self.votes).mean())
                     for kind in VOTES
                 }
                 size_mb = size * train.key.shape[1] * 4 / 2**20

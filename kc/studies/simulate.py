@@ -1,4 +1,4 @@
-"""Rows drawn around real ones, where a study needs more than there are. What is simulated is always said beside it."""
+"""Rows drawn around real ones, where a study needs more than there are; tables count them in a column of their own."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from kc.studies.regions import Regions
 from kc.types import Float32Array, Int64Array
 
 
-def spreads(regions: Regions) -> tuple[float, float]:
+def median_cosines(regions: Regions) -> tuple[float, float]:
     """Median cosine of a region with its nearest of the same class in another image, and of another class.
 
     Over regions that have both; the second is returned as the first where it is higher (classes overlap entirely).
@@ -25,7 +25,7 @@ def spreads(regions: Regions) -> tuple[float, float]:
     return inner, min(inner, float(np.median(between[known])))
 
 
-def around(keys: Float32Array, cosine: float, seed: int) -> Float32Array:
+def near_keys(keys: Float32Array, cosine: float, seed: int) -> Float32Array:
     """A unit vector near each of `keys` (N, D), at this cosine (above 0), in a direction drawn evenly."""
     noise = np.random.default_rng(seed).normal(size=keys.shape)
     noise -= (noise * keys).sum(1, keepdims=True) * keys
@@ -35,7 +35,7 @@ def around(keys: Float32Array, cosine: float, seed: int) -> Float32Array:
     return result
 
 
-def filled_up(regions: Regions, n: int, seed: int) -> tuple[Regions, int]:
+def with_simulated(regions: Regions, n: int, seed: int) -> tuple[Regions, int]:
     """`n` rows: real ones drawn by `seed`, then simulated ones around them with their classes, each from an image of
     its own; and how many are simulated."""
     rng = np.random.default_rng(seed)
@@ -45,7 +45,7 @@ def filled_up(regions: Regions, n: int, seed: int) -> tuple[Regions, int]:
     if missing <= 0:
         return real, 0
     chosen: Int64Array = rng.integers(0, len(real.label), missing)
-    inner, _ = spreads(real.at(np.arange(min(len(real.label), 4_000))))
+    inner, _ = median_cosines(real.at(np.arange(min(len(real.label), 4_000))))
     near = real.at(chosen)
     new_images = np.arange(missing) + int(regions.image.max()) + 1
-    return real + Regions(around(near.keys, inner, seed), near.codes, near.label, new_images), missing
+    return real + Regions(near_keys(near.keys, inner, seed), near.codes, near.label, new_images), missing

@@ -33,8 +33,8 @@ class Spaces(RegionStudy[RegionOptions]):
     """MMD^2 of masked test crops to full ones, of what retrieval puts in their place, and of two halves of the full
     ones (what no shift looks like). Picture: t-SNE of all three.
 
-    Retrieval: a masked crop asks a memory of masked training crops, and the mean of its neighbours' full crops takes
-    its place.
+    Retrieval: a masked crop is the query to a memory of masked training crops, and the mean of its neighbours' full
+    crops takes its place.
     """
 
     spec = StudySpec(
@@ -47,10 +47,10 @@ class Spaces(RegionStudy[RegionOptions]):
     def run(self) -> Figure:
         """Three comparisons."""
         bench, seed = self.bench, self.options.seed
-        stored, asked = views(bench, "train"), views(bench, "test")
+        stored, queries = views(bench, "train"), views(bench, "test")
         rng = np.random.default_rng(seed)
         chosen = np.sort(rng.permutation(np.flatnonzero(bench.test.label != VOID))[:MOST])
-        full, masked = asked.keys["full"][chosen], asked.keys["masked"][chosen]
+        full, masked = queries.keys["full"][chosen], queries.keys["masked"][chosen]
         # Unlabelled regions are stored too: their class is not read.
         rows = replace(bench.train, keys=stored.keys["masked"], label=np.zeros_like(bench.train.label))
         with memory_of(rows) as memory:

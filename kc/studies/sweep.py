@@ -1,4 +1,4 @@
-"""lambda, T and k of kNN-CLIP from cached scores, and where the calibrated setting stands among them."""
+"""lambda, T and k of kNN-CLIP from cached scores, and the calibrated setting among them."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Sweep(RegionStudy[RegionOptions]):
     of the sweep by the benchmark's own metric, found on the very images it is scored on."""
 
     spec = StudySpec(
-        summary="lambda, T and k of kNN-CLIP from cached scores, beside the calibrated setting.",
+        summary="lambda, T and k of kNN-CLIP from cached scores, with the calibrated setting.",
         plots="scores against lambda, a line a T, a panel a k",
         paper="arXiv 2404.09447",
         options=RegionOptions,
@@ -46,10 +46,10 @@ class Sweep(RegionStudy[RegionOptions]):
         stored = bench.train.named
         with memory_of(stored) as memory:
             known = in_memory(memory, bench.ids)
-            opinions = {n: retrieval_logits(memory.search(bench.test.keys, n), bench.ids) for n in SWEPT_K}
+            retrieved = {n: retrieval_logits(memory.search(bench.test.keys, n), bench.ids) for n in SWEPT_K}
 
             def fixed(s: Setting) -> Row:
-                scores = fuse(base, known, s, *opinions[s.k])
+                scores = fuse(base, known, s, *retrieved[s.k])
                 return {"setting": "fixed", **values_of(s), **bench.score(best_class(scores, bench.ids))}
 
             def calibrated() -> Row:

@@ -23,7 +23,7 @@ from kc.memory.vote.evaluation import (
 from kc.memory.vote.votes import vote
 from kc.report.style import looks
 from kc.studies.figures import curve, legend, panels, style_axes
-from kc.studies.keys import Keys, joined, memory_of
+from kc.studies.keys import Keys, concatenate, memory_of
 from kc.studies.options import SeededOptions, StudySpec
 from kc.studies.record import Row, column
 from kc.studies.vote_study import NOT_IN_MEMORY, VoteStudy, renamed, shared_classes
@@ -85,7 +85,7 @@ class Unknowns(VoteStudy[SeededOptions]):
         others = replace(theirs, label=label).take(label == NOT_IN_MEMORY)
         if len(others) == 0:
             raise KcError(f"--queries {self.options.queries}: {source.manifest.name} has all of its classes")
-        both = joined([test, others])
+        both = concatenate([test, others])
         n_classes = len(np.unique(theirs.label[label == NOT_IN_MEMORY]))
         return [Case(self.seeds[0], train, both, both.label != NOT_IN_MEMORY, n_classes)]
 
@@ -137,8 +137,8 @@ def hidden_classes(classes: list[int], seed: int) -> list[int]:
 def called_unknown(case: Case, nearest: Float64Array) -> Row:
     """Per cent of the known and of the unknown queries whose nearest row is farther off than stored rows are."""
     with memory_of(case.memory) as memory:
-        strange = nearest < novelty_threshold(neighbour_cosines(memory))
+        unknown = nearest < novelty_threshold(neighbour_cosines(memory))
     return {
-        f"{what} called unknown": 100 * float(strange[of].mean()) if of.any() else float("nan")
+        f"{what} called unknown": 100 * float(unknown[of].mean()) if of.any() else float("nan")
         for what, of in (("known", case.known), ("unknown", ~case.known))
     }

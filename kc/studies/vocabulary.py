@@ -21,7 +21,7 @@ from kc.studies.keys import memory_of
 from kc.studies.options import RegionOptions, StudySpec
 from kc.studies.record import Row, column
 from kc.studies.regions import Benchmark, Regions, RegionStudy
-from kc.studies.simulate import around, spreads
+from kc.studies.simulate import median_cosines, near_keys
 from kc.types import VOID
 
 ROWS_A_NAME = 10
@@ -135,12 +135,12 @@ def other_names(bench: Benchmark) -> list[str]:
 
 def around_names(real: Regions, n: int, first: int, seed: int) -> Regions:
     """`ROWS_A_NAME` simulated rows of each of `n` names, numbered from `first` on."""
-    inner, outer = spreads(real)
+    inner, outer = median_cosines(real)
     rng = np.random.default_rng(seed)
     origin = rng.integers(0, len(real.label), n)
-    centre = np.repeat(around(real.keys[origin], outer, seed), ROWS_A_NAME, axis=0)
+    centre = np.repeat(near_keys(real.keys[origin], outer, seed), ROWS_A_NAME, axis=0)
     return Regions(
-        around(centre, inner, seed + 1) if n else real.keys[:0],
+        near_keys(centre, inner, seed + 1) if n else real.keys[:0],
         np.repeat(real.codes[origin], ROWS_A_NAME, axis=0),
         np.repeat(np.arange(n) + first, ROWS_A_NAME),
         np.arange(n * ROWS_A_NAME) + int(real.image.max()) + 1,

@@ -22,7 +22,7 @@ NOT_IN_MEMORY = -1
 
 
 class VoteStudy(Study[Options]):
-    """A study of a memory of the training rows of one benchmark, asked with its test rows.
+    """A study of a memory of the training rows of one benchmark, and queries from its test rows.
 
     With `--queries`, the test rows are those of another benchmark, under the classes of the first; both keep the
     classes that both have, as the owners of ImageNet-A and -R evaluate. KcError where the two share no class.
@@ -99,7 +99,7 @@ class VoteStudy(Study[Options]):
         return self.keys(name, "train"), self.keys(name, "test")
 
     def clamp(self, k: int, n_rows: int) -> int:
-        """At most the rows that there are; a k that is larger is said once, whatever is asked afterwards."""
+        """At most the rows that there are; a k that is larger is reported once."""
         if k > n_rows and not self._clamped:
             self.console.print(f"k {k} is clamped to the {n_rows} rows that there are", highlight=False)
             self._clamped = True
@@ -126,6 +126,6 @@ def shared_classes(queries: Manifest, memory: Manifest) -> dict[int, int]:
 
 
 def renamed(label: Int64Array, same: dict[int, int]) -> Int64Array:
-    """Labels (N,) under the ids that `same` says; NOT_IN_MEMORY for classes that it does not hold."""
+    """Labels (N,) under the ids of `same`; NOT_IN_MEMORY for classes that it does not hold."""
     classes, at = np.unique(label, return_inverse=True)
     return np.array([same.get(int(c), NOT_IN_MEMORY) for c in classes], np.int64)[at]

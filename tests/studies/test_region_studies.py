@@ -27,7 +27,7 @@ from kc.studies.other_domain import FOREIGN_ID, translation
 from kc.studies.record import Record
 from kc.studies.regions import Regions
 from kc.studies.run import run_study
-from kc.studies.simulate import around, filled_up, spreads
+from kc.studies.simulate import median_cosines, near_keys, with_simulated
 from kc.studies.spaces import kernel, mmd2, permutation_test
 from kc.types import ClassInfo
 
@@ -104,8 +104,8 @@ def test_domain_shift_and_spaces(config: dict[str, Any]) -> None:
     _, record = run(config, "domain-shift")
     assert [row["answer"] for row in record["rows"]] == [
         "base on the whole image", "base on the full crop", "base on the masked crop",
-        "retrieval: full crops ask full ones", "retrieval: masked crops ask full ones",
-        "retrieval: masked crops ask masked ones", "retrieval: pooled from the map",
+        "retrieval: full crops search full ones", "retrieval: masked crops search full ones",
+        "retrieval: masked crops search masked ones", "retrieval: pooled from the map",
     ]  # fmt: skip
     _, record = run(config, "spaces")
     shifted = {row["compared"]: row for row in record["rows"]}
@@ -167,7 +167,7 @@ def test_vocabulary_grows_by_simulated_rows(config: dict[str, Any]) -> None:
 def test_other_domain_translates_names(config: dict[str, Any], tmp_path: Path) -> None:
     _, record = run(config, "other-domain")
     rows = record["rows"]
-    assert {row["asked"] for row in rows} == {"tiny-coco", "tiny-index"}
+    assert {row["queries"] for row in rows} == {"tiny-coco", "tiny-index"}
     assert all(row["shared_classes"] == 1 for row in rows)  # "sky"
     assert next(row["new_rows"] for row in rows if row["memory"].startswith("memory of")) == 0
     first, second = (
@@ -249,18 +249,18 @@ def test_simulated_rows_are_as_far_as_asked() -> None:
     rng = np.random.default_rng(0)
     keys = rng.normal(size=(50, 8)).astype(np.float32)
     keys /= np.linalg.norm(keys, axis=1, keepdims=True)
-    near = around(keys, 0.8, 3)
+    near = near_keys(keys, 0.8, 3)
     assert (near * keys).sum(1) == pytest.approx(np.full(50, 0.8), abs=1e-5)
     assert np.linalg.norm(near, axis=1) == pytest.approx(np.ones(50), abs=1e-5)
     regions = Regions(keys, keys[:, :2], np.arange(50) % 5, np.arange(50))
-    filled, simulated = filled_up(regions, 70, 0)
+    filled, simulated = with_simulated(regions, 70, 0)
     assert simulated == 20
     assert len(set(filled.image.tolist())) == 70
     own = {key.tobytes(): c for key, c in zip(keys, regions.label, strict=True)}
     assert sum(key.tobytes() in own and own[key.tobytes()] == c for key, c in zip(filled.keys, filled.label)) == 50  # noqa: B905
-    few, none = filled_up(regions, 10, 0)
+    few, none = with_simulated(regions, 10, 0)
     assert (len(few.label), none) == (10, 0)
-    inner, outer = spreads(regions)
+    inner, outer = median_cosines(regions)
     cosine = keys @ keys.T - 3 * np.eye(50, dtype=np.float32)
     same = regions.label[:, None] == regions.label
     assert inner == pytest.approx(np.median(np.where(same, cosine, -2).max(1)))
