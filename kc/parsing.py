@@ -123,7 +123,11 @@ def help_text(kind: type[Config], prog: str, arguments: Sequence[str]) -> str:
     lines = [f"usage: {prog} [options] [--METHOD.OPTION VALUE ...]", "", (kind.__doc__ or "").split("\n")[0]]
     for title, names in groups.items():
         lines += ["", f"{title}:", *(line for n in names for line in _lines(options[n]))] if names else []
-    lines += ["", "  --config FILE         YAML with any of these", "  --print-config        show every value and its origin"]
+    lines += [
+        "",
+        "  --config FILE         YAML with any of these",
+        "  --print-config        show every value and its origin",
+    ]
     running = components(given(kind, prog, arguments)) if arguments else {}
     for owner, own in running.items():
         lines += ["", f"options of {owner}:", *(line for o in options_of(own) for line in _lines(o, f"{owner}."))]
