@@ -1,6 +1,6 @@
 """Images per second of the loaders, seconds per image of the evaluation, seconds to start a task of a million samples.
 
-    python benchmarks/data.py [--quick] [--only loaders|evaluation|startup] [--json FILE]
+    python -m benchmarks.data [--quick] [--only loaders|evaluation|startup] [--json FILE]
 
 Everyone decodes the same generated files with Pillow, resizes with the same calls of torchvision and gives the same
 tensors; contenders take turns. Shown are medians over the rounds, the median of our speed by theirs in the same round
@@ -13,7 +13,6 @@ compared with torchmetrics and with the loops of panopticapi's `pq_compute`, and
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import statistics
@@ -21,10 +20,10 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from multiprocessing import active_children
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
@@ -32,15 +31,16 @@ import numpy as np
 import torch
 import webdataset
 import yaml
-from machine import describe, rounds
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchmetrics.classification import MulticlassJaccardIndex
 from torchmetrics.detection import PanopticQuality as TorchmetricsQuality
 from torchvision.datasets import VOCSegmentation
-from turns import ratio
 
+from benchmarks.command import start
+from benchmarks.machine import describe, rounds
+from benchmarks.turns import ratio
 from kc.data.datamodule import IncrementalDataModule
 from kc.data.manifest import Manifest, load_manifest
 from kc.data.readers.coco import CocoPanopticReader
@@ -505,19 +505,30 @@ def decode(reader: CocoPanopticReader, n: int, times: int) -> dict[str, Any]:
     return compare(calls, n, times, {"ours": "rgb2id"})
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="few images: to see that it runs")
-    parser.add_argument("--only", choices=("loaders", "evaluation", "startup"), help="measure this alone")
-    parser.add_argument("--json", type=Path, help="write the figures to this file")
-    given = parser.parse_args()
-    n, times = (16, 3) if given.quick else (64, 7)
-    wanted = [given.only] if given.only else ["loaders", "evaluation", "startup"]
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Measure the loaders, the evaluation, and the start of a task.
+
+    Args:
+        quick: Few images: to see that it runs.
+        only: Measure this alone.
+        json: Write the figures to this file.
+    """
+
+    quick: bool = False
+    only: Literal["loaders", "evaluation", "startup"] | None = None
+    json: Path | None = None
+
+
+def run(config: Config) -> int:
+    """Measure, print, write. Returns the exit status."""
+    n, times = (16, 3) if config.quick else (64, 7)
+    wanted = [config.only] if config.only else ["loaders", "evaluation", "startup"]
     figures: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
         top = Path(folder)
         os.environ["KC_CACHE"] = str(top / "cache")
-        figures["machine"] = describe(top, given.quick)
+        figures["machine"] = describe(top, config.quick)
         semantic, panoptic = make_semantic(top, n), make_panoptic(top, n)
         reader = open_reader(panoptic, "train", top)
         assert isinstance(reader, CocoPanopticReader)
@@ -539,11 +550,12 @@ def main() -> None:
                 print(f"  |{name}| {value:.2g}")
                 assert value < 1e-5, f"{name}: results differ by {value}"
         if "startup" in wanted:
-            figures["startup"] = startup(top, 20_000 if given.quick else 1_000_000)
+            figures["startup"] = startup(top, 20_000 if config.quick else 1_000_000)
             print(f"startup of a task: {figures['startup']}")
-    if given.json is not None:
-        given.json.write_text(json.dumps(figures, indent=1) + "\n")
+    if config.json is not None:
+        config.json.write_text(json.dumps(figures, indent=1) + "\n")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    start(run, "data")

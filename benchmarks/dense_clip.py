@@ -1,6 +1,6 @@
 """Speed of the dense CLIP rows beside the plain tower's own forward at the same resolution, in one run.
 
-    python benchmarks/dense_clip.py [--quick] [--json FILE] [--model ViT-B-16-quickgelu] [--device cuda --dtype bf16]
+    python -m benchmarks.dense_clip [--quick] [--json FILE] [--model ViT-B-16-quickgelu] [--device cuda --dtype bf16]
 
 Weights are random: time does not depend on them. Every repetition runs the plain tower and all rows in turn, so that a
 change of the machine's speed meets all alike. Overheads are medians over repetitions of row / plain. On a CPU the time
@@ -10,68 +10,83 @@ a large matrix product in the same type on the same device, measured here.
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import json
 import platform
 import statistics
-import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from typing import Any, Literal
 
 import numpy as np
 import open_clip
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.command import start
 from kc.encoders.open_clip_model import OpenClipEncoder
 from kc.openvocab.dense_clip.model import DenseClip
 from kc.openvocab.dense_clip.protocol import Protocol
 from kc.openvocab.dense_clip.rows import ROWS
 from kc.openvocab.dense_clip.segmenter import Segmenter
 from kc.openvocab.dense_clip.text import TextBank
+from kc.spec import Count
 
 GOAL = 0.03
 """Overhead of the modified last block that is aimed at, as a share of the plain forward."""
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--quick", action="store_true", help="fewer repetitions and one size")
-    parser.add_argument("--json", type=Path, help="write the numbers to this file")
-    parser.add_argument("--model", default="ViT-B-16-quickgelu")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--dtype", choices=DTYPES, help="default: bf16 on a GPU, fp32 elsewhere")
-    parser.add_argument("--batch", type=int, help="images a pass; default: 32 on a GPU, 1 elsewhere")
-    given = parser.parse_args()
-    on_gpu = given.device != "cpu"
-    dtype = DTYPES[given.dtype or ("bf16" if on_gpu else "fp32")]
-    batch = given.batch or (32 if on_gpu else 1)
-    repetitions = 3 if given.quick else 12
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Time the rows of dense CLIP beside the plain tower.
+
+    Args:
+        quick: Fewer repetitions and one size.
+        json: Write the numbers to this file.
+        model: Model of open_clip.
+        device: cpu, cuda ...; default: cuda where there is one.
+        dtype: Numbers of the tower; default: bf16 on a GPU, fp32 elsewhere.
+        batch: Images a pass; default: 32 on a GPU, 1 elsewhere.
+    """
+
+    quick: bool = False
+    json: Path | None = None
+    model: str = "ViT-B-16-quickgelu"
+    device: str | None = None
+    dtype: Literal["fp32", "bf16", "fp16"] | None = None
+    batch: Count | None = None
+
+
+def run(config: Config) -> int:
+    """Measure, print, write. Returns the exit status."""
+    device = config.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    on_gpu = device != "cpu"
+    dtype = DTYPES[config.dtype or ("bf16" if on_gpu else "fp32")]
+    batch = config.batch or (32 if on_gpu else 1)
+    repetitions = 3 if config.quick else 12
     if not on_gpu:
         torch.set_num_threads(1)
-    side = 4096 if on_gpu else 1024 if given.quick else 2048
+    side = 4096 if on_gpu else 1024 if config.quick else 2048
     torch.manual_seed(0)
-    encoder = OpenClipEncoder(given.model, open_clip.create_model(given.model).eval()).eval()
-    visual = encoder.network.visual.to(given.device, dtype)
+    encoder = OpenClipEncoder(config.model, open_clip.create_model(config.model).eval()).eval()
+    visual = encoder.network.visual.to(device, dtype)
     result: dict[str, Any] = {
-        "model": given.model, "device": torch.cuda.get_device_name() if on_gpu else platform.processor() or "cpu",
+        "model": config.model, "device": torch.cuda.get_device_name() if on_gpu else platform.processor() or "cpu",
         "dtype": str(dtype), "batch": batch, "torch": torch.__version__, "repetitions": repetitions,
-        "roofline_tflops": roofline(given.device, dtype, side),
+        "roofline_tflops": roofline(device, dtype, side),
     }  # fmt: skip
     print(json.dumps(result, indent=1))
     own = encoder.size
-    sizes = [own] if given.quick else [own, (own[0] * 3 // 2, own[1] * 2)]
+    sizes = [own] if config.quick else [own, (own[0] * 3 // 2, own[1] * 2)]
     result["rows"] = [line for size in sizes for line in rows_at(visual, size, batch, repetitions, result)]
     if not on_gpu:
-        result["windows"] = windows(encoder, 1 if given.quick else 3)
-    if given.json is not None:
-        given.json.write_text(json.dumps(result, indent=1))
+        result["windows"] = windows(encoder, 1 if config.quick else 3)
+    if config.json is not None:
+        config.json.write_text(json.dumps(result, indent=1))
+    return 0
 
 
 @torch.no_grad()
@@ -158,4 +173,4 @@ def roofline(device: str, dtype: torch.dtype, n: int) -> float:
 
 
 if __name__ == "__main__":
-    main()
+    start(run, "dense_clip")

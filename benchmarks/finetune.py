@@ -1,6 +1,6 @@
 """Seconds per training step of `finetune` and `er` beside bare PyTorch loops, and beside Avalanche where it is there.
 
-    python benchmarks/finetune.py [--quick] [--json FILE] [--no-avalanche] [--cpu]
+    python -m benchmarks.finetune [--quick] [--json FILE] [--no-avalanche] [--cpu]
 
 Everyone trains EfficientNet-Lite0 with a linear classifier on the same images, with AdamW, the same batch size and the
 same number of threads, each in a process of its own, and all take turns step by step; ratios are medians over the
@@ -15,14 +15,13 @@ encodes, and of the next, which reads the cache.
 
 from __future__ import annotations
 
-import argparse
 import importlib.util
 import json
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -35,16 +34,19 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import ToTensor
-from turns import Contestant, Turns, ratio
 
+from benchmarks.command import start
+from benchmarks.turns import Contestant, Turns, ratio
 from kc.data.datamodule import IncrementalDataModule
 from kc.data.dataset import collate_training
 from kc.encoders.cache import FeatureCache
 from kc.encoders.lite import Lite0
+from kc.errors import KcError
 from kc.methods.base import Context
 from kc.methods.config import MethodConfig
 from kc.process import kept_heap
 from kc.registry import load_class
+from kc.spec import Count
 from kc.stream.loop import quiet_lightning
 
 LR = 1e-3
@@ -239,22 +241,36 @@ def with_threads(threads: int, loop: Contestant, step: Step) -> None:
     loop(step)
 
 
-def main() -> int:
-    """Print a table, and write it where --json says."""
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--quick", action="store_true", help="few steps")
-    p.add_argument("--json", type=Path, help="file for the figures")
-    p.add_argument("--rounds", type=int, default=60, help="timed steps of each contestant")
-    p.add_argument("--no-avalanche", action="store_true", help="without Avalanche")
-    p.add_argument("--cpu", action="store_true", help="CPU seconds of the process in place of the clock on the wall")
-    p.add_argument("--threads", type=int, default=1)
-    p.add_argument("--batch-size", type=int, default=16)
-    given = p.parse_args()
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Time training steps beside bare loops and Avalanche.
+
+    Args:
+        quick: Few steps.
+        json: Write the figures to this file.
+        rounds: Timed steps of each contestant.
+        no_avalanche: Leave Avalanche out.
+        cpu: Measure CPU seconds of the process in place of wall time.
+        threads: Threads of each contestant.
+        batch_size: Images a step.
+    """
+
+    quick: bool = False
+    json: Path | None = None
+    rounds: Count = 60
+    no_avalanche: bool = False
+    cpu: bool = False
+    threads: Count = 1
+    batch_size: Count = 16
+
+
+def run(config: Config) -> int:
+    """Print a table, and write it where --json says. Returns the exit status."""
     torch.set_num_threads(1)  # until the processes are forked: threads do not survive that
     quiet_lightning()
-    steps, size = 8 if given.quick else given.rounds, given.batch_size
-    if not given.no_avalanche and importlib.util.find_spec("avalanche") is None:
-        raise SystemExit("this interpreter has no avalanche-lib; add --no-avalanche, or use one that has")
+    steps, size = 8 if config.quick else config.rounds, config.batch_size
+    if not config.no_avalanche and importlib.util.find_spec("avalanche") is None:
+        raise KcError("this interpreter has no avalanche-lib; add --no-avalanche, or use one that has")
     data = IncrementalDataModule("digits", split="2x5", batch_size=size)
     data.setup()
     figures: dict[str, dict[str, Any]] = {}
@@ -271,8 +287,9 @@ def main() -> int:
         }
         for place, (source, loader, plain) in places.items():
             for replay in (False, True):
-                field = contestants(source, loader, plain, folder, size, replay, not given.no_avalanche, given.threads)
-                seconds = Turns(field, steps, time.process_time if given.cpu else time.perf_counter).run()
+                field = contestants(source, loader, plain, folder, size, replay, not config.no_avalanche,
+                                    config.threads)  # fmt: skip
+                seconds = Turns(field, steps, time.process_time if config.cpu else time.perf_counter).run()
                 text = f"{place}, {'er' if replay else 'finetune'}"
                 figures[text] = {
                     k: {"seconds": statistics.median(v), "by_bare": ratio(v, seconds["bare"])}
@@ -282,25 +299,25 @@ def main() -> int:
                     low, middle, high = row["by_bare"]
                     print(f"{text:18s} {k:10s} {1000 * row['seconds']:8.2f} ms a step   {middle:5.3f} x bare "
                           f"({low:5.3f} to {high:5.3f})", flush=True)  # fmt: skip
-        torch.set_num_threads(given.threads)
+        torch.set_num_threads(config.threads)
         epochs = head_epochs(data, folder)
     print(f"--train head: first epoch {epochs['first']:.2f} s, next {epochs['next']:.3f} s: "
           f"{epochs['first'] / epochs['next']:.0f} x")  # fmt: skip
-    if given.json:
+    if config.json:
         content = {
             "steps": figures,
             "head_epochs": epochs,
-            "threads": given.threads,
+            "threads": config.threads,
             "batch_size": size,
             "rounds": steps,
-            "clock": "cpu" if given.cpu else "wall",
+            "clock": "cpu" if config.cpu else "wall",
             "model": Lite0.__name__,
             "torch": torch.__version__,
             "lightning": L.__version__,
         }
-        given.json.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        config.json.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    start(run, "finetune")

@@ -2,7 +2,7 @@
 
     OMP_NUM_THREADS=1 python -m benchmarks.memory                  # 100,000 and 1,000,000 rows of 768 values
     OMP_NUM_THREADS=1 python -m benchmarks.memory --quick          # small, a minute
-    OMP_NUM_THREADS=1 python -m benchmarks.memory --rows 10000000 --dim 96 --only build approximate
+    OMP_NUM_THREADS=1 python -m benchmarks.memory --rows 10000000 --dim 96 --only build --only approximate
 
 Compared times are taken in turn; shown are the shortest of each and the median of the ratios. The load of the machine
 is shown beside them: on a machine that others use, ratios of short calls spread by a tenth.
@@ -10,7 +10,6 @@ is shown beside them: on a machine that others use, ratios of short calls spread
 
 from __future__ import annotations
 
-import argparse
 import gc
 import json
 import os
@@ -18,14 +17,15 @@ import resource
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
 
+from benchmarks.command import start
 from benchmarks.machine import REST, describe, least, pairs, reading, rounds, seconds, sgemm, write_rate
 from benchmarks.synthetic import CHUNK, Synthetic
 from kc.memory.disk import Memory
@@ -35,8 +35,10 @@ from kc.memory.search.planner import SearchOptions
 from kc.memory.search.threads import blas_from
 from kc.memory.vote.fusion import knn_clip
 from kc.memory.vote.votes import vote
+from kc.spec import Count
 
-PARTS = ("build", "exact", "filter", "retire", "vote", "approximate", "gpu")
+Part = Literal["build", "exact", "filter", "retire", "vote", "approximate", "gpu"]
+PARTS: tuple[Part, ...] = get_args(Part)
 COMMIT_ROWS = 16 * CHUNK
 
 
@@ -287,7 +289,9 @@ def resident() -> int:
     raise RuntimeError("this kernel does not tell RssAnon")
 
 
-def measure(rows: int, dim: int, folder: Path, parts: list[str], quick: bool, machine: dict[str, Any]) -> list[Figure]:
+def measure(
+    rows: int, dim: int, folder: Path, parts: Sequence[str], quick: bool, machine: dict[str, Any]
+) -> list[Figure]:
     """All figures of one size."""
     data = Synthetic(rows, dim)
     root = folder / f"{rows}x{dim}"
@@ -323,32 +327,47 @@ def measure(rows: int, dim: int, folder: Path, parts: list[str], quick: bool, ma
     return figures
 
 
-def main() -> None:
-    """Run, print, write."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=int, nargs="+", default=[100_000, 1_000_000])
-    parser.add_argument("--dim", type=int, default=768)
-    parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS))
-    parser.add_argument("--folder", type=Path, help="where the memory is built (removed afterwards)")
-    parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--json", type=Path)
-    args = parser.parse_args()
-    rows, dim = ([20_000], 128) if args.quick else (args.rows, args.dim)
-    folder = Path(tempfile.mkdtemp(prefix="kc-bench-", dir=args.folder))
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Time the memory beside raw FAISS and the machine's peaks.
+
+    Args:
+        rows: Rows of the memory; may be given several times; default: 100000 and 1000000.
+        dim: Values of a key.
+        only: Part that is measured; may be given several times; default: all.
+        folder: Where the memory is built (removed afterwards).
+        quick: Small, a minute.
+        json: Write the figures to this file.
+    """
+
+    rows: tuple[Count, ...] = ()
+    dim: Count = 768
+    only: tuple[Part, ...] = ()
+    folder: Path | None = None
+    quick: bool = False
+    json: Path | None = None
+
+
+def run(config: Config) -> int:
+    """Measure, print, write. Returns the exit status."""
+    parts = config.only or PARTS
+    rows, dim = ((20_000,), 128) if config.quick else (config.rows or (100_000, 1_000_000), config.dim)
+    folder = Path(tempfile.mkdtemp(prefix="kc-bench-", dir=config.folder))
     try:
-        machine = describe(folder, args.quick)
+        machine = describe(folder, config.quick)
         print("  ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in machine.items()))
-        if "gpu" in args.only and not torch.cuda.is_available():
+        if "gpu" in parts and not torch.cuda.is_available():
             print("no GPU here: its figures are left out")
         sizes = []
         for n in rows:
-            figures = measure(n, dim, folder, args.only, args.quick, machine)
+            figures = measure(n, dim, folder, parts, config.quick, machine)
             sizes.append({"rows": n, "dim": dim, "figures": [{**asdict(f), "met": f.met} for f in figures]})
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    if args.json:
-        args.json.write_text(json.dumps({"machine": machine, "sizes": sizes}, indent=1))
+    if config.json:
+        config.json.write_text(json.dumps({"machine": machine, "sizes": sizes}, indent=1))
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    start(run, "memory")

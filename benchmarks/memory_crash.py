@@ -6,12 +6,11 @@ operation. A twin of plain dictionaries knows the memory after every change: wha
 version, key by key, must be the state after the last acknowledged change or after the one that was under way, and
 nothing else. A reader watches half of the children that are killed at a random time; it must see such states only.
 
-    python benchmarks/memory_crash.py --trials 200 --json crash.json
+    python -m benchmarks.memory_crash --trials 200 --json crash.json
 """
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import copy
 import itertools
@@ -29,10 +28,12 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.command import start
 from kc.errors import EmptyMemoryError, KcError, RunError
 from kc.memory.disk import Memory
 from kc.memory.search.planner import SearchOptions
 from kc.memory.vote import pruning as prune
+from kc.spec import Count
 from kc.types import Float32Array, Rows
 
 DIM = 32
@@ -218,7 +219,7 @@ def die_at(n: int) -> None:
     sys.addaudithook(hook)
 
 
-def start(path: Path, changes: list[Change], fatal: tuple[int, int]) -> tuple[int, int]:
+def fork_worker(path: Path, changes: list[Change], fatal: tuple[int, int]) -> tuple[int, int]:
     """Fork a child that works; its id and the end of the pipe to read from."""
     out, into = os.pipe()
     child = os.fork()
@@ -260,7 +261,7 @@ def life(path: Path, changes: list[Change], states: list[State], rng: np.random.
     # the change and had a part of the time that such a change takes.
     chosen = int(rng.integers(begin, len(changes)))
     by_clock, watched = bool(rng.integers(2)), bool(rng.integers(2))
-    child, pipe = start(path, changes[begin:], (-1 if by_clock else chosen, int(rng.integers(1, 40))))
+    child, pipe = fork_worker(path, changes[begin:], (-1 if by_clock else chosen, int(rng.integers(1, 40))))
     heard = b""
     clock = time.perf_counter()
     while len(heard) < 2 * (chosen - begin) + 1:
@@ -342,24 +343,36 @@ def trial(path: Path, seed: int, quick: bool, tally: Tally) -> None:
     check_erased(path, changes[:done], tally)
 
 
-def main() -> int:
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Kill a process that changes a memory, at random moments; exit with 1 if anything was lost, torn or left behind.
+
+    Args:
+        trials: How often.
+        seed: Seed of the changes and moments.
+        quick: Smaller memories and shorter histories.
+        folder: Make the memories there; default: the folder for temporary files.
+        json: Write the result to this file.
+    """
+
+    trials: Count = 200
+    seed: int = 0
+    quick: bool = False
+    folder: Path | None = None
+    json: Path | None = None
+
+
+def run(config: Config) -> int:
     """Run the trials; the exit status is 1 if anything was lost, torn or left behind."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--trials", type=int, default=200)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--quick", action="store_true", help="smaller memories and shorter histories")
-    parser.add_argument("--folder", type=Path, help="make the memories there (default: the folder for temporary files)")
-    parser.add_argument("--json", type=Path, help="write the result there")
-    args = parser.parse_args()
     tally = Tally()
     clock = time.perf_counter()
-    folder = Path(tempfile.mkdtemp(prefix="kc-crash-", dir=args.folder))
+    folder = Path(tempfile.mkdtemp(prefix="kc-crash-", dir=config.folder))
     try:
-        for i in range(args.trials):
-            trial(folder / f"trial-{args.seed + i}", args.seed + i, args.quick, tally)
+        for i in range(config.trials):
+            trial(folder / f"trial-{config.seed + i}", config.seed + i, config.quick, tally)
             if tally.wrong:
                 break
-            shutil.rmtree(folder / f"trial-{args.seed + i}")
+            shutil.rmtree(folder / f"trial-{config.seed + i}")
     finally:
         if not tally.wrong:  # else it is evidence
             shutil.rmtree(folder)
@@ -376,12 +389,12 @@ def main() -> int:
         "seconds": round(time.perf_counter() - clock, 1),
     }
     print(json.dumps(result, indent=2))
-    if args.json:
-        args.json.write_text(json.dumps(result, indent=2) + "\n")
+    if config.json:
+        config.json.write_text(json.dumps(result, indent=2) + "\n")
     if tally.wrong:
         print(f"the memory is left in {folder}", file=sys.stderr)
     return int(bool(tally.wrong))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    start(run, "memory_crash")

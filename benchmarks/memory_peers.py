@@ -11,7 +11,6 @@ them returned; "forgets" whether a row can be removed.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import resource
@@ -21,11 +20,15 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from kc.errors import unknown_name
+from kc.spec import Count
 
 Search = Callable[[npt.NDArray[np.float32]], npt.NDArray[np.int64]]
 """(Q, D) queries -> (Q, 16) ids."""
@@ -221,24 +224,36 @@ def prepare(rows: int, dim: int, path: Path) -> None:
     np.savez(path, keys=keys, queries=queries, truth=truth)
 
 
-def main() -> None:
-    """Run every engine, print, write."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=int, default=100_000)
-    parser.add_argument("--dim", type=int, default=768)
-    parser.add_argument("--engines", nargs="+", choices=list(ENGINES), default=list(ENGINES))
-    parser.add_argument("--python", default=sys.executable, help="interpreter for the other engines")
-    parser.add_argument("--folder", type=Path, help="where everything is built (removed afterwards)")
-    parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--json", type=Path)
-    parser.add_argument("--one", nargs=3, help=argparse.SUPPRESS)
-    args = parser.parse_args()
-    if args.one:
-        name, data, folder = args.one
-        print(json.dumps(one_engine(name, Path(data), Path(folder))))
-        return
-    rows, dim = (5_000, 128) if args.quick else (args.rows, args.dim)
-    place = Path(tempfile.mkdtemp(prefix="kc-peers-", dir=args.folder))
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Compare the memory with other engines.
+
+    Args:
+        rows: Rows of each engine.
+        dim: Values of a key.
+        engine: Engine that is measured; may be given several times; default: all.
+        python: Interpreter for the other engines; default: this one.
+        folder: Where everything is built (removed afterwards).
+        quick: Few rows.
+        json: Write the figures to this file.
+    """
+
+    rows: Count = 100_000
+    dim: Count = 768
+    engine: tuple[str, ...] = ()
+    python: str = sys.executable
+    folder: Path | None = None
+    quick: bool = False
+    json: Path | None = None
+
+
+def run(config: Config) -> int:
+    """Run every engine, print, write. Returns the exit status."""
+    for name in config.engine:
+        if name not in ENGINES:
+            raise unknown_name("engine", name, ENGINES)
+    rows, dim = (5_000, 128) if config.quick else (config.rows, config.dim)
+    place = Path(tempfile.mkdtemp(prefix="kc-peers-", dir=config.folder))
     lines: list[dict[str, Any]] = []
     missing: dict[str, str] = {}
     try:
@@ -246,10 +261,10 @@ def main() -> None:
         print(f"{rows:,} rows x {dim}, k {K}, load {os.getloadavg()[0]:.1f}")
         print(f"{'engine':<16}{'setting':<24}{'recall':>7}{'batch ms':>10}{'one ms':>9}{'build s':>9}{'disk MB':>9}"
               f"{'RSS MB':>8}  durable   forgets")  # fmt: skip
-        for name in args.engines:
+        for name in config.engine or ENGINES:
             folder = place / name.replace(" ", "-")
             folder.mkdir()
-            python = sys.executable if name.startswith("kc") else args.python
+            python = sys.executable if name.startswith("kc") else config.python
             command = [python, "-m", "benchmarks.memory_peers", "--one", name, str(place / "data.npz"), str(folder)]
             done = subprocess.run(command, capture_output=True, text=True)
             shutil.rmtree(folder)
@@ -263,9 +278,16 @@ def main() -> None:
                       "{disk_mb:9.0f}{rss_mb:8.0f}  {durable:<9} {forgets}".format(**line), flush=True)  # fmt: skip
     finally:
         shutil.rmtree(place, ignore_errors=True)
-    if args.json:
-        args.json.write_text(json.dumps({"rows": rows, "dim": dim, "lines": lines, "left_out": missing}, indent=1))
+    if config.json:
+        config.json.write_text(json.dumps({"rows": rows, "dim": dim, "lines": lines, "left_out": missing}, indent=1))
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    if sys.argv[1:2] == ["--one"]:  # the process of one engine
+        name, data, folder = sys.argv[2:]
+        print(json.dumps(one_engine(name, Path(data), Path(folder))))
+    else:
+        from benchmarks.command import start
+
+        start(run, "memory_peers")

@@ -13,7 +13,6 @@ OPENBLAS_CORETYPE that names an old processor halves the speed of the search: it
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import shutil
@@ -22,10 +21,12 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
 
+from benchmarks.command import start
 from benchmarks.machine import describe
 from benchmarks.synthetic import Synthetic
 from kc.memory.disk import Memory
@@ -34,6 +35,7 @@ from kc.memory.vote.fusion import fuse_known_names, knn_clip, restrict_to_known,
 from kc.process import CORE_TYPE
 from kc.proposals.merge import paint, semantic_to_panoptic
 from kc.proposals.pooling import pool
+from kc.spec import Count
 from kc.types import BoolArray, Segments
 
 GOAL_MS = 50.0
@@ -117,48 +119,65 @@ def measure(
     return [*(Stage(name, wall, cpu, cpu / total) for name, (wall, cpu) in taken.items()), Stage("all", *whole, 1.0)]
 
 
-def main() -> None:
-    """Run, print, write."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=int, default=100_000)
-    parser.add_argument("--dim", type=int, default=472, help="the default encoder's")
-    parser.add_argument("--proposals", type=int, default=100)
-    parser.add_argument("--names", type=int, default=133)
-    parser.add_argument("--k", type=int, default=16)
-    parser.add_argument("--index", choices=("exact", "hnsw", "ivf-sq8", "ivf-pq"), default="exact")
-    parser.add_argument("--times", type=int, default=15, help="calls of each stage")
-    parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--json", type=Path)
-    args = parser.parse_args()
-    rows, dim, times = (2_000, 64, 3) if args.quick else (args.rows, args.dim, args.times)
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Time the parts of answering one image beside the networks.
+
+    Args:
+        rows: Rows of the memory.
+        dim: Values of a key; default: 472, those of the default encoder.
+        proposals: Proposals of the image.
+        names: Names that are asked for.
+        k: Neighbours.
+        index: How the memory is searched.
+        times: Calls of each stage.
+        quick: Small, seconds.
+        json: Write the figures to this file.
+    """
+
+    rows: Count = 100_000
+    dim: Count = 472
+    proposals: Count = 100
+    names: Count = 133
+    k: Count = 16
+    index: Literal["exact", "hnsw", "ivf-sq8", "ivf-pq"] = "exact"
+    times: Count = 15
+    quick: bool = False
+    json: Path | None = None
+
+
+def run(config: Config) -> int:
+    """Measure, print, write. Returns the exit status."""
+    rows, dim, times = (2_000, 64, 3) if config.quick else (config.rows, config.dim, config.times)
     folder = Path(tempfile.mkdtemp(prefix="kc-segment-"))
     try:
-        machine = describe(folder, args.quick)
-        found = measure(rows, dim, args.proposals, args.names, args.k, times, folder, args.index)
+        machine = describe(folder, config.quick)
+        found = measure(rows, dim, config.proposals, config.names, config.k, times, folder, config.index)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     print("  ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in machine.items()))
-    print(f"one image of 640 x 480, {args.proposals} proposals, {rows:,} rows of {dim} values, {args.names} names")
-    print(f"search: {args.index}" + (f"  {CORE_TYPE} {os.environ[CORE_TYPE]}" if CORE_TYPE in os.environ else ""))
+    print(f"one image of 640 x 480, {config.proposals} proposals, {rows:,} rows of {dim} values, {config.names} names")
+    print(f"search: {config.index}" + (f"  {CORE_TYPE} {os.environ[CORE_TYPE]}" if CORE_TYPE in os.environ else ""))
     for stage in found:
         times_of = f"{stage.milliseconds:>9.2f} ms{stage.cpu_milliseconds:>9.2f} ms CPU"
         print(f"{stage.name:<18}{times_of}{100 * stage.share:>7.1f} %")
     met = found[-1].milliseconds <= GOAL_MS
     print(
         f"goal: all under {GOAL_MS:g} ms: {'met' if met else 'NOT MET'}"
-        + (" (quick: not the goal's size)" if args.quick else "")
+        + (" (quick: not the goal's size)" if config.quick else "")
     )
-    if args.json:
+    if config.json:
         content = {
             "machine": machine,
             "rows": rows,
             "dim": dim,
-            "index": args.index,
+            "index": config.index,
             "stages": [asdict(s) for s in found],
             "met": met,
         }
-        args.json.write_text(json.dumps(content, indent=1))
+        config.json.write_text(json.dumps(content, indent=1))
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    start(run, "segment")

@@ -65,7 +65,7 @@ def parse(command: str) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", [module, *words[3 if words[1] == "-m" else 2 :]])
         if words[1] == "-m":
-            runpy.run_module(module, run_name="__main__")
+            runpy.run_module(module, run_name="__main__", alter_sys=True)
         else:
             runpy.run_path(str(ROOT / module), run_name="__main__")
 

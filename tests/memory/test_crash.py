@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "memory_crash.py"
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def kills_of(tmp_path: Path, seed: int) -> dict[str, int]:
@@ -17,9 +17,9 @@ def kills_of(tmp_path: Path, seed: int) -> dict[str, int]:
     """
     ram = Path("/dev/shm")
     folder = ram if ram.is_dir() else tmp_path
-    command = [sys.executable, str(SCRIPT), "--trials", "20", "--quick", "--seed", str(seed)]
+    command = [sys.executable, "-m", "benchmarks.memory_crash", "--trials", "20", "--quick", "--seed", str(seed)]
     command += ["--json", str(tmp_path / "result.json"), "--folder", str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=ROOT)
     assert done.returncode == 0, done.stdout + done.stderr
     result = json.loads((tmp_path / "result.json").read_text())
     assert result["wrong"] == []
