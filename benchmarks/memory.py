@@ -29,10 +29,9 @@ from benchmarks.command import start
 from benchmarks.machine import REST, describe, least, pairs, reading, rounds, seconds, sgemm, write_rate
 from benchmarks.synthetic import CHUNK, Synthetic
 from kc.memory.disk import Memory
-from kc.memory.search.blas import faiss
 from kc.memory.search.exact import Search
 from kc.memory.search.planner import SearchOptions
-from kc.memory.search.threads import blas_from
+from kc.memory.search.threads import blas_from, faiss
 from kc.memory.vote.fusion import knn_clip
 from kc.memory.vote.votes import vote
 from kc.spec import Count

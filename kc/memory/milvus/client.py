@@ -125,12 +125,6 @@ class Store:
         self.write_header(header)
         self.write_marker(Marker())
 
-    def drop(self) -> None:
-        """Remove both collections, and with them the memory."""
-        with self._calling("drop"):
-            for name in (self.commits, self.name):
-                self._client.drop_collection(name)
-
     def load(self) -> None:
         """Make the collections ready to be read."""
         with self._calling("load"):

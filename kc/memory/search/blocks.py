@@ -10,8 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from kc.memory.search.blas import faiss
-from kc.memory.search.threads import parallel_for
+from kc.memory.search.threads import faiss, parallel_for
 from kc.memory.store.view import Columns
 from kc.types import BoolArray, Float32Array, Int64Array
 

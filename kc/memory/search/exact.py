@@ -15,9 +15,8 @@ import numpy as np
 
 from kc.budget import SEARCHES, cache_bytes
 from kc.errors import EmptyMemoryError
-from kc.memory.search.blas import faiss
 from kc.memory.search.blocks import READ_COST, Block, Float64Array, gather, merge_lists, plan_blocks, split_blocks
-from kc.memory.search.threads import blas_from, parallel_for, run_in_threads
+from kc.memory.search.threads import blas_from, faiss, parallel_for, run_in_threads
 from kc.memory.store.staging import UNIT_ROUNDING
 from kc.memory.store.view import View
 from kc.types import BoolArray, Float32Array, Int64Array, Neighbours

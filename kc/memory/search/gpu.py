@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from kc.errors import KcError, MissingExtraError
-from kc.memory.search.blas import faiss
 from kc.memory.search.exact import OVERFETCH, Search
+from kc.memory.search.threads import faiss
 from kc.memory.store.view import Columns, View
 from kc.types import BoolArray, Float32Array, Int64Array
 

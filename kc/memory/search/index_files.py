@@ -13,8 +13,8 @@ from typing import Any
 
 from kc.errors import CorruptMemoryError
 from kc.files import atomic_path
-from kc.memory.search.blas import faiss
 from kc.memory.search.index import Index
+from kc.memory.search.threads import faiss
 from kc.memory.store import files
 from kc.memory.store.upkeep import DERIVED
 

@@ -1,4 +1,4 @@
-"""Threads of search, and when FAISS uses BLAS."""
+"""FAISS, when it uses BLAS, and the threads of search. Import FAISS from here: commands choose its BLAS kernels."""
 
 from __future__ import annotations
 
@@ -10,7 +10,12 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from typing import TypeVar
 
-from kc.memory.search.blas import faiss
+from kc.process import faiss_kernels
+
+with faiss_kernels():
+    import faiss
+
+__all__ = ["blas_from", "faiss", "parallel_for", "run_in_threads"]
 
 DATABASE_ROWS = 2048
 QUERY_ROWS = 1024
