@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from kc import cli
+from kc.commands import actions
 from kc.errors import ManifestError, MissingExtraError, RunError, UnknownNameError
 from kc.registry import BASES, ENCODERS, METHODS, PROPOSERS, STUDIES, method_spec, spec_of
 
@@ -72,25 +73,14 @@ def parse(command: str) -> None:
 
 @pytest.fixture
 def only_parse(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every parser raises Parsed after it has parsed; errors are raised, not printed."""
-    import argparse
+    """What reads the options of a command raises Parsed in the end; errors are raised, not printed."""
+    real = actions.read
 
-    from kc.commands import actions
+    def read(*given, **named):
+        real(*given, **named)
+        raise Parsed
 
-    def parsing(real):
-        def stopped(self, *given, **named):
-            found = real(self, *given, **named)
-            if getattr(self, "prog", None) in [f"kc {name}" for name in RESOLVED]:
-                return found
-            raise Parsed
-
-        return stopped
-
-    for place, name in (
-        (argparse.ArgumentParser, "parse_args"),
-        (actions, "read"),
-    ):
-        monkeypatch.setattr(place, name, parsing(getattr(place, name)))
+    monkeypatch.setattr(actions, "read", read)
     monkeypatch.setattr(cli, "KcError", ())
     monkeypatch.chdir(ROOT)
 

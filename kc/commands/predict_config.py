@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from kc.commands.actions import read
+from kc.commands import actions
 from kc.errors import KcError
 
 
@@ -45,7 +45,7 @@ class PredictConfig:
 
 def main(arguments: Sequence[str], prog: str) -> int:
     """`kc predict`. Returns the exit status: 1 where some pictures of a folder could not be read."""
-    config = read(PredictConfig, arguments, prog)
+    config = actions.read(PredictConfig, arguments, prog)
     if config is None:
         return 0
     if config.run is None and config.memory is None:
