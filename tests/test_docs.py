@@ -28,7 +28,7 @@ NEEDS = {"detectron2.md": ("detectron2", "panopticapi")}
 BLOCK = re.compile(
     r"^```(?:python|yaml(?= title))(?: title=\"(?P<file>[^\"]+)\")?\n(?P<code>.*?)^```", re.DOTALL | re.MULTILINE
 )
-SHELL = re.compile(r"^```(?:bash)?\n(?P<code>.*?)^```", re.DOTALL | re.MULTILINE)
+FENCE = re.compile(r"^```(?P<language>[^\n]*)\n(?P<code>.*?)^```", re.DOTALL | re.MULTILINE)
 INLINE = re.compile(r"`(kc [a-z][^`\n]*)`")
 PAGES = [p for p in sorted((ROOT / "docs").rglob("*.md")) if BLOCK.search(p.read_text(encoding="utf-8"))]
 TEXTS = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -48,7 +48,8 @@ class Parsed(BaseException):
 
 def commands(text: str) -> list[str]:
     """The commands of the project in the shell blocks of `text`, continued lines joined, comments cut off."""
-    lines = "\n".join(block["code"] for block in SHELL.finditer(text)).replace("\\\n", " ").splitlines()
+    blocks = [block["code"] for block in FENCE.finditer(text) if block["language"] in ("", "bash")]
+    lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
     wanted = (re.sub(r"\s#.*", "", line).strip() for line in lines)
     return [line for line in wanted if re.match(r"(\w+=\S+ )*(kc|python (-m benchmarks\.|experiments/)\S+)\s", line)]
 
