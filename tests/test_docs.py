@@ -29,7 +29,7 @@ BLOCK = re.compile(
     r"^```(?:python|yaml(?= title))(?: title=\"(?P<file>[^\"]+)\")?\n(?P<code>.*?)^```", re.DOTALL | re.MULTILINE
 )
 FENCE = re.compile(r"^```(?P<language>[^\n]*)\n(?P<code>.*?)^```", re.DOTALL | re.MULTILINE)
-INLINE = re.compile(r"`(kc [a-z][^`\n]*)`")
+INLINE = re.compile(r"`((?:\w+=\S+\s)*(?:kc [a-z]|python -m benchmarks\.)[^`]*)`")
 PAGES = [p for p in sorted((ROOT / "docs").rglob("*.md")) if BLOCK.search(p.read_text(encoding="utf-8"))]
 TEXTS = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
@@ -99,10 +99,11 @@ def test_commands_parse(page: Path) -> None:
             continue
         except Exception as error:
             raise AssertionError(f"{page.name}: {command}: {error}") from error
-    studies = re.findall(rf"`((?:{'|'.join(STUDIES)}) --[^`\n]+)`", text)
-    for command in INLINE.findall(text) + [f"kc study {study}" for study in studies]:
+    sentences = FENCE.sub("", text)
+    studies = re.findall(rf"`((?:{'|'.join(STUDIES)})\s--[^`]+)`", sentences)
+    for command in INLINE.findall(sentences) + [f"kc study {study}" for study in studies]:
         try:
-            parse(re.sub(r"\.\.\.|…", "", command))
+            parse(command.replace("...", ""))
         except UnknownNameError as error:
             raise AssertionError(f"{page.name}: {command}: {error}") from error
         except (Exception, SystemExit, Parsed):  # what a sentence leaves out is no error
@@ -135,8 +136,7 @@ def test_options_in_sentences_exist() -> None:
     """Every `--option` in a sentence is one of some command; those of other programs stand in their command line."""
     known = options()
     for page in TEXTS:
-        sentences = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
-        for code in re.findall(r"`([^`]+)`", sentences):
+        for code in re.findall(r"`([^`]+)`", FENCE.sub("", page.read_text(encoding="utf-8"))):
             if re.match(r"([A-Z_]+=\S+ )*(python|mkdocs|pip) ", code):
                 continue
             for flag in re.findall(r"(?<![\w-])--[a-z][\w+.-]*\w", code):
