@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 from typing import NoReturn
 
-from kc.commands import actions
+from kc import actions
 from kc.errors import KcError
 
 

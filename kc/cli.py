@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from kc import __version__
-from kc.commands.actions import Table, dispatch
+from kc.actions import Table, dispatch
 from kc.errors import KcError
 from kc.process import configure, kept_heap
 
@@ -34,7 +34,7 @@ COMMANDS: Table = {
 def program(
     job: str | Table, arguments: Sequence[str] | None = None, prog: str = "kc", stopped: str = "stopped."
 ) -> int:
-    """Run `job`, a target of `kc.commands.actions.Table`. Returns its exit status; what a user can act on is one
+    """Run `job`, a target of `kc.actions.Table`. Returns its exit status; what a user can act on is one
     message, without a traceback, and so is `stopped`."""
     configure()
     try:

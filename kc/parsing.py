@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from kc.commands.actions import flag, values_of
+from kc.actions import flag, values_of
 from kc.config import (
     GROUPS,
     NOT_FLAGS,

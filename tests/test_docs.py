@@ -16,8 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from kc import cli
-from kc.commands import actions
+from kc import actions, cli
 from kc.errors import ManifestError, MissingExtraError, RunError, UnknownNameError
 from kc.registry import BASES, ENCODERS, METHODS, PROPOSERS, STUDIES, method_spec, spec_of
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kc.commands.actions import Table
+from kc.actions import Table
 
 ACTIONS: Table = {
     "list": ("kc.commands.data_show:list_all", "every benchmark: kind, classes, parts, and whether its data is here"),

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated
 
-from kc.commands.actions import FLAG
+from kc.actions import FLAG
 from kc.commands.data_options import ReadingConfig, TasksConfig, check_part
 from kc.errors import SplitError, stopped
 from kc.spec import Count

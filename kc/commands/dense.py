@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 
-from kc.commands.actions import Table
+from kc.actions import Table
 from kc.commands.dense_options import FUSION, LookConfig, MeasuredConfig, check, listed
 from kc.errors import KcError
 from kc.openvocab.dense_clip.rows import ROWS

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from kc.commands.actions import FLAG
+from kc.actions import FLAG
 from kc.encoders.load import check_encoder_name
 from kc.errors import KcError, unknown_name
 from kc.openvocab.dense_clip.options import DenseClipOptions

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from kc.commands.actions import Table
+from kc.actions import Table
 from kc.errors import DivergedError, KcError, RunError
 from kc.openvocab.fc_clip.options import PUBLISHED_CLIP, FcClipConfig
 from kc.spec import Count, Positive, Whole

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from kc.commands.actions import BY_PLACE, FLAG
+from kc.actions import BY_PLACE, FLAG
 from kc.commands.rows import RowsConfig, by_class, class_names, selected, told
 from kc.errors import KcError
 

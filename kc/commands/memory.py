@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kc.commands.actions import Table
+from kc.actions import Table
 
 ACTIONS: Table = {
     "stats": ("kc.commands.memory_look:stats", "rows, classes, tasks, size on disk, and how it is searched"),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 
-from kc.commands.actions import BY_PLACE
+from kc.actions import BY_PLACE
 from kc.commands.memory_files import read
 from kc.commands.rows import MemoryConfig, id_list
 from kc.errors import KcError

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
 
-from kc.commands.actions import FLAG
+from kc.actions import FLAG
 from kc.commands.rows import NamedConfig, class_names, made_with
 from kc.errors import DataError, FingerprintError, KcError
 from kc.types import BoolArray, Float32Array, Int64Array, Rows, UInt8Array

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from kc.commands import actions
+from kc import actions
 from kc.errors import KcError
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from annotated_types import Ge, Le
 
-from kc.commands.actions import FLAG
+from kc.actions import FLAG
 from kc.commands.rows import next_task
 from kc.errors import DataError, KcError, stopped, unknown_name
 from kc.spec import Whole

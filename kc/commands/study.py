@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import cast
 
-from kc.commands import actions
+from kc import actions
 from kc.commands.console import Terminal
 from kc.errors import KcError
 from kc.registry import STUDIES, spec_of

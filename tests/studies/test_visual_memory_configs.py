@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from kc.commands.actions import read
+from kc.actions import read
 from kc.data import manifest as manifests
 from kc.encoders.load import check_encoder_name
 from kc.registry import spec_of

@@ -13,8 +13,8 @@ import yaml
 from PIL import Image
 from safetensors import safe_open
 
+from kc.actions import read
 from kc.cli import main
-from kc.commands.actions import read
 from kc.commands.dense import EvaluateConfig
 from kc.commands.dense_measure import masks_of, variants
 from kc.commands.dense_options import listed
