@@ -12,6 +12,8 @@ from kc.process import configure, kept_heap
 
 COMMANDS: Table = {
     "run": ("kc.commands.run:main", "compare methods over a stream of tasks (the main job)"),
+    "methods": ("kc.commands.components:methods", "list methods; formula, paper and options of one"),
+    "components": ("kc.commands.components:components", "list encoders, proposals and base models; options of one"),
     "sweep": (
         "kc.commands.sweep_config:main",
         "tune one hyperparameter of each method on validation images, then compare",

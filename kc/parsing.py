@@ -126,7 +126,7 @@ def help_text(kind: type[Config], prog: str, arguments: Sequence[str]) -> str:
     lines += [
         "",
         "  --config FILE         YAML with any of these",
-        "  --print-config        show every value and its origin",
+        "  --print-config        show all values and origins",
     ]
     running = components(given(kind, prog, arguments)) if arguments else {}
     for owner, own in running.items():

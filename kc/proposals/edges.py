@@ -22,10 +22,12 @@ from kc.types import Float32Array, Segments, UInt8Array
 
 @dataclass(frozen=True)
 class EdgesOptions:
-    """Args:
-    depth: How far (a probability) a region lies below every way out of it; a higher one gives fewer regions.
-    smoothing: Deviation in pixels of the Gaussian over the edge map.
-    side: Pixels to which the longer side of a larger image is reduced for the network.
+    """Options of the watershed.
+
+    Args:
+        depth: How far (a probability) a region lies below every way out of it; a higher one gives fewer regions.
+        smoothing: Deviation in pixels of the Gaussian over the edge map.
+        side: Pixels to which the longer side of a larger image is reduced for the network.
     """
 
     depth: Annotated[float, Gt(1 / 255), Lt(1)] = 0.1

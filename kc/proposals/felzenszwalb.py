@@ -14,10 +14,12 @@ from kc.types import Segments, UInt8Array
 
 @dataclass(frozen=True)
 class FelzenszwalbOptions:
-    """Args:
-    scale: A higher one gives fewer regions.
-    sigma: Deviation in pixels of the Gaussian blur before.
-    min_size: Regions of fewer pixels are merged.
+    """Options of the graph-based segmentation.
+
+    Args:
+        scale: A higher one gives fewer regions.
+        sigma: Deviation in pixels of the Gaussian blur before.
+        min_size: Regions of fewer pixels are merged.
     """
 
     scale: Positive = 100.0

@@ -14,9 +14,11 @@ from kc.types import Segments, UInt8Array
 
 @dataclass(frozen=True)
 class SuperpixelsOptions:
-    """Args:
-    n_segments: About how many regions an image has.
-    compactness: Weight of distance against colour; a higher one makes regions squarer.
+    """Options of SLIC.
+
+    Args:
+        n_segments: About how many regions an image has.
+        compactness: Weight of distance against colour; a higher one makes regions squarer.
     """
 
     n_segments: Count = 300
