@@ -23,12 +23,11 @@ from kc.data.transforms import image_to_tensor
 from kc.encoders.base import Encoder
 from kc.encoders.cache import FeatureCache, Unstored
 from kc.encoders.load import load_encoder
-from kc.errors import KcError
 from kc.files import cache_dir
 from kc.memory.store.info import MemoryInfo
 from kc.methods.base import Batch, Context, ContinualMethod
 from kc.methods.config import MethodConfig
-from kc.methods.regions import RegionEncoder
+from kc.methods.regions import RegionEncoder, normalised
 from kc.openvocab.base import OpenVocabulary
 from kc.openvocab.load import base_family, load_base
 from kc.proposals.base import Proposer
@@ -36,7 +35,7 @@ from kc.proposals.cache import PartitionCache, UnstoredPartitions
 from kc.proposals.load import load_proposer
 from kc.registry import load_class, method_spec
 from kc.resolve import base_to_load, components, n_tasks, stream_of, with_options
-from kc.types import ClassInfo, SplitName, TaskKind, UInt8Array
+from kc.types import ClassInfo, Float32Array, Sample, Segments, SplitName, TaskKind, UInt8Array
 
 if TYPE_CHECKING:
     from kc.data.datamodule import IncrementalDataModule
@@ -83,7 +82,7 @@ class Session:
     def open(cls, config: RunConfig, facts: Facts, place: Path | None = None) -> Self:
         """Build what the resolved `config` names; caches lie in `place`, or nowhere.
 
-        Raises KcError for true segments (`oracle`) of images that have no labels, and what loading raises.
+        Raises what loading raises.
         """
         encoder = load_encoder(config.encoder).eval()
         features = Unstored(encoder) if place is None else FeatureCache(place / "features", encoder)
@@ -95,11 +94,6 @@ class Session:
             base = load_base(wanted, encoder, benchmark=facts.name, cache=texts, device=device, **options)
         regions: RegionEncoder | None = None
         if facts.kind != "classification":
-            if place is None and config.proposals == "oracle":
-                raise KcError(
-                    "the regions of this run are true segments, which a new image has not: "
-                    "give --proposals superpixels or felzenszwalb"
-                )
             partitions: PartitionCache | None = None
             if config.proposals != "oracle":
                 proposer = proposer_of(config, base, facts.classes)
@@ -183,9 +177,29 @@ class Session:
         """Size of a key."""
         return self.encoder.pooled_dim if self.regions is None else self.regions.dim
 
-    def batch(self, image: UInt8Array) -> Batch:
-        """A batch of one image (H, W, 3) uint8 RGB, as the stream gives it to methods."""
+    @torch.no_grad()
+    def keys_of(
+        self, image: UInt8Array, segments: Segments | None = None, sample: Sample | None = None
+    ) -> tuple[Float32Array, Segments | None]:
+        """Keys (N, D) of the regions of an image (H, W, 3) uint8 RGB, and the regions; of the image (1, D) and None in
+        classification.
+
+        `segments`: these regions instead of those that are proposed. `sample`: the labels, where regions are true
+        segments. Raises KcError where these are wanted and missing.
+        """
+        batch = self.batch(image, sample)
+        if self.regions is None:
+            return normalised(self.features.encode(batch["image"], batch["sample_id"]).pooled), None
+        if segments is not None:
+            return self.regions.keys_of(batch, [0], [segments])[0], segments
+        (found,) = self.regions(batch)
+        return found.keys, found.segments
+
+    def batch(self, image: UInt8Array, sample: Sample | None = None) -> Batch:
+        """A batch of one image (H, W, 3) uint8 RGB, as the stream gives it to methods; with the labels of `sample`."""
+        labels = {} if sample is None else {"panoptic": sample.panoptic, "semantic": sample.semantic}
         return {
+            **{name: [value] for name, value in labels.items() if value is not None},
             "image": image_to_tensor(image, self.facts.input_size)[None],
             "raw": [image],
             "sample_id": [name_of(image)],

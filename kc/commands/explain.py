@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from kc.commands.rows import class_names, made_with, task_index
+from kc.commands.rows import class_names, run_of, task_index
 from kc.errors import KcError
 from kc.spec import Count, Positive
 from kc.types import Neighbours, UInt8Array
@@ -36,7 +36,6 @@ class ExplainConfig:
         run: Run folder; default: the one that holds the memory.
         benchmark: Benchmark whose classes, input size and images are meant.
         data_root: Folder that holds the data sets; default: the environment variable KC_DATA.
-        encoder: Encoder of the keys.
         k: Neighbours that vote.
         vote: How neighbours vote.
         tau: Temperature of the softmax vote.
@@ -52,7 +51,6 @@ class ExplainConfig:
     run: Path | None = None
     benchmark: str | None = None
     data_root: Path | None = None
-    encoder: str | None = None
     k: Count | None = None
     vote: Literal["plurality", "distance", "softmax", "rank", "tip"] | None = None
     tau: Positive | None = None
@@ -74,16 +72,17 @@ def run(config: ExplainConfig) -> int:
     from kc.parsing import read_config
     from kc.predict.question import ask, search
     from kc.report.attribution import Voter, attribution, region_crop
+    from kc.session import config_of_memory
 
     console = Terminal()
     path = memory_of(config)
     memory = Memory.open(path)
-    settings = {**RULE, **made_with(memory)}
-    if config.run is not None:
-        settings["data_root"] = read_config(RunConfig, config.run).data_root
-    settings |= {name: value for name, value in vars(config).items() if value is not None}
+    asks = {name: value for name, value in config_of_memory(memory.info).of(memory.info.method).items() if name in RULE}
+    settings = {**RULE, **asks, **{name: value for name, value in vars(config).items() if value is not None}}
+    run = config.run or run_of(path)
+    root = config.data_root or (None if run is None else read_config(RunConfig, run).data_root)
     names = class_names(memory, config.benchmark)
-    sources, asked = ask(memory, settings)
+    sources, asked = ask(memory, config.image, config.point, config.benchmark, root)
     at = None if config.at is None else task_index(memory, config.at)
     found = search(memory, asked, settings["k"], at)
     n_found = found.id.shape[1]
@@ -155,7 +154,7 @@ def pictured(asked: Question, sample: Sample, memory: Memory, row: int) -> UInt8
     from kc.predict.question import stored_mask
     from kc.report.attribution import region_crop
 
-    mask = None if asked.regions is None else stored_mask(asked.regions, sample, memory, row)
+    mask = None if asked.session is None else stored_mask(asked.session, sample, memory, row)
     return sample.image if mask is None else region_crop(sample.image, mask)
 
 

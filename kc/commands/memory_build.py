@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -12,15 +12,14 @@ from annotated_types import Gt, Le
 from kc.commands.rows import MemoryConfig
 from kc.errors import KcError, UnknownNameError, stopped
 from kc.spec import Count
+from kc.types import ClassInfo
 
 if TYPE_CHECKING:
     from kc.data.manifest import Manifest
-    from kc.encoders.base import Encoder
-    from kc.encoders.cache import FeatureCache
     from kc.memory.disk import Memory
-    from kc.methods.regions import RegionEncoder
-    from kc.methods.retrieval.build import Picture, PictureKeys
+    from kc.methods.retrieval.build import KeysOf, Picture
     from kc.proposals.grounded_sam import GroundedSam
+    from kc.session import Session
     from kc.stream.progress import RunProgress
 
 INPUT_SIZE = (480, 640)
@@ -66,45 +65,17 @@ def build(config: BuildConfig) -> int:
     manifest = None if config.benchmark is None else load_manifest(config.benchmark)
     names = _checked(config, manifest)
     from kc.commands.console import Terminal
-    from kc.data.transforms import image_to_tensor
-    from kc.encoders.cache import FeatureCache
-    from kc.encoders.load import load_encoder
     from kc.memory.disk import Memory
-    from kc.memory.store.info import MemoryInfo
-    from kc.methods.regions import key_dim
-    from kc.methods.retrieval.build import PictureKeys, add_named, key_fingerprint
+    from kc.methods.retrieval.build import add_named
+    from kc.proposals.grounded_sam import GroundedSam
     from kc.stream.progress import RunProgress
-    from kc.types import ClassInfo
 
-    encoder, keys = load_encoder(config.encoder), config.keys
-    kind = "panoptic" if manifest is None else manifest.task_kind
-    source = None
-    regions: RegionEncoder | FeatureCache | None = None
-    grounded = _grounded(config, names)
-    if config.images is not None:
-        source = "grounded-sam" if grounded is None else grounded.key
-    else:
-        assert manifest is not None
-        regions = _regions(config, manifest, encoder, keys)
-        source = None if isinstance(regions, FeatureCache) else regions.source
-    size = INPUT_SIZE if manifest is None else (manifest.input_size[0], manifest.input_size[1])
-    infos = () if manifest is None else manifest.info
-    classes = {c.id: c for c in infos} or {i: ClassInfo(i, n) for i, n in names.items()}
-    regional = kind != "classification" or config.images is not None
+    session = opened(config, names)
+    regions = session.regions
+    proposer = None if regions is None or regions.partitions is None else regions.partitions.proposer
+    grounded = proposer if isinstance(proposer, GroundedSam) else None
     with Memory.open_or_create(
-        config.memory,
-        dim=key_dim(encoder, keys) if regional else encoder.pooled_dim,
-        fingerprint=key_fingerprint(encoder, source, keys if regional else None),
-        info=MemoryInfo(
-            encoder=config.encoder,
-            kind=kind if manifest is not None else "semantic",
-            input_size=size,
-            classes=classes,
-            proposals=(config.proposals or "oracle") if regional else "",
-            keys=keys,
-            purity=config.purity,
-            benchmark=config.benchmark or "",
-        ),
+        config.memory, dim=session.dim, fingerprint=session.fingerprint, info=session.memory_info("knn")
     ) as memory:
         stored = memory.class_names
         if stored != names:
@@ -114,22 +85,21 @@ def build(config: BuildConfig) -> int:
             )
         task = max([0, *(v.task for v in memory.versions())])
         before = len(memory)
-        picture_keys = PictureKeys(encoder, keys, lambda image: image_to_tensor(image, size))
         with (
             stopped("the same command goes on: what is committed stays and is not stored twice"),
             RunProgress(Terminal()) as progress,
         ):
-            if regions is not None and manifest is not None:
-                _from_benchmark(config, manifest, memory, regions, task, progress)
-            elif grounded is not None and config.images is not None:
+            if config.images is None:
+                _from_benchmark(config, session, memory, task, progress)
+            elif grounded is not None:
                 files = _files(config.images)
                 pictures = _pictures(config.images, files)
                 with progress.bar(f"looking for {len(names)} names", len(files), "images") as bar:
-                    add_named(memory, pictures, names, grounded, picture_keys,
+                    add_named(memory, pictures, names, grounded, keys_in(session),
                               source=config.images.name, task=task, advance=bar.advance)  # fmt: skip
             progress.line(f"{len(memory) - before:,} new rows, {len(memory):,} in all")
             if config.fallback is not None:
-                _fallback(config.fallback, names, memory, picture_keys, grounded, task, progress)
+                _fallback(config.fallback, names, memory, keys_in(session), grounded, task, progress)
     return 0
 
 
@@ -176,58 +146,36 @@ def _names(path: Path) -> dict[int, str]:
     return dict(enumerate(names))
 
 
-def _grounded(config: BuildConfig, names: Mapping[int, str]) -> GroundedSam | None:
-    """What finds names, where it is asked for."""
-    from kc.proposals.grounded_sam import GroundedSam
-    from kc.proposals.load import load_proposer, reads_names
-
-    if config.proposals is None or not reads_names(config.proposals):
-        return None
-    proposer = load_proposer(config.proposals, names=tuple(names.values()))
-    assert isinstance(proposer, GroundedSam)
-    return proposer
-
-
-def _regions(config: BuildConfig, manifest: Manifest, encoder: Encoder, keys: str) -> RegionEncoder | FeatureCache:
-    """What makes keys of a benchmark's images, with the caches of `kc run`."""
-    from kc.data.readers.open import content_key
-    from kc.encoders.cache import FeatureCache
-    from kc.files import cache_dir
-    from kc.methods.regions import RegionEncoder
-    from kc.proposals.cache import PartitionCache
-    from kc.proposals.load import load_proposer
-
-    place = cache_dir() / "derived" / f"{manifest.name}-{content_key(manifest, config.data_root)}"
-    features = FeatureCache(place / "features", encoder)
-    if manifest.task_kind == "classification":
-        return features
-    partitions = None
-    if config.proposals not in (None, "oracle"):
-        proposer = _grounded(config, {c.id: c.name for c in manifest.info}) or load_proposer(str(config.proposals))
-        partitions = PartitionCache(place / "proposals", proposer)
-    return RegionEncoder(encoder, features, partitions, keys, folder=place / "keys")
-
-
-def _from_benchmark(
-    config: BuildConfig,
-    manifest: Manifest,
-    memory: Memory,
-    regions: RegionEncoder | FeatureCache,
-    task: int,
-    progress: RunProgress,
-) -> None:
-    """One pass over the training images with all their labels."""
+def opened(config: BuildConfig, names: Mapping[int, str]) -> Session:
+    """What makes keys: of a benchmark's images with the caches of `kc run`, or of images that leave nothing on disk."""
     from kc.config import RunConfig
-    from kc.methods.retrieval.build import add_labelled
-    from kc.session import open_data
+    from kc.resolve import with_options
+    from kc.session import Facts, Session, open_data
 
-    assert config.benchmark is not None
-    run = RunConfig(benchmark=config.benchmark, data_root=config.data_root, tasks=1, limit_images=config.limit_images)
-    data = open_data(run)
+    run = RunConfig(methods="knn", encoder=config.encoder, keys=config.keys, decoder="fpn", purity=config.purity)
+    run = with_options(replace(run, proposals=config.proposals or "oracle", tasks=1, limit_images=config.limit_images))
+    if config.images is None:
+        assert config.benchmark is not None
+        run = replace(run, benchmark=config.benchmark, data_root=config.data_root)
+        return Session.of_data(run, open_data(run))
+    size, classes = INPUT_SIZE, {i: ClassInfo(i, name) for i, name in names.items()}
+    return Session.open(run, Facts("", "semantic", size, classes))
+
+
+def keys_in(session: Session) -> KeysOf:
+    """Keys (N, D) of given regions of an image."""
+    return lambda image, segments: session.keys_of(image, segments)[0]
+
+
+def _from_benchmark(config: BuildConfig, session: Session, memory: Memory, task: int, progress: RunProgress) -> None:
+    """One pass over the training images with all their labels."""
+    from kc.methods.retrieval.build import add_labelled
+
+    data, name = session.stream, session.facts.name
     loader = data.loader("train", 0, "all", raw=True)
-    with progress.bar(f"remembering {manifest.name}", len(data.presence("train")), "images") as bar:
-        add_labelled(memory, loader, regions, data.class_ids,
-                     purity=config.purity, source=manifest.name, task=task, advance=bar.advance)  # fmt: skip
+    with progress.bar(f"remembering {name}", len(data.presence("train")), "images") as bar:
+        add_labelled(memory, loader, session.regions or session.features, data.class_ids,
+                     purity=config.purity, source=name, task=task, advance=bar.advance)  # fmt: skip
 
 
 def _files(folder: Path) -> list[str]:
@@ -249,7 +197,7 @@ def _fallback(
     folder: Path,
     names: Mapping[int, str],
     memory: Memory,
-    keys: PictureKeys,
+    keys: KeysOf,
     grounded: GroundedSam | None,
     task: int,
     progress: RunProgress,

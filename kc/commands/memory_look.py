@@ -16,9 +16,9 @@ from kc.commands.rows import (
     by_class,
     class_names,
     first_of,
-    made_with,
     name_of,
     numbers,
+    run_of,
     spans,
     task_index,
 )
@@ -153,7 +153,6 @@ class SearchConfig(NamedConfig):
         point: In a memory of regions, the region at this pixel, ROW,COLUMN; default: the largest.
         k: How many rows.
         at: The memory as it was after this task, counted from 1; default: the present.
-        encoder: Encoder of the keys, where no run says it.
         data_root: Folder that holds the data sets; default: the environment variable KC_DATA.
     """
 
@@ -161,21 +160,22 @@ class SearchConfig(NamedConfig):
     point: str | None = None
     k: Count = 10
     at: Count | None = None
-    encoder: str | None = None
     data_root: Path | None = None
 
 
 def search(config: SearchConfig) -> int:
     """`kc memory search`. Returns the exit status."""
     from kc.commands.console import Terminal
+    from kc.config import RunConfig
     from kc.memory.disk import Memory
+    from kc.parsing import read_config
     from kc.predict.question import ask
     from kc.predict.question import search as nearest
 
     console, memory = Terminal(), Memory.open(config.memory)
-    settings = made_with(memory)
-    settings |= {name: value for name, value in vars(config).items() if value is not None}
-    asked = ask(memory, settings)[1]
+    run = run_of(config.memory)
+    root = config.data_root or (None if run is None else read_config(RunConfig, run).data_root)
+    asked = ask(memory, config.image, config.point, config.benchmark, root)[1]
     found = nearest(memory, asked, config.k, None if config.at is None else task_index(memory, config.at))
     if found.id.shape[1] < config.k:
         console.say(f"k {config.k} is clamped to the {found.id.shape[1]} rows that there are")

@@ -9,19 +9,19 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import numpy as np
 
 from kc.actions import FLAG
-from kc.commands.rows import NamedConfig, class_names, made_with
+from kc.commands.rows import NamedConfig, class_names, run_of
 from kc.errors import DataError, FingerprintError, KcError
-from kc.types import BoolArray, Float32Array, Int64Array, Rows, UInt8Array
+from kc.types import BoolArray, Float32Array, Int64Array, Rows
 
 if TYPE_CHECKING:
     from kc.commands.console import Terminal
     from kc.data.manifest import Manifest
-    from kc.encoders.base import Encoder
     from kc.memory.base import MemoryStore
     from kc.memory.disk import Memory
     from kc.memory.search.spaces import SpaceMap
     from kc.memory.store.table import Labels, RowTable
     from kc.predict.question import Sources
+    from kc.session import Session
 
 MARK = "migrated:"
 """In front of the source of a row whose key was mapped, not encoded."""
@@ -36,7 +36,6 @@ class MigrateConfig(NamedConfig):
         new: Folder of the new memory.
         to: Encoder of the new memory.
         fit: How the keys of rows whose image is gone are mapped.
-        encoder: Encoder of the memory's keys, where no run says it.
         data_root: Folder that holds the data sets; default: the environment variable KC_DATA.
         dry_run: Say what would change, and change nothing.
     """
@@ -44,53 +43,28 @@ class MigrateConfig(NamedConfig):
     new: Path
     to: Annotated[str, FLAG]
     fit: Literal["ridge", "orthogonal"] = "ridge"
-    encoder: str | None = None
     data_root: Path | None = None
     dry_run: bool = False
 
 
-@dataclass(frozen=True)
-class QueryEncoder:
-    """The encoder of a memory's keys and the size (H, W) at which it sees images."""
+def sessions(memory: MemoryStore, to: str) -> tuple[Session, Session]:
+    """What made the memory's keys, and the same with encoder `to`.
 
-    encoder: Encoder
-    size: tuple[int, int]
-
-    def key(self, image: UInt8Array) -> Float32Array:
-        """Key (1, D) of an image (H, W, 3) uint8."""
-        import torch
-
-        from kc.data.transforms import image_to_tensor
-        from kc.methods.regions import normalised
-
-        with torch.no_grad():
-            return normalised(self.encoder.encode(image_to_tensor(image, self.size)[None]).pooled)
-
-
-def query_encoder(memory: MemoryStore, config: MigrateConfig, encoder: str | None = None) -> QueryEncoder:
-    """What made the memory's keys, as its run or the options say; with `encoder`, that one instead.
-
-    KcError where neither says it or the keys are of regions, FingerprintError for another encoder than the memory's.
+    KcError where the keys are of regions, FingerprintError for another encoder than the memory's.
     """
-    from kc.data.manifest import load_manifest
-    from kc.encoders.load import load_encoder
+    from kc.session import Facts, Session, config_of_memory
 
-    settings = made_with(memory)
-    given = {"benchmark": config.benchmark, "encoder": encoder or config.encoder}
-    settings |= {name: value for name, value in given.items() if value is not None}
-    for name in ("benchmark", "encoder"):
-        if settings[name] is None:
-            raise KcError(f"{memory.path} does not say its {name}: give --{name}")
-    if "+" in memory.fingerprint:
+    info = memory.info
+    if info.kind != "classification":
         raise KcError(f"{memory.path} holds keys of regions; memories of whole images can be migrated only")
-    network = load_encoder(settings["encoder"])
-    if encoder is None and network.fingerprint != memory.fingerprint:
+    config, facts = config_of_memory(info), Facts.of_memory(info)
+    before = Session.open(config, facts)
+    if before.fingerprint != memory.fingerprint:
         raise FingerprintError(
-            f"{memory.path} holds keys of encoder {memory.fingerprint!r}, but {settings['encoder']!r} is "
-            f"{network.fingerprint!r}: give the encoder that made them"
+            f"{memory.path} holds keys of encoder {memory.fingerprint!r}, but {config.encoder!r} is now "
+            f"{before.fingerprint!r}"
         )
-    height, width = load_manifest(settings["benchmark"]).input_size
-    return QueryEncoder(network, (height, width))
+    return before, Session.open(replace(config, encoder=to), facts)
 
 
 @dataclass(frozen=True)
@@ -107,9 +81,11 @@ class Plan:
 def migrate(config: MigrateConfig) -> int:
     """`kc memory migrate`. Returns the exit status."""
     from kc.commands.console import Terminal
+    from kc.config import RunConfig
     from kc.data.manifest import load_manifest
     from kc.memory.disk import Memory
     from kc.memory.search.spaces import fit_map
+    from kc.parsing import read_config
     from kc.predict.question import Sources
 
     console, target = Terminal(), config.new
@@ -118,10 +94,12 @@ def migrate(config: MigrateConfig) -> int:
     memory = Memory.open(config.memory)
     if memory.anonymous:
         raise KcError(f"{config.memory} keeps hashes of names: its images cannot be found again")
-    before, after = query_encoder(memory, config), query_encoder(memory, config, config.to)
+    before, after = sessions(memory, config.to)
     if before.encoder.fingerprint == after.encoder.fingerprint:
         raise KcError(f"{config.memory} holds keys of {config.to!r} already")
-    manifest, root = load_manifest(config.benchmark or made_with(memory)["benchmark"]), config.data_root
+    run = run_of(config.memory)
+    root = config.data_root or (None if run is None else read_config(RunConfig, run).data_root)
+    manifest = load_manifest(config.benchmark or memory.info.benchmark)
     plan = planned(memory, Sources.open(manifest, root), after, console)
     gone = int((~plan.there).sum())
     if gone and plan.there.sum() < 2:
@@ -145,13 +123,13 @@ def migrate(config: MigrateConfig) -> int:
     return 0
 
 
-def planned(memory: Memory, sources: Sources, query: QueryEncoder, console: Terminal) -> Plan:
+def planned(memory: Memory, sources: Sources, session: Session, console: Terminal) -> Plan:
     """Look for the image of every visible row, and encode those that are found."""
     from kc.progress import track
 
     labels = memory.labels()
     rows = memory.rows_of(labels.id)
-    new = np.zeros((len(labels.id), query.encoder.pooled_dim), np.float32)
+    new = np.zeros((len(labels.id), session.encoder.pooled_dim), np.float32)
     there = np.zeros(len(labels.id), bool)
     for i, name in enumerate(track(rows.sample_id, "encoding", console)):
         try:
@@ -159,7 +137,7 @@ def planned(memory: Memory, sources: Sources, query: QueryEncoder, console: Term
         except DataError:  # listed by the benchmark, but the file is gone: what this command is for
             continue
         if sample is not None:
-            new[i], there[i] = query.key(sample.image)[0], True
+            new[i], there[i] = session.keys_of(sample.image)[0][0], True
     return Plan(labels, rows, memory.keys(labels.id), new, there)
 
 
@@ -168,7 +146,7 @@ def written(
     memory: Memory,
     plan: Plan,
     keys: Float32Array,
-    query: QueryEncoder,
+    session: Session,
     moved: SpaceMap | None,
     names: dict[int, str],
 ) -> None:
@@ -182,9 +160,9 @@ def written(
         "mapped": int((~plan.there).sum()),
     }
     options = {**memory.info.options, "migration": migration}
-    info = replace(memory.info.with_names(names), encoder=query.encoder.name, options=options)
+    info = replace(memory.info.with_names(names), encoder=session.encoder.name, options=options)
     sources = [s if t else f"{MARK}{s}" for s, t in zip(plan.rows.source, plan.there, strict=True)]
-    new = Memory.create(target, dim=keys.shape[1], fingerprint=query.encoder.fingerprint, info=info)
+    new = Memory.create(target, dim=keys.shape[1], fingerprint=session.encoder.fingerprint, info=info)
     with new:
         for task in np.unique(plan.rows.task):
             here = np.flatnonzero(plan.rows.task == task)
@@ -209,8 +187,8 @@ def compare(
     root: Path | None,
     plan: Plan,
     keys: Float32Array,
-    before: QueryEncoder,
-    after: QueryEncoder,
+    before: Session,
+    after: Session,
     console: Terminal,
 ) -> None:
     """Accuracy on the benchmark's test images, 10 neighbours, rank vote: of the old memory, of the migrated one, and of
@@ -231,8 +209,8 @@ def compare(
     for i in track(range(len(reader)), "test images", console):
         sample = reader.read(i)
         assert sample.label is not None
-        old.append(before.key(sample.image))
-        new.append(after.key(sample.image))
+        old.append(before.keys_of(sample.image)[0])
+        new.append(after.keys_of(sample.image)[0])
         truth.append(sample.label)
     names, zeros = plan.rows.sample_id, plan.rows.segment
     whole = Keys(plan.old, plan.labels.class_id, names, zeros)

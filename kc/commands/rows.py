@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -78,12 +78,11 @@ def class_names(memory: MemoryStore, benchmark: str | None = None) -> dict[int, 
     return {c.id: c.name for c in load_manifest(benchmark).info}
 
 
-def made_with(memory: MemoryStore) -> dict[str, Any]:
-    """How the memory's keys were made and how it is asked, by names of options; RunError where it does not say."""
-    info = memory.info
-    asked = {name.replace("-", "_"): value for name, value in info.options.get(info.method, {}).items()}
-    made = {"benchmark": info.benchmark or None, "encoder": info.encoder, "keys": info.keys}
-    return {**asked, **made, "proposals": info.proposals or None}
+def run_of(memory: Path) -> Path | None:
+    """The run that keeps a memory at RUN/methods/NAME/memory, which knows where its data lies; None for another."""
+    place = memory.absolute()
+    inside = place.parent.parent.name == "methods" and (place.parents[2] / "config.yaml").is_file()
+    return place.parents[2] if inside else None
 
 
 def listed(text: str) -> list[str]:

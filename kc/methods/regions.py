@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from kc.budget import REGIONS, BoundedCache, cache_bytes
 from kc.encoders.base import Encoder, dense
 from kc.encoders.cache import FeatureCache
+from kc.errors import KcError
 from kc.methods.base import Batch, Context
 from kc.methods.key_store import KeyStore
 from kc.openvocab.base import DenseVocabulary, FeatureVocabulary
@@ -110,7 +111,9 @@ class RegionEncoder:
     def _segments(self, batch: Batch, row: int) -> Segments:
         """Proposals for one image of a batch, at its original size, from the cache where it has them."""
         if self.partitions is None:
-            known = next(k for k in ("panoptic_raw", "labels_raw", "panoptic", "semantic") if k in batch)
+            known = next((k for k in ("panoptic_raw", "labels_raw", "panoptic", "semantic") if k in batch), None)
+            if known is None:
+                raise KcError("the regions are true segments, and this image has no labels: give a labelled sample")
             return partition_from(batch[known][row])
         return self.partitions.propose(batch["raw"][row], batch["sample_id"][row])
 
@@ -126,15 +129,15 @@ class RegionEncoder:
         if self._store is not None:
             keys = [self._store.read(i, how, (len(s), self.dim)) for i, s in zip(ids, segments, strict=True)]
         new = [i for i, known in enumerate(keys) if known is None]
-        fresh = self._keys(batch, [rows[i] for i in new], [segments[i] for i in new])
+        fresh = self.keys_of(batch, [rows[i] for i in new], [segments[i] for i in new])
         for i, made in zip(new, fresh, strict=True):
             keys[i] = made
             if self._store is not None:
                 self._store.write(ids[i], how, made)
         return [Regions(s, k) for s, k in zip(segments, keys, strict=True) if k is not None]
 
-    def _keys(self, batch: Batch, rows: list[int], segments: list[Segments]) -> list[Float32Array]:
-        """Keys of the regions of some images of a batch."""
+    def keys_of(self, batch: Batch, rows: Sequence[int], segments: Sequence[Segments]) -> list[Float32Array]:
+        """Keys (N, D) of the given regions of some images of a batch."""
         if not rows:
             return []
         if self.keys == "masked":
@@ -143,7 +146,7 @@ class RegionEncoder:
                 masked_keys(self.encoder, batch["raw"][row], s, device) for row, s in zip(rows, segments, strict=True)
             ]
         features = self.features.encode(batch["image"], list(batch["sample_id"]))
-        maps = dense(features, self.encoder.strides[0])[rows].cpu()
+        maps = dense(features, self.encoder.strides[0])[list(rows)].cpu()
         return [pool(m, s) for m, s in zip(maps, segments, strict=True)]
 
     @property

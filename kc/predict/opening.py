@@ -119,7 +119,12 @@ def manifest_of(run: Path, config: RunConfig) -> Manifest:
 
 
 def check_base_of(config: RunConfig, facts: Facts) -> None:
-    """Refuse a base that does not fit, before anything is loaded."""
+    """Refuse what a new image cannot be asked with, before anything is loaded."""
+    if config.proposals == "oracle" and facts.kind != "classification":
+        raise KcError(
+            "the regions of this run are true segments, which a new image has not: "
+            "give --proposals superpixels or felzenszwalb"
+        )
     if (base := base_to_load(config)) != "none":
         check_base(base, config.encoder, facts.kind, facts.name, **config.of(base_family(base)))
 

@@ -3,26 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import torch
 
 from kc.data.manifest import Manifest, load_manifest
 from kc.data.readers.base import Reader, read_image
 from kc.data.readers.open import open_reader
-from kc.data.transforms import image_to_tensor
-from kc.encoders.base import Encoder, dense
-from kc.encoders.load import load_encoder
 from kc.errors import DataError, KcError
 from kc.memory.disk import Memory
-from kc.methods.regions import Regions, masked_keys, normalised
-from kc.proposals.base import Proposer
-from kc.proposals.load import load_proposer
-from kc.proposals.oracle import partition_from
-from kc.proposals.pooling import pool
+from kc.session import Facts, Session, config_of_memory
 from kc.types import VOID, BoolArray, Float32Array, Int64Array, Neighbours, Sample, Segments, UInt8Array
 
 SAME = 0.999
@@ -64,101 +54,43 @@ class Question:
     label: int | None
     own: Int64Array
     mask: BoolArray | None = None
-    regions: RegionQuery | None = None
+    session: Session | None = None
     """The pixels (H, W) that are asked about and what makes regions, in a memory of regions."""
 
 
-@dataclass(frozen=True)
-class RegionQuery:
-    """How a memory's keys of regions are made: encoder, proposals (`oracle` or a proposer), keys, input size (H, W)."""
+def ask(
+    memory: Memory, image: str, point: str | None = None, benchmark: str | None = None, data_root: Path | None = None
+) -> tuple[Sources, Question]:
+    """Read `image`, a file or a sample of the memory's benchmark, and encode it as the memory's keys were made.
 
-    encoder: Encoder
-    proposals: str
-    keys: str
-    size: tuple[int, int]
-
-    @classmethod
-    def of(cls, memory: Memory, manifest: Manifest, encoder: Encoder, settings: dict[str, Any]) -> RegionQuery:
-        """As the run's settings or the benchmark say; KcError where that is not what made the memory."""
-        recommended = manifest.recommended
-        proposals = settings.get("proposals") or recommended.proposals or "superpixels"
-        height, width = manifest.input_size
-        keys = settings.get("keys") or recommended.keys or "pooled"
-        query = cls(encoder, proposals, keys, (height, width))
-        if memory.fingerprint != query.fingerprint:
-            raise KcError(
-                f"{memory.path} holds keys of regions made by {memory.fingerprint!r}, but these settings make "
-                f"{query.fingerprint!r}: give --run, or the benchmark and encoder of the run that made it"
-            )
-        return query
-
-    @cached_property
-    def proposer(self) -> Proposer | None:
-        """Makes the regions; None for true segments."""
-        return None if self.proposals == "oracle" else load_proposer(self.proposals)
-
-    @property
-    def fingerprint(self) -> str:
-        """As memories of regions name it."""
-        source = "oracle" if self.proposer is None else self.proposer.key
-        return f"{self.encoder.fingerprint}+{source}+{self.keys}"
-
-    @torch.no_grad()
-    def __call__(self, image: UInt8Array, sample: Sample | None) -> Regions:
-        """The regions of an image (H, W, 3) uint8 and their keys. KcError for true segments of an unlabelled image."""
-        segments = self._segments(image, sample)
-        if self.keys == "masked":
-            return Regions(segments, masked_keys(self.encoder, image, segments, torch.device("cpu")))
-        features = self.encoder.encode(image_to_tensor(image, self.size)[None])
-        return Regions(segments, pool(dense(features, self.encoder.strides[0])[0], segments))
-
-    def _segments(self, image: UInt8Array, sample: Sample | None) -> Segments:
-        if self.proposer is not None:
-            return self.proposer.propose(image)
-        target = None if sample is None else (sample.panoptic if sample.panoptic is not None else sample.semantic)
-        if target is None:
-            raise KcError("the memory's regions are true segments, and this image has no labels: give a sample")
-        return partition_from(target)
-
-
-def ask(memory: Memory, settings: dict[str, Any]) -> tuple[Sources, Question]:
-    """Read and encode the image that `settings` name, as a run with these settings does.
-
-    `settings`: image, benchmark, encoder, data_root. Raises KcError where one is missing, DataError for a file that is
-    no image, FingerprintError for another encoder.
+    `point`: see `chosen_region`; `benchmark`: another one, whose samples are meant. Raises KcError for an image that
+    there is not, DataError for a file that is no image, FingerprintError where the memory's keys are of other weights.
     """
-    for name in ("benchmark", "encoder"):
-        if settings.get(name) is None:
-            raise KcError(f"{memory.path} lies in no run that says its {name}: give --{name}")
-    point = settings.get("point")
-    if point is not None and "+" not in memory.fingerprint:
+    info = memory.info
+    if point is not None and info.kind == "classification":
         raise KcError(f"--point {point}: {memory.path} holds keys of whole images")
-    manifest = load_manifest(settings["benchmark"])
-    root = settings.get("data_root")
-    sources = Sources.open(manifest, None if root is None else Path(root))
-    path = Path(settings["image"]).expanduser().absolute()
-    sample = None if path.is_file() else sources.sample(settings["image"])
+    sources, place = Sources(()), benchmark or info.benchmark
+    if place:
+        sources = Sources.open(load_manifest(place), data_root)
+    path = Path(image).expanduser().absolute()
+    sample = None if path.is_file() else sources.sample(image)
     if sample is None and not path.is_file():
         example = next((f", such as {reader.sample_ids[0]}" for reader in sources.readers[::-1]), "")
-        raise KcError(f"{settings['image']}: neither a file nor a sample of {manifest.name}{example}")
-    image = read_image(path.parent, path.name) if sample is None else sample.image
-    encoder = load_encoder(settings["encoder"])
+        raise KcError(f"{image}: neither a file nor a sample of {place or 'a benchmark'}{example}")
+    pixels = read_image(path.parent, path.name) if sample is None else sample.image
+    session = Session.open(config_of_memory(info), Facts.of_memory(info))
     own = np.zeros(0, np.int64) if sample is None else memory.ids(sample_id=sample.id)
-    if "+" in memory.fingerprint:
-        query = RegionQuery.of(memory, manifest, encoder, settings)
-        regions = query(image, sample)
-        number = chosen_region(regions.segments, point)
-        mask, key = mask_of(regions.segments, number), regions.keys[number : number + 1]
-        # Of the image's rows only that of this very region is its own; the others vote.
-        near = memory.keys(own) @ key[0] if len(own) else np.zeros(0)
-        own = own[[near.argmax()]] if len(own) and near.max() >= SAME else own[:0]
-        return sources, Question(image, key, label_of(sample, mask), own, mask, query)
-    height, width = manifest.input_size
-    with torch.no_grad():
-        key = normalised(encoder.eval()(image_to_tensor(image, (height, width))[None]).pooled)
-    if memory.fingerprint != encoder.fingerprint:
-        memory.search(key, 1, fingerprint=encoder.fingerprint)  # says which two do not fit
-    return sources, Question(image, key, None if sample is None else sample.label, own)
+    keys, segments = session.keys_of(pixels, sample=sample)
+    if memory.fingerprint != session.fingerprint:
+        memory.search(keys[:1], 1, fingerprint=session.fingerprint)  # says which two do not fit
+    if segments is None:
+        return sources, Question(pixels, keys, None if sample is None else sample.label, own)
+    number = chosen_region(segments, point)
+    mask, key = mask_of(segments, number), keys[number : number + 1]
+    # Of the image's rows only that of this very region is its own; the others vote.
+    near = memory.keys(own) @ key[0] if len(own) else np.zeros(0)
+    own = own[[near.argmax()]] if len(own) and near.max() >= SAME else own[:0]
+    return sources, Question(pixels, key, label_of(sample, mask), own, mask, session)
 
 
 def search(memory: Memory, asked: Question, k: int, at: int | None) -> Neighbours:
@@ -205,11 +137,12 @@ def label_of(sample: Sample | None, mask: BoolArray) -> int | None:
     return int(np.bincount(inside).argmax()) if len(inside) else None
 
 
-def stored_mask(query: RegionQuery, sample: Sample, memory: Memory, row: int) -> BoolArray | None:
+def stored_mask(session: Session, sample: Sample, memory: Memory, row: int) -> BoolArray | None:
     """The region (H, W) of `sample` that row `row` was made of, found by its key; None where none has that key.
 
     By key, not by number: true segments are numbered among what could be seen at the time.
     """
-    regions = query(sample.image, sample)
-    near = regions.keys @ memory.keys([row])[0]
-    return mask_of(regions.segments, int(near.argmax())) if len(near) and near.max() >= SAME else None
+    keys, segments = session.keys_of(sample.image, sample=sample)
+    near = keys @ memory.keys([row])[0]
+    known = segments is not None and len(near) and near.max() >= SAME
+    return mask_of(segments, int(near.argmax())) if segments is not None and known else None

@@ -13,21 +13,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from kc.config import RunConfig
-from kc.encoders.base import dense
 from kc.errors import FingerprintError, KcError, unknown_name
 from kc.memory.base import MemoryStore
 from kc.memory.disk import Memory
 from kc.memory.erasure import Absence, Traces, prove_absent, traces
-from kc.methods.regions import masked_keys, normalised
 from kc.methods.retrieval.visual_memory import TAUGHT
 from kc.predict.answer import pixels_in
 from kc.predict.examples import Shown
 from kc.predict.names import clean_name, new_id
 from kc.proposals.base import areas
-from kc.proposals.pooling import pool
 from kc.session import Facts, Session, config_of_memory, name_of
 from kc.types import BoolArray, Float32Array, Int64Array, Rows, Segments, UInt8Array
 
@@ -107,7 +103,7 @@ def collect(
             raise KcError(f"--outside {outside}: is what is inside too")
         own = found.setdefault(name, Collected())
         own.images += 1
-        keys, segments = keys_of(session, shown.image)
+        keys, segments = session.keys_of(shown.image)
         if segments is None:
             own.rows.append(_rows(shown, name, keys_of_box(session, shown), np.zeros(1, np.int64), source))
             continue
@@ -191,36 +187,19 @@ def forget(path: Path, name: str) -> Forgotten:
         return Forgotten(clean_name(name), len(ids), len(memory), proof)
 
 
-@torch.no_grad()
-def keys_of(session: Session, image: UInt8Array) -> tuple[Float32Array, Segments | None]:
-    """Keys (N, D) of the regions of an image and the regions; of the image (1, D) and None in classification."""
-    batch = session.batch(image)
-    if session.regions is None:
-        return normalised(session.features.encode(batch["image"], batch["sample_id"]).pooled), None
-    (found,) = session.regions(batch)
-    return found.keys, found.segments
-
-
 def keys_of_box(session: Session, shown: Shown) -> Float32Array:
     """Key (1, D) of a whole image, or of the box around its mask where it has one."""
     image = shown.image
     if shown.mask is not None:
         y, x = np.flatnonzero(shown.mask.any(1)), np.flatnonzero(shown.mask.any(0))
         image = image[y[0] : y[-1] + 1, x[0] : x[-1] + 1]
-    return keys_of(session, image)[0]
+    return session.keys_of(image)[0]
 
 
-@torch.no_grad()
 def key_of_mask(session: Session, image: UInt8Array, mask: BoolArray) -> Float32Array:
     """Key (1, D) of `mask` (H, W) as one region of an image."""
-    encoder, regions = session.encoder, session.regions
-    assert regions is not None
-    segments = Segments((mask.shape[0], mask.shape[1]), np.ones(1, np.float32), masks=mask[None])
-    batch = session.batch(image)
-    if regions.keys == "masked":
-        return masked_keys(encoder, image, segments, batch["image"].device)
-    features = session.features.encode(batch["image"], batch["sample_id"])
-    return pool(dense(features, encoder.strides[0])[0].cpu(), segments)
+    one = Segments((mask.shape[0], mask.shape[1]), np.ones(1, np.float32), masks=mask[None])
+    return session.keys_of(image, one)[0]
 
 
 def _chosen(segments: Segments, mask: BoolArray, purity: float) -> BoolArray:

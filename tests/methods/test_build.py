@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 import torch
 
+from kc.encoders.base import Encoder
+from kc.encoders.cache import Unstored
 from kc.memory.disk import Memory
 from kc.methods import regions as regions_module
 from kc.methods.base import Context
@@ -18,13 +20,11 @@ from kc.methods.retrieval import build
 from kc.methods.retrieval.build import (
     FallbackImages,
     Picture,
-    PictureKeys,
     add_fallback,
     add_labelled,
     add_named,
-    key_fingerprint,
 )
-from kc.types import VOID, Int64Array, Segments, UInt8Array
+from kc.types import VOID, Float32Array, Int64Array, Segments, UInt8Array
 
 DIM = 8
 """Of the toy encoder's pooled keys."""
@@ -36,6 +36,17 @@ def to_input(image: UInt8Array) -> torch.Tensor:
 
 def picture(seed: int) -> UInt8Array:
     return np.random.default_rng(seed).integers(0, 256, (32, 40, 3)).astype(np.uint8)
+
+
+def keys_in(encoder: Encoder, keys: str = "pooled") -> build.KeysOf:
+    """Keys of given regions, as a session makes them."""
+    regions = RegionEncoder(encoder, Unstored(encoder), None, keys)
+
+    def keys_of(image: UInt8Array, segments: Segments) -> Float32Array:
+        batch = {"image": to_input(image)[None], "raw": [image], "sample_id": ["x"]}
+        return regions.keys_of(batch, [0], [segments])[0]
+
+    return keys_of
 
 
 def batches(n: int = 3) -> Iterator[dict[str, Any]]:
@@ -52,7 +63,7 @@ def batches(n: int = 3) -> Iterator[dict[str, Any]]:
 
 @pytest.fixture
 def memory(tmp_path: Path, toy_context: Callable[..., Context]) -> Iterator[Memory]:
-    fingerprint = key_fingerprint(toy_context().encoder, "oracle", "pooled")
+    fingerprint = f"{toy_context().encoder.fingerprint}+oracle+pooled"
     with Memory.create(tmp_path / "memory", dim=DIM, fingerprint=fingerprint) as made:
         yield made
 
@@ -124,7 +135,7 @@ def test_whole_images_of_a_classification_benchmark(
     tmp_path: Path, toy_context: Callable[..., Context], images: Callable[..., dict[str, Any]]
 ) -> None:
     context = toy_context()
-    with Memory.create(tmp_path / "m", dim=5, fingerprint=key_fingerprint(context.encoder)) as memory:
+    with Memory.create(tmp_path / "m", dim=5, fingerprint=context.encoder.fingerprint) as memory:
         assert add_labelled(memory, [images([1, 2, 2])], context.features, [1, 2]) == 3
         assert memory.labels().class_id.tolist() == [1, 2, 2]
 
@@ -136,7 +147,7 @@ def test_an_image_without_features_is_no_row(
     with torch.no_grad():
         context.encoder.body.weight.zero_()
         context.encoder.body.bias.zero_()
-    with Memory.create(tmp_path / "m", dim=5, fingerprint=key_fingerprint(context.encoder)) as memory:
+    with Memory.create(tmp_path / "m", dim=5, fingerprint=context.encoder.fingerprint) as memory:
         assert add_labelled(memory, [batch], context.features, [1, 2]) == 0
 
 
@@ -159,7 +170,7 @@ class Bars:
 
 
 def test_named_regions_are_told_apart_by_class_and_rank(memory: Memory, toy_context: Callable[..., Context]) -> None:
-    keys = PictureKeys(toy_context().encoder, "pooled", to_input)
+    keys = keys_in(toy_context().encoder)
     pictures = [Picture("a.jpg", picture(0)), Picture("dark.jpg", picture(0) * 0), Picture("b.jpg", picture(1))]
     bars = Bars()
     assert add_named(memory, pictures, {7: "ox", 3: "cat"}, bars, keys, source="web") == 10
@@ -177,7 +188,7 @@ def test_keys_of_pictures_are_those_of_a_benchmark(
 ) -> None:
     context, (batch,) = toy_context("semantic"), batches(1)
     wanted = RegionEncoder(context.encoder, context.features, None, keys)(batch)[0]
-    made = PictureKeys(context.encoder, keys, to_input)(batch["raw"][0], wanted.segments)
+    made = keys_in(context.encoder, keys)(batch["raw"][0], wanted.segments)
     assert made.tobytes() == wanted.keys.tobytes()
     assert regions_module.key_dim(context.encoder, keys) == made.shape[1]
 
@@ -194,7 +205,7 @@ def fallback(context: Context, files: Sequence[str] = FILES, **more: Any) -> tup
         read.append(file)
         return picture(len(file))
 
-    return FallbackImages(files, reader, PictureKeys(context.encoder, "pooled", to_input), **more), read
+    return FallbackImages(files, reader, keys_in(context.encoder), **more), read
 
 
 def test_class_folders_answer_for_their_name_only(toy_context: Callable[..., Context]) -> None:
@@ -223,7 +234,7 @@ def test_images_without_folders_are_looked_through_by_name(toy_context: Callable
 def test_only_names_without_a_row_are_looked_up_and_recorded_as_such(
     memory: Memory, toy_context: Callable[..., Context]
 ) -> None:
-    keys = PictureKeys(toy_context().encoder, "pooled", to_input)
+    keys = keys_in(toy_context().encoder)
     add_named(memory, [Picture("a.jpg", picture(0))], {0: "ox"}, Bars(), keys)
     images, read = fallback(toy_context())
     names = {0: "ox", 1: "guinea pig", 2: "unicorn"}

@@ -9,15 +9,12 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from kc.encoders.base import Encoder, dense
-from kc.encoders.cache import FeatureCache, rounded
+from kc.encoders.cache import FeatureCache
 from kc.memory.disk import Memory
 from kc.methods.base import Batch
-from kc.methods.regions import RegionEncoder, Regions, masked_keys, normalised
-from kc.proposals.pooling import pool, segment_labels
+from kc.methods.regions import RegionEncoder, Regions, normalised
+from kc.proposals.pooling import segment_labels
 from kc.types import VOID, Float32Array, Int64Array, Rows, Segments, UInt8Array
 
 FALLBACK = "fallback:"
@@ -29,13 +26,10 @@ COMMIT_EVERY = 64
 SEGMENTS_A_CLASS = 1 << 20
 """Segment numbers set aside for each class of one unlabelled image, so that other names do not shift them."""
 
+KeysOf = Callable[[UInt8Array, Segments], Float32Array]
+"""Keys (N, D) of given regions of an image (H, W, 3) uint8 RGB."""
 Advance = Callable[[int], None]
 """Told how many images are done."""
-
-
-def key_fingerprint(encoder: Encoder, source: str | None = None, keys: str | None = None) -> str:
-    """What makes keys comparable: the encoder, and for regions what made them and how they became keys."""
-    return "+".join(part for part in (encoder.fingerprint, source, keys) if part is not None)
 
 
 # -- labelled images ---------------------------------------------------------------------------------------------------
@@ -139,32 +133,12 @@ class NamedRegions(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class PictureKeys:
-    """Keys of regions of pictures: the numbers that `RegionEncoder` gives, but nothing is cached.
-
-    `to_input` turns an image (H, W, 3) uint8 into the network's input (3, h, w) float in [0, 1].
-    """
-
-    encoder: Encoder
-    keys: str
-    to_input: Callable[[UInt8Array], Tensor]
-
-    def __call__(self, image: UInt8Array, segments: Segments) -> Float32Array:
-        """(N, D) float32, L2-normalised."""
-        device = next((p.device for p in self.encoder.parameters()), torch.device("cpu"))
-        if self.keys == "masked":
-            return masked_keys(self.encoder, image, segments, device)
-        features = rounded(self.encoder.encode(self.to_input(image)[None].to(device)))
-        return pool(dense(features, self.encoder.strides[0])[0].cpu(), segments)
-
-
 def add_named(
     memory: Memory,
     pictures: Iterable[Picture],
     names: Mapping[int, str],
     proposer: NamedRegions,
-    keys: PictureKeys,
+    keys: KeysOf,
     *,
     source: str = "",
     task: int = 0,
@@ -212,7 +186,7 @@ class FallbackImages:
         self,
         files: Sequence[str],
         read: Callable[[str], UInt8Array],
-        keys: PictureKeys,
+        keys: KeysOf,
         proposer: NamedRegions | None = None,
         limit: int = 32,
     ) -> None:
