@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
-from kc.commands.actions import BY_PLACE
+from kc.actions import BY_PLACE
 from kc.errors import unknown_name
 from kc.registry import TABLES, Kind, method_spec, spec_of
 from kc.spec import MethodSpec, NamedSpec, Spec, options_of

@@ -138,7 +138,7 @@ def test_a_stop_between_name_and_rows_is_finished_by_the_same_command(
     assert main(command) == 0
     assert len(Memory.open(memory)) > 20
     with monkeypatch.context() as stop:
-        stop.setattr(Memory, "describe", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        stop.setattr(Memory, "update_info", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         assert main(["forget", "waves", "--memory", str(memory)]) == 130
     assert len(Memory.open(memory)) == 0
     assert Memory.open(memory).class_names == {0: "waves"}
