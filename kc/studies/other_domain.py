@@ -16,8 +16,6 @@ from kc.studies.options import PairOptions, StudySpec
 from kc.studies.record import Row
 from kc.studies.regions import Benchmark, PairStudy, Regions
 
-FOREIGN_ID = 10_000
-"""Rows whose class the queried benchmark lacks are numbered from here: they take places, and win nothing."""
 SIZES = (0, 10, 30, 100, 300, 1_000, 3_000)
 
 
@@ -52,7 +50,7 @@ class OtherDomain(PairStudy[PairOptions]):
     def direction(self, queried: Benchmark, origin: Benchmark) -> None:
         """The rows of one direction: a memory of `origin`, queries from the test images of `queried`."""
         names = translation(origin, queried)
-        shared = len({c for c in names.values() if c < FOREIGN_ID})
+        shared = len(set(names.values()) & set(queried.classes))
         if not shared:
             raise KcError(f"{origin.name} and {queried.name} have no name in common: nothing could be carried over")
         theirs, own = origin.train.named, queried.train.named
@@ -82,11 +80,12 @@ class OtherDomain(PairStudy[PairOptions]):
 
 def translation(origin: Benchmark, queried: Benchmark) -> dict[int, int]:
     """Class id of `origin` -> id of the class of `queried` that has a name or synonym in common (the same first name
-    wins); FOREIGN_ID + id where there is none."""
+    wins), else an id above those of `queried`: such rows take places among the neighbours, and win nothing."""
+    first = max(queried.classes) + 1
     named = {n.casefold(): c.id for c in reversed(queried.classes.values()) for n in c.synonyms}
     named |= {c.name.casefold(): c.id for c in queried.classes.values()}
     found = {}
     for c in origin.classes.values():
         own = [n.casefold() for n in (c.name, *c.synonyms)]
-        found[c.id] = next((named[n] for n in own if n in named), FOREIGN_ID + c.id)
+        found[c.id] = next((named[n] for n in own if n in named), first + c.id)
     return found
