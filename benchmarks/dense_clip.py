@@ -28,7 +28,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.command import start
 from kc.encoders.open_clip_model import OpenClipEncoder
 from kc.openvocab.dense_clip.model import DenseClip
-from kc.openvocab.dense_clip.protocol import Protocol
+from kc.openvocab.dense_clip.protocol import InferenceProtocol
 from kc.openvocab.dense_clip.rows import ROWS
 from kc.openvocab.dense_clip.segmenter import Segmenter
 from kc.openvocab.dense_clip.text import TextBank
@@ -142,7 +142,7 @@ def windows(encoder: OpenClipEncoder, repetitions: int) -> dict[str, float]:
     model = DenseClip(encoder.network.visual, ROWS["clearclip"])
     found = {}
     for name, crop in (("whole", None), ("windows", 224)):
-        protocol = Protocol(name, 336, crop, None if crop is None else 112, 40.0, templates="name")
+        protocol = InferenceProtocol(name, 336, crop, None if crop is None else 112, 40.0, templates="name")
         segmenter = Segmenter(encoder, model, TextBank(encoder, "name"), protocol)
         segmenter.cells(image)
         found[name] = [timed(lambda s=segmenter: s.cells(image), "cpu") for _ in range(repetitions)]  # type: ignore[misc]

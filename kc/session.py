@@ -21,7 +21,7 @@ from kc.data.manifest import Manifest
 from kc.data.readers.open import content_key
 from kc.data.transforms import image_to_tensor
 from kc.encoders.base import Encoder
-from kc.encoders.cache import FeatureCache, Unstored
+from kc.encoders.cache import FeatureCache, UncachedFeatures
 from kc.encoders.load import load_encoder
 from kc.files import cache_dir
 from kc.memory.store.info import MemoryInfo
@@ -31,7 +31,7 @@ from kc.methods.regions import RegionEncoder, normalised
 from kc.openvocab.base import OpenVocabulary
 from kc.openvocab.load import base_family, load_base
 from kc.proposals.base import Proposer
-from kc.proposals.cache import PartitionCache, UnstoredPartitions
+from kc.proposals.cache import PartitionCache, UncachedPartitions
 from kc.proposals.load import load_proposer
 from kc.registry import load_class, method_spec
 from kc.resolve import base_to_load, components, n_tasks, stream_of, with_options
@@ -85,7 +85,7 @@ class Session:
         Raises what loading raises.
         """
         encoder = load_encoder(config.encoder).eval()
-        features = Unstored(encoder) if place is None else FeatureCache(place / "features", encoder)
+        features = UncachedFeatures(encoder) if place is None else FeatureCache(place / "features", encoder)
         base: OpenVocabulary | None = None
         if (wanted := base_to_load(config)) != "none":
             device = "cuda" if config.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available() else "cpu"
@@ -98,7 +98,7 @@ class Session:
             if config.proposals != "oracle":
                 proposer = proposer_of(config, base, facts.classes)
                 partitions = (
-                    UnstoredPartitions(proposer) if place is None else PartitionCache(place / "proposals", proposer)
+                    UncachedPartitions(proposer) if place is None else PartitionCache(place / "proposals", proposer)
                 )
             kept: dict[str, Any] = {"budget": KEPT_BYTES} if place is None else {"folder": place / "keys"}
             regions = RegionEncoder(encoder, features, partitions, str(config.keys), **kept)
@@ -154,7 +154,7 @@ class Session:
             regions=self.regions,
             base=self.base if asked else None,
             info=dataclasses.replace(self, config=config).memory_info(name),
-            input_size=None if isinstance(self.features, Unstored) else self.facts.input_size,
+            input_size=None if isinstance(self.features, UncachedFeatures) else self.facts.input_size,
         )
 
     def method(

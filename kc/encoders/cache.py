@@ -192,7 +192,7 @@ def _read(path: Path) -> Entry | None:
     return shapes, np.frombuffer(body, np.float16, offset=start)
 
 
-class Unstored(FeatureCache):
+class UncachedFeatures(FeatureCache):
     """The same numbers for images that are looked at once and must leave nothing on disk."""
 
     def __init__(self, encoder: Encoder) -> None:

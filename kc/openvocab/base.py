@@ -52,9 +52,9 @@ class DenseVocabulary(OpenVocabulary, Protocol):
 
 
 @dataclass(frozen=True)
-class Opinions:
-    """What a base thinks of N regions or images over C names: probabilities (N, C) float32 of its trained head and of
-    its frozen CLIP, and which names the head was trained on, (C,) bool."""
+class BaseProbabilities:
+    """Probabilities (N, C) float32 of N regions or images over C names by a base's trained head and by its frozen CLIP,
+    and which names the head was trained on, (C,) bool."""
 
     in_vocabulary: Tensor
     out_of_vocabulary: Tensor
@@ -63,12 +63,12 @@ class Opinions:
 
 @runtime_checkable
 class TwoHeaded(DenseVocabulary, Protocol):
-    """A dense base whose answer joins two opinions that can be asked for apart."""
+    """A dense base whose scores combine the probabilities of two heads, which can be had apart."""
 
-    def region_opinions(
+    def region_probabilities(
         self, image: UInt8Array, sample_id: str, segments: Segments, names: Names, background: int | None
-    ) -> Opinions:
-        """Both opinions of N regions of `image` (H, W, 3) uint8 RGB over `names` (C)."""
+    ) -> BaseProbabilities:
+        """The probabilities of both heads for N regions of `image` (H, W, 3) uint8 RGB over `names` (C)."""
 
 
 @runtime_checkable
@@ -85,8 +85,8 @@ class PanopticVocabulary(DenseVocabulary, Protocol):
 
 
 @runtime_checkable
-class Recallable(FeatureVocabulary, Protocol):
-    """A base that can be asked again about what it saw once, under any names, from a few numbers kept of it."""
+class CodedVocabulary(FeatureVocabulary, Protocol):
+    """A base whose outputs can be stored as short codes, from which the probabilities of any names follow later."""
 
     def codes_from(self, pooled: Tensor) -> Tensor:
         """Codes (N, E) float16 of pooled features (N, D) of images."""

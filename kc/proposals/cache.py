@@ -89,7 +89,7 @@ def _masks(path: Path, size: tuple[int, int]) -> Segments | None:
     return Segments(size, np.array(content["scores"], dtype=np.float32), masks=decode(rles, size))
 
 
-class UnstoredPartitions(PartitionCache):
+class UncachedPartitions(PartitionCache):
     """Regions of images that are looked at once and must leave nothing on disk."""
 
     def __init__(self, proposer: Proposer) -> None:

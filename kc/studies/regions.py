@@ -20,7 +20,7 @@ from kc.errors import KcError
 from kc.files import atomic_path
 from kc.metrics.confusion import ConfusionMatrix
 from kc.metrics.panoptic import PanopticQuality, PanopticStats, panoptic_stats
-from kc.openvocab.base import Recallable
+from kc.openvocab.base import CodedVocabulary
 from kc.progress import track
 from kc.proposals.merge import paint, semantic_to_panoptic
 from kc.proposals.pooling import pool, segment_labels
@@ -105,9 +105,9 @@ class Benchmark:
         self.session = Session.of_data(run, self.data)
         assert self.session.regions is not None
         self.regions = self.session.regions
-        if not isinstance(self.session.base, Recallable):
+        if not isinstance(self.session.base, CodedVocabulary):
             raise KcError(f"the base must score stored regions, which {options.base} cannot: use --base conse")
-        self.base: Recallable = self.session.base
+        self.base: CodedVocabulary = self.session.base
         self.name = self.data.manifest.name
         self.classes: dict[int, ClassInfo] = self.data.classes
         self.ids = self.data.class_ids

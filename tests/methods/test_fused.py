@@ -18,11 +18,11 @@ from kc.errors import KcError
 from kc.memory.vote.fusion import knn_clip, ret_clip, retrieval_logits
 from kc.methods.base import Context
 from kc.methods.regions import RegionEncoder
-from kc.methods.retrieval.asking import Answers, BaseOutputCache, base_predictions, one_opinion
+from kc.methods.retrieval.asking import Answers, BaseOutputCache, base_predictions, single_head
 from kc.methods.retrieval.fused import FusedMemory
 from kc.methods.retrieval.knn_clip import KnnClip
 from kc.methods.retrieval.ret_clip import RetClip
-from kc.openvocab.base import Names, Opinions, Recallable, TwoHeaded
+from kc.openvocab.base import BaseProbabilities, CodedVocabulary, Names, TwoHeaded
 from kc.types import VOID, Features, Segments, Task
 
 TASKS = [Task(0, (0, 1), (0, 1), ("0", "1")), Task(1, (2,), (0, 1, 2), ("2",))]
@@ -74,18 +74,18 @@ class Heads:
     def region_scores(
         self, image: Any, sample_id: str, segments: Segments, names: Names, background: int | None
     ) -> Tensor:
-        o = self.region_opinions(image, sample_id, segments, names, background)
+        o = self.region_probabilities(image, sample_id, segments, names, background)
         return (o.in_vocabulary + o.out_of_vocabulary) / 2
 
     def segment(self, image: Any, sample_id: str, names: Names, background: int | None) -> Any:
         raise AssertionError("pixels are not asked for")
 
-    def region_opinions(
+    def region_probabilities(
         self, image: Any, sample_id: str, segments: Segments, names: Names, background: int | None
-    ) -> Opinions:
+    ) -> BaseProbabilities:
         g = torch.Generator().manual_seed(len(names))
         first, second = (torch.rand(len(segments), len(names), generator=g).softmax(1) for _ in range(2))
-        return Opinions(first, second, torch.tensor([n[0] == "0" for n in names]))
+        return BaseProbabilities(first, second, torch.tensor([n[0] == "0" for n in names]))
 
 
 def hash_of(name: str) -> int:
@@ -179,7 +179,7 @@ def test_regions_and_two_heads(toy_context: Make) -> None:
     assert context.regions is not None
     regions = context.regions(batch)
     said = base_predictions(context, batch, regions, (0, 1))
-    o = context.base.region_opinions(batch["raw"][0], "1-0", regions[0].segments, context.names((0, 1)), None)
+    o = context.base.region_probabilities(batch["raw"][0], "1-0", regions[0].segments, context.names((0, 1)), None)
     assert method.memory is not None
     p, _ = retrieval_logits(method.memory.search(regions[0].keys, 2), (0, 1))
     expected = ret_clip(p, o.out_of_vocabulary.double(), o.in_vocabulary.double(), o.seen)
@@ -259,7 +259,7 @@ def test_calibration_follows_the_better_of_the_two_and_survives_a_restart(base: 
 
 def test_codes_answer_for_names_that_came_later(toy_context: Make, images: Images) -> None:
     context = context_of(toy_context)
-    assert isinstance(context.base, Recallable)
+    assert isinstance(context.base, CodedVocabulary)
     pooled = context.encode(images([0, 1, 2])).pooled
     keys = torch.nn.functional.normalize(pooled, dim=1).numpy()
     cache = BaseOutputCache()
@@ -267,7 +267,7 @@ def test_codes_answer_for_names_that_came_later(toy_context: Make, images: Image
     names = context.names((5, 0))
     found = cache.answers(context.base, keys[[2, 0]], (5, 0), names)
     assert torch.allclose(found.own, context.base.scores_from(pooled, names)[[2, 0]], atol=0.1)
-    assert found.opinions.seen.tolist() == [False, True]
+    assert found.heads.seen.tolist() == [False, True]
     assert sum(t.nbytes for t in cache.tensors().values()) == 3 * (8 + 2 * 5)
     with pytest.raises(KcError, match="1 of 1 rows were stored without"):
         cache.answers(context.base, -keys[:1], (5, 0), names)
@@ -277,18 +277,20 @@ def test_kept_probabilities_are_zero_for_names_that_came_later() -> None:
     keys = np.eye(3, dtype=np.float32)
     cache = BaseOutputCache()
     p = torch.tensor([[0.75, 0.25], [0.5, 0.5]])
-    cache.keep_answers(keys[:2], one_opinion(p, torch.tensor([True, False])), (4, 2))
+    cache.keep_answers(keys[:2], single_head(p, torch.tensor([True, False])), (4, 2))
     q = torch.tensor([[0.5, 0.25, 0.25]])
-    cache.keep_answers(keys[2:], Answers(q, Opinions(q / 2, q / 4, torch.tensor([False, False, True]))), (2, 4, 3))
+    cache.keep_answers(
+        keys[2:], Answers(q, BaseProbabilities(q / 2, q / 4, torch.tensor([False, False, True]))), (2, 4, 3)
+    )
     found = cache.answers(None, keys, (3, 4), [("3",), ("4",)])
     assert found.own.tolist() == [[0, 0.75], [0, 0.5], [0.25, 0.25]]
-    assert found.opinions.in_vocabulary[2].tolist() == [0.125, 0.125]
-    assert found.opinions.out_of_vocabulary[2].tolist() == [0.0625, 0.0625]
+    assert found.heads.in_vocabulary[2].tolist() == [0.125, 0.125]
+    assert found.heads.out_of_vocabulary[2].tolist() == [0.0625, 0.0625]
     other = BaseOutputCache()
     other.load_tensors(cache.tensors())
     again = other.answers(None, keys, (3, 4), [("3",), ("4",)])
     assert torch.equal(again.own, found.own)
-    assert torch.equal(again.opinions.seen, found.opinions.seen)
+    assert torch.equal(again.heads.seen, found.heads.seen)
 
 
 def test_no_proposals_give_a_void_map(toy_context: Make) -> None:

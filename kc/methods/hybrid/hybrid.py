@@ -17,7 +17,7 @@ from kc.methods.finetune.module import GradientMethod
 from kc.methods.finetune.naive import Finetune
 from kc.methods.finetune.replay import Replay
 from kc.methods.regions import Regions
-from kc.methods.retrieval.asking import Answers, one_opinion
+from kc.methods.retrieval.asking import Answers, single_head
 from kc.methods.retrieval.knn_clip import KnnClip
 from kc.types import Prediction, Task
 
@@ -39,7 +39,7 @@ class HeadReader(KnnClip):
 
     def answers(self, batch: Batch, regions: Sequence[Regions] | None, ids: Sequence[int]) -> Answers:
         """What the head says of a batch; it was trained on every class that it is asked for."""
-        return one_opinion(self._head(batch, regions, ids).cpu(), torch.ones(len(ids), dtype=torch.bool))
+        return single_head(self._head(batch, regions, ids).cpu(), torch.ones(len(ids), dtype=torch.bool))
 
 
 class MemoryBeside(GradientMethod):

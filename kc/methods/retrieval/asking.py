@@ -15,21 +15,21 @@ from kc.memory.store.staging import renormalize
 from kc.methods.base import Batch, Context
 from kc.methods.regions import Regions, background_position, posteriors
 from kc.methods.state import TensorState
-from kc.openvocab.base import FeatureVocabulary, Names, Opinions, Recallable, Trained, TwoHeaded
+from kc.openvocab.base import BaseProbabilities, CodedVocabulary, FeatureVocabulary, Names, Trained, TwoHeaded
 from kc.proposals.pooling import pool
 from kc.types import Float32Array
 
 
 class Answers:
-    """The base's own probabilities `own` (N, C), and its two opinions where it has two, else twice its own."""
+    """The base's own probabilities `own` (N, C), and those of its two heads where it has two, else twice its own."""
 
-    def __init__(self, own: Tensor, opinions: Opinions) -> None:
-        self.own, self.opinions = own, opinions
+    def __init__(self, own: Tensor, heads: BaseProbabilities) -> None:
+        self.own, self.heads = own, heads
 
 
-def one_opinion(own: Tensor, seen: Tensor) -> Answers:
-    """A base that has one opinion gives it as both; `seen` (C,) bool."""
-    return Answers(own, Opinions(own, own, seen))
+def single_head(own: Tensor, seen: Tensor) -> Answers:
+    """The probabilities of a base without heads stand for both; `seen` (C,) bool."""
+    return Answers(own, BaseProbabilities(own, own, seen))
 
 
 def seen_names(base: object, names: Names) -> Tensor:
@@ -46,20 +46,20 @@ def base_predictions(context: Context, batch: Batch, regions: Sequence[Regions] 
     assert base is not None
     if regions is None:
         own = base.scores_from(context.encode(batch).pooled, names)
-        return one_opinion(own.cpu(), seen_names(base, names))
+        return single_head(own.cpu(), seen_names(base, names))
     for row, r in enumerate(regions):
         size = tuple(np.asarray(batch["raw"][row]).shape[:2])
         if r.segments.size != size:
             raise KcError(f"{batch['sample_id'][row]}: masks of {r.segments.size} for an image of {size}")
     own = torch.cat([p.cpu() for p in posteriors(context, batch, regions, ids)])
     if not isinstance(base, TwoHeaded):
-        return one_opinion(own, seen_names(base, names))
+        return single_head(own, seen_names(base, names))
     background = background_position(context, ids)
     each = [
-        base.region_opinions(batch["raw"][row], batch["sample_id"][row], r.segments, names, background)
+        base.region_probabilities(batch["raw"][row], batch["sample_id"][row], r.segments, names, background)
         for row, r in enumerate(regions)
     ]
-    joined = Opinions(
+    joined = BaseProbabilities(
         torch.cat([o.in_vocabulary.cpu() for o in each]),
         torch.cat([o.out_of_vocabulary.cpu() for o in each]),
         each[0].seen.cpu(),
@@ -70,7 +70,7 @@ def base_predictions(context: Context, batch: Batch, regions: Sequence[Regions] 
 def codes_of(context: Context, batch: Batch, regions: Sequence[Regions] | None) -> Tensor | None:
     """Codes (N, E) of the regions or images of a batch; None where the base has none."""
     base = context.base
-    if not isinstance(base, Recallable):
+    if not isinstance(base, CodedVocabulary):
         return None
     features = context.encode(batch)
     if regions is None:
@@ -83,9 +83,9 @@ def codes_of(context: Context, batch: Batch, regions: Sequence[Regions] | None) 
 class BaseOutputCache(TensorState):
     """What the base said of each stored row, by the row's key, so that it can be asked again without the image.
 
-    A base with codes (`Recallable`) keeps them: 40 bytes a row for conse, which can then be asked for any names. Of
-    another base its probabilities over the names known at that time are kept, as float16, three a name (its own answer
-    and both opinions): 6 bytes a name and row. A name that came later counts 0 there.
+    A base with codes (`CodedVocabulary`) keeps them: 40 bytes a row for conse, which can then be asked for any names.
+    Of another base its probabilities over the names known at that time are kept, as float16, three a name (its own
+    answer and both heads'): 6 bytes a name and row. A name that came later counts 0 there.
     """
 
     def __init__(self) -> None:
@@ -104,9 +104,9 @@ class BaseOutputCache(TensorState):
     def keep_answers(self, keys: Float32Array, answers: Answers, ids: Sequence[int]) -> None:
         """Answers over the classes `ids` of rows with `keys` (N, D)."""
         self._columns += [c for c in ids if c not in self._columns]
-        self._seen.update(zip(ids, answers.opinions.seen.tolist(), strict=True))
+        self._seen.update(zip(ids, answers.heads.seen.tolist(), strict=True))
         at = [self._columns.index(c) for c in ids]
-        heads = (answers.own, answers.opinions.in_vocabulary, answers.opinions.out_of_vocabulary)
+        heads = (answers.own, answers.heads.in_vocabulary, answers.heads.out_of_vocabulary)
         values = torch.zeros(len(keys), 3, len(self._columns), dtype=torch.float16)
         values[:, :, at] = torch.stack(heads, dim=1).half()
         self._values.update(zip(digests(keys), values, strict=True))
@@ -123,8 +123,8 @@ class BaseOutputCache(TensorState):
                 f"{len(found) - len(kept)} of {len(found)} rows were stored without what the base said of them: "
                 "--fusion calibrated needs a memory that was learned with it"
             )
-        if isinstance(base, Recallable):
-            return one_opinion(base.scores_from_codes(torch.stack(kept), names), seen_names(base, names))
+        if isinstance(base, CodedVocabulary):
+            return single_head(base.scores_from_codes(torch.stack(kept), names), seen_names(base, names))
         values = torch.zeros(len(kept), 3, len(ids))
         for column, c in enumerate(ids):
             if c in self._columns:
@@ -133,7 +133,7 @@ class BaseOutputCache(TensorState):
                     [v[:, at].float() if at < v.shape[1] else torch.zeros(3) for v in kept]
                 )
         seen = torch.tensor([self._seen.get(c, False) for c in ids], dtype=torch.bool)
-        return Answers(values[:, 0], Opinions(values[:, 1], values[:, 2], seen))
+        return Answers(values[:, 0], BaseProbabilities(values[:, 1], values[:, 2], seen))
 
     def tensors(self) -> dict[str, Tensor]:
         """Rows by the number of values kept of each."""

@@ -141,7 +141,7 @@ class FusedMemory(VisualMemory):
         return (*vocabulary, *(c for c in added if c not in have))
 
     def retrieve(self, neighbours: Neighbours, ids: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """The memory's opinion P_ret (Q, C) over `ids`, and which queries have one (Q,)."""
+        """P_ret (Q, C), the memory's probabilities over `ids`, and which queries have any (Q,)."""
         config = self.context.config
         if config.retrieval == "cosine":
             return retrieval_logits(neighbours, ids)
@@ -238,6 +238,6 @@ def of_images(scores: Tensor, asked: tuple[int, ...], classes: set[int]) -> Pred
 
 
 def _rows_of(answers: Answers, rows: Tensor) -> Answers:
-    o = answers.opinions
+    o = answers.heads
     chosen = dataclasses.replace(o, in_vocabulary=o.in_vocabulary[rows], out_of_vocabulary=o.out_of_vocabulary[rows])
     return Answers(answers.own[rows], chosen)

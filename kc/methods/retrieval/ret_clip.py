@@ -14,17 +14,17 @@ from kc.methods.retrieval.fused import FusedMemory
 
 class RetClip(FusedMemory):
     """Retrieval and frozen CLIP joined by gamma, then with the trained head by alpha for names it was trained on and
-    beta for others (METHODS 1.2). A base with one opinion gives it as both."""
+    beta for others (METHODS 1.2). The probabilities of a base without heads stand for both."""
 
     name = "ret-clip"
 
     def fuse(self, setting: Setting, answers: Answers, known: Tensor, p_ret: Tensor, has_votes: Tensor) -> Tensor:
         """The paper's fusion over the names known to the memory."""
-        said = answers.opinions
+        said = answers.heads
         clip, trained = (restrict_to_known(p.to(p_ret), known) for p in (said.out_of_vocabulary, said.in_vocabulary))
         return ret_clip(p_ret, clip, trained, said.seen, setting.alpha, setting.beta, setting.gamma)
 
     def grid(self, answers: Answers) -> Iterable[Setting]:
         """k, alpha, beta and gamma."""
-        seen = answers.opinions.seen
+        seen = answers.heads.seen
         return ret_clip_grid(bool(seen.any()), bool((~seen).any()))

@@ -74,7 +74,7 @@ class TipAdapter(OnePassMethod):
 
     @torch.no_grad()
     def predict(self, batch: Batch, vocabulary: Sequence[int]) -> Prediction:
-        """The sum of both opinions over `vocabulary`."""
+        """The sum of cache and base logits over `vocabulary`."""
         vocab, config = tuple(vocabulary), self.context.config
         pooled = self.context.encode(batch).pooled
         scores = torch.zeros(len(pooled), len(vocab))

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from kc.encoders.load import check_encoder_name
 from kc.errors import KcError, unknown_name
-from kc.openvocab.dense_clip.protocol import DEFAULT_PRESET, Protocol, preset
+from kc.openvocab.dense_clip.protocol import DEFAULT_PRESET, InferenceProtocol, preset
 from kc.openvocab.dense_clip.published import table_name
 from kc.openvocab.dense_clip.rows import ROWS, Row
 from kc.spec import Whole
@@ -77,7 +77,7 @@ def row_of(name: str, options: DenseOptions, model: str) -> Row:
     return dataclasses.replace(row, **changes)  # type: ignore[arg-type]  # checked by Row
 
 
-def protocol_of(name: str, options: DenseOptions) -> Protocol:
+def protocol_of(name: str, options: DenseOptions) -> InferenceProtocol:
     """The protocol of row `name` with the options, as its paper adjusts it for the benchmark. Raises KcError."""
     found = preset(options.protocol or DEFAULT_PRESET[name], table_name(options.benchmark))
     if options.pamr_steps is not None:

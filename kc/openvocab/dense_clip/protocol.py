@@ -21,7 +21,7 @@ SCENERY = (
 
 
 @dataclass(frozen=True)
-class Protocol:
+class InferenceProtocol:
     """`short_side`: pixels of the shorter side after resizing (None: as it is), the longer at most `max_long`.
     `crop`, `stride`: side and step of square windows in pixels (crop None: the whole image is one window).
     `logit_scale`: factor on cosines before the softmax. `threshold`: a pixel whose best class scores less is
@@ -67,12 +67,12 @@ class Protocol:
         return " ".join([self.name, *changed])
 
 
-PRESETS: dict[str, Protocol] = {
-    "sclip": Protocol("sclip", 336, 224, 112, 40.0),
-    "naclip": Protocol("naclip", 336, 224, 112, 40.0),
-    "clearclip": Protocol("clearclip", 448, 448, 224, 50.0, pad_to="patch"),
-    "proxyclip": Protocol("proxyclip", 336, 336, 112, 40.0, pad_to=56),
-    "whole-image": Protocol("whole-image", 336, None, None, 40.0),
+PRESETS: dict[str, InferenceProtocol] = {
+    "sclip": InferenceProtocol("sclip", 336, 224, 112, 40.0),
+    "naclip": InferenceProtocol("naclip", 336, 224, 112, 40.0),
+    "clearclip": InferenceProtocol("clearclip", 448, 448, 224, 50.0, pad_to="patch"),
+    "proxyclip": InferenceProtocol("proxyclip", 336, 336, 112, 40.0, pad_to=56),
+    "whole-image": InferenceProtocol("whole-image", 336, None, None, 40.0),
 }
 
 _WHOLE: dict[str, Any] = {"crop": None, "stride": None}
@@ -114,7 +114,7 @@ DEFAULT_PRESET = {
 """The preset whose figures a row's published ones are; GCLIP's are compared with ClearCLIP's."""
 
 
-def preset(name: str, benchmark: str | None = None) -> Protocol:
+def preset(name: str, benchmark: str | None = None) -> InferenceProtocol:
     """The preset `name`, as its paper adjusts it for `benchmark` (a name of the table; None or another: unadjusted).
 
     Raises UnknownNameError for a preset that does not exist.

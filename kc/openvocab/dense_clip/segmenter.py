@@ -15,7 +15,7 @@ from kc.errors import KcError
 from kc.openvocab.base import Names
 from kc.openvocab.dense_clip.model import DenseClip
 from kc.openvocab.dense_clip.pamr import pamr
-from kc.openvocab.dense_clip.protocol import Protocol
+from kc.openvocab.dense_clip.protocol import InferenceProtocol
 from kc.openvocab.dense_clip.text import TextBank, class_scores
 from kc.openvocab.dense_clip.windows import axis, cut, join, resized
 from kc.proposals.base import as_masks
@@ -53,7 +53,7 @@ class Segmenter:
         encoder: OpenClipEncoder,
         model: DenseClip,
         bank: TextBank,
-        protocol: Protocol,
+        protocol: InferenceProtocol,
         proxy: Encoder | None = None,
         batch: int = 8,
     ) -> None:

@@ -1,4 +1,4 @@
-"""FC-CLIP as the framework asks for it: maps from its own masks, opinions on anyone's regions."""
+"""FC-CLIP as an open-vocabulary base: maps from its own masks, probabilities of given regions."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from kc.budget import ANSWERS, BoundedCache, cache_bytes
 from kc.encoders.base import Encoder, digest
 from kc.encoders.open_clip_model import OpenClipEncoder
 from kc.errors import KcError
-from kc.openvocab.base import Names, Opinions
+from kc.openvocab.base import BaseProbabilities, Names
 from kc.openvocab.dense_clip.text import TextBank
 from kc.openvocab.fc_clip.checkpoint import load_fc_clip
 from kc.openvocab.fc_clip.geometry import Frame, cover, frame_of, overlaps, pool_regions, prepare, to_original
-from kc.openvocab.fc_clip.network import Answer, FcClip
+from kc.openvocab.fc_clip.network import FcClip, NetworkOutput
 from kc.openvocab.fc_clip.options import FcClipBaseOptions, FcClipOptions, options_for, weights_of
 from kc.openvocab.fc_clip.scores import clean, ensemble, mixed, name_logits, seen_in, with_void
 from kc.openvocab.fc_clip.tower import project
@@ -38,11 +38,11 @@ MIN_SCORE = 0.05
 
 
 @dataclass(frozen=True)
-class Look:
-    """One image through the network: nothing in it depends on names.
+class ImageOutput:
+    """The network's output for one image, which does not depend on names.
 
-    `classes` and `clip` (Q, D): what the trained head and CLIP say of each query; `masks` (Q, h, w) logits; `states`,
-    `pixels`, `dense` as in `Answer`, without the first axis.
+    `classes` and `clip` (Q, D): embeddings of each query by the trained head and by CLIP; `masks` (Q, h, w) logits;
+    `states`, `pixels`, `dense` as in `NetworkOutput`, without the first axis.
     """
 
     frame: Frame
@@ -84,10 +84,12 @@ class FcClipBase:
         self.network = network.eval()
         self.options = options or FcClipOptions()
         self.encoder = OpenClipEncoder(network.config.clip, network.clip)
-        network.to(self.options.device)  # the encoder above has looked at its tower on the CPU
+        network.to(self.options.device)  # the encoder above has read its tower on the CPU
         self.bank = TextBank(self.encoder, TEMPLATES, self.options.cache)
         self.trained = frozenset(clean(synonym) for synonyms in network.names for synonym in synonyms)
-        self._looks: BoundedCache[bytes, Look] = BoundedCache(cache_bytes(0.8 * ANSWERS), lambda look: look.nbytes)
+        self._outputs: BoundedCache[bytes, ImageOutput] = BoundedCache(
+            cache_bytes(0.8 * ANSWERS), lambda output: output.nbytes
+        )
         self._regions: BoundedCache[bytes, tuple[Tensor, Tensor]] = BoundedCache(
             cache_bytes(0.2 * ANSWERS), lambda pair: pair[0].nbytes + pair[1].nbytes
         )
@@ -123,29 +125,29 @@ class FcClipBase:
 
     # -- one image -----------------------------------------------------------------------------------------------------
 
-    def look(self, image: UInt8Array) -> Look:
-        """What the network says of `image` (H, W, 3) uint8 RGB; kept for the next question about the same image."""
-        return self._looks.get_or_make(_digest(image), lambda: next(self._look([image])))
+    def image_output(self, image: UInt8Array) -> ImageOutput:
+        """The network's output for `image` (H, W, 3) uint8 RGB, cached by its content."""
+        return self._outputs.get_or_make(_digest(image), lambda: next(self._run([image])))
 
-    def looks(self, images: Sequence[UInt8Array]) -> list[Look]:
-        """`look` of several images; those that are seen at one size pass the network together."""
-        found: dict[int, Look] = {}
+    def image_outputs(self, images: Sequence[UInt8Array]) -> list[ImageOutput]:
+        """`image_output` of several images; those of one padded size are one batch."""
+        found: dict[int, ImageOutput] = {}
         o = self.options
         frames = [frame_of((im.shape[0], im.shape[1]), o.short_side, o.long_side) for im in images]
         for padded in dict.fromkeys(f.padded for f in frames):
             together = [i for i, f in enumerate(frames) if f.padded == padded]
-            found |= zip(together, self._look([images[i] for i in together]), strict=True)
+            found |= zip(together, self._run([images[i] for i in together]), strict=True)
         return [found[i] for i in range(len(images))]
 
     @torch.no_grad()
-    def _look(self, images: Sequence[UInt8Array]) -> Iterator[Look]:
+    def _run(self, images: Sequence[UInt8Array]) -> Iterator[ImageOutput]:
         o = self.options
         frames = [frame_of((im.shape[0], im.shape[1]), o.short_side, o.long_side) for im in images]
         batch = torch.stack([prepare(im, frame) for im, frame in zip(images, frames, strict=True)])
-        answer: Answer = self.network(batch.to(self.device))
+        answer: NetworkOutput = self.network(batch.to(self.device))
         clip = self.network.clip_embed(answer.dense, answer.masks[-1])
         for i, frame in enumerate(frames):
-            yield Look(
+            yield ImageOutput(
                 frame,
                 answer.classes[-1][i],
                 clip[i],
@@ -167,27 +169,27 @@ class FcClipBase:
         return self.bank.embed(flat).to(self.device), [len(synonyms) for synonyms in names]
 
     @torch.no_grad()
-    def query_scores(self, look: Look, names: Names) -> Tensor:
+    def query_scores(self, output: ImageOutput, names: Names) -> Tensor:
         """Probabilities (Q, 1 + C) of the queries: "no object" first, then `names` (C), by the ensemble."""
         text, counts = self.text(names)
         net = self.network
-        inside = with_void(look.classes, text, counts, net.logit_scale, net.void.weight)
-        outside = name_logits(look.clip, text, counts, net.clip.logit_scale)
+        inside = with_void(output.classes, text, counts, net.logit_scale, net.void.weight)
+        outside = name_logits(output.clip, text, counts, net.clip.logit_scale)
         return ensemble(inside, outside, self.trained_on(names), self.options.alpha, self.options.beta)
 
     @torch.no_grad()
-    def semantic_scores(self, look: Look, names: Names) -> Tensor:
+    def semantic_scores(self, output: ImageOutput, names: Names) -> Tensor:
         """(C, H, W) at the image's own size: sum over queries of probability times mask."""
-        p = self.query_scores(look, names)[:, 1:]
-        total = torch.zeros(p.shape[1], *look.frame.original, device=p.device)
+        p = self.query_scores(output, names)[:, 1:]
+        total = torch.zeros(p.shape[1], *output.frame.original, device=p.device)
         for start in range(0, len(p), QUERIES_AT_ONCE):
             part = slice(start, start + QUERIES_AT_ONCE)
-            total += torch.einsum("qc,qhw->chw", p[part], to_original(look.masks[part], look.frame).sigmoid())
+            total += torch.einsum("qc,qhw->chw", p[part], to_original(output.masks[part], output.frame).sigmoid())
         return total
 
     def segment(self, image: UInt8Array, sample_id: str, names: Names, background: int | None) -> Int64Array:
         """Position in `names` (C) of the class of each pixel, (H, W) int64."""
-        best: Int64Array = self.semantic_scores(self.look(image), names).argmax(0).cpu().numpy()
+        best: Int64Array = self.semantic_scores(self.image_output(image), names).argmax(0).cpu().numpy()
         return best
 
     @torch.no_grad()
@@ -195,11 +197,11 @@ class FcClipBase:
         self, image: UInt8Array, sample_id: str, names: Names, class_ids: Sequence[int], thing_ids: Collection[int]
     ) -> Int32Array:
         """A panoptic map (H, W, 2) int32 over `names` (C) with `class_ids` (C), VOID where nothing is sure."""
-        look = self.look(image)
-        p = self.query_scores(look, names)
+        output = self.image_output(image)
+        p = self.query_scores(output, names)
         best, column = p.max(-1)
         sure = (column > 0) & (best > self.options.score)  # the others would only take memory at the full size
-        masks = to_original(look.masks[sure], look.frame)
+        masks = to_original(output.masks[sure], output.frame)
         return panoptic_map(p[sure], masks, class_ids, thing_ids, self.options.score, self.options.overlap)
 
     @torch.no_grad()
@@ -207,21 +209,21 @@ class FcClipBase:
         self, image: UInt8Array, sample_id: str, names: Names, class_ids: Sequence[int], thing_ids: Collection[int]
     ) -> Instances:
         """Of the 100 best pairs of query and class those whose class is countable, at the image's own size."""
-        look = self.look(image)
-        masks = to_original(look.masks, look.frame)
-        return instances(self.query_scores(look, names), masks, class_ids, thing_ids)
+        output = self.image_output(image)
+        masks = to_original(output.masks, output.frame)
+        return instances(self.query_scores(output, names), masks, class_ids, thing_ids)
 
     def trained_on(self, names: Names) -> Tensor:
         """Whether a name or synonym of each class is one that the head was trained on, (C,) bool."""
         return seen_in(names, self.trained)
 
-    # -- regions of anyone ---------------------------------------------------------------------------------------------
+    # -- given regions -------------------------------------------------------------------------------------------------
 
     @torch.no_grad()
-    def region_opinions(
+    def region_probabilities(
         self, image: UInt8Array, sample_id: str, segments: Segments, names: Names, background: int | None
-    ) -> Opinions:
-        """What head and CLIP think of N regions of `image` (H, W, 3) uint8 RGB over `names` (C), on the CPU.
+    ) -> BaseProbabilities:
+        """Probabilities of N regions of `image` (H, W, 3) uint8 RGB over `names` (C) by head and CLIP, on the CPU.
 
         Both read averages over the region. The head also reads a query; a region has that of the network's own mask
         with the highest overlap (intersection over union), which for its own masks is the query that made them.
@@ -229,7 +231,7 @@ class FcClipBase:
         text, counts = self.text(names)
         inside, outside = self._embeddings(image, segments)
         net = self.network
-        return Opinions(
+        return BaseProbabilities(
             name_logits(inside, text, counts, net.logit_scale).softmax(-1).cpu(),
             name_logits(outside, text, counts, net.clip.logit_scale).softmax(-1).cpu(),
             self.trained_on(names),
@@ -238,11 +240,11 @@ class FcClipBase:
     def region_scores(
         self, image: UInt8Array, sample_id: str, segments: Segments, names: Names, background: int | None
     ) -> Tensor:
-        """Probabilities (N, C) float32 on the CPU of N regions: the geometric ensemble of `region_opinions`.
+        """Probabilities (N, C) float32 on the CPU of N regions: the geometric ensemble of `region_probabilities`.
 
-        Somebody took each region for an object, so "no object" has no part.
+        Given regions are taken for objects, so "no object" has no part.
         """
-        found = self.region_opinions(image, sample_id, segments, names, background)
+        found = self.region_probabilities(image, sample_id, segments, names, background)
         logs = [p.clamp_min(torch.finfo(p.dtype).tiny).log() for p in (found.in_vocabulary, found.out_of_vocabulary)]
         return mixed(logs[0], logs[1], found.seen, self.options.alpha, self.options.beta).softmax(-1)
 
@@ -252,17 +254,17 @@ class FcClipBase:
         regions = segments.partition if segments.partition is not None else segments.masks
         assert regions is not None
         return self._regions.get_or_make(
-            _digest(image) + _digest(regions), lambda: self._embed(self.look(image), segments)
+            _digest(image) + _digest(regions), lambda: self._embed(self.image_output(image), segments)
         )
 
-    def _embed(self, look: Look, segments: Segments) -> tuple[Tensor, Tensor]:
+    def _embed(self, output: ImageOutput, segments: Segments) -> tuple[Tensor, Tensor]:
         """(N, D) embeddings by the head and by CLIP."""
-        grid = (look.pixels.shape[1], look.pixels.shape[2])
-        weights = cover(segments, look.frame, grid)
-        meet = overlaps(look.masks, segments, look.frame, weights)
-        inside = self.network.class_head(pool_regions(look.pixels, weights), look.states[meet.argmax(1)])
-        coarse = cover(segments, look.frame, (look.dense.shape[1], look.dense.shape[2]))
-        return inside, project(self.network.clip.visual, pool_regions(look.dense, coarse))
+        grid = (output.pixels.shape[1], output.pixels.shape[2])
+        weights = cover(segments, output.frame, grid)
+        meet = overlaps(output.masks, segments, output.frame, weights)
+        inside = self.network.class_head(pool_regions(output.pixels, weights), output.states[meet.argmax(1)])
+        coarse = cover(segments, output.frame, (output.dense.shape[1], output.dense.shape[2]))
+        return inside, project(self.network.clip.visual, pool_regions(output.dense, coarse))
 
     @classmethod
     def load(
@@ -310,14 +312,14 @@ class FcClipProposer:
     def propose(self, image: UInt8Array) -> Segments:
         """Masks of `image` (H, W, 3) uint8 RGB at its own size, best first."""
         base, net = self.base, self.base.network
-        look = base.look(image)
+        output = base.image_output(image)
         text, counts = base.text(net.names)
-        logits = with_void(look.classes, text, counts, net.logit_scale, net.void.weight)
+        logits = with_void(output.classes, text, counts, net.logit_scale, net.void.weight)
         objects = 1 - logits.softmax(-1)[:, -1]
         masks, scores = [], []
         for start in range(0, len(objects), QUERIES_AT_ONCE):
             part = slice(start, start + QUERIES_AT_ONCE)
-            full = to_original(look.masks[part], look.frame)
+            full = to_original(output.masks[part], output.frame)
             inside = full > 0
             mean = (full.sigmoid() * inside).flatten(1).sum(1) / inside.flatten(1).sum(1).clamp_min(1)
             masks.append(inside.cpu().numpy())
@@ -325,7 +327,7 @@ class FcClipProposer:
         score = np.concatenate(scores).astype(np.float32)
         order = np.argsort(-score, kind="stable")
         order = order[(score[order] >= self.min_score) & (score[order] > 0)]  # an empty mask scores 0
-        return Segments(look.frame.original, score[order], masks=np.concatenate(masks)[order])
+        return Segments(output.frame.original, score[order], masks=np.concatenate(masks)[order])
 
 
 def load_fc_clip_base(name: str, options: FcClipOptions | None = None) -> FcClipBase:

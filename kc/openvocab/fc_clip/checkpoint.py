@@ -63,10 +63,10 @@ _RULES: tuple[tuple[str, str], ...] = (
         rf"{_PIXEL}transformer.encoder.layers.\1.norm2.\2",
     ),
 )
-"""Our name -> theirs. Theirs joins the projections of query, key and value of self-attention in one tensor."""
+"""Our key -> the official one, which joins the projections of query, key and value of self-attention in one tensor."""
 
 
-def theirs(key: str) -> tuple[str, int | None]:
+def official_key(key: str) -> tuple[str, int | None]:
     """The authors' name of our weight `key`, and which third of that tensor it is (None: all of it)."""
     third = re.search(r"layers\.\d+\.self_attn\.([qkv])_proj\.", key) if key.startswith("decoder.") else None
     for pattern, replacement in _RULES:
@@ -93,7 +93,7 @@ def load_fc_clip(path: Path, clip: str | None = None, *, allow_pickle: bool = Fa
     own: dict[str, Tensor] = {}
     missing, used = [], set()
     for key in network.state_dict():
-        name, third = theirs(key)
+        name, third = official_key(key)
         used.add(name)
         if name not in state:
             missing.append(name)

@@ -17,7 +17,7 @@ from kc.openvocab.fc_clip.tower import freeze, level_channels, levels, make_clip
 
 
 @dataclass(frozen=True)
-class Answer:
+class NetworkOutput:
     """What the network says of N images of one size, whatever the names; Q queries, each one a mask.
 
     `classes`: of each stage asked for (N, Q, D), what the trained head compares with text. `masks`: of the same stages
@@ -84,7 +84,7 @@ class FcClip(nn.Module):
         self.clip.eval()
         return self
 
-    def forward(self, images: Tensor, all_stages: bool = False) -> Answer:
+    def forward(self, images: Tensor, all_stages: bool = False) -> NetworkOutput:
         """The answer for normalised images (N, 3, H, W), H and W multiples of 32; of the last stage or of every one."""
         with torch.no_grad():
             maps, dense = levels(self.clip.visual, images)
@@ -97,7 +97,7 @@ class FcClip(nn.Module):
         if not all_stages:
             states, masks = states[-1:], masks[-1:]
         classes = [self.embed(pixel.mask_features, m, s) for m, s in zip(masks, states, strict=True)]
-        return Answer(tuple(classes), tuple(masks), states[-1], pixel.mask_features, dense)
+        return NetworkOutput(tuple(classes), tuple(masks), states[-1], pixel.mask_features, dense)
 
     def embed(self, pixels: Tensor, masks: Tensor, states: Tensor) -> Tensor:
         """Class embeddings (N, Q, D) of queries (N, Q, W) with mask logits (N, Q, h, w) over `pixels` (N, E, h, w)."""

@@ -45,11 +45,11 @@ class FcClipConfig:
 
 @dataclass(frozen=True)
 class FcClipOptions:
-    """How the network is asked.
+    """Settings of inference.
 
-    `alpha`, `beta`: share of the frozen CLIP in the opinion on names the head was trained on, and on others (paper, eq.
-    6). `short_side`, `long_side`: pixels of the image that it sees. `score`, `overlap`: what a query must pass to be a
-    panoptic segment. `cache`: folder for text embeddings. `device`: where the network runs.
+    `alpha`, `beta`: weight of the frozen CLIP in the ensemble for names the head was trained on, and for others (paper,
+    eq. 6). `short_side`, `long_side`: pixels of the image that it sees. `score`, `overlap`: what a query must pass to
+    be a panoptic segment. `cache`: folder for text embeddings. `device`: where the network runs.
     """
 
     alpha: float = 0.4

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, distributed, nn
 
 from kc.errors import KcError
-from kc.openvocab.fc_clip.network import Answer, FcClip, mask2former_config
+from kc.openvocab.fc_clip.network import FcClip, NetworkOutput, mask2former_config
 from kc.openvocab.fc_clip.scores import with_void
 
 Target = tuple[Tensor, Tensor]
@@ -66,7 +66,7 @@ class FcClipLoss:
         self.network, self.text, self.counts = network, text, list(counts)
         self.criterion: Any = Loss(config, self.weights)
 
-    def terms(self, answer: Answer, targets: Sequence[Target]) -> dict[str, Tensor]:
+    def terms(self, answer: NetworkOutput, targets: Sequence[Target]) -> dict[str, Tensor]:
         """Each weighted term of each stage, the last stage without a number.
 
         Args:

@@ -15,13 +15,13 @@ from kc.errors import KcError
 from kc.openvocab.dense_clip import segmenter as module
 from kc.openvocab.dense_clip.model import DenseClip
 from kc.openvocab.dense_clip.pamr import pamr
-from kc.openvocab.dense_clip.protocol import Protocol
+from kc.openvocab.dense_clip.protocol import InferenceProtocol
 from kc.openvocab.dense_clip.rows import ROWS
 from kc.openvocab.dense_clip.segmenter import Cells, Segmenter
 from kc.openvocab.dense_clip.text import TextBank
 from kc.types import Segments, UInt8Array
 
-SLIDE = Protocol("slide", 48, 32, 16, 40.0, templates="photo")
+SLIDE = InferenceProtocol("slide", 48, 32, 16, 40.0, templates="photo")
 NAMES = [["car"], ["tree", "bush"], ["sky"]]
 
 
@@ -30,13 +30,13 @@ def picture(height: int, width: int, seed: int = 0) -> UInt8Array:
     return np.kron(coarse, np.ones((height // 6 + 1, width // 6 + 1, 1), dtype=np.uint8))[:height, :width].copy()
 
 
-def build(encoder: OpenClipEncoder, protocol: Protocol, row: str = "clearclip") -> Segmenter:
+def build(encoder: OpenClipEncoder, protocol: InferenceProtocol, row: str = "clearclip") -> Segmenter:
     model = DenseClip(encoder.network.visual, dataclasses.replace(ROWS[row]))
     return Segmenter(encoder, model, TextBank(encoder, protocol.templates), protocol)
 
 
 @torch.no_grad()
-def cosine_maps(encoder: OpenClipEncoder, image: UInt8Array, text: Tensor, p: Protocol) -> Tensor:
+def cosine_maps(encoder: OpenClipEncoder, image: UInt8Array, text: Tensor, p: InferenceProtocol) -> Tensor:
     """(M, H, W) by loops: every window alone, upsampled, padded to the image, added and counted."""
     model = DenseClip(encoder.network.visual, ROWS["clearclip"])
     mean, std = torch.tensor(encoder.preprocessing[:6]).view(2, 3, 1, 1)
@@ -127,7 +127,7 @@ class Axes:
         return torch.stack([torch.eye(3)["abc".index(text)] for text in texts])
 
 
-def by_hand(encoder: OpenClipEncoder, protocol: Protocol, values: Tensor) -> np.ndarray:
+def by_hand(encoder: OpenClipEncoder, protocol: InferenceProtocol, values: Tensor) -> np.ndarray:
     """Classes of pixels whose embeddings (3, H, W) are given, over names a (background), b, c."""
     segmenter = build(encoder, protocol)
     segmenter.bank = TextBank(Axes(), "name")
@@ -142,7 +142,7 @@ def test_threshold_by_hand(clip_encoder: OpenClipEncoder) -> None:
     values = torch.zeros(3, 1, 4)
     values[1, 0, :2] = torch.tensor([0.9, 0.5])
     values[2, 0, 2:] = torch.tensor([0.5, 0.9])
-    protocol = Protocol("t", None, None, None, 1.0, templates="name")
+    protocol = InferenceProtocol("t", None, None, None, 1.0, templates="name")
     assert by_hand(clip_encoder, protocol, values).tolist() == [[1, 1, 2, 2]]
     assert by_hand(clip_encoder, dataclasses.replace(protocol, threshold=0.5), values).tolist() == [[1, 0, 0, 2]]
 
@@ -156,7 +156,7 @@ def test_area_threshold_by_hand(clip_encoder: OpenClipEncoder) -> None:
     values[1].flatten()[:9] = 1.0
     values[2, 1, 5] = 1.0
     values[0, 1, 3:5] = 1.0
-    protocol = Protocol("t", None, None, None, 5.0, templates="name")
+    protocol = InferenceProtocol("t", None, None, None, 5.0, templates="name")
     plain = by_hand(clip_encoder, protocol, values)
     assert np.bincount(plain.ravel()).tolist() == [2, 9, 1]
     found = by_hand(clip_encoder, dataclasses.replace(protocol, area_threshold=0.1), values)

@@ -14,7 +14,7 @@ import torch
 from open_clip.factory import _MODEL_CONFIG_PATHS, _rescan_model_configs
 from torch import Tensor
 
-from kc.openvocab.fc_clip.checkpoint import theirs
+from kc.openvocab.fc_clip.checkpoint import official_key
 from kc.openvocab.fc_clip.network import FcClip
 from kc.openvocab.fc_clip.options import FcClipConfig
 
@@ -42,7 +42,7 @@ def value_of(name: str, shape: tuple[int, ...]) -> Tensor:
 
 
 def authors_state(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
-    """A checkpoint as theirs, by their names and shapes."""
+    """A checkpoint with the official keys and shapes."""
     return {name: value_of(name, shape) for name, shape in shapes.items()}
 
 
@@ -50,7 +50,7 @@ def authors_shapes(network: FcClip) -> dict[str, tuple[int, ...]]:
     """Their names and shapes of a network of ours."""
     shapes: dict[str, tuple[int, ...]] = {}
     for key, value in network.state_dict().items():
-        name, third = theirs(key)
+        name, third = official_key(key)
         shapes[name] = tuple(value.shape) if third is None else (3 * value.shape[0], *value.shape[1:])
     return shapes
 

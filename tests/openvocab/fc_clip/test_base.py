@@ -81,11 +81,11 @@ def test_contracts(base: FcClipBase) -> None:
 
 @pytest.mark.parametrize("names", [NAMES, NAMES[::-1], NAMES[1:2], NAMES + (("sea",),) * 300])
 def test_a_class_scores_the_same_in_any_vocabulary(base: FcClipBase, names: tuple[tuple[str, ...], ...]) -> None:
-    look = base.look(picture(0))
+    output = base.image_output(picture(0))
     text, counts = base.text(NAMES)
-    reference = name_logits(look.classes, text, counts, base.network.logit_scale)
+    reference = name_logits(output.classes, text, counts, base.network.logit_scale)
     text, counts = base.text(names)
-    found = name_logits(look.classes, text, counts, base.network.logit_scale)
+    found = name_logits(output.classes, text, counts, base.network.logit_scale)
     for position, synonyms in enumerate(names):
         if synonyms in NAMES:
             torch.testing.assert_close(found[:, position], reference[:, NAMES.index(synonyms)], rtol=0, atol=1e-5)
@@ -95,7 +95,7 @@ def test_order_of_names_permutes_every_answer(base: FcClipBase) -> None:
     image = picture(1)
     order = [2, 0, 3, 1]
     shuffled = [NAMES[i] for i in order]
-    p, q = base.query_scores(base.look(image), NAMES), base.query_scores(base.look(image), shuffled)
+    p, q = base.query_scores(base.image_output(image), NAMES), base.query_scores(base.image_output(image), shuffled)
     torch.testing.assert_close(q[:, 1:], p[:, 1:][:, order])
     torch.testing.assert_close(q[:, 0], p[:, 0])
     a = base.segment(image, "a", NAMES, None)
@@ -109,13 +109,13 @@ def test_order_of_names_permutes_every_answer(base: FcClipBase) -> None:
 
 
 def test_a_synonym_can_only_raise_its_class(base: FcClipBase) -> None:
-    look = base.look(picture(2))
+    output = base.image_output(picture(2))
     text, counts = base.text(NAMES)
-    each, ones = name_logits(look.classes, text, [1] * len(text), base.network.logit_scale), counts
-    joined = name_logits(look.classes, text, ones, base.network.logit_scale)
+    each, ones = name_logits(output.classes, text, [1] * len(text), base.network.logit_scale), counts
+    joined = name_logits(output.classes, text, ones, base.network.logit_scale)
     torch.testing.assert_close(joined[:, 3], each[:, -3:].amax(1))
     with pytest.raises(ValueError, match="do not divide"):
-        name_logits(look.classes, text, [1, 2], base.network.logit_scale)
+        name_logits(output.classes, text, [1, 2], base.network.logit_scale)
 
 
 def test_the_ensemble_by_hand() -> None:
@@ -131,13 +131,13 @@ def test_the_ensemble_by_hand() -> None:
 
 def test_a_batch_of_sizes_is_as_one_by_one(base: FcClipBase) -> None:
     images = [picture(3), picture(4, 64, 40), picture(5), picture(6, 100, 100)]
-    together = base.looks(images)
-    for image, look in zip(images, together, strict=True):
-        alone = base.look(image)
-        assert look.frame == alone.frame
-        torch.testing.assert_close(look.masks, alone.masks, rtol=1e-4, atol=1e-4)
-        torch.testing.assert_close(look.classes, alone.classes, rtol=1e-4, atol=1e-4)
-        torch.testing.assert_close(look.clip, alone.clip, rtol=1e-4, atol=1e-4)
+    together = base.image_outputs(images)
+    for image, output in zip(images, together, strict=True):
+        alone = base.image_output(image)
+        assert output.frame == alone.frame
+        torch.testing.assert_close(output.masks, alone.masks, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(output.classes, alone.classes, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(output.clip, alone.clip, rtol=1e-4, atol=1e-4)
         assert base.segment(image, "x", NAMES, None).shape == image.shape[:2]
 
 
@@ -171,12 +171,12 @@ def test_masks_come_back_where_they_were() -> None:
 
 def test_regions_find_the_query_that_made_them(base: FcClipBase) -> None:
     image = picture(7)
-    look = base.look(image)
-    masks = (to_original(look.masks, look.frame) > 0).numpy()
+    output = base.image_output(image)
+    masks = (to_original(output.masks, output.frame) > 0).numpy()
     kept = np.flatnonzero(masks.reshape(len(masks), -1).any(1))
     own = Segments(image.shape[:2], np.ones(len(kept), np.float32), masks=masks[kept])
-    weights = cover(own, look.frame, tuple(look.pixels.shape[-2:]))
-    shares = overlaps(look.masks, own, look.frame, weights)
+    weights = cover(own, output.frame, tuple(output.pixels.shape[-2:]))
+    shares = overlaps(output.masks, own, output.frame, weights)
     best = shares.argmax(1).numpy()
     assert best.tolist() == kept.tolist()
     assert float(shares.amax(1).min()) > 0.5  # not 1: these masks are ragged at the scale of a cell
@@ -194,11 +194,11 @@ def test_overlap_by_hand() -> None:
     np.testing.assert_allclose(found, [[1 / 3, 1.0]], atol=1e-5)
 
 
-def test_opinions_on_regions(base: FcClipBase) -> None:
+def test_probabilities_of_regions(base: FcClipBase) -> None:
     image = picture(8)
     y, x = np.mgrid[:50, :70]
     regions = from_partition(2 * (y >= 25) + (x >= 35))
-    found = base.region_opinions(image, "a", regions, NAMES, None)
+    found = base.region_probabilities(image, "a", regions, NAMES, None)
     for p in (found.in_vocabulary, found.out_of_vocabulary):
         assert p.shape == (4, 4)
         assert p.dtype == torch.float32
@@ -212,21 +212,21 @@ def test_opinions_on_regions(base: FcClipBase) -> None:
     torch.testing.assert_close(base.region_scores(image, "b", masks, NAMES, None), scores)
     none = Segments((50, 70), np.zeros(0, np.float32), masks=np.zeros((0, 50, 70), bool))
     assert base.region_scores(image, "a", none, NAMES, None).shape == (0, 4)
-    assert base.region_opinions(image, "a", none, NAMES, None).in_vocabulary.shape == (0, 4)
+    assert base.region_probabilities(image, "a", none, NAMES, None).in_vocabulary.shape == (0, 4)
     with pytest.raises(KcError, match="regions of an image of"):
         base.region_scores(picture(8, 40, 40), "a", regions, NAMES, None)
 
 
 @torch.no_grad()
-def test_an_opinion_of_clip_is_that_of_its_own_pooling(base: FcClipBase) -> None:
-    """Cells of the coarse map are regions: CLIP's opinion is its projection of that one cell."""
+def test_clip_pools_regions_as_it_pools_images(base: FcClipBase) -> None:
+    """Cells of the coarse map are regions: CLIP's embedding is its projection of that one cell."""
     image = picture(9, 64, 96)
     cell = np.kron(np.arange(6).reshape(2, 3), np.ones((32, 32), int))
-    found = base.region_opinions(image, "a", from_partition(cell), NAMES, None).out_of_vocabulary
-    look = base.look(image)
+    found = base.region_probabilities(image, "a", from_partition(cell), NAMES, None).out_of_vocabulary
+    output = base.image_output(image)
     net = base.network
     text, counts = base.text(NAMES)
-    embedded = project(net.clip.visual, look.dense.flatten(1).T)
+    embedded = project(net.clip.visual, output.dense.flatten(1).T)
     wanted = name_logits(embedded, text, counts, net.clip.logit_scale).softmax(-1)
     torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
 
@@ -261,11 +261,11 @@ def test_one_pass_serves_many_questions(base: FcClipBase, monkeypatch: pytest.Mo
 
 
 def test_what_is_kept_has_an_end(base: FcClipBase, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = base.look(picture(12))
-    monkeypatch.setattr(base._looks, "budget", first.nbytes)
-    base.look(picture(13))
-    assert base.look(picture(12)) is not first
-    torch.testing.assert_close(base.look(picture(12)).masks, first.masks)
+    first = base.image_output(picture(12))
+    monkeypatch.setattr(base._outputs, "budget", first.nbytes)
+    base.image_output(picture(13))
+    assert base.image_output(picture(12)) is not first
+    torch.testing.assert_close(base.image_output(picture(12)).masks, first.masks)
 
 
 def test_instances_and_errors(base: FcClipBase) -> None:

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from kc.openvocab.dense_clip.text import TextBank
 from kc.openvocab.fc_clip.base import FcClipBase
-from kc.openvocab.fc_clip.checkpoint import load_fc_clip, theirs
+from kc.openvocab.fc_clip.checkpoint import load_fc_clip, official_key
 from kc.openvocab.fc_clip.geometry import MEAN, STD, Frame
 from kc.openvocab.fc_clip.network import FcClip
 from kc.openvocab.fc_clip.scores import clean, ensemble, name_logits, seen_in, with_void
@@ -59,7 +59,7 @@ def same(found: Tensor, golden: list[float], atol: float = 2e-4) -> None:
 
 
 def test_every_key_of_theirs_has_one_of_ours(network: FcClip) -> None:
-    keys = sorted({theirs(key)[0] for key in network.state_dict()})
+    keys = sorted({official_key(key)[0] for key in network.state_dict()})
     assert [len(keys), zlib.crc32("\n".join(keys).encode())] == GOLDEN["keys"]
 
 
@@ -119,9 +119,9 @@ def test_post_processing(base: FcClipBase, images: Tensor, monkeypatch: pytest.M
     from kc.openvocab.fc_clip import base as module
 
     p, masks = scores(base, images)
-    look = module.Look(FRAME, *(torch.zeros(0),) * 2, masks, *(torch.zeros(0),) * 3)
-    monkeypatch.setattr(base, "query_scores", lambda _look, _names: p)
-    same(base.semantic_scores(look, VOCABULARY), GOLDEN["semantic"], 2e-3)
+    output = module.ImageOutput(FRAME, *(torch.zeros(0),) * 2, masks, *(torch.zeros(0),) * 3)
+    monkeypatch.setattr(base, "query_scores", lambda _run, _names: p)
+    same(base.semantic_scores(output, VOCABULARY), GOLDEN["semantic"], 2e-3)
     full = module.to_original(masks, FRAME)
     for overlap, things, golden in [[0.8, [0, 1], GOLDEN["panoptic"]], *GOLDEN["panoptic_other"]]:
         made = panoptic_map(p, full, range(4), things, 0.0, overlap)
