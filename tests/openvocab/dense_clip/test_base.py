@@ -204,7 +204,7 @@ def test_zeroshot_and_knn_on_pixels(
     assert isinstance(methods, list)
     assert [m["name"] for m in methods] == ["zeroshot", "knn"]
     assert "whole-image" in results["fingerprints"]["base"]  # type: ignore[index]
-    assert results["config"]["gclip"]["fuse_layers"] == "1"  # type: ignore[index]
+    assert results["config"]["gclip"]["fuse-layers"] == "1"  # type: ignore[index]
 
 
 def test_panoptic_with_a_clip_of_its_own(tiny_coco: SimpleNamespace, tmp_path: Path, tiny_clip: str) -> None:
