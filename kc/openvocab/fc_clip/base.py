@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -127,35 +127,16 @@ class FcClipBase:
 
     def image_output(self, image: UInt8Array) -> ImageOutput:
         """The network's output for `image` (H, W, 3) uint8 RGB, cached by its content."""
-        return self._outputs.get_or_make(_digest(image), lambda: next(self._run([image])))
-
-    def image_outputs(self, images: Sequence[UInt8Array]) -> list[ImageOutput]:
-        """`image_output` of several images; those of one padded size are one batch."""
-        found: dict[int, ImageOutput] = {}
-        o = self.options
-        frames = [frame_of((im.shape[0], im.shape[1]), o.short_side, o.long_side) for im in images]
-        for padded in dict.fromkeys(f.padded for f in frames):
-            together = [i for i, f in enumerate(frames) if f.padded == padded]
-            found |= zip(together, self._run([images[i] for i in together]), strict=True)
-        return [found[i] for i in range(len(images))]
+        return self._outputs.get_or_make(_digest(image), lambda: self._run(image))
 
     @torch.no_grad()
-    def _run(self, images: Sequence[UInt8Array]) -> Iterator[ImageOutput]:
-        o = self.options
-        frames = [frame_of((im.shape[0], im.shape[1]), o.short_side, o.long_side) for im in images]
-        batch = torch.stack([prepare(im, frame) for im, frame in zip(images, frames, strict=True)])
-        answer: NetworkOutput = self.network(batch.to(self.device))
-        clip = self.network.clip_embed(answer.dense, answer.masks[-1])
-        for i, frame in enumerate(frames):
-            yield ImageOutput(
-                frame,
-                answer.classes[-1][i],
-                clip[i],
-                answer.masks[-1][i],
-                answer.states[i],
-                answer.pixels[i],
-                answer.dense[i],
-            )
+    def _run(self, image: UInt8Array) -> ImageOutput:
+        frame = frame_of((image.shape[0], image.shape[1]), self.options.short_side, self.options.long_side)
+        out: NetworkOutput = self.network(prepare(image, frame)[None].to(self.device))
+        clip = self.network.clip_embed(out.dense, out.masks[-1])
+        return ImageOutput(
+            frame, out.classes[-1][0], clip[0], out.masks[-1][0], out.states[0], out.pixels[0], out.dense[0]
+        )
 
     def text(self, names: Names) -> tuple[Tensor, list[int]]:
         """Unit embeddings (M, D) of all names, class after class, and how many each class has.
@@ -328,15 +309,6 @@ class FcClipProposer:
         order = np.argsort(-score, kind="stable")
         order = order[(score[order] >= self.min_score) & (score[order] > 0)]  # an empty mask scores 0
         return Segments(output.frame.original, score[order], masks=np.concatenate(masks)[order])
-
-
-def load_fc_clip_base(name: str, options: FcClipOptions | None = None) -> FcClipBase:
-    """The base `fc-clip@FILE` or `fc-clip:MODEL@FILE`.
-
-    Raises MissingExtraError where weights or transformers are missing, KcError where the file does not fit.
-    """
-    clip, path = weights_of(name)
-    return FcClipBase(name, load_fc_clip(path, clip), options)
 
 
 def _digest(array: npt.NDArray[Any]) -> bytes:

@@ -107,11 +107,6 @@ def check_base(name: str, encoder: str, kind: TaskKind, benchmark: str, options:
     options_for(benchmark, **options)
 
 
-def is_fc_clip(name: str) -> bool:
-    """Whether a base's name asks for FC-CLIP."""
-    return NAME.fullmatch(name) is not None
-
-
 def weights_of(name: str) -> tuple[str | None, Path]:
     """(CLIP model or None, weights) of `fc-clip@FILE` or `fc-clip:MODEL@FILE`; loads nothing.
 

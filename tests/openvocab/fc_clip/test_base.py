@@ -129,18 +129,6 @@ def test_the_ensemble_by_hand() -> None:
     np.testing.assert_allclose(log.exp(), [a, b], atol=1e-6)
 
 
-def test_a_batch_of_sizes_is_as_one_by_one(base: FcClipBase) -> None:
-    images = [picture(3), picture(4, 64, 40), picture(5), picture(6, 100, 100)]
-    together = base.image_outputs(images)
-    for image, output in zip(images, together, strict=True):
-        alone = base.image_output(image)
-        assert output.frame == alone.frame
-        torch.testing.assert_close(output.masks, alone.masks, rtol=1e-4, atol=1e-4)
-        torch.testing.assert_close(output.classes, alone.classes, rtol=1e-4, atol=1e-4)
-        torch.testing.assert_close(output.clip, alone.clip, rtol=1e-4, atol=1e-4)
-        assert base.segment(image, "x", NAMES, None).shape == image.shape[:2]
-
-
 @pytest.mark.parametrize(
     ("size", "resized", "padded"),
     [
