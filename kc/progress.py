@@ -87,45 +87,45 @@ def bars(console: Console) -> Progress:
 class Bar:
     """Handle of one bar."""
 
-    def __init__(self, drawn: Progress, task: TaskID) -> None:
-        self._drawn, self._task = drawn, task
+    def __init__(self, progress: Progress, task: TaskID) -> None:
+        self._progress, self._task = progress, task
         self.done = 0
 
     def advance(self, n: int = 1) -> None:
         """Mark `n` more units as done."""
         self.done += n
-        self._drawn.advance(self._task, n)
+        self._progress.advance(self._task, n)
 
     def reach(self, done: int) -> None:
         """Mark `done` units as done, in all."""
         self.done = done
-        self._drawn.update(self._task, completed=done)
+        self._progress.update(self._task, completed=done)
 
     def describe(self, text: str, total: int | None = None) -> None:
         """Change the text, and the number of units where one is given."""
-        self._drawn.update(self._task, description=text, total=total)
+        self._progress.update(self._task, description=text, total=total)
 
 
 @contextmanager
-def one_bar(drawn: Progress, text: str, total: int | None, unit: str, line: bool = True) -> Iterator[Bar]:
-    """A bar of `drawn` for one piece of work; with `line`, a log gets one when it is done."""
-    task = drawn.add_task(text, total=total, unit=unit)
+def one_bar(progress: Progress, text: str, total: int | None, unit: str, line: bool = True) -> Iterator[Bar]:
+    """A bar of `progress` for one piece of work; with `line`, a log gets one when it is done."""
+    task = progress.add_task(text, total=total, unit=unit)
     started = time.perf_counter()
-    bar = Bar(drawn, task)
+    bar = Bar(progress, task)
     try:
         yield bar
     finally:
-        drawn.remove_task(task)
+        progress.remove_task(task)
     seconds = time.perf_counter() - started
-    if line and drawn.disable and seconds >= LATE:
+    if line and progress.disable and seconds >= LATE:
         said = summary(text, bar.done, unit, seconds)
-        drawn.console.print(said, highlight=False, markup=False, soft_wrap=True)
+        progress.console.print(said, highlight=False, markup=False, soft_wrap=True)
 
 
 def track(items: Iterable[_Item], text: str, console: Console, unit: str = "images") -> Iterator[_Item]:
     """The items unchanged, with a bar."""
     total = len(items) if isinstance(items, Sized) else None
-    with bars(console) as drawn, one_bar(drawn, text, total, unit) as bar:
+    with bars(console) as progress, one_bar(progress, text, total, unit) as bar:
         for item in items:
             yield item
             bar.advance()

@@ -172,8 +172,8 @@ def leaked(
         leaky = set(tasks[t].class_ids) & {c for other in tasks for c in other.returning_ids}
         goes = images_with(class_table, class_ids, leaky)[own] & (rng.random(len(own)) < stream.leak)
         if both:
-            drawn = rng.integers(0, last, size=len(own))
-            other = drawn + (drawn >= t)
+            others = rng.integers(0, last, size=len(own))
+            other = others + (others >= t)
         else:
             other = rng.integers(min(t + 1, last), last + 1, size=len(own))
         where = np.where(goes, other, t)
@@ -204,20 +204,20 @@ def long_tailed(class_table: BoolArray, imbalance: float, seed: int) -> Int64Arr
     return rows
 
 
-def held_out(class_table: BoolArray, share: float, seed: int) -> Int64Array:
+def held_out(class_table: BoolArray, fraction: float, seed: int) -> Int64Array:
     """Sorted row indices, int64, of the images to hold out of `class_table` (n, C) bool.
 
-    Of a class with n_c images round(share * n_c) are held out, at least one where it has two. Where images hold
+    Of a class with n_c images round(fraction * n_c) are held out, at least one where it has two. Where images hold
     several classes, the rarest class chooses first and images that are held out for it count for the others too, so a
-    frequent class may give more than its share. Every class keeps a training image, whatever is asked for.
-    `share` lies in (0, 1).
+    frequent class may give more than its fraction. Every class keeps a training image, whatever is asked for.
+    `fraction` lies in (0, 1).
     """
     order = np.random.default_rng(seed).permutation(len(class_table))
     n_images = class_table.sum(axis=0)
     left = n_images.copy()
     held = np.zeros(len(class_table), dtype=np.bool_)
     for column in np.argsort(n_images, kind="stable"):
-        wanted = max(1, int(share * n_images[column] + 0.5))
+        wanted = max(1, int(fraction * n_images[column] + 0.5))
         for row in order[class_table[order, column]]:
             if n_images[column] - left[column] >= wanted:
                 break

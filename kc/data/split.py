@@ -96,8 +96,8 @@ def with_leaks(tasks: Sequence[Task], background_id: int | None, stream: Stream,
     both = stream.leak_to == "all"
     candidates = [c for task in (tasks if both else tasks[:-1]) for c in task.class_ids if c != background_id]
     n_leaky = max(1, round(stream.blurry_classes * len(candidates)))
-    drawn = np.random.default_rng([seed, 1]).permutation(len(candidates))[:n_leaky]
-    leaky = {candidates[i] for i in drawn}
+    sampled = np.random.default_rng([seed, 1]).permutation(len(candidates))[:n_leaky]
+    leaky = {candidates[i] for i in sampled}
     if not both:
         return tuple(replace(t, returning_ids=tuple(c for c in t.old_ids if c in leaky)) for t in tasks)
     result = []

@@ -10,9 +10,9 @@ from html import escape
 import numpy as np
 
 from kc.report import words
-from kc.report.axes import LogAxis
 from kc.report.figures import spread_apart
 from kc.report.records import FloatArray
+from kc.report.style import LogAxis
 
 _WIDTH, _HEIGHT = 460, 270
 _LEFT, _TOP, _BOTTOM = 34, 10, 40

@@ -97,7 +97,7 @@ def combine(runs: Sequence[Run]) -> Comparison:
     order = list(dict.fromkeys(m.name for m in methods))
     first = runs[0].results
     seeds = sorted({m.seed for m in methods})
-    versions = _joined({run.name: run.results.versions for run in runs})
+    versions = _concatenated({run.name: run.results.versions for run in runs})
     results = Results(
         benchmark=first.benchmark,
         task_kind=first.task_kind,
@@ -107,7 +107,7 @@ def combine(runs: Sequence[Run]) -> Comparison:
         tasks=first.tasks,
         methods=sorted(methods, key=lambda m: (order.index(m.name), m.seed)),
         versions=versions,
-        fingerprints=_joined({run.name: run.results.fingerprints for run in runs}),
+        fingerprints=_concatenated({run.name: run.results.fingerprints for run in runs}),
         config=_configs(runs),
     )
     unlike = [k for k in ("platform", "cpus", "torch") if len({run.results.versions.get(k) for run in runs}) > 1]
@@ -182,7 +182,7 @@ def _titles(runs: Sequence[Run]) -> dict[tuple[int, str], str]:
     return out
 
 
-def _joined(tables: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
+def _concatenated(tables: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
     """One value where all runs agree, else the value of each run."""
     out: dict[str, str] = {}
     for key in sorted({key for table in tables.values() for key in table}):

@@ -19,10 +19,9 @@ from matplotlib.text import Text
 
 from kc.files import write_atomic
 from kc.report import words
-from kc.report.axes import COSTS, LogAxis
 from kc.report.merge import MergedMethod, merge_seeds
 from kc.report.records import FloatArray, Results
-from kc.report.style import Look, ink_on, looks, score_color, task_color
+from kc.report.style import COSTS, LogAxis, Look, ink_on, looks, score_color, task_color
 from kc.report.tables import headline
 
 _INK = "#333333"
@@ -73,7 +72,7 @@ def average(results: Results, path: Path, size: PaperSize) -> None:
     top = ceiling(merged)
     _average(ax, merged, looks([m.name for m in merged]), top)
     ax.set_title("", loc="left")
-    _dress(ax, len(results.tasks), top, room=0.32 if size.columns == 1 else 0.2)
+    _style_axes(ax, len(results.tasks), top, room=0.32 if size.columns == 1 else 0.2)
     ax.set_ylabel(f"{words.metric_title(merged[0].metric)} × 100", color=_INK, fontsize=9)
     ax.set_xlabel("tasks learned", color=_INK, fontsize=9)
     _write(figure, path, size)
@@ -126,7 +125,7 @@ def curves(results: Results, path: Path, size: PaperSize | None = None) -> None:
     _average(axes[len(merged)], merged, look, top)
     n = len(results.tasks)
     for index, ax in enumerate(axes):
-        _dress(ax, n, top, room=0.32 if index == len(merged) else 0.0)
+        _style_axes(ax, n, top, room=0.32 if index == len(merged) else 0.0)
         if index % columns == 0:
             ax.set_ylabel(f"{words.metric_title(merged[0].metric)} × 100", color=_INK, fontsize=9)
         if index + columns >= len(axes):
@@ -265,7 +264,7 @@ def _low(run: Sequence[float], gap: float) -> float:
     return sum(run) / len(run) - gap * (len(run) - 1) / 2
 
 
-def _dress(ax: Axes, n: int, top: float, room: float) -> None:
+def _style_axes(ax: Axes, n: int, top: float, room: float) -> None:
     """Axes and grid; `room` is the share of the width kept free at the right for names."""
     ax.set(xlim=(0.7, (n + 0.3) + room * n), ylim=(-0.02 * top, top))
     step = max(1, math.ceil(n / 10))

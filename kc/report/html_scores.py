@@ -10,12 +10,11 @@ from typing import Final
 import numpy as np
 
 from kc.report import tables, words
-from kc.report.axes import COSTS
 from kc.report.charts import Point, Scale, Series, cost_chart, line_chart
 from kc.report.figures import ceiling
 from kc.report.merge import MergedMethod, Stat
 from kc.report.records import FloatArray, Results
-from kc.report.style import Look, ink_on, score_color
+from kc.report.style import COSTS, Look, ink_on, score_color
 
 _OPEN_UP_TO = 30  # rows of a table that is shown unfolded
 _HEADS: Final = ("accuracy", "pq", "sq", "rq", "ap", "miou")

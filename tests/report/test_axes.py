@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from kc.report.axes import LogAxis
+from kc.report.style import LogAxis
 
 
 def test_seconds_by_hand() -> None:

@@ -1,1 +1,1 @@
-"""One reader a source format: class folders, tables, CUB, CIFAR, index-PNG masks, LabelMe, COCO panoptic, embedded."""
+"""One reader a format: `open.open_reader` finds it by the manifest."""

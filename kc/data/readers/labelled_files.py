@@ -81,7 +81,7 @@ def open_folder(manifest: Manifest, split: SplitName, root: Path) -> LabelledFil
     items: list[LabelledFile] = []
     for column, folder in enumerate(folders):
         missing = not (top / folder).is_dir()
-        files = [] if missing else _shared(list_files(root, f"{part.path}/{folder}"), part.share)
+        files = [] if missing else _percent_of(list_files(root, f"{part.path}/{folder}"), part.share)
         if missing:
             problems.append(f"{top / folder}: no such folder; class {manifest.classes[column].name!r} expects it")
         elif not files:
@@ -121,7 +121,7 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
         raise DataError(f"{folder}: cannot read this folder ({error.strerror})") from error
 
 
-def _shared(files: list[str], share: tuple[int, int] | None) -> list[str]:
+def _percent_of(files: list[str], share: tuple[int, int] | None) -> list[str]:
     """The files of one class that a split takes, sorted by name: see `FolderSplit.share`."""
     if share is None:
         return files

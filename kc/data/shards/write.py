@@ -97,7 +97,7 @@ def write_shards(
         new += written
         if progress is not None:
             progress(number + 1, count)
-    index = joined(parts)
+    index = concatenated(parts)
     store.write(index_name, index.to_bytes())
     for number in range(count):
         store.remove(f"{split}-{number:05d}.part.npz")
@@ -114,7 +114,7 @@ def _stored(store: Store, name: str) -> ShardIndex | None:
         return None
 
 
-def joined(parts: list[ShardIndex]) -> ShardIndex:
+def concatenated(parts: list[ShardIndex]) -> ShardIndex:
     """One index of shards that have one each."""
     first = np.cumsum([0, *(len(p.id_text) for p in parts[:-1])])
     return ShardIndex(
