@@ -20,7 +20,7 @@ COMMANDS: Table = {
     ),
     "report": ("kc.commands.report:run", "make the page of a run again, or compare several runs"),
     "memory": ("kc.commands.memory:ACTIONS", "look into a memory, check it, fill it, move it, take rows out of it"),
-    "predict": ("kc.commands.predict_config:main", "segment or classify pictures, and show which rows decided"),
+    "predict": ("kc.commands.predict:run", "segment or classify pictures, and show which rows decided"),
     "explain": ("kc.commands.explain:run", "show which rows of a memory decided what one image is"),
     "remember": ("kc.commands.remember:run", "store rows of images under a name"),
     "forget": ("kc.commands.forget:run", "erase rows from every version of a memory, with proof"),

@@ -19,7 +19,7 @@ MAP = ROOT.parent / "docs" / "architecture.md"
 LONGEST = 350
 MAY_IMPORT_LIGHTNING = {"methods/module.py", "data/datamodule.py"}
 LIGHTNING_ROOMS = {"compare", "session", "showcase", "tracking", "commands", "studies", "stream"}
-SPLIT_COMMANDS = ("predict", "sweep")
+SPLIT_COMMANDS = ("sweep",)
 """Commands in two files that still import each other."""
 HEAVY = {"torch", "lightning", "faiss", "timm", "skimage", "matplotlib", "wandb", "transformers"}
 MODULES = {".".join(("kc", *p.relative_to(ROOT).with_suffix("").parts)).removesuffix(".__init__"): p

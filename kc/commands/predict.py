@@ -2,37 +2,67 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy as np
-from rich.console import Console
-
-from kc.commands.predict_config import PredictConfig
-from kc.data.readers.base import IMAGE_SUFFIXES, list_files, read_image
 from kc.errors import DataError, KcError, stopped
-from kc.files import write_atomic
-from kc.predict.answer import Answer, as_json
-from kc.predict.names import split_names
-from kc.predict.opening import Overrides, open_memory, open_run
-from kc.predict.predictor import Predictor
-from kc.predict.video import each_frame, is_video
-from kc.report.overlay import VOID_COLOR, Bar, Color, Entry, bars, overlay, picture
-from kc.stream.loop import quiet_lightning
-from kc.stream.progress import RunProgress
-from kc.types import UInt8Array
+from kc.spec import Count
 
-TITLES = {"answer": "answer", "base": "base alone", "memory": "memory alone"}
-BOTH = "memory and base"
-BARS = 5
-"""Classes shown below an image that is classified as a whole."""
+if TYPE_CHECKING:
+    from kc.commands.console import Terminal
+    from kc.predict.predictor import Predictor
+    from kc.types import UInt8Array
 
 
-def run_predict(config: PredictConfig, console: Console | None = None) -> int:
-    """Do what `config` asks for; 1 where some pictures of a folder could not be read. Raises KcError."""
-    console = console or Console(markup=False)
+@dataclass(frozen=True, kw_only=True)
+class PredictConfig:
+    r"""Say what is on pictures, and by which rows of the memory it was decided.
+
+    Args:
+        source: Picture, folder of pictures, or video.
+        run: Run folder: the stored state of one of its methods answers.
+        memory: Folder of a memory that answers.
+        names: Names to choose among, separated by commas (write \, for a comma in a name); default: all it knows.
+        method: Method of the run; default: the only one, or knn.
+        seed: Seed of the method; default: the first one of the run.
+        base: Open-vocabulary base beside the memory: none, conse, clip ...; default: that of the run.
+        proposals: Where regions come from: superpixels or felzenszwalb; default: as the memory's keys were made.
+        k: Neighbours that vote; default: as in the run.
+        base_only: Show what the base alone says.
+        memory_only: Show what the memory alone says; with --base-only both, and the two together, side by side.
+        out: Folder to write NAME.png and NAME.json to, for each picture NAME.
+    """
+
+    source: Path
+    run: Path | None = None
+    memory: Path | None = None
+    names: str | None = None
+    method: str | None = None
+    seed: int | None = None
+    base: str | None = None
+    proposals: str | None = None
+    k: Count | None = None
+    base_only: bool = False
+    memory_only: bool = False
+    out: Path = Path("predictions")
+
+
+def run(config: PredictConfig) -> int:
+    """`kc predict`. Returns the exit status: 1 where some pictures of a folder could not be read."""
+    if (config.run is None) == (config.memory is None):
+        raise KcError("say who answers: --run RUN or --memory DIR, one of them")
+    from kc.commands.console import Terminal
+    from kc.data.readers.base import read_image
+    from kc.predict.names import split_names
+    from kc.predict.render import sentence, write
+    from kc.predict.video import is_video
+    from kc.stream.loop import quiet_lightning
+    from kc.stream.progress import RunProgress
+
+    console = Terminal()
     quiet_lightning()
     names = None if config.names is None else split_names(config.names)
     if not config.source.exists():
@@ -56,18 +86,20 @@ def run_predict(config: PredictConfig, console: Console | None = None) -> int:
                 answers = [predictor.predict(image, names, view) for view in views]
                 write(answers, file, config.out)
                 if len(files) == 1:
-                    console.print(_sentence(answers[0]), highlight=False, markup=False, soft_wrap=True)
+                    console.say(sentence(answers[0]))
             bar.advance()
     for problem in broken:
-        console.print(f"skipped: {problem}", highlight=False, markup=False, soft_wrap=True)
+        console.say(f"skipped: {problem}")
     done = len(files) - len(broken)
     what = config.out / f"{files[0]}.png" if len(files) == 1 else f"{done} pictures in {config.out}"
-    console.print(f"written: {what}", highlight=False, markup=False, soft_wrap=True)
+    console.say(f"written: {what}")
     return 1 if broken else 0
 
 
 def opened(config: PredictConfig) -> Predictor:
     """The memory or the method of a run that is meant."""
+    from kc.predict.opening import Overrides, open_memory, open_run
+
     overrides = Overrides(config.base, config.proposals, config.k)
     if config.memory is not None:
         return open_memory(config.memory, overrides)
@@ -88,6 +120,8 @@ def views_of(config: PredictConfig, predictor: Predictor) -> list[str]:
 
 def _pictures(source: Path) -> tuple[Path, list[str]]:
     """The folder, and the pictures in it by their relative paths; masks that lie beside them are no pictures."""
+    from kc.data.readers.base import IMAGE_SUFFIXES, list_files
+
     if source.is_file():
         return source.absolute().parent, [source.name]
     files = [f for f in list_files(source, ".", IMAGE_SUFFIXES, recursive=True) if not f.endswith(".mask.png")]
@@ -96,86 +130,17 @@ def _pictures(source: Path) -> tuple[Path, list[str]]:
     return source, [f.removeprefix("./") for f in files]
 
 
-def write(answers: Sequence[Answer], file: str, out: Path) -> None:
-    """OUT/FILE.png and OUT/FILE.json."""
-    target = out / file
-    target.parent.mkdir(parents=True, exist_ok=True)
-    titles = titles_of([a.view for a in answers])
-    panels = [(title, drawn(a)) for title, a in zip(titles, answers, strict=True)]
-    picture(panels, legend_of(answers), target.with_name(f"{target.name}.png"))
-    text = json.dumps(as_json(answers, file), ensure_ascii=False, indent=1, allow_nan=False)
-    write_atomic(target.with_name(f"{target.name}.json"), text.encode())
-
-
-def titles_of(views: Sequence[str]) -> list[str]:
-    """What stands above the panels: an answer beside others is said to be that of both."""
-    titles = TITLES if len(views) == 1 else TITLES | {"answer": BOTH}
-    return [titles[view] for view in views]
-
-
-def drawn(answer: Answer) -> UInt8Array:
-    """One panel."""
-    if answer.semantic is not None:
-        return overlay(answer.image, answer.semantic, answer.colors, answer.panoptic)
-    scores = answer.scores
-    assert scores is not None
-    ranked = answer.ranked()[:BARS]
-    ids = {name: id_ for id_, name in answer.names.items()}
-    shares = bool((scores >= 0).all() and np.isclose(scores.sum(), 1, atol=1e-3))
-    low, high = (0.0, 1.0) if shares else (float(scores.min()), max(float(scores.max()), float(scores.min()) + 1e-9))
-    texts = [f"{name}  {100 * s:.1f} %" if shares else f"{name}  {s:.3g}" for name, s in ranked]
-    lengths = [(s - low) / (high - low) for _, s in ranked]
-    return bars(
-        answer.image,
-        [Bar(t, x, answer.colors[ids[name]]) for t, x, (name, _) in zip(texts, lengths, ranked, strict=True)],
-    )
-
-
-def legend_of(answers: Sequence[Answer]) -> list[Entry]:
-    """What is on the maps, the largest first, with its share of the pixels of the last one."""
-    last = answers[-1]
-    if last.semantic is None:
-        return []
-    entries: list[Entry] = []
-    for answer in reversed(answers):
-        assert answer.semantic is not None
-        listed = {e.text.rpartition("  ")[0] for e in entries}
-        for id_, n in _by_size(answer):
-            if answer.name(id_) not in listed:
-                share = share_of(n / answer.semantic.size) if answer is last else ""
-                entries.append(Entry(f"{answer.name(id_)}  {share}", answer.colors.get(id_, VOID_COLOR)))
-    return entries
-
-
-def share_of(part: float) -> str:
-    """`63 %`; a part that is there is never `0 %`."""
-    return "<1 %" if 0 < part < 0.005 else f"{100 * part:.0f} %"
-
-
-def _by_size(answer: Answer) -> list[tuple[int, int]]:
-    assert answer.semantic is not None
-    ids, counts = np.unique(answer.semantic, return_counts=True)
-    return [(int(ids[i]), int(counts[i])) for i in np.argsort(-counts, kind="stable")]
-
-
-def _sentence(answer: Answer) -> str:
-    if answer.scores is not None:
-        said = ", ".join(f"{name} {score:.3g}" for name, score in answer.ranked()[:BARS])
-        voters = answer.voters
-    else:
-        size = answer.image.shape[0] * answer.image.shape[1]
-        said = ", ".join(f"{answer.name(id_)} {share_of(n / size)}" for id_, n in _by_size(answer)[:8])
-        voters = answer.areas[0].voters if answer.areas else ()
-    if not voters:
-        return said
-    rows = ", ".join(f"{v.name} ({v.sample}, {100 * v.share:.0f} %)" for v in voters[:3])
-    return f"{said}\ndecided most for {voters[0].name}: {rows}"
-
-
 def _video(
-    config: PredictConfig, predictor: Predictor, names: Sequence[str] | None, views: Sequence[str], console: Console
+    config: PredictConfig, predictor: Predictor, names: Sequence[str] | None, views: Sequence[str], console: Terminal
 ) -> int:
     """OUT/NAME.mp4, and OUT/NAME.mp4.png: its first frame with a legend of all that is on any frame."""
+    import numpy as np
+
+    from kc.predict.render import by_size, drawn, share_of, titles_of
+    from kc.predict.video import each_frame
+    from kc.report.overlay import VOID_COLOR, Color, Entry, picture
+    from kc.stream.progress import RunProgress
+
     out = config.out / f"{config.source.name}.mp4"
     out.parent.mkdir(parents=True, exist_ok=True)
     first: list[tuple[str, UInt8Array]] = []
@@ -185,7 +150,7 @@ def _video(
         answers = [predictor.predict(frame, names, view) for view in views]
         panels = [drawn(answer) for answer in answers]
         for answer in (a for a in answers if a.semantic is not None):
-            for id_, n in _by_size(answer):
+            for id_, n in by_size(answer):
                 pixels[answer.name(id_), answer.colors.get(id_, VOID_COLOR)] += n * (answer is answers[-1])
         if not first:
             first.extend(zip(titles_of(views), panels, strict=True))
@@ -193,10 +158,10 @@ def _video(
 
     with stopped("the same command begins anew"), RunProgress(console) as progress:
         each_frame(config.source, out, shown, progress)
-    console.print(f"written: {out}", highlight=False, markup=False, soft_wrap=True)
+    console.say(f"written: {out}")
     if pixels:
         legend = out.with_name(f"{out.name}.png")
         whole = pixels.total()
         picture(first, [Entry(f"{name}  {share_of(n / whole)}", c) for (name, c), n in pixels.most_common()], legend)
-        console.print(f"what the colours mean: {legend}", highlight=False, markup=False, soft_wrap=True)
+        console.say(f"what the colours mean: {legend}")
     return 0

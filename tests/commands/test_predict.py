@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from kc.cli import main
-from kc.commands.predict import share_of
+from kc.predict.render import share_of
 from kc.predict.video import is_video
 from kc.report.overlay import VOID_COLOR, Bar, Entry, bars, color_of, colors_of, compose, overlay
 from kc.types import VOID, ClassInfo
@@ -74,7 +74,7 @@ def test_a_folder_is_said_picture_by_picture(
     ("arguments", "said"),
     [
         ([], "say who answers"),
-        (["--memory", "{memory}", "--run", "x"], "x is not the folder of a run"),
+        (["--memory", "{memory}", "--run", "x"], "one of them"),
         (["--memory", "{memory}", "--base-only"], "give --base conse"),
         (["--memory", "{memory}", "--k", "0"], "at least 1"),
         (["--memory", "{memory}", "--names", "a,,b"], "is no name"),

@@ -14,7 +14,6 @@ import yaml
 from PIL import Image
 
 from kc.cli import main
-from kc.commands.predict import write
 from kc.data.manifest import load_manifest
 from kc.data.readers.open import open_reader
 from kc.errors import KcError, RunError, UnknownNameError
@@ -25,6 +24,7 @@ from kc.metrics.confusion import ConfusionMatrix
 from kc.metrics.panoptic import PanopticQuality
 from kc.predict.answer import Votes, as_json, mean_score, rle, voters_of
 from kc.predict.opening import Overrides, open_memory, open_run
+from kc.predict.render import write
 from kc.registry import METHODS, PIXELS_ONLY
 from kc.report.records import Results
 from kc.types import VOID, Neighbours, Segments
