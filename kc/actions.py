@@ -135,13 +135,16 @@ def checked(hint: Any, value: Any, name: str) -> Any:
     from kc.spec import range_of
 
     bare = _bare(hint)
+    if get_origin(bare) in (list, tuple) and value is not None:
+        items = value if isinstance(value, list | tuple) else [value]
+        return get_origin(bare)(checked(get_args(bare)[0], item, name) for item in items)
     if get_origin(bare) is Literal and value is not None and value not in get_args(bare):
         raise unknown_name(name.strip("-").lower().replace("-", " "), str(value), map(str, get_args(bare)))
     try:
         adapter = TypeAdapter(hint, config=ConfigDict(coerce_numbers_to_str=True, allow_inf_nan=False))
         return adapter.validate_python(value)
     except ValidationError as error:
-        raise KcError(f"{name} {value}: must be {range_of(hint)}") from error
+        raise KcError(f"{name} {value}: expected {range_of(bare)}") from error
 
 
 def _bare(hint: Any) -> Any:

@@ -16,7 +16,7 @@ from safetensors import safe_open
 
 from kc.cli import main
 from kc.commands import fc_clip as command
-from kc.openvocab.fc_clip.checkpoint import load_fc_clip, save_fc_clip, theirs
+from kc.openvocab.fc_clip.checkpoint import load_fc_clip, official_key, save_fc_clip
 from kc.openvocab.fc_clip.coco import COCO_NAMES
 from kc.openvocab.fc_clip.network import FcClip
 from kc.openvocab.fc_clip.options import FcClipConfig
@@ -55,7 +55,7 @@ def released(tmp_path: Path) -> Path:
     torch.manual_seed(0)
     parts: dict[str, list[torch.Tensor]] = {}
     for key, value in FcClip(SMALL).state_dict().items():
-        parts.setdefault(theirs(key)[0], []).append((theirs(key)[1] or 0, value))  # type: ignore[arg-type]
+        parts.setdefault(official_key(key)[0], []).append((official_key(key)[1] or 0, value))  # type: ignore[arg-type]
     in_order = {name: [value for _, value in sorted(found, key=lambda pair: pair[0])] for name, found in parts.items()}
     state = {name: torch.cat(found) if len(found) > 1 else found[0] for name, found in in_order.items()}
     torch.save({"model": state}, tmp_path / "released.pth")

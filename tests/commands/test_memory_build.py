@@ -98,7 +98,7 @@ def test_a_fallback_of_class_folders_for_a_benchmark(
         (["--benchmark", "coco200"], "coco200-panoptic"),
         (["--benchmark", "digits", "--keys", "poled"], "'pooled'"),
         (["--benchmark", "digits", "--encoder", "lite"], "'lite0'"),
-        (["--benchmark", "digits", "--purity", "0"], "must be above 0"),
+        (["--benchmark", "digits", "--purity", "0"], "above 0"),
         (["--benchmark", "digits", "--proposals", "sam:/no/where"], "there is no folder '/no/where'"),
         (["--benchmark", "digits", "--names", "NAMES"], "--names goes with --images"),
         (["--images", "FOLDER", "--names", "NAMES"], "add --proposals grounded-sam"),

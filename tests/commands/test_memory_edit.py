@@ -118,7 +118,7 @@ def test_snapshot_and_weights(made: SimpleNamespace, capsys: pytest.CaptureFixtu
     for arguments, text in (
         ([], "say one of --weight W"),
         (["--weight", 1, "--prune", "soft"], "say one of --weight W"),
-        (["--weight", -1, "--ids", "0"], "must be at least 0"),
+        (["--weight", -1, "--ids", "0"], "at least 0"),
         (["--weight", 1], "say which rows"),
         (["--weight", 1, "--ids", "99"], "stores no row with id 99"),
         (["--prune", "sof"], "Did you mean 'soft'"),
