@@ -138,12 +138,6 @@ def _make_folder(folder: Path) -> None:
         raise RunError(f"the feature cache {folder} is not writable. Choose a writable folder")
 
 
-def rounded(features: Features) -> Features:
-    """`features` with the numbers that a cache would give back."""
-    pooled, *levels = (torch.from_numpy(_half(x).astype(np.float32)).to(x.device) for x in parts_of(features))
-    return Features(pooled, tuple(levels), features.strides)
-
-
 def parts_of(features: Features) -> tuple[Tensor, ...]:
     """The pooled vectors and every level, in the order they are stored."""
     return (features.pooled, *features.levels)
