@@ -98,6 +98,7 @@ def build(config: BuildConfig) -> int:
                     add_named(memory, pictures, names, grounded, keys_in(session),
                               source=config.images.name, task=task, advance=bar.advance)  # fmt: skip
             progress.line(f"{len(memory) - before:,} new rows, {len(memory):,} in all")
+            progress.line(f"memory: {config.memory}")
             if config.fallback is not None:
                 _fallback(config.fallback, names, memory, keys_in(session), grounded, task, progress)
     return 0

@@ -16,7 +16,7 @@ from kc.spec import Whole
 
 if TYPE_CHECKING:
     from kc.config import RunConfig
-    from kc.predict.examples import Examples, Shown
+    from kc.predict.examples import ExampleImage, Examples
     from kc.predict.teach import Taught
     from kc.session import Facts, Session
 
@@ -116,7 +116,7 @@ def folders_of(config: RememberConfig) -> dict[str, Path]:
     return found
 
 
-def _each(folders: dict[str, Examples], advance: Callable[[], None]) -> Iterator[tuple[str, Shown]]:
+def _each(folders: dict[str, Examples], advance: Callable[[], None]) -> Iterator[tuple[str, ExampleImage]]:
     for name, examples in folders.items():
         for shown in examples:
             yield name, shown

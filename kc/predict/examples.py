@@ -35,7 +35,7 @@ _COLUMNS = ("image", "x", "y", "width", "height")
 
 
 @dataclass(frozen=True)
-class Shown:
+class ExampleImage:
     """A picture (H, W, 3) uint8 RGB and the pixels (H, W) bool where the thing is; None: all over."""
 
     file: str
@@ -46,7 +46,7 @@ class Shown:
 _FEWEST_POINTS = {"polygon": 3, "rectangle": 2, "circle": 2}
 
 
-class Examples(Sequence[Shown]):
+class Examples(Sequence[ExampleImage]):
     """The pictures in `folder`, sorted by name; each is read when it is asked for.
 
     Raises DataError, naming the file, for a folder without a picture and for tables of boxes or shapes that do not fit;
@@ -68,7 +68,7 @@ class Examples(Sequence[Shown]):
             return [self._read(file) for file in self.files[item]]
         return self._read(self.files[item])
 
-    def _read(self, file: str) -> Shown:
+    def _read(self, file: str) -> ExampleImage:
         folder, image = self.folder, read_image(self.folder, file)
         mask, drawn = _mask_file(folder, file), (folder / file).with_suffix(".json")
         has_shapes = drawn.is_file() and drawn.name != COCO
@@ -85,7 +85,7 @@ class Examples(Sequence[Shown]):
                 area |= _labelme_area(drawn, area.shape)
         if area is not None and not area.any():
             raise DataError(f"{folder / file}: its mask is empty; a picture that does not show the thing teaches none")
-        return Shown(file, image, area)
+        return ExampleImage(file, image, area)
 
 
 def box_mask(box: tuple[float, float, float, float], size: tuple[int, ...], where: str) -> BoolArray:

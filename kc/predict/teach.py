@@ -21,7 +21,7 @@ from kc.memory.disk import Memory
 from kc.memory.erasure import Absence, Traces, prove_absent, traces
 from kc.methods.retrieval.visual_memory import TAUGHT
 from kc.predict.answer import pixels_in
-from kc.predict.examples import Shown
+from kc.predict.examples import ExampleImage
 from kc.predict.names import clean_name, new_id
 from kc.proposals.base import areas
 from kc.session import Facts, Session, config_of_memory, name_of
@@ -80,14 +80,14 @@ def open_session(path: Path) -> Session:
 
 
 def remember(
-    path: Path, session: Session, examples: Iterable[tuple[str, Shown]], outside: str | None = None
+    path: Path, session: Session, examples: Iterable[tuple[str, ExampleImage]], outside: str | None = None
 ) -> list[Taught]:
     """Store what `examples`, (name, picture), show, see `collect` and `store`."""
     return store(path, collect(session, examples, outside))
 
 
 def collect(
-    session: Session, examples: Iterable[tuple[str, Shown]], outside: str | None = None, source: str = TAUGHT
+    session: Session, examples: Iterable[tuple[str, ExampleImage]], outside: str | None = None, source: str = TAUGHT
 ) -> dict[str, Collected]:
     """Name -> rows of what `examples`, (name, picture), show, and of what lies outside their masks under `outside`.
 
@@ -187,7 +187,7 @@ def forget(path: Path, name: str) -> Forgotten:
         return Forgotten(clean_name(name), len(ids), len(memory), proof)
 
 
-def keys_of_box(session: Session, shown: Shown) -> Float32Array:
+def keys_of_box(session: Session, shown: ExampleImage) -> Float32Array:
     """Key (1, D) of a whole image, or of the box around its mask where it has one."""
     image = shown.image
     if shown.mask is not None:
@@ -209,7 +209,7 @@ def _chosen(segments: Segments, mask: BoolArray, purity: float) -> BoolArray:
     return chosen
 
 
-def _rows(shown: Shown, name: str, keys: Float32Array, segment: Int64Array | None, source: str) -> Rows:
+def _rows(shown: ExampleImage, name: str, keys: Float32Array, segment: Int64Array | None, source: str) -> Rows:
     """Rows of one picture; `segment` None: a mask of its own, numbered by what it covers."""
     if segment is None:
         assert shown.mask is not None

@@ -19,7 +19,7 @@ from PIL import Image, ImageOps
 
 from kc.errors import DataError, KcError
 from kc.predict.answer import Answer, pixels_in
-from kc.predict.examples import Shown
+from kc.predict.examples import ExampleImage
 from kc.predict.names import clean_name, split_names
 from kc.predict.pictures import Pictures
 from kc.predict.predictor import MemoryPredictor
@@ -126,7 +126,7 @@ class DemoSession:
             mask: BoolArray = np.isin(answer.regions.partition, chosen)
             if not mask.any():
                 raise KcError("select something first: click on the picture")
-            shown = Shown("browser", look.image, mask)
+            shown = ExampleImage("browser", look.image, mask)
             (taught,) = remember(self.predictor.memory.path, self.predictor.session, [(name, shown)])
             said = f"{taught.name}: {taught.rows} new rows"
             said += f", {taught.known} were there already" if taught.known else ""

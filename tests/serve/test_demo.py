@@ -20,7 +20,7 @@ from kc.commands.serve import ServeConfig, listening
 from kc.config import RunConfig
 from kc.errors import KcError
 from kc.memory.disk import Memory
-from kc.predict.examples import Shown
+from kc.predict.examples import ExampleImage
 from kc.predict.opening import open_memory
 from kc.predict.teach import create, remember
 from kc.resolve import with_options
@@ -55,7 +55,11 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A memory that knows the left thing only."""
     path = tmp_path_factory.mktemp("made") / "memory"
     run = with_options(RunConfig(methods="knn", encoder="lite0", proposals="superpixels", keys="pooled"))
-    remember(path, create(path, run, Facts("", "semantic", (96, 96), {})), [("blue waves", Shown("a.png", texture(0)))])
+    remember(
+        path,
+        create(path, run, Facts("", "semantic", (96, 96), {})),
+        [("blue waves", ExampleImage("a.png", texture(0)))],
+    )
     return path
 
 
