@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from kc.encoders.base import Encoder
-from kc.encoders.cache import Unstored
+from kc.encoders.cache import UncachedFeatures
 from kc.memory.disk import Memory
 from kc.methods import regions as regions_module
 from kc.methods.base import Context
@@ -40,7 +40,7 @@ def picture(seed: int) -> UInt8Array:
 
 def keys_in(encoder: Encoder, keys: str = "pooled") -> build.KeysOf:
     """Keys of given regions, as a session makes them."""
-    regions = RegionEncoder(encoder, Unstored(encoder), None, keys)
+    regions = RegionEncoder(encoder, UncachedFeatures(encoder), None, keys)
 
     def keys_of(image: UInt8Array, segments: Segments) -> Float32Array:
         batch = {"image": to_input(image)[None], "raw": [image], "sample_id": ["x"]}
