@@ -43,7 +43,7 @@ from kc.encoders.cache import FeatureCache
 from kc.encoders.lite import Lite0
 from kc.errors import KcError
 from kc.methods.base import Context
-from kc.methods.config import MethodConfig
+from kc.methods.training_options import Training
 from kc.process import kept_heap
 from kc.registry import load_class
 from kc.spec import Count
@@ -120,7 +120,7 @@ class Marks(L.Callback):
 def ours(name: str, data: IncrementalDataModule, loader: Any, folder: Path, step: Step) -> None:
     """A method as the stream runs it, on `loader` (a data module or a loader)."""
     encoder = Lite0.load()
-    config = MethodConfig(train="full", lr=LR, encoder_lr=1.0, schedule="constant", exemplars=EXEMPLARS)
+    config = Training(train="full", lr=LR, encoder_lr=1.0, schedule="constant", exemplars=EXEMPLARS)
     context = Context(
         "classification", data.classes, encoder, FeatureCache(folder / "f", encoder), config, 0, folder, None, None
     )
@@ -204,7 +204,7 @@ def head_epochs(data: IncrementalDataModule, folder: Path) -> dict[str, float]:
     place = folder / "cold"
     found = {}
     for epoch, size in (("first", None), ("next", data.manifest.input_size)):
-        config = MethodConfig(train="head")
+        config = Training(train="head")
         features = FeatureCache(place, encoder)
         context = Context("classification", data.classes, encoder, features, config, 0, folder, input_size=size)
         method = load_class("method", "finetune")(context)

@@ -253,7 +253,7 @@ def make_loop(
     place.mkdir(parents=True, exist_ok=True)
     data = session.stream
     kind = data.manifest.task_kind
-    options = TrainerOptions(config.accelerator, config.devices, session.context(name, seed, place, config).config)
+    options = TrainerOptions(config.accelerator, config.devices, session.context(name, seed, place, config).training)
     predictions = None
     if config.save_predictions and split == "test":
         predictions = PredictionWriter(place / "predictions", kind, data.classes.values())

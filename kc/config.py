@@ -12,7 +12,7 @@ from typing import Any, Literal, Self, TypeVar
 import yaml
 
 from kc.errors import unknown_name
-from kc.methods.config import MethodOptions
+from kc.methods.training_options import TrainingOptions
 from kc.spec import Count, Whole, option_name
 from kc.types import Setting, StreamKind
 
@@ -20,10 +20,10 @@ Config = TypeVar("Config", bound="RunConfig")
 
 
 @dataclass(frozen=True)
-class RunConfig(MethodOptions):
+class RunConfig(TrainingOptions):
     """Compare fine-tuning with retrieval over a stream of tasks.
 
-    Training options come from `MethodOptions`.
+    Training options come from `TrainingOptions`.
 
     `options` holds what is set of each component that runs, by its name: methods, base, encoder, proposals and kind of
     stream. `kc.resolve.resolve` fills in what is left open and refuses what cannot work. `origins` says of each value
@@ -143,7 +143,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     ),
     "features, regions and base model": ("encoder", "proposals", "keys", "purity", "decoder", "base"),
     "training, for methods that learn by gradient": tuple(
-        f.name for f in dataclasses.fields(MethodOptions) if f.name != "purity"
+        f.name for f in dataclasses.fields(TrainingOptions) if f.name != "purity"
     ),
     "where it runs and what it writes": (
         *("out", "resume", "accelerator", "devices", "batch_size", "num_workers", "save_predictions"),

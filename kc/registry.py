@@ -122,39 +122,7 @@ S = TypeVar("S", bound=Spec)
 
 def method_spec(name: str) -> MethodSpec:
     """The spec of method `name`. Raises UnknownNameError."""
-    try:
-        return cast(MethodSpec, spec_of("method", name))
-    except TypeError:  # not converted yet
-        return MethodSpec(
-            summary=name,
-            family="memory"
-            if name in ("knn", "knn-clip", "ret-clip")
-            else "base"
-            if name == "zeroshot"
-            else "statistics"
-            if ".retrieval." in METHODS[name]
-            else "gradient",
-            kinds=("classification",)
-            if name in CLASSIFICATION_ONLY
-            else ("semantic", "panoptic")
-            if name in PIXELS_ONLY
-            else ("classification", "semantic", "panoptic"),
-            streams=("class", "task", "online", "long-tailed")
-            if name in ONE_CLASS_ONE_TASK
-            else ("class", "task", "domain", "online", "blurry", "long-tailed"),
-            mask_classifier=name in MASKS,
-            pixels=name in PIXELS_ONLY,
-            second_pass=name in SECOND_PASS or "hybrid" in name,
-            exemplars=name in NEEDS_EXEMPLARS,
-            base="required" if name in NEEDS_BASE else "optional",
-            by_name=name in BY_NAME,
-            background=name in NEEDS_BACKGROUND,
-            trains_encoder=name in TRAINS_ENCODER,
-            answers_late=name in ANSWERS_LATE,
-            fits_rows="hybrid" in name,
-            package=NEEDS_PACKAGE.get(name, ("", ""))[0],
-            extra=NEEDS_PACKAGE.get(name, ("", ""))[1],
-        )
+    return cast(MethodSpec, spec_of("method", name))
 
 
 def encoder_spec(name: str) -> EncoderSpec:
@@ -273,23 +241,3 @@ def _is_literal(node: ast.expr) -> bool:
 def owners(names: Iterable[tuple[Kind, str]]) -> dict[str, type[Any]]:
     """Component name -> options dataclass, of the components that run. Two kinds never share a name with options."""
     return {name: spec_of(kind, name).options for kind, name in names}
-
-
-CLASSIFICATION_ONLY = {"ncm", "ranpac", "fecam", "tip-adapter", "linear-probe", "er", "der++", "icarl"}
-MASKS = {"mask2former", "mask2former-joint", "mask2former-replay", "comformer", "eclipse"}
-PIXELS_ONLY = {"ilt", "mib", "plop", "ssul"} | MASKS
-NEEDS_BACKGROUND = {"mib", "plop", "ssul"}
-"""Methods that read old classes into pixels labelled "none of the classes"."""
-TRAINS_ENCODER = {"lora"}
-NEEDS_BASE = {"zeroshot", "knn-clip", "ret-clip"}
-NEEDS_EXEMPLARS = {"replay", "er", "der++", "icarl", "mask2former-replay", "hybrid-replay"}
-ANSWERS_LATE = {"icarl"}
-NEEDS_PACKAGE = {"lora": ("peft", "lora"), **dict.fromkeys(MASKS, ("transformers", "masks"))}
-"""Method -> (package, extra that brings it)."""
-
-SECOND_PASS = {"joint", "mask2former-joint", "ewc", "ewc-online", "icarl", "plop"}
-"""Methods that look at training images again when a task has been learned, or in later tasks."""
-ONE_CLASS_ONE_TASK = {"fecam", "icarl", "ilt", "mib", "plop", "ssul", "eclipse", "comformer"}
-"""Methods in which a class belongs to one task: kept as that task left it, or background where it is not labelled."""
-BY_NAME = {"zeroshot", "knn", "tip-adapter", "knn-clip", "ret-clip"}
-"""Methods that, on a base model, answer for a class of which only the name is known."""

@@ -13,6 +13,7 @@ from kc.config import NOT_FLAGS, Config, RunConfig
 from kc.data.streams import STREAM_OPTIONS, Stream, check_stream
 from kc.encoders.load import check_encoder_name
 from kc.errors import KcError, MissingExtraError, UnknownNameError, unknown_name
+from kc.methods.names import read_names
 from kc.openvocab.load import base_family, check_base
 from kc.proposals.load import check_proposals
 from kc.registry import METHODS, PROPOSERS, base_spec, method_spec, proposer_spec
@@ -178,11 +179,11 @@ def check_method(name: str, spec: MethodSpec, config: RunConfig, manifest: Manif
         raise KcError(f"{name} can answer only when a task ends: it does not go with --patience")
     if spec.package and importlib.util.find_spec(spec.package) is None:
         raise MissingExtraError(f"{name} needs {spec.package}: pip install 'kc-continual[{spec.extra}]'")
+    if (names := config.of(name).get("names")) is not None:
+        read_names(names)
     calibrated = config.of(name).get("fusion") == "calibrated"
     if calibrated and config.devices > 1:
         raise KcError(f"--{name}.fusion calibrated keeps what the base said of each row in one process: --devices 1")
-    if calibrated and spec.fits_rows:
-        raise KcError(f"{name}: its head was trained on the rows that --{name}.fusion calibrated asks: use fixed")
     if config.stream == "online" and spec.second_pass:
         raise KcError(f"{name} looks at training images a second time, which an online stream does not allow")
     if config.stream == "names" and not (spec.by_name and base_to_load(config) != "none"):

@@ -26,8 +26,8 @@ from kc.encoders.load import load_encoder
 from kc.files import cache_dir
 from kc.memory.store.info import MemoryInfo
 from kc.methods.base import Batch, Context, ContinualMethod
-from kc.methods.config import MethodConfig
 from kc.methods.regions import RegionEncoder, normalised
+from kc.methods.training_options import Training
 from kc.openvocab.base import OpenVocabulary
 from kc.openvocab.load import base_family, load_base
 from kc.proposals.base import Proposer
@@ -147,7 +147,7 @@ class Session:
             classes=self.facts.classes,
             encoder=self.encoder,
             features=self.features,
-            config=MethodConfig(**{f.name: getattr(config, f.name) for f in dataclasses.fields(MethodConfig)}),
+            training=Training(**{f.name: getattr(config, f.name) for f in dataclasses.fields(Training)}),
             options=method_spec(name).options(**config.of(name)),
             seed=seed,
             folder=folder,

@@ -85,7 +85,8 @@ class Tunable:
     `factor`.
 
     `option`: one of the method's own, or a training option of the run such as `lr`. `odds`: the value is a share p in
-    (0, 1) and its odds p / (1 - p) are spaced. `whole`: values are whole numbers. `high`: no value above it.
+    (0, 1) and its odds p / (1 - p) are spaced. `whole`: values are whole numbers. `high`: no value above it. `start`:
+    the first value, where the option's default is None.
     """
 
     option: str
@@ -93,6 +94,7 @@ class Tunable:
     odds: bool = False
     whole: bool = False
     high: float = float("inf")
+    start: float = 1.0
 
 
 TUNE_LR = Tunable("lr", 10**0.5)
@@ -133,7 +135,6 @@ class MethodSpec(Spec):
         background: It looks for old classes in pixels labelled background.
         trains_encoder: It changes the encoder.
         answers_late: It can answer only when a task ends.
-        fits_rows: It is fitted to the stored rows when a task ends: fusion weights calibrated on those are biased.
         tune: What a sweep tunes; None: nothing to tune.
         tune_maps: The same in segmentation, where it differs.
     """
@@ -152,7 +153,6 @@ class MethodSpec(Spec):
     background: bool = False
     trains_encoder: bool = False
     answers_late: bool = False
-    fits_rows: bool = False
     tune: Tunable | None = None
     tune_maps: Tunable | None = None
 

@@ -24,9 +24,9 @@ from kc.encoders.lite import Lite0
 from kc.encoders.timm_model import TimmEncoder
 from kc.encoders.torchvision_model import TorchvisionResNet
 from kc.methods.base import Context
-from kc.methods.config import MethodConfig, at_task
+from kc.methods.training_options import Training, at_task
 from kc.parsing import parse
-from kc.registry import MASKS, load_class
+from kc.registry import load_class, method_spec
 from kc.resolve import resolve
 from kc.session import open_data
 
@@ -200,8 +200,10 @@ def encoder(name: str) -> Encoder:
 def read(file: Path, stand_in: Callable[[str], Path]) -> RunConfig:
     """The config on the stand-in's data, with batches of two and a tiny mask network."""
     manifest = stand_in(yaml.safe_load(file.read_text())["benchmark"])
+    methods = yaml.safe_load(file.read_text())["methods"].split(",")
+    tiny = [f"--{name}.model=tiny" for name in methods if method_spec(name).mask_classifier]
     return parse(["--config", str(file), "--benchmark", str(manifest), "--data-root", str(manifest.parent / "data"),
-                  "--batch-size", "2", "--mask-model", "tiny"])  # fmt: skip
+                  "--batch-size", "2", *tiny])  # fmt: skip
 
 
 def test_every_published_setting_is_there() -> None:
@@ -215,7 +217,9 @@ def test_it_says_what_the_paper_says(file: Path, stand_in: Callable[[str], Path]
     resolve(config)
     content = yaml.safe_load(file.read_text())
     assert content["batch_size"] == batch
-    assert content.get("mask_model", "facebook/mask2former").startswith("facebook/mask2former")
+    for name in config.method_names:
+        if method_spec(name).mask_classifier:
+            assert content[name]["model"].startswith("facebook/mask2former")
     assert (at_task(config.epochs, 0), at_task(config.epochs, 1)) == (first_epochs, epochs)
     assert (at_task(config.lr, 0), at_task(config.lr, 1)) == (first, second)
     assert [len(t.class_ids) for t in open_data(config).tasks] == classes
@@ -226,22 +230,25 @@ def test_it_takes_a_step(file: Path, stand_in: Callable[[str], Path], tmp_path: 
     config = read(file, stand_in)
     data = open_data(config)
     network = encoder(config.encoder)
-    own = {f: getattr(config, f) for f in MethodConfig.__dataclass_fields__ if f not in ("keys", "decoder")}
-    knobs = MethodConfig(**own, decoder=config.decoder or "fpn")
+    own = {f: getattr(config, f) for f in Training.__dataclass_fields__ if f not in ("keys", "decoder")}
+    knobs = Training(**own, decoder=config.decoder or "fpn")
     kind = data.manifest.task_kind
-    context = Context(kind, data.classes, network, FeatureCache(tmp_path, network), knobs, 0, tmp_path)
-    method = cast(Any, load_class("method", config.method_names[0])(context))
+    name = config.method_names[0]
+    options = method_spec(name).options(**config.of(name))
+    features = FeatureCache(tmp_path, network)
+    context = Context(kind, data.classes, network, features, knobs, 0, tmp_path, options=options)
+    method = cast(Any, load_class("method", name)(context))
     method.start_task(data.tasks[0])
     trainer = L.Trainer(accelerator="cpu", max_steps=1, logger=False, enable_checkpointing=False, barebones=True)
     before = {k: p.detach().clone() for k, p in method.trained().items()}
     trainer.fit(method, data.task(0, method.train_scope, raw=False))
     (optimizer,) = trainer.optimizers
     assert trainer.global_step == 1
-    masks = config.method_names[0] in MASKS
+    masks = method_spec(name).mask_classifier
     assert isinstance(optimizer, torch.optim.AdamW if masks else torch.optim.SGD)
     rates = [g["initial_lr"] for g in optimizer.param_groups]
     assert rates == pytest.approx([1e-4, 1e-5] if masks else [0.01] * len(rates))
-    backbone = method.decoder.backbone if masks else method.network
+    backbone = method.head.mask_network.backbone if masks else method.network
     of_backbone = {id(p) for p in backbone.parameters()}
     changed = [k for k, p in method.trained().items() if id(p) in of_backbone and not torch.equal(p, before[k])]
     assert changed

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -15,13 +16,24 @@ from kc.data.datamodule import IncrementalDataModule
 from kc.encoders.base import Encoder
 from kc.encoders.cache import FeatureCache
 from kc.methods.base import Context, ContinualMethod
-from kc.methods.config import MethodConfig
-from kc.registry import MASKS, METHODS, NEEDS_BASE, PIXELS_ONLY, load_class
+from kc.methods.training_options import Training
+from kc.registry import METHODS, load_class, method_spec
 from kc.stream.loop import MethodLoop, TrainerOptions, quiet_lightning
 from kc.stream.progress import RunProgress
 from kc.stream.resume import MethodState, load_checkpoint
 from kc.types import Features
 
+SPECS = {name: method_spec(name) for name in METHODS}
+MASKS = {name for name, spec in SPECS.items() if spec.mask_classifier}
+PIXELS_ONLY = {name for name, spec in SPECS.items() if "classification" not in spec.kinds}
+NEEDS_BASE = {name for name, spec in SPECS.items() if spec.base == "required"}
+OPTIONS: dict[str, dict[str, Any]] = {
+    "ranpac": {"dim": 16},
+    "tip-adapter": {"shots": 2},
+    "lora": {"rank": 2, "scope": "task"},
+    "ewc": {"lambda_": 1.0},
+    "ewc-online": {"lambda_": 1.0},
+}
 OF_MAPS = sorted(PIXELS_ONLY | {"finetune", "joint", "replay", "ewc", "ewc-online", "si", "lwf", "lora", "wise-ft"})
 
 
@@ -43,15 +55,14 @@ def loop(name: str, place: Path, data: IncrementalDataModule, train: str, stop_a
     kind = data.manifest.task_kind
     torch.manual_seed(0)
     encoder = Tiny().eval().requires_grad_(False)
-    config = MethodConfig(
-        epochs=2, train=train, exemplars=5, ranpac_dim=16, tip_shots=2, lora_rank=2, lora_scope="task", ewc_lambda=1.0
-    )
+    config = Training(epochs=2, train=train, exemplars=5)
 
     made: list[ContinualMethod] = []
 
     def make() -> ContinualMethod:
         features = FeatureCache(place / "features", encoder)
-        context = Context(kind, data.classes, encoder, features, config, 0, place)
+        options = SPECS[name].options(**OPTIONS.get(name, {}))
+        context = Context(kind, data.classes, encoder, features, config, 0, place, options=options)
         made.append(load_class("method", name)(context))
         return made[-1]
 

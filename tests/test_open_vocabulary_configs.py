@@ -119,7 +119,8 @@ def test_it_names_what_the_papers_name(file: Path) -> None:
         clip, tag = model.split("@")
         assert clip == PUBLISHED_CLIP
         assert tag in open_clip.list_pretrained_tags_by_model(clip)
-        assert (config["fuse_alpha"], config["fuse_beta"], config["fuse_gamma"]) == (0.4, 0.7, 0.3)
+        own = config["ret-clip"]
+        assert (own["alpha"], own["beta"], own["gamma"]) == (0.4, 0.7, 0.3)
 
 
 def test_every_published_setting_is_there() -> None:

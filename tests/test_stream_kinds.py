@@ -13,11 +13,12 @@ from rich.console import Console
 from kc.compare import run
 from kc.config import RunConfig
 from kc.errors import KcError
-from kc.registry import CLASSIFICATION_ONLY, METHODS, NEEDS_BASE, ONE_CLASS_ONE_TASK, PIXELS_ONLY, SECOND_PASS
+from kc.registry import METHODS, method_spec
 from kc.resolve import resolve
 
+OF_IMAGES = {n: method_spec(n) for n in METHODS if "classification" in method_spec(n).kinds}
 COMMON: dict[str, Any] = {
-    "benchmark": "digits", "limit_images": 60, "epochs": 1, "exemplars": 20, "k": 3, "ranpac_dim": 64,
+    "benchmark": "digits", "limit_images": 60, "epochs": 1, "exemplars": 20,
     "accelerator": "cpu", "wandb": "disabled",
 }  # fmt: skip
 
@@ -120,14 +121,14 @@ def test_what_is_trained_beside_the_encoder_in_a_stream_that_comes_back(stream: 
         assert method["seen"][1] > 0.15  # of ten classes
 
 
-@pytest.mark.parametrize("name", sorted(SECOND_PASS & CLASSIFICATION_ONLY | {"joint", "ewc"}))
+@pytest.mark.parametrize("name", [n for n, s in OF_IMAGES.items() if s.second_pass])
 def test_a_second_pass_is_refused_online(name: str) -> None:
     with pytest.raises(KcError, match=f"{name} looks at training images a second time"):
         resolve(RunConfig(**{**COMMON, "methods": name, "stream": "online"}))
 
 
 @pytest.mark.parametrize("stream", ["domain", "blurry"])
-@pytest.mark.parametrize("name", sorted(ONE_CLASS_ONE_TASK - PIXELS_ONLY))
+@pytest.mark.parametrize("name", [n for n, s in OF_IMAGES.items() if "domain" not in s.streams])
 def test_one_class_one_task_is_refused_elsewhere(name: str, stream: str) -> None:
     with pytest.raises(KcError, match=f"{name} takes a class to belong to one task"):
         resolve(RunConfig(**{**COMMON, "methods": name, "stream": stream}))
@@ -147,7 +148,3 @@ def test_one_class_one_task_is_refused_elsewhere(name: str, stream: str) -> None
 def test_what_cannot_work_is_refused(options: dict[str, Any], said: str) -> None:
     with pytest.raises(KcError, match=said):
         resolve(RunConfig(**{**COMMON, **options}))
-
-
-def test_the_lists_name_methods() -> None:
-    assert set(METHODS) >= SECOND_PASS | ONE_CLASS_ONE_TASK | NEEDS_BASE

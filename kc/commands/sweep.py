@@ -10,7 +10,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from kc.commands.strengths import Value
+from kc.commands.grids import Value
 from kc.commands.sweep_config import Plan, SweepConfig
 from kc.commands.sweep_record import Final, Score, SweepRecord, Trial, Tuning, Validation
 from kc.compare import check_fingerprints, compare, make_loop, new_folder, warm

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import get_args, get_type_hints
+from typing import Any
 
 import yaml
 
-from kc.commands.strengths import Value, default_grid
+from kc.commands.grids import Value, default_grid
 from kc.config import RunConfig
 from kc.data.manifest import Manifest, load_manifest
 from kc.errors import KcError, unknown_name
-from kc.methods.config import MethodOptions
+from kc.methods.training_options import TrainingOptions
 from kc.parsing import parse_as
-from kc.registry import METHODS
+from kc.registry import METHODS, method_spec
 from kc.resolve import resolve
-from kc.spec import validated
+from kc.spec import option_name, validated
 
 Plan = dict[str, tuple[str, list[Value]]]
 """Method -> its knob and the values to try, in order; methods without a strength are not in it."""
@@ -31,7 +32,7 @@ class SweepConfig(RunConfig):
         budget: Values that are tried of each method's strength; the same for all methods.
         holdout: Share of the training images of each class that validates where the benchmark has no split val; the
             final runs learn from all training images.
-        strengths: YAML file with other values to try, such as `ewc: {ewc_lambda: [1, 10, 100]}`, best guess first.
+        strengths: YAML file with other values to try, such as `ewc: {lambda: [1, 10, 100]}`, best guess first.
     """
 
     budget: int = 5
@@ -78,24 +79,36 @@ def read_strengths(path: Path) -> Plan:
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise KcError(f"--strengths {path}: cannot be read ({' '.join(str(error).split())})") from error
     if not isinstance(content, Mapping):
-        raise KcError(f"--strengths {path}: expected lines such as ewc: {{ewc_lambda: [1, 10, 100]}}")
-    numeric = [n for n, hint in get_type_hints(MethodOptions).items() if {int, float} & {hint, *get_args(hint)}]
+        raise KcError(f"--strengths {path}: expected lines such as ewc: {{lambda: [1, 10, 100]}}")
     plan: Plan = {}
     for name, grid in content.items():
         if name not in METHODS:
             raise unknown_name("method", str(name), METHODS)
         if not isinstance(grid, Mapping) or len(grid) != 1 or not isinstance(values := next(iter(grid.values())), list):
             raise KcError(f"--strengths {path}: {name}: expected one knob with a list of values, not {grid}")
-        knob = str(next(iter(grid)))
-        if knob not in numeric:
-            raise unknown_name("knob", knob, numeric)
-        read = [validated(RunConfig, {knob: value})[knob] for value in values]
-        if not read or len(set(read)) < len(read) or None in read:
-            raise KcError(f"--strengths {path}: {name}: {knob} needs different values, not {values}")
-        if any(isinstance(value, int | float) and value < 0 for value in read):
-            raise KcError(f"--strengths {path}: {name}: {knob} must not be below 0, not {values}")
-        plan[name] = knob, read
+        shown = str(next(iter(grid)))
+        plan[name] = _values(path, name, shown, values)
     return plan
+
+
+def _values(path: Path, method: str, shown: str, values: list[Any]) -> tuple[str, list[Value]]:
+    """The option `shown` of a method, or of the run's training, and its checked values."""
+    own = {option_name(f.name): f.name for f in dataclasses.fields(method_spec(method).options)}
+    shared = {option_name(f.name): f.name for f in dataclasses.fields(TrainingOptions)}
+    if shown not in own and shown not in shared:
+        raise unknown_name(f"option of {method}", shown, [*own, *shared])
+    kind, field, prefix = (
+        (method_spec(method).options, own[shown], f"{method}.")
+        if shown in own
+        else (TrainingOptions, shared[shown], "")
+    )
+    try:
+        read = [validated(kind, {field: value}, f"--{prefix}")[field] for value in values]
+    except KcError as error:
+        raise type(error)(f"--strengths {path}: {error}") from error
+    if not read or len(set(read)) < len(read) or not all(isinstance(v, int | float | str) for v in read):
+        raise KcError(f"--strengths {path}: {method}: {shown} needs different numbers, not {values}")
+    return prefix + field, read
 
 
 def main(arguments: Sequence[str], prog: str | None = None) -> int:

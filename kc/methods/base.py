@@ -14,7 +14,7 @@ from kc.encoders.base import Encoder
 from kc.encoders.cache import FeatureCache
 from kc.errors import RunError
 from kc.memory.store.info import MemoryInfo
-from kc.methods.config import MethodConfig
+from kc.methods.training_options import Training
 from kc.openvocab.base import OpenVocabulary
 from kc.types import ClassInfo, Features, Prediction, Task, TaskKind
 
@@ -32,7 +32,8 @@ class Context:
     classes: Mapping[int, ClassInfo]
     encoder: Encoder
     features: FeatureCache
-    config: MethodConfig
+    training: Training
+    """Training options, and how regions become keys."""
     seed: int
     folder: Path
     """Where this method keeps its files (its memory, its checkpoints)."""

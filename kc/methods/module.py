@@ -10,6 +10,7 @@ from torch import Tensor
 
 from kc.errors import KcError
 from kc.methods.base import Batch, Context
+from kc.spec import MethodSpec
 from kc.types import Prediction, Task
 
 
@@ -20,6 +21,7 @@ class Method(L.LightningModule):
     """
 
     name = "method"
+    spec = MethodSpec(summary="")
     train_scope = "task"
     open_vocabulary = False
     needs_raw = False
@@ -28,6 +30,7 @@ class Method(L.LightningModule):
     def __init__(self, context: Context) -> None:
         super().__init__()
         self.context = context
+        self.options: Any = self.spec.options() if context.options is None else context.options
 
     def start_task(self, task: Task) -> None:
         """Prepare for a task."""

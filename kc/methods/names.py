@@ -19,7 +19,7 @@ def read_names(path: Path) -> list[list[Name]]:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise KcError(f"--names {path} cannot be read: {error}") from error
+        raise KcError(f"names {path} cannot be read: {error}") from error
     found: list[list[Name]] = []
     known: dict[str, int] = {}
     for number, line in enumerate(lines, start=1):

@@ -129,13 +129,12 @@ class MemoryPredictor:
         return self._map(said, regions, shares, vocab)
 
     def _vote(self, keys: Float32Array, vocab: tuple[int, ...], base: Tensor | None) -> tuple[Tensor, Votes | None]:
-        config = self.context.config
+        options = self.context.options
         if len(self.memory) == 0:
             return (torch.zeros(len(keys), len(vocab)) if base is None else base), None
-        neighbours = self.memory.search(keys, config.k)
-        rule = {"kind": config.vote, "tau": config.tau, "rank_offset": config.alpha}
-        cast = contributions(neighbours, vocab, **rule).numpy()  # type: ignore[arg-type]  # three knobs, three types
-        return voted(neighbours, vocab, config, base), Votes(neighbours, cast)
+        neighbours = self.memory.search(keys, options.k)
+        cast = contributions(neighbours, vocab, **options.rule()).numpy()
+        return voted(neighbours, vocab, options, base), Votes(neighbours, cast)
 
     def _map(self, said: Answer, regions: Regions, shares: Float32Array, vocab: tuple[int, ...]) -> Answer:
         best = shares.argmax(axis=1)

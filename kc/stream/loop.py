@@ -15,8 +15,8 @@ import torch
 
 from kc.errors import KcError, RunError
 from kc.methods.base import ContinualMethod, Remembers
-from kc.methods.config import MethodOptions
 from kc.methods.distributed import process_rank
+from kc.methods.training_options import TrainingOptions
 from kc.progress import Bar
 from kc.spec import at_task
 from kc.stream.average import WeightAverage
@@ -36,7 +36,7 @@ class TrainerOptions:
 
     accelerator: str = "auto"
     devices: int = 1
-    learning: MethodOptions = field(default_factory=MethodOptions)
+    learning: TrainingOptions = field(default_factory=TrainingOptions)
     """Epochs, precision, clipping, accumulation, average and patience of methods that train."""
 
 

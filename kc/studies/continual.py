@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from kc import compare
 from kc.config import RunConfig
 from kc.data.manifest import load_manifest
 from kc.parsing import parse
+from kc.registry import method_spec
 from kc.report.style import looks
 from kc.resolve import resolve
 from kc.spec import Count
@@ -81,8 +83,9 @@ class Continual(Study[ContinualOptions]):
             benchmark=options.benchmark, data_root=options.data_root, tasks=options.tasks, epochs=options.epochs,
             methods=options.methods, encoder=options.encoder, base=options.base, proposals=options.proposals,
             exemplars=max(100, len(load_manifest(options.benchmark).classes)),
-            decoder="regions", fusion="fixed", k=options.k, limit_images=options.limit_images, seed=options.seed,
+            decoder="regions", limit_images=options.limit_images, seed=options.seed,
             out=self.record.folder / "run", wandb="disabled", accelerator="cpu",
+            options={name: {"k": options.k} for name in names_with_k(options.methods)},
         )  # fmt: skip
         run = resolve(run)
         started = sorted(run.out.glob("*/config.yaml"))
@@ -90,6 +93,12 @@ class Continual(Study[ContinualOptions]):
             run = parse(["--resume", str(started[-1].parent), "--wandb", "disabled", "--accelerator", "cpu"])
         folder = compare.run(run, self.console)
         return json.loads((folder / "results.json").read_text(encoding="utf-8"))
+
+
+def names_with_k(methods: str) -> list[str]:
+    """The methods whose neighbours are counted by an option."""
+    names = [name.strip() for name in methods.split(",")]
+    return [name for name in names if "k" in {f.name for f in dataclasses.fields(method_spec(name).options)}]
 
 
 def row_of(method: dict[str, Any]) -> Row:

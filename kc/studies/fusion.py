@@ -11,7 +11,6 @@ from torch import Tensor
 from kc.memory.disk import Memory
 from kc.memory.vote.fusion import fuse_known_names, knn_clip, restrict_to_known, retrieval_logits
 from kc.memory.vote.votes import decide
-from kc.methods.config import MethodOptions
 from kc.methods.retrieval.calibration import KS, LAMBDAS, Setting, choose, knn_clip_grid, leave_samples_out
 from kc.studies.record import Row
 from kc.studies.regions import Benchmark, Regions
@@ -62,7 +61,7 @@ def in_memory(memory: Memory, ids: Sequence[int]) -> Tensor:
 
 def default_setting(k: int) -> Setting:
     """The defaults of the command line, with `k`."""
-    return Setting.of(MethodOptions(k=k))
+    return Setting(k, lam=0.7, threshold=1.01, alpha=0.4, beta=0.7, gamma=0.3)
 
 
 def fixed_settings() -> Iterator[Setting]:

@@ -34,7 +34,7 @@ def test_the_rows_that_voted(
     # At 16 x 16 pixels the plain colours of this benchmark have features of length 0.
     tiny_folder.path.write_text(yaml.safe_dump(tiny_folder.content | {"input_size": [64, 64]}))
     benchmark = ["--benchmark", tiny_folder.path, "--data-root", tiny_folder.root]
-    wanted = ["--methods", "knn", "--tasks", "3", "--k", "5", "--vote", "rank", "--wandb", "disabled"]
+    wanted = ["--methods", "knn", "--tasks", "3", "--knn.k", "5", "--knn.vote", "rank", "--wandb", "disabled"]
     kc(capsys, "run", *benchmark, *wanted, "--out", tmp_path / "runs")
     (run,) = (tmp_path / "runs").iterdir()
     path = run / "methods" / "knn-s0" / "memory"

@@ -102,6 +102,8 @@ def test_it_stays_what_it_was_made(secret: Memory, three: Memory) -> None:
 
 def test_the_flag_is_a_switch(tmp_path: Path) -> None:
     from_file = tmp_path / "run.yaml"
-    from_file.write_text("anonymous: true\n")
-    given = [parse(args).anonymous for args in ([], ["--anonymous"], ["--config", str(from_file)])]
+    from_file.write_text("methods: knn\nknn: {anonymous: true}\n")
+    given = [
+        parse(args).of("knn")["anonymous"] for args in ([], ["--knn.anonymous", "true"], ["--config", str(from_file)])
+    ]
     assert given == [False, True, True]

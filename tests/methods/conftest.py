@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from kc.encoders.base import Encoder
 from kc.encoders.cache import FeatureCache
 from kc.methods.base import Context, Remembers
-from kc.methods.config import MethodConfig
+from kc.methods.training_options import Training
 from kc.types import ClassInfo, Features, Task, TaskKind
 
 
@@ -38,14 +38,17 @@ class ToyEncoder(Encoder):
 
 @pytest.fixture
 def toy_context(tmp_path: Path) -> Callable[..., Context]:
-    """make(kind, **knobs) -> Context with classes 0..5 and a fresh seeded ToyEncoder; `background=True`: class 0 is."""
+    """make(kind, options=O, **training) -> Context with classes 0..5 and a fresh seeded ToyEncoder; `background=True`:
+    class 0 is."""
 
-    def make(kind: TaskKind = "classification", background: bool = False, **knobs: Any) -> Context:
+    def make(
+        kind: TaskKind = "classification", background: bool = False, options: Any = None, **training: Any
+    ) -> Context:
         torch.manual_seed(0)
         encoder = ToyEncoder().eval().requires_grad_(False)
         classes = {c: ClassInfo(c, str(c), background=background and c == 0) for c in range(6)}
         features = FeatureCache(tmp_path / "features", encoder)
-        return Context(kind, classes, encoder, features, MethodConfig(**knobs), 0, tmp_path)
+        return Context(kind, classes, encoder, features, Training(**training), 0, tmp_path, options=options)
 
     return make
 

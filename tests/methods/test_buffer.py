@@ -11,7 +11,7 @@ import torch
 from kc.errors import KcError
 from kc.methods.base import Context
 from kc.methods.finetune.buffer import Reservoir, as_batch
-from kc.methods.finetune.der import DerPlusPlus
+from kc.methods.finetune.der import DerOptions, DerPlusPlus
 from kc.methods.finetune.er import Er
 from kc.methods.finetune.losses import logit_distance
 from kc.types import Task
@@ -70,7 +70,7 @@ def test_logit_distance_by_hand_and_over_what_was_known() -> None:
 
 def test_der_adds_both_terms(toy_context: Make, images: Images, learn: Learn) -> None:
     batch = images([3, 3, 3], seed=5)
-    method = DerPlusPlus(toy_context(exemplars=5, der_alpha=0.7, der_beta=0.3))
+    method = DerPlusPlus(toy_context(exemplars=5, options=DerOptions(alpha=0.7, beta=0.3)))
     learn(method, TASKS[0], [images([1, 2, 1, 2, 1])], epochs=3)
     assert method.buffer.seen == 15  # offered in every epoch, with the logits of that step
     method.start_task(TASKS[1])

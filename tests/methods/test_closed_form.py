@@ -15,8 +15,8 @@ from torch.nn import functional as F
 
 from kc.methods.base import Context
 from kc.methods.retrieval.fecam import FeCam, correlation, shrunk, tukey
-from kc.methods.retrieval.ranpac import RIDGES, RanPac, ridge_errors
-from kc.methods.retrieval.tip_adapter import TipAdapter, cache_logits
+from kc.methods.retrieval.ranpac import RIDGES, RanPac, RanPacOptions, ridge_errors
+from kc.methods.retrieval.tip_adapter import TipAdapter, TipAdapterOptions, cache_logits
 from kc.types import Task
 
 TASKS = [Task(0, (1, 2), (1, 2), ("1", "2")), Task(1, (3,), (1, 2, 3), ("3",))]
@@ -66,7 +66,7 @@ def test_golden_ridges_of_ranpac() -> None:
 
 
 def test_ranpac_is_ridge_regression_on_everything_seen(toy_context: Make, images: Images) -> None:
-    context = toy_context(ranpac_dim=16)
+    context = toy_context(options=RanPacOptions(dim=16))
     method = RanPac(context)
     data = [[images([1, 2] * 6, seed=1)], [images([3] * 5, seed=2), images([3] * 5, seed=3)]]
     for task, batches in zip(TASKS, data, strict=True):
@@ -114,7 +114,7 @@ def test_tip_adapter_by_hand() -> None:
 
 
 def test_tip_adapter_adds_the_cache_to_the_zero_shot_logits(toy_context: Make, images: Images) -> None:
-    context = toy_context(tip_shots=2)
+    context = toy_context(options=TipAdapterOptions(shots=2))
     logits = torch.tensor([[3.0, 1.0], [0.0, 2.0], [1.0, 1.0]])
     base = SimpleNamespace(scores_from=lambda pooled, names: logits.softmax(1)[: len(pooled)])
     alone, both = TipAdapter(context), TipAdapter(replace(context, base=base))
@@ -134,7 +134,10 @@ def test_tip_adapter_adds_the_cache_to_the_zero_shot_logits(toy_context: Make, i
 def test_the_cache_does_not_depend_on_the_order(toy_context: Make, images: Images) -> None:
     whole = images([1] * 9, seed=1)
     parts = [{k: v[i : i + 1] for k, v in whole.items()} for i in reversed(range(9))]
-    first, second = TipAdapter(toy_context(tip_shots=3)), TipAdapter(toy_context(tip_shots=3))
+    first, second = (
+        TipAdapter(toy_context(options=TipAdapterOptions(shots=3))),
+        TipAdapter(toy_context(options=TipAdapterOptions(shots=3))),
+    )
     observe(first, TASKS[0], [whole])
     observe(second, TASKS[0], parts)
     assert set(first.cache.keys[1]) == set(second.cache.keys[1])
@@ -142,9 +145,10 @@ def test_the_cache_does_not_depend_on_the_order(toy_context: Make, images: Image
 
 @pytest.mark.parametrize("cls", [RanPac, FeCam, TipAdapter])
 def test_state_comes_back(cls: type[Any], toy_context: Make, images: Images) -> None:
-    method, test = cls(toy_context(ranpac_dim=16)), images([1, 2, 3], seed=9)
+    options = RanPacOptions(dim=16) if cls is RanPac else None
+    method, test = cls(toy_context(options=options)), images([1, 2, 3], seed=9)
     observe(method, TASKS[0], [images([1, 2] * 4, seed=1)])
-    other = cls(toy_context(ranpac_dim=16))
+    other = cls(toy_context(options=options))
     other.load_state(*method.state())
     for m in (method, other):
         observe(m, TASKS[1], [images([3] * 4, seed=2)])

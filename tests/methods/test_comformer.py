@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from kc.methods.base import Context
-from kc.methods.finetune.comformer import CoMFormer
+from kc.methods.finetune.comformer import CoMFormer, ComformerOptions
 from kc.methods.finetune.mask2former import Mask2Former
 from kc.methods.finetune.mask_head import MaskHead
 from kc.methods.finetune.query_distillation import pseudo_masks, query_distillation
@@ -33,7 +33,7 @@ def images(left: int, right: int) -> dict[str, Any]:
 
 
 def test_the_terms_add_up(toy_context: Make, learn: Callable[..., None]) -> None:
-    context = toy_context("semantic", train="full", comformer_kd=4.0)
+    context = toy_context("semantic", train="full", options=ComformerOptions(kd=4.0))
     method = CoMFormer(context)
     learn(method, TASKS[0], [images(1, 2)], lr=1e-3)
     method.start_task(TASKS[1])

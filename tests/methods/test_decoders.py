@@ -21,9 +21,9 @@ from kc.encoders.timm_model import TimmEncoder
 from kc.encoders.torchvision_model import TorchvisionResNet
 from kc.errors import UnknownNameError
 from kc.methods.base import Context
-from kc.methods.config import MethodConfig
 from kc.methods.finetune.decoders import DeepLab, decoder_of
 from kc.methods.finetune.plop import Plop
+from kc.methods.training_options import Training
 from kc.types import HIDDEN, ClassInfo, Features, Task
 
 
@@ -88,7 +88,7 @@ def test_every_encoder_trains_with_every_decoder(name: str, decoder: str, tmp_pa
     torch.manual_seed(0)
     encoder = ENCODERS[name]().eval()
     classes = {c: ClassInfo(c, str(c)) for c in range(3)}
-    config = MethodConfig(train="full", decoder=decoder)
+    config = Training(train="full", decoder=decoder)
     method = Plop(Context("semantic", classes, encoder, FeatureCache(tmp_path, encoder), config, 0, tmp_path))
     images: dict[str, Any] = {"image": torch.rand(2, 3, 64, 64), "sample_id": ["a", "b"]}
     for task in (Task(0, (0, 1), (0, 1), ("0", "1")), Task(1, (2,), (0, 1, 2), ("2",))):

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from kc.methods.base import Context
-from kc.methods.finetune.eclipse import Eclipse
+from kc.methods.finetune.eclipse import Eclipse, EclipseOptions
 from kc.methods.finetune.mask_targets import MaskLoss, mask_sets
 from kc.types import HIDDEN, Task
 
@@ -37,7 +37,7 @@ def halves(left: int, right: int, shown: tuple[int, ...]) -> dict[str, Any]:
 def test_after_the_first_task_the_old_stays_to_the_last_bit(
     train: str, toy_context: Make, learn: Callable[..., None]
 ) -> None:
-    method = Eclipse(toy_context("semantic", train=train, eclipse_prompts=4))
+    method = Eclipse(toy_context("semantic", train=train, options=EclipseOptions(prompts=4)))
     learn(method, TASKS[0], [halves(1, 2, (1, 2))], lr=1e-3)
     images = halves(1, 3, (1, 3))
     first = method.eval().head.answers(images, (1, 2))
@@ -55,7 +55,7 @@ def test_after_the_first_task_the_old_stays_to_the_last_bit(
 
 
 def test_every_part_of_a_step_learns(toy_context: Make, learn: Callable[..., None]) -> None:
-    method = Eclipse(toy_context("semantic", eclipse_prompts=4))
+    method = Eclipse(toy_context("semantic", options=EclipseOptions(prompts=4)))
     learn(method, TASKS[0], [halves(1, 2, (1, 2))], lr=1e-3)
     method.start_task(TASKS[1])
     before = {k: v.detach().clone() for k, v in method.trained().items()}
@@ -69,7 +69,7 @@ def test_every_part_of_a_step_learns(toy_context: Make, learn: Callable[..., Non
 
 
 def test_the_loss_is_of_the_new_queries_and_the_new_class_alone(toy_context: Make, learn: Callable[..., None]) -> None:
-    method = Eclipse(toy_context("semantic", eclipse_prompts=4))
+    method = Eclipse(toy_context("semantic", options=EclipseOptions(prompts=4)))
     learn(method, TASKS[0], [halves(1, 2, (1, 2))], lr=1e-3)
     method.start_task(TASKS[1])
     method.eval()
@@ -98,10 +98,10 @@ def test_new_classes_start_as_no_object(toy_context: Make) -> None:
 
 
 def test_it_goes_on_from_its_state(toy_context: Make, learn: Callable[..., None]) -> None:
-    method = Eclipse(toy_context("panoptic", eclipse_prompts=4))
+    method = Eclipse(toy_context("panoptic", options=EclipseOptions(prompts=4)))
     learn(method, TASKS[0], [halves(1, 2, (1, 2))], lr=1e-3)
     learn(method, TASKS[1], [halves(3, 1, (3,))], lr=1e-3)
-    again = Eclipse(toy_context("panoptic", eclipse_prompts=4))
+    again = Eclipse(toy_context("panoptic", options=EclipseOptions(prompts=4)))
     again.load_state(*method.state())
     images = halves(3, 2, (2, 3))
     one, two = (m.eval().predict(images, (1, 2, 3)) for m in (method, again))
@@ -114,7 +114,7 @@ def test_it_goes_on_from_its_state(toy_context: Make, learn: Callable[..., None]
 def test_it_learns_a_class_and_keeps_the_old_ones(toy_context: Make) -> None:
     """Both steps see the same three pairs of colours, each with its own labels alone, so that all can be told apart."""
     torch.manual_seed(0)
-    method = Eclipse(toy_context("semantic", train="full", eclipse_prompts=4, eclipse_focal=1.0))
+    method = Eclipse(toy_context("semantic", train="full", options=EclipseOptions(prompts=4, focal=1.0)))
     pairs = ((1, 2), (3, 1), (3, 2))
     for task, steps, lr in ((TASKS[0], 80, 3e-3), (TASKS[1], 60, 1e-2)):
         method.start_task(task)
@@ -139,7 +139,7 @@ def test_the_factor_of_its_focal_loss_is_as_given(toy_context: Make) -> None:
     """Only the term of classes falls with the factor, and by as much."""
     losses = []
     for factor in (50.0, 5.0, 0.5):
-        method = Eclipse(toy_context("semantic", eclipse_focal=factor))
+        method = Eclipse(toy_context("semantic", options=EclipseOptions(focal=factor)))
         torch.manual_seed(0)
         method.start_task(TASKS[0])
         torch.manual_seed(1)

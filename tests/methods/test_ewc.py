@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from kc.methods.base import Context
 from kc.methods.finetune.anchored import quadratic_penalty
-from kc.methods.finetune.ewc import Ewc, EwcOnline, sample_labels
+from kc.methods.finetune.ewc import Ewc, EwcOnline, EwcOnlineOptions, EwcOptions, sample_labels
 from kc.types import Task
 
 TASKS = [Task(0, (1, 2), (1, 2), ("1", "2")), Task(1, (3,), (1, 2, 3), ("3",)), Task(2, (4,), (1, 2, 3, 4), ("4",))]
@@ -57,7 +57,7 @@ def test_penalty_as_avalanche() -> None:
 
 
 def test_separate_penalties_are_one_parabola(toy_context: Make, images: Images, learn: Learn) -> None:
-    method = Ewc(toy_context(ewc_lambda=3.0))
+    method = Ewc(toy_context(options=EwcOptions(lambda_=3.0)))
     terms = []
     for task, labels in zip(TASKS[:2], LABELS[:2], strict=True):
         batches = [images(labels, seed=task.index)]
@@ -83,7 +83,7 @@ def test_separate_penalties_are_one_parabola(toy_context: Make, images: Images, 
 
 
 def test_online_decays_and_follows(toy_context: Make, images: Images, learn: Learn) -> None:
-    method = EwcOnline(toy_context(ewc_decay=0.5))
+    method = EwcOnline(toy_context(options=EwcOnlineOptions(decay=0.5)))
     learn(method, TASKS[0], [images(LABELS[0])])
     first = {k: v.clone() for k, v in method.importance.items()}
     learn(method, TASKS[1], [images(LABELS[1])])
@@ -101,7 +101,7 @@ def test_online_decays_and_follows(toy_context: Make, images: Images, learn: Lea
 def test_it_holds_what_it_protects(toy_context: Make, images: Images, learn: Learn) -> None:
     paid = {}
     for strength in (0.0, 10.0):
-        method = Ewc(toy_context(ewc_lambda=strength))
+        method = Ewc(toy_context(options=EwcOptions(lambda_=strength)))
         torch.manual_seed(0)
         learn(method, TASKS[0], [images(LABELS[0])], epochs=5)
         anchor, importance = dict(method.anchor), dict(method.importance)
@@ -129,7 +129,7 @@ def test_labels_from_the_model(toy_context: Make, images: Images, learn: Learn) 
     assert abs((even == 7).float().mean().item() - 0.5) < 0.03
     found = {}
     for fisher in ("empirical", "sampled"):
-        method = Ewc(toy_context(fisher=fisher))
+        method = Ewc(toy_context(options=EwcOptions(fisher=fisher)))
         torch.manual_seed(0)
         learn(method, TASKS[0], [images([1] * 8)], lr=0.0)  # the label is always 1, the model is not sure
         found[fisher] = method.importance["head.classifier.steps.0.bias"].sum().item()
@@ -151,8 +151,8 @@ def test_running_importance_is_that_of_the_loss_without_the_penalty(
     toy_context: Make, images: Images, learn: Learn
 ) -> None:
     """A twin goes through the same steps by hand: gradients of the base loss alone, in one mean over both tasks."""
-    knobs: dict[str, Any] = {"ewc_fisher": "running", "ewc_lambda": 5.0}
-    method = Ewc(toy_context(**knobs))
+    options = EwcOptions(importance="running", lambda_=5.0)
+    method = Ewc(toy_context(options=options))
     seen: dict[str, torch.Tensor] = {}
     plain = method.loss
 
@@ -172,8 +172,8 @@ def test_running_importance_is_that_of_the_loss_without_the_penalty(
         spread = (value - value.min()) / (value.max() - value.min() + 1e-8)
         torch.testing.assert_close(method.importance[k], spread, rtol=1e-3, atol=1e-4)
     assert all(torch.equal(method.anchor[k], v) for k, v in method.weights().items())
-    other = Ewc(toy_context(**knobs))
+    other = Ewc(toy_context(options=options))
     other.load_state(*method.state())
     assert all(torch.equal(other.running[k], v) for k, v in method.running.items())
     assert other.stored_bytes() == method.stored_bytes() == 4 * 4 * method.trained_parameters()
-    assert not EwcOnline(toy_context(**knobs)).runs
+    assert not EwcOnline(toy_context()).runs

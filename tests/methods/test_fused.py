@@ -20,8 +20,8 @@ from kc.methods.base import Context
 from kc.methods.regions import RegionEncoder
 from kc.methods.retrieval.asking import Answers, BaseOutputCache, base_predictions, single_head
 from kc.methods.retrieval.fused import FusedMemory
-from kc.methods.retrieval.knn_clip import KnnClip
-from kc.methods.retrieval.ret_clip import RetClip
+from kc.methods.retrieval.knn_clip import KnnClip, KnnClipOptions
+from kc.methods.retrieval.ret_clip import RetClip, RetClipOptions
 from kc.openvocab.base import BaseProbabilities, CodedVocabulary, Names, TwoHeaded
 from kc.types import VOID, Features, Segments, Task
 
@@ -148,14 +148,15 @@ def test_an_empty_memory_leaves_the_base_alone_and_says_so_once(
 
 
 def test_the_papers_formulas_where_every_name_is_in_the_memory(toy_context: Make, images: Images) -> None:
-    context = context_of(toy_context, k=3, fuse_lambda=0.4, fuse_threshold=0.9)
+    context = context_of(toy_context, options=KnnClipOptions(k=3, lambda_=0.4, threshold=0.9))
     taught, asked = images([0, 1, 0, 1, 1]), images([1, 0, 1], seed=1)
     features = context.encode(asked).pooled
     keys = torch.nn.functional.normalize(features, dim=1).numpy()
     assert context.base is not None
     base = context.base.scores_from(features, context.names((1, 0)))
     for kind in (KnnClip, RetClip):
-        method = kind(dataclasses.replace(context, folder=context.folder / kind.name))
+        options = context.options if kind is KnnClip else RetClipOptions(k=3)
+        method = kind(dataclasses.replace(context, folder=context.folder / kind.name, options=options))
         teach(method, TASKS[0], taught)
         assert method.memory is not None
         p, has = retrieval_logits(method.memory.search(keys, 3), (1, 0))
@@ -171,7 +172,7 @@ def test_the_papers_formulas_where_every_name_is_in_the_memory(toy_context: Make
 
 def test_regions_and_two_heads(toy_context: Make) -> None:
     """RetCLIP reads both heads of a base that has two; kNN-CLIP the base's own answer."""
-    context = context_of(toy_context, "semantic", Heads(), k=2)
+    context = context_of(toy_context, "semantic", Heads(), options=RetClipOptions(k=2))
     assert isinstance(context.base, TwoHeaded)
     method = RetClip(context)
     teach(method, TASKS[0], scene([halves(0, 1), halves(1, 0)]))
@@ -194,7 +195,7 @@ def test_a_name_added_later_changes_only_what_it_wins(toy_context: Make, images:
     """Line 2 of the file adds a class that nobody learned and names outside the benchmark, from task 1 on."""
     path = tmp_path / "names.txt"
     path.write_text("\nwalrus, 5, teapot|kettle\n")
-    context = context_of(toy_context, k=3, fuse_lambda=0.5, names=path)
+    context = context_of(toy_context, options=KnnClipOptions(k=3, lambda_=0.5, names=path))
     method = KnnClip(context)
     teach(method, TASKS[0], images([0, 1, 0, 1, 1, 0]))
     asked = images([0, 1, 2] * 20, seed=5)
@@ -221,7 +222,7 @@ def test_a_name_added_later_changes_only_what_it_wins(toy_context: Make, images:
 def test_names_in_maps_are_void_outside(toy_context: Make, tmp_path: Path) -> None:
     path = tmp_path / "names.txt"
     path.write_text(", ".join(f"word {i}" for i in range(40)))
-    method = KnnClip(context_of(toy_context, "semantic", k=1, fuse_lambda=0.0, names=path))
+    method = KnnClip(context_of(toy_context, "semantic", options=KnnClipOptions(k=1, lambda_=0.0, names=path)))
     teach(method, TASKS[0], scene([halves(0, 1)]))
     shown = np.stack(method.predict(scene([halves(0, 1)] * 6, seed=2), (0, 1)).semantic)
     assert VOID in shown
@@ -232,7 +233,7 @@ def test_names_in_maps_are_void_outside(toy_context: Make, tmp_path: Path) -> No
 @pytest.mark.parametrize("base", [Codes(), Heads()], ids=["codes", "probabilities"])
 def test_calibration_follows_the_better_of_the_two_and_survives_a_restart(base: Any, toy_context: Make) -> None:
     """The base knows nothing of these classes: the memory gets the weight. What the base said is kept with it."""
-    context = context_of(toy_context, "semantic", base, fusion="calibrated", fuse_lambda=0.0)
+    context = context_of(toy_context, "semantic", base, options=KnnClipOptions(fusion="calibrated", lambda_=0.0))
     method = KnnClip(context)
     first = scene([halves(a, b) for a, b in [(0, 1), (1, 0), (0, 1), (1, 0)]])
     teach(method, TASKS[0], first)
@@ -294,7 +295,7 @@ def test_kept_probabilities_are_zero_for_names_that_came_later() -> None:
 
 
 def test_no_proposals_give_a_void_map(toy_context: Make) -> None:
-    context = context_of(toy_context, "semantic", k=2)
+    context = context_of(toy_context, "semantic", options=KnnClipOptions(k=2))
     method = KnnClip(context)
     teach(method, TASKS[0], scene([halves(0, 1)]))
 
@@ -310,7 +311,7 @@ def test_no_proposals_give_a_void_map(toy_context: Make) -> None:
 def test_k_larger_than_the_memory_lets_all_rows_vote(
     toy_context: Make, images: Images, caplog: pytest.LogCaptureFixture
 ) -> None:
-    context = context_of(toy_context, k=50)
+    context = context_of(toy_context, options=KnnClipOptions(k=50))
     method = KnnClip(context)
     teach(method, TASKS[0], images([0, 1]))
     with caplog.at_level(logging.WARNING, "kc"):

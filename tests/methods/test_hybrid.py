@@ -15,7 +15,7 @@ from kc.errors import KcError
 from kc.memory.vote.fusion import knn_clip, retrieval_logits
 from kc.methods.base import Context
 from kc.methods.finetune.heads import region_means
-from kc.methods.hybrid.hybrid import Hybrid, HybridReplay
+from kc.methods.hybrid.hybrid import Hybrid, HybridOptions, HybridReplay
 from kc.resolve import resolve
 from kc.types import Segments, Task
 
@@ -27,7 +27,7 @@ def test_a_head_and_a_memory_answer_together(
     kind: type[Any], toy_context: Callable[..., Context], learn: Callable[..., None],
     images: Callable[..., dict[str, Any]], tmp_path: Path,
 ) -> None:  # fmt: skip
-    context = toy_context(k=3, fuse_lambda=0.25)
+    context = toy_context(options=HybridOptions(k=3, lambda_=0.25))
     method = kind(context)
     learn(method, TASKS[0], [images([0, 1, 0, 1])], epochs=2)
     learn(method, TASKS[1], [images([2, 2], seed=1)], epochs=2)

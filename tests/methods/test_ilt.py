@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from kc.methods.base import Context
-from kc.methods.finetune.ilt import Ilt
+from kc.methods.finetune.ilt import Ilt, IltOptions
 from kc.methods.finetune.losses import pixel_cross_entropy
 from kc.methods.finetune.per_pixel import Maps
 from kc.methods.finetune.pixel_distillation import pixel_distillation
@@ -17,7 +17,7 @@ from kc.methods.finetune.pixel_distillation import pixel_distillation
 @pytest.mark.parametrize("levels", [0, 2])
 def test_the_terms_add_up(levels: int, toy_context: Callable[..., Context]) -> None:
     torch.manual_seed(0)
-    method = Ilt(toy_context("semantic", pixel_kd=3.0, ilt_features=7.0))
+    method = Ilt(toy_context("semantic", options=IltOptions(3.0, 7.0)))
 
     def maps(n: int) -> Maps:
         coarse = [torch.randn(1, 3, 4, 4) for _ in range(levels)]

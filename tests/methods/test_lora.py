@@ -11,7 +11,7 @@ from torch import nn
 
 from kc.encoders.lite import Lite0
 from kc.methods.base import Context
-from kc.methods.finetune.lora import Lora, adaptable
+from kc.methods.finetune.lora import Lora, LoraOptions, adaptable
 from kc.types import Task
 
 TASKS = [Task(0, (1, 2), (1, 2), ("1", "2")), Task(1, (3,), (1, 2, 3), ("3",))]
@@ -34,7 +34,7 @@ def test_adapters_start_without_effect(toy_context: Make, images: Images) -> Non
 
 @pytest.mark.parametrize("scope", ["grow", "task"])
 def test_only_the_newest_adapter_moves(scope: str, toy_context: Make, images: Images, learn: Learn) -> None:
-    method = Lora(toy_context(lora_scope=scope, lora_rank=2))
+    method = Lora(toy_context(options=LoraOptions(scope=scope, rank=2)))
     method.train()
     learn(method, TASKS[0], [images([1, 2, 1, 2])], epochs=3)
     before = network_of(method)
@@ -59,12 +59,12 @@ def test_only_the_newest_adapter_moves(scope: str, toy_context: Make, images: Im
 
 @pytest.mark.parametrize("scope", ["grow", "task"])
 def test_state_holds_adapters_only_and_comes_back(scope: str, toy_context: Make, images: Images, learn: Learn) -> None:
-    method, test = Lora(toy_context(lora_scope=scope)), images([1, 2, 3], seed=5)
+    method, test = Lora(toy_context(options=LoraOptions(scope=scope))), images([1, 2, 3], seed=5)
     for task, labels in zip(TASKS, ([1, 2, 1], [3, 3]), strict=True):
         learn(method, task, [images(labels, seed=task.index)], epochs=2)
     tensors, meta = method.state()
     assert not any(k.startswith("network.") and ".lora_" not in k for k in tensors)
-    other = Lora(toy_context(lora_scope=scope))
+    other = Lora(toy_context(options=LoraOptions(scope=scope)))
     other.load_state(tensors, meta)
     scores = [m.predict(test, (1, 2, 3)).scores for m in (method.eval(), other.eval())]
     assert scores[0] is not None

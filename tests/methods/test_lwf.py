@@ -12,7 +12,7 @@ from torch import Tensor
 
 from kc.methods.base import Context
 from kc.methods.finetune.losses import distillation
-from kc.methods.finetune.lwf import Lwf
+from kc.methods.finetune.lwf import Lwf, LwfOptions
 from kc.types import Task
 
 TASKS = [Task(0, (1, 2), (1, 2), ("1", "2")), Task(1, (3,), (1, 2, 3), ("3",))]
@@ -62,7 +62,7 @@ Learn = Callable[..., None]
 def test_old_answers_move_less(toy_context: Make, images: Images, learn: Learn) -> None:
     new, drift = images([3, 3, 3, 3], seed=1), {}
     for strength in (0.0, 20.0):
-        method = Lwf(toy_context(lwf_lambda=strength, lwf_columns="old"))
+        method = Lwf(toy_context(options=LwfOptions(lambda_=strength, columns="old")))
         torch.manual_seed(0)
         learn(method, TASKS[0], [images([1, 2, 1, 2])], epochs=5)
         with torch.no_grad():
@@ -79,7 +79,7 @@ def test_the_teacher_sees_the_new_images_with_its_own_encoder(
     train: str, toy_context: Make, images: Images, learn: Learn
 ) -> None:
     new = images([3, 3, 3], seed=1)
-    method = Lwf(toy_context(train=train, lwf_lambda=2.0))
+    method = Lwf(toy_context(train=train, options=LwfOptions(lambda_=2.0)))
     learn(method, TASKS[0], [images([1, 2, 1, 2])])
     method.eval()
     old = method.logits(method.features(new)).detach()
@@ -91,6 +91,6 @@ def test_the_teacher_sees_the_new_images_with_its_own_encoder(
     logits = method.logits(features)
     found = method.extra_loss(new, features, logits)
     torch.testing.assert_close(found, 2.0 * distillation(logits, old, 2.0))
-    among_old = Lwf(toy_context(train=train, lwf_lambda=2.0, lwf_columns="old"))
+    among_old = Lwf(toy_context(train=train, options=LwfOptions(lambda_=2.0, columns="old")))
     among_old.previous = method.previous
     torch.testing.assert_close(among_old.extra_loss(new, features, logits), 2.0 * distillation(logits[:, :2], old, 2.0))

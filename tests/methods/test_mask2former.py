@@ -13,10 +13,11 @@ from kc.encoders.cache import FeatureCache
 from kc.encoders.lite import Lite0
 from kc.errors import KcError
 from kc.methods.base import Context
-from kc.methods.config import MethodConfig
 from kc.methods.finetune.comformer import CoMFormer
 from kc.methods.finetune.mask2former import Mask2Former, Mask2FormerJoint, Mask2FormerReplay
 from kc.methods.finetune.mask_head import MaskHead
+from kc.methods.finetune.mask_options import MaskOptions
+from kc.methods.training_options import Training
 from kc.types import HIDDEN, VOID, ClassInfo, Task
 
 Make = Callable[..., Context]
@@ -154,9 +155,11 @@ def test_a_frozen_encoder_is_asked_once_for_an_image(tmp_path: Path) -> None:
     images = halves(1, 2)
     asked: dict[str, list[int]] = {"head": [], "full": []}
     for train, calls in asked.items():
-        config = MethodConfig(train=train, mask_model="encoder")
+        config = Training(train=train)
         features = FeatureCache(tmp_path / "features", encoder)
-        method = Mask2Former(Context("semantic", classes, encoder, features, config, 0, tmp_path))
+        method = Mask2Former(
+            Context("semantic", classes, encoder, features, config, 0, tmp_path, options=MaskOptions("encoder"))
+        )
         torch.manual_seed(0)
         method.start_task(TASKS[0])
         method.on_train_start()
@@ -176,7 +179,7 @@ def test_panoptic_answers_have_scored_instances_and_limits_as_given(toy_context:
     """No query of an untrained network passes 0.8; without limits each that sees a class is a segment."""
     found = {}
     for score in (None, 0.0):
-        method = Mask2Former(toy_context("panoptic", mask_score=score, mask_overlap=score))
+        method = Mask2Former(toy_context("panoptic", options=MaskOptions(score=score, overlap=score)))
         torch.manual_seed(0)
         method.start_task(TASKS[0])
         prediction = method.eval().predict(instances(1, False), (1, 2))

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from kc.methods.base import Context
-from kc.methods.finetune.mib import Mib
+from kc.methods.finetune.mib import Mib, MibOptions
 from kc.methods.finetune.per_pixel import Maps
 from kc.methods.finetune.unbiased import unbiased_cross_entropy, unbiased_distillation
 from kc.types import Task
@@ -19,7 +19,7 @@ FIRST, SECOND = Task(0, (1, 2), (1, 2), ("1", "2")), Task(1, (3, 4), (1, 2, 3, 4
 
 def test_the_terms_add_up(toy_context: Callable[..., Context]) -> None:
     torch.manual_seed(0)
-    method = Mib(toy_context("semantic", mib_kd=4.0))
+    method = Mib(toy_context("semantic", options=MibOptions(4.0)))
     new = Maps((), torch.randn(1, 2, 4, 4), torch.randn(1, 5, 4, 4), 2)
     old = Maps((), torch.randn(1, 2, 4, 4), torch.randn(1, 3, 4, 4), 2)
     target = torch.randint(5, (1, 8, 8))

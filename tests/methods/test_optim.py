@@ -14,9 +14,10 @@ from torch.utils.data import DataLoader
 
 from kc.errors import KcError
 from kc.methods.base import Context
-from kc.methods.config import MethodOptions, at_task
 from kc.methods.finetune.naive import Finetune
 from kc.methods.finetune.optim import make_optimizer, make_schedule
+from kc.methods.training_options import TrainingOptions
+from kc.spec import at_task
 from kc.types import Task
 
 STEPS = 10
@@ -24,8 +25,8 @@ STEPS = 10
 
 def rates(schedule: str) -> list[float]:
     weight = torch.nn.Parameter(torch.zeros(1))
-    optimizer = make_optimizer([{"params": [weight], "lr": 0.5}], MethodOptions(optimizer="sgd"))
-    made = make_schedule(optimizer, MethodOptions(schedule=schedule), STEPS)
+    optimizer = make_optimizer([{"params": [weight], "lr": 0.5}], TrainingOptions(optimizer="sgd"))
+    made = make_schedule(optimizer, TrainingOptions(schedule=schedule), STEPS)
     found = []
     for _ in range(STEPS):
         found.append(optimizer.param_groups[0]["lr"])
@@ -44,7 +45,7 @@ def test_rates_by_formula() -> None:
 @pytest.mark.parametrize("name", ["sgd", "adam", "adamw"])
 def test_one_step_by_formula(name: str) -> None:
     weight = torch.nn.Parameter(torch.tensor([2.0]))
-    config = MethodOptions(optimizer=name, weight_decay=0.1, momentum=0.5)
+    config = TrainingOptions(optimizer=name, weight_decay=0.1, momentum=0.5)
     optimizer = make_optimizer([{"params": [weight], "lr": 0.01}], config)
     steps = []
     for _ in range(2):
@@ -111,7 +112,7 @@ def test_every_step_has_gradients_of_its_own(
     )  # fmt: skip
     trainer.fit(method, data)
     twin.train()
-    learner = make_optimizer(twin.parameter_groups(0.1), MethodOptions(optimizer=optimizer))
+    learner = make_optimizer(twin.parameter_groups(0.1), TrainingOptions(optimizer=optimizer))
     for _ in range(2):
         for step in ((0, 1), (2,)):
             learner.zero_grad()
@@ -133,5 +134,5 @@ def test_every_step_has_gradients_of_its_own(
 def test_kernels(name: str, precision: str, fused: bool) -> None:
     """Lightning clips no gradients of a fused optimiser in mixed precision."""
     weight = torch.nn.Parameter(torch.zeros(1))
-    options = MethodOptions(optimizer=name, precision=precision)
+    options = TrainingOptions(optimizer=name, precision=precision)
     assert make_optimizer([{"params": [weight], "lr": 0.5}], options).defaults["fused"] is fused

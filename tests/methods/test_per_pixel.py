@@ -14,7 +14,7 @@ from kc.methods.base import Context
 from kc.methods.finetune.ewc import Ewc, EwcOnline
 from kc.methods.finetune.ilt import Ilt
 from kc.methods.finetune.losses import IGNORED, at_loss
-from kc.methods.finetune.lwf import Lwf
+from kc.methods.finetune.lwf import Lwf, LwfOptions
 from kc.methods.finetune.mib import Mib
 from kc.methods.finetune.module import GradientMethod
 from kc.methods.finetune.naive import Finetune
@@ -154,7 +154,7 @@ def test_no_gradient_reaches_the_old_model(cls: type[PerPixel], toy_context: Mak
 
 
 def test_lwf_distils_every_pixel(toy_context: Make, learn: Learn) -> None:
-    method = learned(Lwf, toy_context("semantic", pixel_kd=3.0), 1, learn)
+    method = learned(Lwf, toy_context("semantic", options=LwfOptions(pixel_kd=3.0)), 1, learn)
     method.start_task(TASKS[1])
     images = batch([HIDDEN, 3], 1)
     features = method.features(images)

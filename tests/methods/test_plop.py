@@ -10,7 +10,7 @@ import torch
 from kc.methods.base import Context
 from kc.methods.finetune.losses import IGNORED
 from kc.methods.finetune.per_pixel import Maps
-from kc.methods.finetune.plop import Plop
+from kc.methods.finetune.plop import Plop, PlopOptions
 from kc.methods.finetune.pod import pod_loss
 from kc.methods.finetune.pseudo_labels import EntropyFilter, paint, valid_fraction, weighted_cross_entropy
 from kc.types import HIDDEN, VOID, Task
@@ -22,7 +22,7 @@ FIRST, SECOND = Task(0, (1, 2), (1, 2), ("1", "2")), Task(1, (3,), (1, 2, 3), ("
 @pytest.mark.parametrize("entropy", ["paper", "official"])
 def test_the_terms_add_up(pod: str, entropy: str, toy_context: Callable[..., Context]) -> None:
     torch.manual_seed(0)
-    context = toy_context("semantic", plop_pod=pod, plop_entropy=entropy, plop_features=2.0, plop_logits=3.0)
+    context = toy_context("semantic", options=PlopOptions(2.0, 3.0, entropy, pod))
     method = Plop(context)
     new = Maps((torch.randn(2, 3, 8, 8),), torch.randn(2, 2, 4, 4), torch.randn(2, 4, 4, 4), 2)
     old = Maps((torch.randn(2, 3, 8, 8),), torch.randn(2, 2, 4, 4), 4 * torch.randn(2, 3, 4, 4), 2)

@@ -11,15 +11,15 @@ import torch
 
 from kc.errors import KcError
 from kc.methods.base import Context
-from kc.methods.config import MethodConfig
 from kc.methods.finetune.replay import Replay, priority
+from kc.methods.training_options import Training
 from kc.types import HIDDEN, VOID, ClassInfo, Task, TaskKind
 
 
 def context(kind: TaskKind, exemplars: int) -> Context:
     encoder = SimpleNamespace(pooled_dim=4, channels=(3, 5), unit_pooled=True)
     classes = {c: ClassInfo(c, str(c)) for c in (1, 2, 3)}
-    config = MethodConfig(exemplars=exemplars)
+    config = Training(exemplars=exemplars)
     return Context(kind, classes, cast(Any, encoder), cast(Any, None), config, 0, Path())
 
 

@@ -9,7 +9,7 @@ import torch
 
 from kc.methods.base import Context
 from kc.methods.finetune.anchored import quadratic_penalty
-from kc.methods.finetune.si import Si, path_importance
+from kc.methods.finetune.si import Si, SiOptions, path_importance
 from kc.types import Task
 
 TASKS = [Task(0, (1, 2), (1, 2), ("1", "2")), Task(1, (3,), (1, 2, 3), ("3",))]
@@ -25,7 +25,7 @@ def test_importance_by_hand() -> None:
 
 def test_path_is_that_of_the_base_loss(toy_context: Make, images: Images) -> None:
     """In the second task the penalty pulls; a twin differentiates the base loss alone at every step."""
-    method = Si(toy_context(si_lambda=2.0))
+    method = Si(toy_context(options=SiOptions(lambda_=2.0)))
     batches = [[images([1, 2, 1, 2], seed=t)] for t in range(2)]
     batches[1][0]["label"][:] = 3
     for task, data in zip(TASKS, batches, strict=True):
@@ -59,7 +59,7 @@ def test_path_is_that_of_the_base_loss(toy_context: Make, images: Images) -> Non
 def test_it_holds_what_it_protects(toy_context: Make, images: Images, learn: Learn) -> None:
     paid = {}
     for strength in (0.0, 200.0):
-        method = Si(toy_context(si_lambda=strength))
+        method = Si(toy_context(options=SiOptions(lambda_=strength)))
         torch.manual_seed(0)
         learn(method, TASKS[0], [images([1, 2, 1, 2])], epochs=20)
         anchor, importance = dict(method.anchor), dict(method.importance)

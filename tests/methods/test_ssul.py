@@ -12,7 +12,7 @@ from kc.methods.base import Context
 from kc.methods.finetune.binary import pixel_binary_cross_entropy
 from kc.methods.finetune.losses import IGNORED
 from kc.methods.finetune.per_pixel import Maps
-from kc.methods.finetune.ssul import Ssul
+from kc.methods.finetune.ssul import Ssul, SsulOptions
 from kc.types import HIDDEN, Task
 
 Make = Callable[..., Context]
@@ -57,7 +57,7 @@ def test_new_columns_start_as_column_0(toy_context: Make, learn: Learn) -> None:
 
 
 def test_sure_pixels_are_believed_where_nothing_is_labelled(toy_context: Make) -> None:
-    method = Ssul(toy_context("semantic", ssul_threshold=0.7))
+    method = Ssul(toy_context("semantic", options=SsulOptions(0.7)))
     old = torch.full((1, 3, 2, 2), -9.0)
     old[0, 1] = torch.logit(torch.tensor([[0.69, 0.71], [0.71, 0.71]]))
     maps = {n: Maps((), torch.zeros(1, 2, 2, 2), z, 1) for n, z in (("old", old), ("new", torch.randn(1, 4, 2, 2)))}

@@ -9,7 +9,7 @@ import torch
 
 from kc.methods.base import Context
 from kc.methods.finetune.naive import Finetune
-from kc.methods.finetune.wise_ft import WiseFt, mixed
+from kc.methods.finetune.wise_ft import WiseFt, WiseFtOptions, mixed
 from kc.types import Task
 
 TASKS = [Task(0, (1, 2), (1, 2), ("1", "2")), Task(1, (3,), (1, 2, 3), ("3",))]
@@ -27,7 +27,8 @@ def test_training_is_fine_tuning_and_answers_are_mixed(toy_context: Make, images
     batches = [[images([1, 2, 1, 2], seed=1)], [images([3, 3, 3], seed=2)]]
     methods = {}
     for cls in (Finetune, WiseFt):
-        method = cls(toy_context(train="full", wise_alpha=0.25))
+        options = WiseFtOptions(alpha=0.25) if cls is WiseFt else None
+        method = cls(toy_context(train="full", options=options))
         torch.manual_seed(0)
         for task, data in zip(TASKS, batches, strict=True):
             learn(method, task, data, epochs=2)

@@ -25,10 +25,11 @@ from kc.metrics.panoptic import PanopticQuality
 from kc.predict.answer import Votes, as_json, mean_score, rle, voters_of
 from kc.predict.opening import Overrides, open_memory, open_run
 from kc.predict.render import write
-from kc.registry import METHODS, PIXELS_ONLY
+from kc.registry import METHODS, method_spec
 from kc.report.records import Results
 from kc.types import VOID, Neighbours, Segments
 
+PIXELS_ONLY = {name for name in METHODS if "classification" not in method_spec(name).kinds}
 OF_IMAGES = ["finetune", "icarl", "knn", "ncm"]
 """One of each common kind of state: a head, exemplars, a memory, statistics."""
 OF_MAPS = ["eclipse", "finetune", "knn"]
@@ -52,7 +53,8 @@ def test_every_method_of_images_answers_as_it_was_scored(
     methods: list[str], tiny_folder: SimpleNamespace, tmp_path: Path
 ) -> None:
     tiny_folder.path.write_text(yaml.safe_dump(tiny_folder.content | {"input_size": [64, 64]}))
-    more = ["--methods", ",".join(methods), "--tasks", "3", "--ranpac-dim", "16", "--lora-rank", "2"]
+    more = ["--methods", ",".join(methods), "--tasks", "3"]
+    more += ["--ranpac.dim", "16"] if "ranpac" in methods else []
     folder = run(tiny_folder, tmp_path / "runs", *more)
     moved = folder.rename(tmp_path / "moved, über")  # a run folder can be moved
     known = scores(moved)
@@ -89,7 +91,7 @@ def test_methods_of_maps_answer_as_they_were_scored(
     methods: list[str], tiny_index_png: SimpleNamespace, tmp_path: Path
 ) -> None:
     folder = run(tiny_index_png, tmp_path / "runs", "--methods", ",".join(methods), "--split", "2-1", "--limit-images",
-                 "3", "--lora-rank", "2")  # fmt: skip
+                 "3")  # fmt: skip
     known = scores(folder)
     reader = open_reader(tiny_index_png.manifest, "test", tiny_index_png.root)
     for name in methods:

@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
 from kc.methods.base import Batch
 from kc.methods.finetune.mask2former import Mask2Former
 from kc.methods.finetune.mask_network import Queries
+from kc.methods.finetune.mask_options import MaskOptions
 from kc.methods.finetune.query_distillation import pseudo_masks, query_distillation
 from kc.openvocab.mask_inference import at_size
+from kc.spec import DENSE, MethodSpec, NonNegative, Tunable
 from kc.types import HIDDEN
+
+
+@dataclass(frozen=True)
+class ComformerOptions(MaskOptions):
+    """Options of CoMFormer.
+
+    Args:
+        kd: Weight of the distillation of queries.
+    """
+
+    kd: NonNegative = 10.0
 
 
 class CoMFormer(Mask2Former):
@@ -22,6 +37,21 @@ class CoMFormer(Mask2Former):
     """
 
     name = "comformer"
+    spec = MethodSpec(
+        summary="A mask classifier with pseudo-masks of the old model and distillation of queries.",
+        keeps="its network",
+        paper="Cermelli et al. 2023, arXiv 2211.13999",
+        formula=r"\mathcal{L} = \mathcal{L}_{mask}(\tilde y) + \lambda \sum_q (1 - q_0)^2 \, KL(q \,\|\, \hat p)",
+        options=ComformerOptions,
+        kinds=DENSE,
+        streams=("class", "task", "online", "long-tailed"),
+        mask_classifier=True,
+        pixels=True,
+        package="transformers",
+        extra="masks",
+        tune=Tunable("kd"),
+    )
+    options: ComformerOptions
     keeps_previous = True
 
     def loss_on(self, batch: Batch) -> Tensor:
@@ -40,7 +70,7 @@ class CoMFormer(Mask2Former):
             more, theirs = pseudo_masks(old_classes[row], full, masks.bool().any(0))
             sets[row] = (torch.cat([masks, more]), torch.cat([columns, theirs]))
         kd = query_distillation(classes[-1], old_classes)
-        return self.criterion(classes, queries, sets) + self.context.config.comformer_kd * kd
+        return self.criterion(classes, queries, sets) + self.options.kd * kd
 
     def _without_background(self, batch: Batch) -> Batch:
         nothing = self.context.background_id

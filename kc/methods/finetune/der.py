@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from torch import Tensor
 
 from kc.methods.base import Batch
@@ -9,7 +11,21 @@ from kc.methods.distributed import all_gather_batch
 from kc.methods.finetune.buffer import as_batch, padded
 from kc.methods.finetune.er import Buffered
 from kc.methods.finetune.losses import logit_distance
+from kc.spec import MethodSpec, NonNegative, Tunable
 from kc.types import Features
+
+
+@dataclass(frozen=True)
+class DerOptions:
+    """Options of dark experience replay.
+
+    Args:
+        alpha: Weight of the distance to the stored logits (eq. 6).
+        beta: Weight of the cross entropy on stored images (eq. 6).
+    """
+
+    alpha: NonNegative = 0.1
+    beta: NonNegative = 0.5
 
 
 class DerPlusPlus(Buffered):
@@ -20,17 +36,27 @@ class DerPlusPlus(Buffered):
     """
 
     name = "der++"
+    spec = MethodSpec(
+        summary="A reservoir whose images keep the logits that they had.",
+        keeps="images, logits",
+        paper="Buzzega et al. 2020, arXiv 2004.07211",
+        formula=r"\mathcal{L} = \mathcal{L}_{CE} + \alpha \|z - z_{stored}\|_2^2 + \beta \mathcal{L}_{CE}^{stored}",
+        options=DerOptions,
+        kinds=("classification",),
+        exemplars=True,
+        tune=Tunable("alpha", 10**0.5),
+    )
+    options: DerOptions
 
     def extra_loss(self, batch: Batch, features: Features, logits: Tensor) -> Tensor | None:
         """The two terms of the reservoir, before the batch is offered to it."""
-        config = self.context.config
         extra = None
         if len(self.buffer):
             first, second = self.draw(batch), self.draw(batch)
             old = padded([s.logits for s in first]).to(logits)
-            extra = config.der_alpha * logit_distance(self.logits(self.features(as_batch(first, batch))), old)
+            extra = self.options.alpha * logit_distance(self.logits(self.features(as_batch(first, batch))), old)
             again = as_batch(second, batch)
-            extra = extra + config.der_beta * self.loss(self.logits(self.features(again)), again["label"])
+            extra = extra + self.options.beta * self.loss(self.logits(self.features(again)), again["label"])
         seen = all_gather_batch({**batch, "logits": logits.detach()})
         self.buffer.offer_batch(seen, seen["logits"])
         return extra

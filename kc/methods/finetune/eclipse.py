@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,9 +14,10 @@ from kc.methods.finetune.heads import Head
 from kc.methods.finetune.mask2former import Mask2Former
 from kc.methods.finetune.mask_head import MaskHead
 from kc.methods.finetune.mask_network import Pixels, Queries
+from kc.methods.finetune.mask_options import MaskOptions
 from kc.methods.finetune.mask_targets import MaskLoss, MaskSet, mask_sets
 from kc.methods.finetune.prompts import PromptSet, manipulated, where_objects
-from kc.spec import at_task
+from kc.spec import DENSE, TUNE_LR, Count, MethodSpec, Positive, SignedPerTask, at_task
 from kc.types import Task
 
 CLASS_WEIGHT = 10.0
@@ -97,6 +99,23 @@ class PromptHead(MaskHead):
         return torch.cat(classes, 1), torch.cat(masks, 1)
 
 
+@dataclass(frozen=True)
+class EclipseOptions(MaskOptions):
+    """Options of ECLIPSE.
+
+    Args:
+        focal: Factor of the focal loss, a mean over the columns of the head; 50 in the authors' code, for 100 classes
+            and more. Half the number of columns gives each column of a small head the weight it has there.
+        prompts: Queries that each task after the first adds.
+        delta: Logit manipulation: share of what other tasks' classifiers see that counts as "no object"; below 0: share
+            of the task's own "no object".
+    """
+
+    focal: Positive = 50.0
+    prompts: Count = 10
+    delta: SignedPerTask = "0.4,0.5"
+
+
 class Eclipse(Mask2Former):
     """Mask2Former with sigmoid classifiers of three layers, frozen after the first task; each later task learns a set
     of deep prompts, their mask head and its own classes, from its own labels only.
@@ -106,13 +125,28 @@ class Eclipse(Mask2Former):
     """
 
     name = "eclipse"
+    spec = MethodSpec(
+        summary="A mask classifier that is frozen after the first task; later tasks learn prompts.",
+        keeps="its network, prompts",
+        paper="Kim et al. 2024, arXiv 2403.20126",
+        formula=r"p_0 = \delta \min(1, \textstyle\sum_{c \in O} \sigma(z_c)) \text{, O: classes of other tasks}",
+        options=EclipseOptions,
+        kinds=DENSE,
+        streams=("class", "task", "online", "long-tailed"),
+        mask_classifier=True,
+        pixels=True,
+        package="transformers",
+        extra="masks",
+        tune=TUNE_LR,
+    )
+    options: EclipseOptions
     panoptic_limits = (0.0, 0.0)
     """As in the authors' configurations: a query is a segment where "no object" is not its best column."""
 
     def make_head(self) -> Head:
         """A mask classifier with prompts."""
-        config = self.context.config
-        return PromptHead(self.context, config.mask_model, self.limits(), config.eclipse_prompts, config.eclipse_delta)
+        options = self.options
+        return PromptHead(self.context, options.model, self.limits(), options.prompts, options.delta)
 
     @property
     def prompt_head(self) -> PromptHead:
@@ -133,7 +167,7 @@ class Eclipse(Mask2Former):
         """Sigmoids in place of the softmax; classes count more after the first task."""
         weight = CLASS_WEIGHT if self.task_index else None
         network = self.mask_head.mask_network
-        return MaskLoss(network.model.config, n_classes, True, weight, self.context.config.eclipse_focal)
+        return MaskLoss(network.model.config, n_classes, True, weight, self.options.focal)
 
     def _freeze(self) -> None:
         """All but what the last step learns."""

@@ -8,6 +8,7 @@ from kc.methods.base import Batch, Context
 from kc.methods.distributed import all_gather_batch, local_shard, world
 from kc.methods.finetune.buffer import Reservoir, Stored, as_batch, check_budget, merged_batches
 from kc.methods.finetune.module import GradientMethod
+from kc.spec import TUNE_LR, MethodSpec
 from kc.types import Task
 
 
@@ -18,7 +19,7 @@ class Buffered(GradientMethod):
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)
-        self.buffer = Reservoir(context.config.exemplars)
+        self.buffer = Reservoir(context.training.exemplars)
 
     def start_task(self, task: Task) -> None:
         """Refuse a budget below the number of classes."""
@@ -37,6 +38,15 @@ class Er(Buffered):
     """
 
     name = "er"
+    spec = MethodSpec(
+        summary="Each step trains on the batch and as many images drawn from a reservoir.",
+        keeps="images",
+        paper="Chaudhry et al. 2019, arXiv 1902.10486",
+        formula=r"\mathcal{L} = -\log p_y \text{ over the batch and as many of the reservoir}",
+        kinds=("classification",),
+        exemplars=True,
+        tune=TUNE_LR,
+    )
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """A step on the batch and as many stored images; the batch is offered afterwards."""

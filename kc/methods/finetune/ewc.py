@@ -2,18 +2,53 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
 from kc.methods.base import Batch, Context
-from kc.methods.config import USUAL_EWC_LAMBDA
 from kc.methods.finetune.anchored import Anchored
 from kc.methods.finetune.fisher import diagonal_fisher, min_max_normalize, running_fisher
 from kc.methods.state import NamedTensors
+from kc.spec import MethodSpec, NonNegative, Tunable
 from kc.types import Task
+
+
+@dataclass(frozen=True)
+class EwcOptions:
+    """Options of EWC.
+
+    Args:
+        lambda_: Weight of the penalty, lambda * sum F (w - w_old)^2 (half of Kirkpatrick's lambda); default: 100 for
+            images, 500 for maps, where F is scaled to at most 1.
+        importance: How importance is measured: samples (the mean over the images of a finished task, one by one) or
+            running (as the authors of MiB do: 0.9 of the newest batch's squared gradient + 0.1 of what was, through all
+            steps and tasks).
+        fisher: Labels of the Fisher information: empirical (those of the data) or sampled (drawn from the model).
+    """
+
+    lambda_: NonNegative | None = None
+    importance: Literal["samples", "running"] = "samples"
+    fisher: Literal["empirical", "sampled"] = "empirical"
+
+
+@dataclass(frozen=True)
+class EwcOnlineOptions:
+    """Options of online EWC.
+
+    Args:
+        lambda_: Weight of the penalty, lambda * sum F (w - w_old)^2; default: 100 for images, 500 for maps, where F is
+            scaled to at most 1.
+        decay: What is kept of the old importance when a task ends (gamma of Schwarz et al.).
+        fisher: Labels of the Fisher information: empirical (those of the data) or sampled (drawn from the model).
+    """
+
+    lambda_: NonNegative | None = None
+    decay: NonNegative = 1.0
+    fisher: Literal["empirical", "sampled"] = "empirical"
 
 
 class Ewc(Anchored):
@@ -27,12 +62,23 @@ class Ewc(Anchored):
     segmentation literature (fcdl94/MiB at 1c58983, `utils/regularizer.py`): a loss that is a mean over thousands of
     pixels has tiny gradients, and lambda 500 belongs to this scale.
 
-    `ewc_fisher="running"` measures as that code does instead: a running mean of the squared gradients of batches (see
+    `importance="running"` measures as that code does instead: a running mean of the squared gradients of batches (see
     `running_fisher`), along the training and through all tasks, of which only the newest few steps are left at the
     end; one anchor, the newest weights; importance spread over [0, 1] in each tensor.
     """
 
     name = "ewc"
+    spec = MethodSpec(
+        summary="A quadratic penalty on changes to weights that were important to old tasks.",
+        keeps="an anchor and an importance a weight",
+        paper="Kirkpatrick et al. 2017, arXiv 1612.00796",
+        formula=r"\mathcal{L} = \mathcal{L}_{CE} + \lambda \sum_t \sum_i F_i^t (\theta_i - \theta_i^t)^2",
+        options=EwcOptions,
+        second_pass=True,
+        tune=Tunable("lambda_", start=100.0),
+        tune_maps=Tunable("lambda_", start=500.0),
+    )
+    options: EwcOptions | EwcOnlineOptions
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)
@@ -41,7 +87,7 @@ class Ewc(Anchored):
     @property
     def runs(self) -> bool:
         """True where the Fisher information is a running mean."""
-        return self.context.config.ewc_fisher == "running"
+        return isinstance(self.options, EwcOptions) and self.options.importance == "running"
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """The running mean takes in the gradient of the loss; that of the penalty, which is known, is taken away."""
@@ -58,14 +104,14 @@ class Ewc(Anchored):
     @property
     def strength(self) -> float:
         """Lambda, where it is not given the usual one of the task kind."""
-        given = self.context.config.ewc_lambda
-        return USUAL_EWC_LAMBDA["images" if self.head.of_images else "maps"] if given is None else given
+        given = self.options.lambda_
+        return (100.0 if self.head.of_images else 500.0) if given is None else given
 
     def nll(self, batch: Batch) -> Tensor:
         """Negative log likelihood of a batch, of its own labels or of labels that the model draws."""
         logits = self.logits(self.features(batch))
         target = self.head.target(batch)
-        if self.context.config.fisher == "sampled":
+        if self.options.fisher == "sampled":
             target = sample_labels(logits, torch.tensor(self.classifier.class_ids, device=logits.device))
         return self.loss(logits, target)
 
@@ -104,11 +150,17 @@ class EwcOnline(Ewc):
     """One penalty in all: importance decays by gamma, and the anchor is the newest weight."""
 
     name = "ewc-online"
-
-    @property
-    def runs(self) -> bool:
-        """Its own decay is all it has."""
-        return False
+    spec = MethodSpec(
+        summary="EWC with one penalty in all: importance decays, and the anchor is the newest weight.",
+        keeps="an anchor and an importance a weight",
+        paper="Schwarz et al. 2018, arXiv 1805.06370",
+        formula=r"\mathcal{L} = \mathcal{L}_{CE} + \lambda \sum_i \tilde F_i (\theta_i - \theta_i^{t-1})^2, "
+        r"\quad \tilde F \leftarrow \gamma \tilde F + F^t",
+        options=EwcOnlineOptions,
+        second_pass=True,
+        tune=Tunable("lambda_", start=100.0),
+        tune_maps=Tunable("lambda_", start=500.0),
+    )
 
     def merge_penalties(
         self, importance: Tensor | None, anchor: Tensor | None, fisher: Tensor, weight: Tensor
@@ -116,7 +168,8 @@ class EwcOnline(Ewc):
         """gamma * F_old + F_new, around the newest weight."""
         if importance is None:
             return fisher, weight
-        return self.context.config.ewc_decay * importance + fisher, weight
+        assert isinstance(self.options, EwcOnlineOptions)
+        return self.options.decay * importance + fisher, weight
 
 
 def sample_labels(logits: Tensor, class_ids: Tensor) -> Any:

@@ -152,7 +152,7 @@ class PixelHead(Head):
     def __init__(self, context: Context) -> None:
         if not context.encoder.channels:
             raise KcError(f"encoder {context.encoder.name} gives no dense features: it classifies images only")
-        decoder, width, scale = decoder_of(context.config.decoder, context.encoder.channels)
+        decoder, width, scale = decoder_of(context.training.decoder, context.encoder.channels)
         super().__init__(context, decoder, GrowingClassifier(width, pointwise=True))
         self.scale = scale
         self.grow_none()
@@ -205,7 +205,7 @@ class RegionHead(Head):
 
     def prepare(self, batch: Batch) -> Batch:
         """Add the keys of each image's regions and their classes."""
-        return with_keys(batch, self.regions, self.context.config.purity)
+        return with_keys(batch, self.regions, self.context.training.purity)
 
     def features(self, batch: Batch, network: nn.Module | None) -> Features:
         """The keys (M, D) of the M regions of a training batch."""
@@ -253,7 +253,7 @@ def head_of(context: Context) -> Head:
     """The head for a benchmark's kind and the decoder of the run."""
     if context.kind == "classification":
         return ImageHead(context)
-    if context.config.decoder == "regions" and context.regions is not None:
+    if context.training.decoder == "regions" and context.regions is not None:
         return RegionHead(context)
     return PixelHead(context)
 

@@ -12,6 +12,7 @@ from kc.methods.base import Batch, Context
 from kc.methods.finetune.losses import icarl_loss, to_columns
 from kc.methods.finetune.replay import Exemplar, Replay
 from kc.methods.state import NamedTensors
+from kc.spec import TUNE_LR, MethodSpec
 from kc.types import Prediction, Task
 
 
@@ -39,6 +40,18 @@ class ICarl(Replay):
     """Exemplars as in `replay`, but herded; half of each batch is exemplars where the paper mixes one data set."""
 
     name = "icarl"
+    spec = MethodSpec(
+        summary="Herded exemplars, distillation, and the nearest mean of exemplars as the answer.",
+        keeps="images, class means",
+        paper="Rebuffi et al. 2017, arXiv 1611.07725",
+        formula=r"\hat y = \arg\max_c \cos(f(x), \mu_c)",
+        kinds=("classification",),
+        streams=("class", "task", "online", "long-tailed"),
+        second_pass=True,
+        exemplars=True,
+        answers_late=True,
+        tune=TUNE_LR,
+    )
     keeps_previous = True
 
     def __init__(self, context: Context) -> None:

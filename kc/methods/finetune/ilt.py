@@ -2,12 +2,28 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from torch import Tensor
 from torch.nn import functional as F
 
 from kc.methods.finetune.losses import pixel_cross_entropy
 from kc.methods.finetune.per_pixel import Maps, PerPixel
 from kc.methods.finetune.pixel_distillation import pixel_distillation
+from kc.spec import DENSE, MethodSpec, NonNegative, Tunable
+
+
+@dataclass(frozen=True)
+class IltOptions:
+    """Options of ILT.
+
+    Args:
+        kd: Weight of the distillation of maps; 100 in the paper's comparison.
+        features: Weight of the distillation of features.
+    """
+
+    kd: NonNegative = 100.0
+    features: NonNegative = 100.0
 
 
 class Ilt(PerPixel):
@@ -17,11 +33,22 @@ class Ilt(PerPixel):
     """
 
     name = "ilt"
+    spec = MethodSpec(
+        summary="Distils the old classes' posterior and the body's features at every pixel.",
+        keeps="nothing",
+        paper="Michieli and Zanuttigh 2019, arXiv 1907.13372",
+        formula=r"\mathcal{L} = \mathcal{L}_{CE} + \lambda_{kd} \mathcal{L}_{KD} + \lambda_f \|h - h_{old}\|_2^2",
+        options=IltOptions,
+        kinds=DENSE,
+        streams=("class", "task", "online", "long-tailed"),
+        pixels=True,
+        tune=Tunable("features"),
+    )
+    options: IltOptions
 
     def loss_against(self, new: Maps, old: Maps, target: Tensor) -> Tensor:
         """Cross entropy, distillation of logits, distillation of features."""
-        config = self.context.config
         ce = pixel_cross_entropy(new.pixels, target) * self.weight(target)
         kd = pixel_distillation(new.pixels, old.pixels)
         bodies = (new.levels[-1], old.levels[-1]) if new.levels else (new.body, old.body)
-        return ce + config.pixel_kd * kd + config.ilt_features * F.mse_loss(*bodies)
+        return ce + self.options.kd * kd + self.options.features * F.mse_loss(*bodies)

@@ -4,17 +4,33 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
 
 from torch import nn
 
 from kc.errors import MissingExtraError
 from kc.methods.base import Context
 from kc.methods.finetune.module import GradientMethod
+from kc.spec import TUNE_LR, Count, MethodSpec
 from kc.types import Task
 
 
+@dataclass(frozen=True)
+class LoraOptions:
+    """Options of LoRA.
+
+    Args:
+        rank: Rank of the adapters.
+        scope: grow (one adapter is trained in every task) or task (a new one a task, the old ones frozen).
+    """
+
+    rank: Count = 8
+    scope: Literal["grow", "task"] = "grow"
+
+
 class Lora(GradientMethod):
-    """The head and adapters of rank `lora_rank` learn; `lora_scope` says how many adapters there are.
+    """The head and adapters of rank `rank` learn; `scope` says how many adapters there are.
 
     `grow`: one adapter is trained in every task. `task`: each task adds one to those of the tasks before, which stay
     as they are. Adapters sit on every linear layer and every ordinary convolution of the encoder (not on depthwise
@@ -22,6 +38,18 @@ class Lora(GradientMethod):
     """
 
     name = "lora"
+    spec = MethodSpec(
+        summary="Low-rank adapters in the encoder, whose own weights never change.",
+        keeps="adapters",
+        paper="Hu et al. 2022, arXiv 2106.09685",
+        formula=r"W = W_0 + B A, \quad B \in \mathbb{R}^{d \times r}, A \in \mathbb{R}^{r \times k}",
+        options=LoraOptions,
+        trains_encoder=True,
+        package="peft",
+        extra="lora",
+        tune=TUNE_LR,
+    )
+    options: LoraOptions
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)
@@ -29,7 +57,7 @@ class Lora(GradientMethod):
         self.network.requires_grad_(False)
         self.targets = [k for k, m in self.network.named_modules() if adaptable(m)]
         self.adapters: list[str] = []
-        if context.config.lora_scope == "grow":
+        if self.options.scope == "grow":
             self._add("all")
 
     @property
@@ -49,7 +77,7 @@ class Lora(GradientMethod):
         except ImportError as error:
             raise MissingExtraError("lora needs peft: pip install 'kc-continual[lora]'") from error
         assert self.network is not None
-        rank = self.context.config.lora_rank
+        rank = self.options.rank
         config = LoraConfig(r=rank, lora_alpha=rank, target_modules=self.targets)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Already found a `peft_config`")  # several are what is wanted
@@ -64,7 +92,7 @@ class Lora(GradientMethod):
 
     def start_task(self, task: Task) -> None:
         """One more adapter where each task has its own."""
-        if self.context.config.lora_scope == "task":
+        if self.options.scope == "task":
             self._add(f"task{task.index}")
         super().start_task(task)
 

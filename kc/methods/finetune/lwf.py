@@ -2,36 +2,68 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Literal
+
 from torch import Tensor
 
 from kc.methods.base import Batch
 from kc.methods.finetune.losses import distillation
 from kc.methods.finetune.module import GradientMethod
 from kc.methods.finetune.pixel_distillation import pixel_distillation
+from kc.spec import MethodSpec, NonNegative, Positive, Tunable
 from kc.types import Features
+
+
+@dataclass(frozen=True)
+class LwfOptions:
+    """Options of learning without forgetting.
+
+    Args:
+        lambda_: Weight of the distillation of images.
+        columns: What the distillation of images compares: old (the old columns among themselves) or all (new columns
+            too, whose wanted probability is 0).
+        temperature: Temperature of the distillation of images.
+        pixel_kd: Weight of the distillation of maps; 100 in the comparisons of the segmentation literature.
+    """
+
+    lambda_: NonNegative = 1.0
+    columns: Literal["old", "all"] = "all"
+    temperature: Positive = 2.0
+    pixel_kd: NonNegative = 100.0
 
 
 class Lwf(GradientMethod):
     """The base loss + lambda * divergence from the old model's answer, on the images of the new task.
 
-    `lwf_columns`: `old` compares the old columns among themselves, as with one head a task (Li and Hoiem; Avalanche);
-    `all` lets the new columns compete too and asks them for the probability 0, as van de Ven and Tolias 2019 (arXiv
+    `columns="old"` compares the old columns among themselves, as with one head a task (Li and Hoiem; Avalanche);
+    `"all"` lets the new columns compete too and asks them for the probability 0, as van de Ven and Tolias 2019 (arXiv
     1904.07734) do for one growing head.
 
     Maps are distilled at every pixel, without temperature and with the strength of the segmentation literature.
     """
 
     name = "lwf"
+    spec = MethodSpec(
+        summary="New answers stay close to those of the model before the task, on the new task's images.",
+        keeps="nothing",
+        paper="Li and Hoiem 2016, arXiv 1606.09282",
+        formula=r"\mathcal{L} = \mathcal{L}_{CE} + \lambda \, KL(\sigma(z_{old} / T) \,\|\, \sigma(z / T))",
+        options=LwfOptions,
+        tune=Tunable("lambda_"),
+        tune_maps=Tunable("pixel_kd"),
+    )
+    options: LwfOptions
     keeps_previous = True
 
     def extra_loss(self, batch: Batch, features: Features, logits: Tensor) -> Tensor | None:
         """Distillation, once there is an old model."""
         if self.previous is None:
             return None
-        config = self.context.config
+        options = self.options
         old = self.previous.logits(self.previous.features(batch, features))
         if not self.head.of_images:
-            return config.pixel_kd * pixel_distillation(self.head.scaled(logits), self.head.scaled(old))
-        if config.lwf_columns == "old":
+            return options.pixel_kd * pixel_distillation(self.head.scaled(logits), self.head.scaled(old))
+        if options.columns == "old":
             logits = logits[:, : old.shape[1]]
-        return config.lwf_lambda * distillation(logits, old, config.lwf_temperature)
+        return options.lambda_ * distillation(logits, old, options.temperature)

@@ -10,27 +10,44 @@ from kc.methods.base import Batch
 from kc.methods.finetune.heads import Head
 from kc.methods.finetune.mask_head import MaskHead
 from kc.methods.finetune.mask_network import Queries
+from kc.methods.finetune.mask_options import MaskOptions
 from kc.methods.finetune.mask_targets import MaskLoss
 from kc.methods.finetune.module import GradientMethod
 from kc.methods.finetune.replay import Replay
 from kc.openvocab.mask_inference import OVERLAP, SCORE
+from kc.spec import DENSE, TUNE_LR, MethodSpec
 from kc.types import Task
 
 
 class Mask2Former(GradientMethod):
-    """A network of its own (`--mask-model`) in place of encoder and decoder; its classifier grows task by task.
+    """A network of its own (option `model`) in place of encoder and decoder; its classifier grows task by task.
 
     `--train head` freezes the backbone. What decoder the benchmark recommends plays no part.
     """
 
     name = "mask2former"
+    spec = MethodSpec(
+        summary="A mask classifier trained on each task in turn.",
+        keeps="its network",
+        paper="Cheng et al. 2022, arXiv 2112.01527",
+        formula=r"\mathcal{L}_{mask} = \lambda_c \mathcal{L}_{CE} + \lambda_m \mathcal{L}_{BCE} "
+        r"+ \lambda_d \mathcal{L}_{dice}",
+        options=MaskOptions,
+        kinds=DENSE,
+        mask_classifier=True,
+        pixels=True,
+        package="transformers",
+        extra="masks",
+        tune=TUNE_LR,
+    )
     panoptic_limits = (SCORE, OVERLAP)
     """Score that a query must pass and share of its mask that it must win, to be a segment, where not given."""
     criterion: MaskLoss
+    options: MaskOptions
 
     def make_head(self) -> Head:
         """A mask classifier."""
-        return MaskHead(self.context, self.context.config.mask_model, 1, self.limits())
+        return MaskHead(self.context, self.options.model, 1, self.limits())
 
     @property
     def mask_head(self) -> MaskHead:
@@ -40,11 +57,9 @@ class Mask2Former(GradientMethod):
 
     def limits(self) -> tuple[float, float]:
         """What a query must pass: as given, else those of the method's authors."""
-        config, (score, overlap) = self.context.config, self.panoptic_limits
-        return (
-            score if config.mask_score is None else config.mask_score,
-            overlap if config.mask_overlap is None else config.mask_overlap,
-        )
+        score, overlap = self.panoptic_limits
+        given = self.options
+        return score if given.score is None else given.score, overlap if given.overlap is None else given.overlap
 
     @property
     def trains_encoder(self) -> bool:
@@ -86,6 +101,20 @@ class Mask2FormerJoint(Mask2Former):
     """All tasks seen so far, with all their labels: the upper bound of `mask2former`."""
 
     name = "mask2former-joint"
+    spec = MethodSpec(
+        summary="A mask classifier trained on all tasks seen so far: its upper bound.",
+        keeps="its network, all images",
+        paper="Cheng et al. 2022, arXiv 2112.01527",
+        formula=r"\mathcal{L}_{mask} \text{ over the images of tasks } 1 \ldots t",
+        options=MaskOptions,
+        kinds=DENSE,
+        mask_classifier=True,
+        pixels=True,
+        package="transformers",
+        extra="masks",
+        second_pass=True,
+        tune=TUNE_LR,
+    )
     train_scope = "seen"
 
 
@@ -96,3 +125,17 @@ class Mask2FormerReplay(Replay, Mask2Former):
     """
 
     name = "mask2former-replay"
+    spec = MethodSpec(
+        summary="A mask classifier; half of every batch is stored images of old tasks.",
+        keeps="its network, images",
+        paper="Cheng et al. 2022, arXiv 2112.01527; Chaudhry et al. 2019, arXiv 1902.10486",
+        formula=r"\mathcal{L}_{mask} \text{ over the batch and as many exemplars}",
+        options=MaskOptions,
+        kinds=DENSE,
+        mask_classifier=True,
+        pixels=True,
+        package="transformers",
+        extra="masks",
+        exemplars=True,
+        tune=TUNE_LR,
+    )

@@ -40,7 +40,7 @@ class MaskHead(Head):
             raise KcError("a mask classifier labels pixels; this benchmark is classification")
         decoder = load_mask_network(network, context.encoder)
         super().__init__(context, decoder, GrowingClassifier(decoder.width, layers=layers))
-        self.trains_backbone = context.config.train == "full"
+        self.trains_backbone = context.training.train == "full"
         decoder.backbone.requires_grad_(self.trains_backbone)
         self.classifier.grow([NO_OBJECT])
         self.limits = limits

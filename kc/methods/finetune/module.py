@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from kc.encoders.base import Encoder
-from kc.errors import DivergedError, KcError
+from kc.errors import DivergedError
 from kc.methods.base import Batch, Context
 from kc.methods.finetune.classifier import GrowingClassifier
 from kc.methods.finetune.heads import Head, head_of
@@ -35,8 +35,6 @@ class GradientMethod(Method):
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)
-        if context.config.train not in ("head", "full"):
-            raise KcError(f"train={context.config.train!r}: expected 'head' or 'full'")
         self.network: Encoder | None = context.encoder.to_train() if self.trains_encoder else None
         self.head = self.make_head()
         self.previous: Previous | None = None
@@ -54,7 +52,7 @@ class GradientMethod(Method):
     @property
     def trains_encoder(self) -> bool:
         """True when the encoder learns too."""
-        return self.context.config.train == "full"
+        return self.context.training.train == "full"
 
     @property
     def needs_raw(self) -> bool:  # type: ignore[override]
@@ -70,7 +68,7 @@ class GradientMethod(Method):
     @property
     def encoder_share(self) -> float:
         """Learning rate of a trained encoder as a share of the head's."""
-        return self.context.config.encoder_lr
+        return self.context.training.encoder_lr
 
     # -- learning ---------------------------------------------------------------------------------------------------
 
@@ -152,9 +150,9 @@ class GradientMethod(Method):
 
     def configure_optimizers(self) -> Any:
         """The optimiser and the schedule of the task."""
-        config = self.context.config
-        optimizer = make_optimizer(self.parameter_groups(at_task(config.lr, self.task_index)), config)
-        schedule = make_schedule(optimizer, config, max(1, int(self.trainer.estimated_stepping_batches)))
+        training = self.context.training
+        optimizer = make_optimizer(self.parameter_groups(at_task(training.lr, self.task_index)), training)
+        schedule = make_schedule(optimizer, training, max(1, int(self.trainer.estimated_stepping_batches)))
         if schedule is None:
             return optimizer
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -13,7 +15,26 @@ from kc.methods.finetune.per_pixel import Maps, PerPixel
 from kc.methods.finetune.pod import pod_loss
 from kc.methods.finetune.previous import Previous
 from kc.methods.finetune.pseudo_labels import EntropyFilter, paint, valid_fraction, weighted_cross_entropy
+from kc.spec import DENSE, MethodSpec, NonNegative, Tunable
 from kc.types import Task
+
+
+@dataclass(frozen=True)
+class PlopOptions:
+    """Options of PLOP.
+
+    Args:
+        features: Weight of local POD on feature maps; 0.01 for VOC, 0.001 for ADE20K.
+        logits: Weight of local POD on logits; 0.0005 for VOC, 0.00001 for ADE20K.
+        entropy: How pseudo-labels are accepted: paper (entropy below the median of its class) or official (as the
+            authors' code does, which hardly ever rejects where there are many classes).
+        pod: What local POD pools: paper (features as they are) or official (squared, as the authors' code does).
+    """
+
+    features: NonNegative = 0.01
+    logits: NonNegative = 0.0005
+    entropy: Literal["paper", "official"] = "paper"
+    pod: Literal["paper", "official"] = "paper"
 
 
 class Plop(PerPixel):
@@ -23,6 +44,21 @@ class Plop(PerPixel):
     """
 
     name = "plop"
+    spec = MethodSpec(
+        summary="Distils strip averages at several scales, and labels the background where the old model is sure.",
+        keeps="nothing",
+        paper="Douillard et al. 2021, arXiv 2011.11390",
+        formula=r"\mathcal{L} = \nu \mathcal{L}_{CE}(\tilde y) + \frac{\lambda}{L} \sum_l "
+        r"\|\Phi(h_l) - \Phi(h_l^{old})\|_2",
+        options=PlopOptions,
+        kinds=DENSE,
+        streams=("class", "task", "online", "long-tailed"),
+        pixels=True,
+        second_pass=True,
+        background=True,
+        tune=Tunable("features"),
+    )
+    options: PlopOptions
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)
@@ -45,7 +81,7 @@ class Plop(PerPixel):
     def entropies(self, previous: Previous, batches: Iterable[Batch]) -> EntropyFilter:
         """The old model's entropy over the unlabelled pixels of `batches`, counted."""
         n_old, n_all = len(previous.class_ids), len(self.classifier.class_ids)
-        chooser = EntropyFilter(n_old, n_all, self.context.config.plop_entropy)
+        chooser = EntropyFilter(n_old, n_all, self.options.entropy)
         for batch in batches:
             network = previous.network
             features = self.context.encode(batch) if network is None else network(batch["image"])
@@ -57,7 +93,6 @@ class Plop(PerPixel):
         """Weighted cross entropy on painted labels, and local POD."""
         assert self._filter is not None
         assert self._thresholds is not None
-        config = self.context.config
         unlabelled = self.unlabelled(target)
         accepted = self._filter.accepts(old.pixels, self._thresholds)
         labels = paint(target, old.pixels, unlabelled, accepted)
@@ -67,8 +102,8 @@ class Plop(PerPixel):
             [*old.levels, old.body],
             new.logits,
             old.logits,
-            feature_weight=config.plop_features,
-            logit_weight=config.plop_logits,
-            squared=config.plop_pod == "official",
+            feature_weight=self.options.features,
+            logit_weight=self.options.logits,
+            squared=self.options.pod == "official",
         )
         return ce + pod

@@ -15,6 +15,7 @@ from kc.methods.distributed import all_gather_batch, local_shard, world
 from kc.methods.finetune.buffer import check_budget
 from kc.methods.finetune.module import GradientMethod
 from kc.methods.state import TensorState
+from kc.spec import TUNE_LR, MethodSpec
 from kc.types import HIDDEN, VOID, Task
 
 
@@ -76,6 +77,14 @@ class Replay(GradientMethod):
     """Fine-tuning with a class-balanced reservoir: every seen class may keep `exemplars // n_classes` images."""
 
     name = "replay"
+    spec = MethodSpec(
+        summary="Half of every batch is stored images of old tasks, the same number of each class.",
+        keeps="images",
+        paper="Chaudhry et al. 2019, arXiv 1902.10486",
+        formula=r"\mathcal{L} = -\log p_y \text{ over the batch and as many exemplars}",
+        exemplars=True,
+        tune=TUNE_LR,
+    )
     stores_images = True
 
     def __init__(self, context: Context) -> None:
@@ -91,7 +100,7 @@ class Replay(GradientMethod):
 
     def start_task(self, task: Task) -> None:
         """Refuse a budget that leaves a class without an image; forget the last task's candidates."""
-        check_budget(self.name, self.context.config.exemplars, len(self._countable(task.seen_ids)))
+        check_budget(self.name, self.context.training.exemplars, len(self._countable(task.seen_ids)))
         super().start_task(task)
         self._task, self._offered = task, {}
 
@@ -140,7 +149,7 @@ class Replay(GradientMethod):
         return priority(self.context.seed, exemplar.task, class_id, exemplar.sample_id), exemplar.sample_id
 
     def _quota(self, task: Task) -> int:
-        return self.context.config.exemplars // len(self._countable(task.seen_ids))
+        return self.context.training.exemplars // len(self._countable(task.seen_ids))
 
     def end_task(self, task: Task) -> None:
         """Shrink every old class to the new quota and take in the task's own exemplars."""

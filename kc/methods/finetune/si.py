@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from torch.optim import Optimizer
 
 from kc.methods.base import Batch, Context
 from kc.methods.finetune.anchored import Anchored, Weights
+from kc.spec import MethodSpec, NonNegative, Positive, Tunable
 from kc.types import Task
 
 
@@ -25,6 +27,19 @@ def path_importance(path: Mapping[str, Tensor], moved: Mapping[str, Tensor], dam
     return {k: path[k] / (moved[k] ** 2 + damping) for k in path}
 
 
+@dataclass(frozen=True)
+class SiOptions:
+    """Options of synaptic intelligence.
+
+    Args:
+        lambda_: Weight of the penalty: the paper's c (eq. 4).
+        damping: Damping of the distance that a weight moved: the paper's xi (eq. 5).
+    """
+
+    lambda_: NonNegative = 1.0
+    damping: Positive = 0.1
+
+
 class Si(Anchored):
     """The penalty of `Anchored` with importance from the path of the optimiser; no pass over the data is added.
 
@@ -33,6 +48,16 @@ class Si(Anchored):
     """
 
     name = "si"
+    spec = MethodSpec(
+        summary="A quadratic penalty whose importance is measured along the path of the optimiser.",
+        keeps="an anchor and an importance a weight",
+        paper="Zenke et al. 2017, arXiv 1703.04200",
+        formula=r"\mathcal{L} = \mathcal{L}_{CE} + c \sum_i \Omega_i (\theta_i - \theta_i^{t-1})^2, "
+        r"\quad \Omega_i = \sum_t \frac{\omega_i^t}{(\Delta_i^t)^2 + \xi}",
+        options=SiOptions,
+        tune=Tunable("lambda_"),
+    )
+    options: SiOptions
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)
@@ -43,7 +68,7 @@ class Si(Anchored):
     @property
     def strength(self) -> float:
         """The paper's c."""
-        return self.context.config.si_lambda
+        return self.options.lambda_
 
     def on_train_start(self) -> None:
         """A new path starts here."""
@@ -74,7 +99,7 @@ class Si(Anchored):
         """Add the importance of this task and anchor the weights where they are."""
         now = self.weights()
         moved = {k: now[k] - self._start[k] for k in self._path}
-        fresh = path_importance(self._path, moved, self.context.config.si_damping)
+        fresh = path_importance(self._path, moved, self.options.damping)
         self.importance.assign({k: self.importance.get(k, 0) + v.clamp_min(0) for k, v in fresh.items()})
         self.anchor.assign(now)
         self._path, self._start = {}, {}

@@ -6,21 +6,48 @@ column 0 is both, which for benchmarks without a background class (hidden pixels
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 
 from kc.methods.finetune.binary import pixel_binary_cross_entropy
 from kc.methods.finetune.per_pixel import Maps, PerPixel
+from kc.spec import DENSE, BelowOne, MethodSpec, Tunable
 from kc.types import Task
+
+
+@dataclass(frozen=True)
+class SsulOptions:
+    """Options of SSUL.
+
+    Args:
+        threshold: Probability from which the old model's class becomes a pseudo-label.
+    """
+
+    threshold: BelowOne = 0.7
 
 
 class Ssul(PerPixel):
     """After the first task only column 0 and the new classes learn, which start from column 0.
 
-    Unlabelled pixels get the old model's class where its sigmoid reaches `ssul_threshold`.
+    Unlabelled pixels get the old model's class where its sigmoid reaches the option `threshold`.
     """
 
     name = "ssul"
+    spec = MethodSpec(
+        summary="Frozen after the first task but for new classes; one sigmoid a class, pseudo-labels.",
+        keeps="nothing",
+        paper="after Cha et al. 2021, arXiv 2106.11562",
+        formula=r"\mathcal{L} = \sum_c BCE(z_c, [\tilde y = c])",
+        options=SsulOptions,
+        kinds=DENSE,
+        streams=("class", "task", "online", "long-tailed"),
+        pixels=True,
+        background=True,
+        tune=Tunable("threshold", 3, odds=True),
+    )
+    options: SsulOptions
 
     def start_task(self, task: Task) -> None:
         """Grow the head; after the first task freeze all that is old but column 0."""
@@ -53,7 +80,7 @@ class Ssul(PerPixel):
     def loss_against(self, new: Maps, old: Maps, target: Tensor) -> Tensor:
         """One sigmoid a class, against labels and what the old model is sure of."""
         score, found = old.pixels.sigmoid().max(1)
-        believed = self.unlabelled(target) & (score >= self.context.config.ssul_threshold)
+        believed = self.unlabelled(target) & (score >= self.options.threshold)
         return pixel_binary_cross_entropy(new.pixels, torch.where(believed, found, target)) * self.weight(target)
 
 

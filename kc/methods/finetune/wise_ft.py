@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -10,6 +11,7 @@ from torch import Tensor
 from kc.methods.base import Context
 from kc.methods.finetune.module import GradientMethod
 from kc.methods.state import NamedTensors
+from kc.spec import Fraction, MethodSpec, Tunable
 from kc.types import Task
 
 Weights = dict[str, Tensor]
@@ -20,6 +22,17 @@ def mixed(first: Mapping[str, Tensor], trained: Mapping[str, Tensor], alpha: flo
     return {k: (1 - alpha) * first[k] + alpha * v for k, v in trained.items()}
 
 
+@dataclass(frozen=True)
+class WiseFtOptions:
+    """Options of WiSE-FT.
+
+    Args:
+        alpha: Share of the trained weights in the mixture (eq. 1); 1 is fine-tuning.
+    """
+
+    alpha: Fraction = 0.5
+
+
 class WiseFt(GradientMethod):
     """Fine-tuning whose answers come from (1 - alpha) w_0 + alpha w; training goes on from w itself.
 
@@ -28,6 +41,15 @@ class WiseFt(GradientMethod):
     """
 
     name = "wise-ft"
+    spec = MethodSpec(
+        summary="Answers come from a mixture of first and trained weights.",
+        keeps="first and trained weights",
+        paper="Wortsman et al. 2022, arXiv 2109.01903",
+        formula=r"\theta = (1 - \alpha) \theta_0 + \alpha \theta_{trained}",
+        options=WiseFtOptions,
+        tune=Tunable("alpha", 3, odds=True),
+    )
+    options: WiseFtOptions
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)
@@ -55,4 +77,4 @@ class WiseFt(GradientMethod):
         """Keep the trained weights and answer with the mixture."""
         super().end_task(task)
         self.now.assign({k: v.detach().clone().cpu() for k, v in self._values().items()})
-        self._set(mixed(self.first, self.now, self.context.config.wise_alpha))
+        self._set(mixed(self.first, self.now, self.options.alpha))

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -19,10 +21,27 @@ from kc.methods.finetune.replay import Replay
 from kc.methods.regions import Regions
 from kc.methods.retrieval.asking import Answers, single_head
 from kc.methods.retrieval.knn_clip import KnnClip
+from kc.methods.retrieval.vote_options import VoteOptions
+from kc.spec import Fraction, MethodSpec, NonNegative, Tunable
 from kc.types import Prediction, Task
 
 HeadPosterior = Callable[[Batch, Sequence[Regions] | None, Sequence[int]], Tensor]
 """(batch, its regions, class ids) -> probabilities (N, C) of the regions or images of the batch."""
+
+
+@dataclass(frozen=True)
+class HybridOptions(VoteOptions):
+    """Options of a head beside a memory.
+
+    Args:
+        lambda_: Weight of what is retrieved where the head is fused with it.
+        threshold: The head answers alone where its best probability reaches this; above 1 always fuses.
+        retrieval: Opinion of the memory: cosine (kNN-CLIP's formula) or vote (that of `vote`).
+    """
+
+    lambda_: Fraction = 0.7
+    threshold: NonNegative = 1.01
+    retrieval: Literal["cosine", "vote"] = "cosine"
 
 
 class HeadReader(KnnClip):
@@ -30,10 +49,11 @@ class HeadReader(KnnClip):
 
     name = "hybrid"
     needs_base = False
+    calibrated = False
+    """Its head was trained on the rows that calibration would ask."""
 
     def __init__(self, context: Context, head: HeadPosterior) -> None:
-        config = dataclasses.replace(context.config, names=None)
-        super().__init__(dataclasses.replace(context, config=config))
+        super().__init__(context)
         self.open_vocabulary = False
         self._head = head
 
@@ -48,7 +68,7 @@ class MemoryBeside(GradientMethod):
     def __init__(self, context: Context) -> None:
         super().__init__(context)
         # In a list: a module of its own would become part of the weights.
-        self._reader = [HeadReader(context, self.posterior)]
+        self._reader = [HeadReader(dataclasses.replace(context, options=self.options), self.posterior)]
 
     @property
     def reader(self) -> HeadReader:
@@ -104,9 +124,26 @@ class Hybrid(MemoryBeside, Finetune):
     """`finetune` and a memory."""
 
     name = "hybrid"
+    spec = MethodSpec(
+        summary="A fine-tuned head and a memory of the same stream answer together, by kNN-CLIP's fusion.",
+        keeps="rows of a memory",
+        formula=r"P = \lambda P_{ret} + (1 - \lambda) P_{head} \text{ where } \max P_{head} < T",
+        options=HybridOptions,
+        second_pass=True,
+        tune=Tunable("lambda_", 3, odds=True),
+    )
 
 
 class HybridReplay(MemoryBeside, Replay):
     """`replay` and a memory."""
 
     name = "hybrid-replay"
+    spec = MethodSpec(
+        summary="Replay and a memory of the same stream answer together, by kNN-CLIP's fusion.",
+        keeps="images, rows of a memory",
+        formula=r"P = \lambda P_{ret} + (1 - \lambda) P_{head} \text{ where } \max P_{head} < T",
+        options=HybridOptions,
+        second_pass=True,
+        exemplars=True,
+        tune=Tunable("lambda_", 3, odds=True),
+    )

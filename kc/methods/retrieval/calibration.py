@@ -18,7 +18,6 @@ from torch import Tensor
 from kc.memory.base import MemoryStore
 from kc.memory.vote.evaluation import first_k
 from kc.memory.vote.votes import ClassIds, columns_of
-from kc.methods.config import MethodOptions
 from kc.types import Int64Array, Neighbours
 
 KS = (1, 2, 3, 5, 9, 16, 32)
@@ -34,17 +33,11 @@ class Setting:
     """The weights of kNN-CLIP (k, lam, threshold) and of RetCLIP (k, alpha, beta, gamma)."""
 
     k: int
-    lam: float
-    threshold: float
-    alpha: float
-    beta: float
-    gamma: float
-
-    @classmethod
-    def of(cls, config: MethodOptions) -> Setting:
-        """As given on the command line."""
-        c = config
-        return cls(c.k, c.fuse_lambda, c.fuse_threshold, c.fuse_alpha, c.fuse_beta, c.fuse_gamma)
+    lam: float = 0.0
+    threshold: float = 0.0
+    alpha: float = 0.0
+    beta: float = 0.0
+    gamma: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -96,14 +89,14 @@ def _numbers(names: Iterable[tuple[str, ...]]) -> Int64Array:
 
 def knn_clip_grid() -> list[Setting]:
     """k, lambda and T of kNN-CLIP."""
-    return [Setting(k, lam, t, 0, 0, 0) for k in KS for lam in LAMBDAS for t in THRESHOLDS]
+    return [Setting(k, lam, t) for k in KS for lam in LAMBDAS for t in THRESHOLDS]
 
 
 def ret_clip_grid(any_seen: bool, any_unseen: bool) -> list[Setting]:
     """k, alpha, beta and gamma of RetCLIP; a weight of names that are not there is not varied."""
     alphas = SHARES if any_seen else SHARES[:1]
     betas = SHARES if any_unseen else SHARES[:1]
-    return [Setting(k, 0, 0, a, b, g) for k in KS for a in alphas for b in betas for g in SHARES]
+    return [Setting(k, alpha=a, beta=b, gamma=g) for k in KS for a in alphas for b in betas for g in SHARES]
 
 
 Retrieve = Callable[[Neighbours], tuple[Tensor, Tensor]]

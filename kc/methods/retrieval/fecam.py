@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from torch.nn import functional as F
 from kc.methods.base import Batch, Context
 from kc.methods.retrieval.module import OnePassMethod
 from kc.methods.state import NamedTensors
+from kc.spec import MethodSpec, NonNegative, Positive, Tunable
 from kc.types import Prediction, Task
 
 
@@ -35,6 +37,21 @@ def tukey(x: Tensor, exponent: float) -> Tensor:
     return x if exponent == 1 else x.clamp_min(0) ** exponent
 
 
+@dataclass(frozen=True)
+class FeCamOptions:
+    """Options of FeCAM.
+
+    Args:
+        shrink: Share of the mean variance that is added to each diagonal.
+        shrink_off: Share of the mean covariance that is added off the diagonal.
+        tukey: Exponent of the transform of features that are not negative; 1 changes nothing.
+    """
+
+    shrink: NonNegative = 1.0
+    shrink_off: NonNegative = 0.0
+    tukey: Positive = 1.0
+
+
 class FeCam(OnePassMethod):
     """Per class: mean and covariance of unit features; the class whose shrunk, normalised metric is nearest wins.
 
@@ -44,6 +61,18 @@ class FeCam(OnePassMethod):
     """
 
     name = "fecam"
+    spec = MethodSpec(
+        summary="Mahalanobis distance with a covariance of each class.",
+        keeps="a mean and a covariance a class",
+        paper="Goswami et al. 2023, arXiv 2309.14062",
+        formula=r"s_c = -(f(x) - \mu_c)^T \, \hat\Sigma_c^{-1} \, (f(x) - \mu_c)",
+        family="statistics",
+        options=FeCamOptions,
+        kinds=("classification",),
+        streams=("class", "task", "online", "long-tailed"),
+        tune=Tunable("shrink"),
+    )
+    options: FeCamOptions
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)
@@ -55,7 +84,7 @@ class FeCam(OnePassMethod):
     def embed(self, batch: Batch) -> Tensor:
         """(N, D) float64 features of norm 1."""
         pooled = self.context.encode(batch).pooled.cpu().double()
-        return F.normalize(tukey(pooled, self.context.config.fecam_tukey), dim=1)
+        return F.normalize(tukey(pooled, self.options.tukey), dim=1)
 
     def start_task(self, task: Task) -> None:
         """Forget the rows of a task that was interrupted."""
@@ -77,8 +106,7 @@ class FeCam(OnePassMethod):
         self._rows = {}
 
     def _invert(self, class_id: int) -> None:
-        config = self.context.config
-        metric = shrunk(self.covariances[class_id].double(), config.fecam_shrink, config.fecam_shrink_off)
+        metric = shrunk(self.covariances[class_id].double(), self.options.shrink, self.options.shrink_off)
         self._inverse[class_id] = torch.linalg.pinv(correlation(metric), hermitian=True)
 
     @torch.no_grad()

@@ -37,7 +37,7 @@ class FusedMemory(VisualMemory):
     """A base and a memory answer together. A name that the memory has never seen is answered by the base alone; an
     empty memory leaves the base alone with every name.
 
-    `names` of the config adds names that are asked for beside the classes learned so far. With `fusion="calibrated"`
+    Option `names` adds names that are asked for beside the classes learned so far. With `fusion="calibrated"`
     the weights are chosen after each task, see `kc.methods.retrieval.calibration`; what was chosen is written to
     `calibration.json`.
     """
@@ -48,14 +48,23 @@ class FusedMemory(VisualMemory):
         if self.needs_base and context.base is None:
             raise KcError(f"{self.name} needs an open-vocabulary base model, for example --base conse")
         super().__init__(context)
-        self.setting = Setting.of(context.config)
+        self.setting = self.fixed()
         self.cache = BaseOutputCache()
         self.task_index = -1
         self._logged: set[str] = set()
-        lines = [] if context.config.names is None else read_names(context.config.names)
+        lines = [] if (file := getattr(self.options, "names", None)) is None else read_names(file)
         self._asking, self._added = with_names(context, lines)
 
     # -- what a method of this family says ---------------------------------------------------------------------------
+
+    def fixed(self) -> Setting:
+        """The weights as given."""
+        raise NotImplementedError
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether the weights are chosen after each task."""
+        return bool(self.options.fusion == "calibrated")
 
     def fuse(self, setting: Setting, answers: Answers, known: Tensor, p_ret: Tensor, has_votes: Tensor) -> Tensor:
         """The base and the memory as one, (Q, C), over the names `known` to the memory ((C,) or (Q, C) bool)."""
@@ -76,7 +85,7 @@ class FusedMemory(VisualMemory):
         """Stage rows, and keep what the base says of them where the fusion is to be calibrated."""
         before = len(self.staged)
         super().stage(batch, regions)
-        if self.context.config.fusion == "calibrated":
+        if self.calibrated:
             self._keep(batch, regions, self.staged[before:])
 
     def _keep(self, batch: Batch, regions: Sequence[Regions] | None, staged: Sequence[Rows]) -> None:
@@ -100,7 +109,7 @@ class FusedMemory(VisualMemory):
     def commit(self, task: int, n_processes: int) -> int:
         """Commit the task's rows; then choose the weights anew where they are calibrated."""
         new_rows = super().commit(task, n_processes)
-        if self.context.config.fusion == "calibrated":
+        if self.calibrated:
             self._calibrate()
         return new_rows
 
@@ -142,10 +151,9 @@ class FusedMemory(VisualMemory):
 
     def retrieve(self, neighbours: Neighbours, ids: Sequence[int]) -> tuple[Tensor, Tensor]:
         """P_ret (Q, C), the memory's probabilities over `ids`, and which queries have any (Q,)."""
-        config = self.context.config
-        if config.retrieval == "cosine":
+        if self.options.retrieval == "cosine":
             return retrieval_logits(neighbours, ids)
-        votes = vote(neighbours, ids, kind=config.vote, tau=config.tau, rank_offset=config.alpha)
+        votes = vote(neighbours, ids, **self.options.rule())
         total = votes.sum(1, keepdim=True)
         return votes / total.clamp_min(torch.finfo(votes.dtype).tiny), total[:, 0] > 0
 

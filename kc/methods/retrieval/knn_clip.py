@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 from torch import Tensor
 
@@ -10,12 +11,42 @@ from kc.memory.vote.fusion import knn_clip, restrict_to_known
 from kc.methods.retrieval.asking import Answers
 from kc.methods.retrieval.calibration import Setting, knn_clip_grid
 from kc.methods.retrieval.fused import FusedMemory
+from kc.methods.retrieval.vote_options import FusedOptions
+from kc.spec import Fraction, MethodSpec, NonNegative, Tunable
+
+
+@dataclass(frozen=True)
+class KnnClipOptions(FusedOptions):
+    """Options of kNN-CLIP.
+
+    Args:
+        lambda_: Weight of what is retrieved where the base is fused with it (the paper's lambda; the value is ours).
+        threshold: The base is left alone where its best probability reaches this (the paper's T); above 1 always fuses.
+    """
+
+    lambda_: Fraction = 0.7
+    threshold: NonNegative = 1.01
 
 
 class KnnClip(FusedMemory):
     """lambda * P_ret + (1 - lambda) * P_base where max P_base < T, else P_base (METHODS 1.1)."""
 
     name = "knn-clip"
+    spec = MethodSpec(
+        summary="Where an open-vocabulary base is unsure, the nearest stored masks are fused with it.",
+        keeps="rows of a memory",
+        paper="Gui et al. 2024, arXiv 2404.09447",
+        formula=r"P = \lambda P_{ret} + (1 - \lambda) P_{base} \text{ where } \max P_{base} < T",
+        family="memory",
+        options=KnnClipOptions,
+        base="required",
+        by_name=True,
+        tune=Tunable("lambda_", 3, odds=True),
+    )
+
+    def fixed(self) -> Setting:
+        """k, lambda and T."""
+        return Setting(self.options.k, lam=self.options.lambda_, threshold=self.options.threshold)
 
     def fuse(self, setting: Setting, answers: Answers, known: Tensor, p_ret: Tensor, has_votes: Tensor) -> Tensor:
         """The paper's fusion over the names known to the memory."""

@@ -11,6 +11,7 @@ from kc.errors import KcError
 from kc.methods.base import Batch, Context
 from kc.methods.retrieval.module import OnePassMethod
 from kc.methods.state import NamedTensors
+from kc.spec import MethodSpec
 from kc.types import Prediction
 
 
@@ -18,6 +19,14 @@ class NearestClassMean(OnePassMethod):
     """One mean embedding a class, exact under any order of the samples up to float64 rounding."""
 
     name = "ncm"
+    spec = MethodSpec(
+        summary="Cosine to the mean embedding of each class.",
+        keeps="a mean a class",
+        paper="SimpleCIL: Zhou et al. 2023, arXiv 2303.07338",
+        formula=r"s_c = \cos(f(x), \mu_c)",
+        family="statistics",
+        kinds=("classification",),
+    )
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)

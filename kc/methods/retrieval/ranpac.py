@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from torch.nn import functional as F
 from kc.methods.base import Batch, Context
 from kc.methods.retrieval.module import OnePassMethod
 from kc.methods.state import NamedTensors
+from kc.spec import Count, MethodSpec, Tunable
 from kc.types import Prediction, Task
 
 RIDGES = tuple(10.0**power for power in range(-8, 9))
@@ -39,6 +41,17 @@ def _eigen(gram: Tensor, left: Tensor, right: Tensor) -> tuple[Tensor, Tensor, T
     return left @ vectors, values.clamp_min(0), vectors.T @ right
 
 
+@dataclass(frozen=True)
+class RanPacOptions:
+    """Options of RanPAC.
+
+    Args:
+        dim: Width of the random projection; the paper's is 10000, which keeps 800 MB.
+    """
+
+    dim: Count = 2000
+
+
 class RanPac(OnePassMethod):
     """h = relu(f W) with W drawn once; G = sum h h^T, Q = sum h y^T; scores h (G + r I)^-1 Q.
 
@@ -47,11 +60,22 @@ class RanPac(OnePassMethod):
     """
 
     name = "ranpac"
+    spec = MethodSpec(
+        summary="Ridge regression on randomly projected frozen features.",
+        keeps="a Gram matrix, a sum a class",
+        paper="McDonnell et al. 2023, arXiv 2307.02251",
+        formula=r"h = \max(0, f(x) W), \quad s = h (G + r I)^{-1} Q, \quad G = \sum h^T h, Q = \sum h^T y",
+        family="statistics",
+        options=RanPacOptions,
+        kinds=("classification",),
+        tune=Tunable("dim", 2, whole=True, high=10_000),
+    )
+    options: RanPacOptions
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)
         generator = torch.Generator().manual_seed(context.seed)
-        width = context.config.ranpac_dim
+        width = self.options.dim
         self.sums = NamedTensors(int, moves=False)
         self.statistics = NamedTensors(str, moves=False)
         self.statistics["projection"] = torch.randn(context.encoder.pooled_dim, width, generator=generator)

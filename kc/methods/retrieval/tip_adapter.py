@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from torch.nn import functional as F
 from kc.methods.base import Batch, Context
 from kc.methods.retrieval.module import OnePassMethod
 from kc.methods.state import TensorState
+from kc.spec import Count, MethodSpec, NonNegative, Tunable
 from kc.types import Prediction
 
 
@@ -45,8 +47,23 @@ class KeyCache(TensorState):
         self.keys = {c: dict(zip(held, tensors[str(c)].clone(), strict=True)) for c, held in self.keys.items()}
 
 
+@dataclass(frozen=True)
+class TipAdapterOptions:
+    """Options of Tip-Adapter.
+
+    Args:
+        alpha: Weight of the cache beside the zero-shot logits.
+        beta: Sharpness of the cache.
+        shots: Images a class in the cache.
+    """
+
+    alpha: NonNegative = 1.17
+    beta: NonNegative = 1.0
+    shots: Count = 16
+
+
 class TipAdapter(OnePassMethod):
-    """Zero-shot logits + alpha * cache logits, with `tip_shots` images a class in the cache.
+    """Zero-shot logits + alpha * cache logits, with `shots` images a class in the cache.
 
     The zero-shot model is the base model of the run (`--base`): the logarithm of its probabilities is its logits up
     to a constant that no decision depends on. Without a base model the cache answers alone. Which images a class
@@ -54,6 +71,19 @@ class TipAdapter(OnePassMethod):
     """
 
     name = "tip-adapter"
+    spec = MethodSpec(
+        summary="A key-value cache beside a zero-shot model, without training.",
+        keeps="keys of a few images a class",
+        paper="Zhang et al. 2022, arXiv 2111.03930",
+        formula=r"s = z_{base} + \alpha \exp(-\beta (1 - f F^T)) L",
+        family="statistics",
+        options=TipAdapterOptions,
+        kinds=("classification",),
+        base="optional",
+        by_name=True,
+        tune=Tunable("alpha", 10**0.5),
+    )
+    options: TipAdapterOptions
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)
@@ -69,13 +99,13 @@ class TipAdapter(OnePassMethod):
         for label, sample_id, x in zip(batch["label"].tolist(), batch["sample_id"], pooled, strict=True):
             places = self.cache.keys.setdefault(label, {})
             places[sample_id] = x
-            if len(places) > self.context.config.tip_shots:
+            if len(places) > self.options.shots:
                 del places[max(places, key=self._rank)]
 
     @torch.no_grad()
     def predict(self, batch: Batch, vocabulary: Sequence[int]) -> Prediction:
         """The sum of cache and base logits over `vocabulary`."""
-        vocab, config = tuple(vocabulary), self.context.config
+        vocab = tuple(vocabulary)
         pooled = self.context.encode(batch).pooled
         scores = torch.zeros(len(pooled), len(vocab))
         columns = [i for i, c in enumerate(vocab) for _ in self.cache.keys.get(c, {})]
@@ -83,7 +113,7 @@ class TipAdapter(OnePassMethod):
             keys = torch.stack([x for c in vocab for x in self.cache.keys.get(c, {}).values()])
             values = F.one_hot(torch.tensor(columns), len(vocab)).float()
             queries = F.normalize(pooled.cpu().float(), dim=1)
-            scores = config.tip_alpha * cache_logits(queries, keys, values, config.tip_beta)
+            scores = self.options.alpha * cache_logits(queries, keys, values, self.options.beta)
         if self.context.base is not None:
             base = self.context.base.scores_from(pooled, self.context.names(vocab)).cpu()
             scores = scores + base.clamp_min(torch.finfo(base.dtype).tiny).log()

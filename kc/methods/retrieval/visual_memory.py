@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -19,43 +19,62 @@ from kc.memory.store.distributed import gather_rows, on_rank_0, process_rank
 from kc.memory.vote.fusion import knn_clip
 from kc.memory.vote.votes import decide, vote
 from kc.methods.base import Batch, Context
-from kc.methods.config import MethodConfig
 from kc.methods.regions import Regions, best, normalised, posteriors, to_prediction
 from kc.methods.retrieval.build import labelled_rows
 from kc.methods.retrieval.module import OnePassMethod
+from kc.methods.retrieval.vote_options import VoteOptions
+from kc.spec import Fraction, MethodSpec, NonNegative, Tunable
 from kc.types import Float32Array, Neighbours, Prediction, Rows, Task
 
 TIE_BREAK = 1e-12
 """Relative lead that the class which reached a tied score first is given; votes are float64."""
 
 
-def voted(neighbours: Neighbours, vocabulary: tuple[int, ...], config: MethodConfig, base: Tensor | None) -> Tensor:
+def voted(neighbours: Neighbours, vocabulary: tuple[int, ...], options: KnnOptions, base: Tensor | None) -> Tensor:
     """Class scores (Q, C) of Q queries from their neighbours: votes as shares of 1, fused with base probabilities
     (Q, C) if given. A query without a vote of any class in `vocabulary` has zeros, or the base's answer."""
-    rule: dict[str, Any] = {
-        "kind": config.vote,
-        "tau": config.tau,
-        "rank_offset": config.alpha,
-        "sharpness": config.tip_beta,
-    }
-    votes = vote(neighbours, vocabulary, **rule)
+    votes = vote(neighbours, vocabulary, **options.rule())
     if base is None:
         # The tie rule of the votes, made visible to whoever takes the highest score.
-        winner = decide(neighbours, vocabulary, **rule)
+        winner = decide(neighbours, vocabulary, **options.rule())
         return votes * (1 + TIE_BREAK * (torch.tensor(vocabulary)[None] == winner[:, None]))
     total = votes.sum(1, keepdim=True)
     shares = votes / total.clamp_min(torch.finfo(votes.dtype).tiny)
-    return knn_clip(base.to(shares), shares, total[:, 0] > 0, lam=config.fuse_lambda, threshold=config.fuse_threshold)
+    return knn_clip(base.to(shares), shares, total[:, 0] > 0, lam=options.lambda_, threshold=options.threshold)
 
 
 TAUGHT = "taught"
 """Source of rows that a user taught after the run (`kc remember`); those of a run have none."""
 
 
+@dataclass(frozen=True)
+class KnnOptions(VoteOptions):
+    """Options of the visual memory.
+
+    Args:
+        lambda_: With a base: weight of the votes where they are fused with it.
+        threshold: With a base: it answers alone where its best probability reaches this; above 1 always fuses.
+    """
+
+    lambda_: Fraction = 0.7
+    threshold: NonNegative = 1.01
+
+
 class VisualMemory(OnePassMethod):
     """k nearest neighbours in the memory vote for a class; a base model, where there is one, is fused with the vote."""
 
     name = "knn"
+    spec = MethodSpec(
+        summary="k nearest neighbours in a memory of images or regions vote for a class.",
+        keeps="rows of a memory",
+        paper="Geirhos et al. 2024, arXiv 2408.08172",
+        formula=r"s_c = \sum_{j \in kNN(x), c_j = c} w_j",
+        family="memory",
+        options=KnnOptions,
+        base="optional",
+        by_name=True,
+        tune=Tunable("k", 2, whole=True),
+    )
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)
@@ -71,7 +90,7 @@ class VisualMemory(OnePassMethod):
                 dim=dim,
                 fingerprint=self._fingerprint(),
                 info=context.info,
-                anonymous=context.config.anonymous,
+                anonymous=self.options.anonymous,
                 write=True,
             )
         else:
@@ -144,23 +163,22 @@ class VisualMemory(OnePassMethod):
             return
         background = self.context.background_id
         wanted = {*self.task.class_ids, *self.task.returning_ids, *(() if background is None else (background,))}
-        self.staged += labelled_rows(batch, regions, wanted, self.context.config.purity)
+        self.staged += labelled_rows(batch, regions, wanted, self.context.training.purity)
 
     # -- answering --------------------------------------------------------------------------------------------------
 
     def scores(self, keys: Float32Array, vocabulary: tuple[int, ...], base: Tensor | None) -> Tensor:
         """Class scores (Q, C) of keys (Q, D): votes as shares of 1, fused with base probabilities (Q, C) if given."""
-        config = self.context.config
         if len(keys) == 0 or self.memory is None or len(self.memory) == 0:
             # kNN-CLIP's rule: without a memory the base answers alone; without a base there is no answer to give.
             return torch.zeros(len(keys), len(vocabulary)) if base is None else base
         # Where an answer may not name every class, its k neighbours are rows of those that it may name.
         hidden = self._learned - set(vocabulary)
         try:
-            neighbours = self.memory.search(keys, config.k, classes=vocabulary if hidden else None)
+            neighbours = self.memory.search(keys, self.options.k, classes=vocabulary if hidden else None)
         except EmptyMemoryError:
             return torch.zeros(len(keys), len(vocabulary)) if base is None else base
-        return voted(neighbours, vocabulary, config, base)
+        return voted(neighbours, vocabulary, self.options, base)
 
     @torch.no_grad()
     def predict(self, batch: Batch, vocabulary: Sequence[int]) -> Prediction:

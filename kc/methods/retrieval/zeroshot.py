@@ -12,6 +12,7 @@ from kc.methods.base import Batch, Context
 from kc.methods.regions import background_position, best, maps_to_prediction, posteriors, to_prediction
 from kc.methods.retrieval.module import OnePassMethod
 from kc.openvocab.base import DenseVocabulary, PanopticVocabulary
+from kc.spec import MethodSpec
 from kc.types import Int32Array, Int64Array, Prediction
 
 
@@ -19,6 +20,14 @@ class ZeroShot(OnePassMethod):
     """What the base model says of names it was never shown here."""
 
     name = "zeroshot"
+    spec = MethodSpec(
+        summary="The open-vocabulary base alone; it learns nothing and is asked for every name.",
+        keeps="nothing",
+        formula=r"P = P_{base}",
+        family="base",
+        base="required",
+        by_name=True,
+    )
     open_vocabulary = True
 
     def __init__(self, context: Context) -> None:
