@@ -126,7 +126,7 @@ def test_a_base_alone_names_them(toy_context: Make) -> None:
 
 @pytest.mark.parametrize("kind", [KnnClip, RetClip])
 def test_base_and_memory_name_them(kind: type[FusedMemory], toy_context: Make) -> None:
-    context = wide(toy_context("panoptic", k=3))
+    context = wide(toy_context("panoptic", options=kind.spec.options(k=3)))
     context = dataclasses.replace(context, regions=RegionEncoder(context.encoder, context.features, None, "pooled"))
     method = kind(dataclasses.replace(context, base=Colours(context)))
     for task, shown in zip(TASKS, ([halves(254, 255)], [halves(1202, 1202)]), strict=True):
