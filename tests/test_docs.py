@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from kc import actions, cli
-from kc.errors import ManifestError, MissingExtraError, RunError, UnknownNameError
+from kc.errors import DataError, ManifestError, MissingExtraError, RunError, UnknownNameError
 from kc.registry import BASES, ENCODERS, METHODS, PROPOSERS, STUDIES, method_spec, spec_of
 
 ROOT = Path(__file__).parents[1]
@@ -35,7 +35,7 @@ TEXTS = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglo
 
 RESOLVED = ("run", "sweep")
 """Commands whose config is also resolved: names, ranges and what goes together are checked."""
-MISSING_HERE = (ManifestError, MissingExtraError, RunError)
+MISSING_HERE = (DataError, ManifestError, MissingExtraError, RunError)
 """A command may name a benchmark, weights or a run that a reader has."""
 SHELL_VARIABLES = {"$method": "knn", "$seed": "0"}
 """Values of the variables in scripts of docs/."""

@@ -24,11 +24,12 @@ from kc.encoders.lite import Lite0
 from kc.encoders.timm_model import TimmEncoder
 from kc.encoders.torchvision_model import TorchvisionResNet
 from kc.methods.base import Context
-from kc.methods.training_options import Training, at_task
+from kc.methods.training_options import Training
 from kc.parsing import parse
 from kc.registry import load_class, method_spec
 from kc.resolve import resolve
 from kc.session import open_data
+from kc.spec import at_task
 
 FOLDER = Path(__file__).resolve().parents[1] / "experiments" / "configs"
 FILES = sorted(FOLDER.glob("*.yaml"))

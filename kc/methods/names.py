@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from kc.errors import KcError
+from kc.errors import DataError, KcError
 
 Name = tuple[str, ...]
 """A name and its synonyms."""
@@ -19,7 +19,7 @@ def read_names(path: Path) -> list[list[Name]]:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise KcError(f"names {path} cannot be read: {error}") from error
+        raise DataError(f"names {path} cannot be read: {error}") from error
     found: list[list[Name]] = []
     known: dict[str, int] = {}
     for number, line in enumerate(lines, start=1):
