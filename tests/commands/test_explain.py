@@ -119,7 +119,7 @@ def test_a_region_of_an_image(
     tiny_index_png: SimpleNamespace, tmp_path: Path, capsys: pytest.CaptureFixture[str], proposals: str
 ) -> None:
     benchmark = ["--benchmark", tiny_index_png.path, "--data-root", tiny_index_png.root]
-    wanted = ["--methods", "knn", "--tasks", "2", "--k", "3", "--proposals", proposals, "--wandb", "disabled"]
+    wanted = ["--methods", "knn", "--tasks", "2", "--knn.k", "3", "--proposals", proposals, "--wandb", "disabled"]
     kc(capsys, "run", *benchmark, *wanted, "--out", tmp_path / "runs")
     (run,) = (tmp_path / "runs").iterdir()
     out = tmp_path / "why.png"

@@ -112,7 +112,7 @@ def test_a_memory_of_regions_says_who_voted(tiny_scenes: SimpleNamespace, tmp_pa
     fewer = {"splits": {"train": {"count": 8}, "test": {"count": 3}}, "name": "tinier-scenes"}
     tiny_scenes.path.write_text(yaml.safe_dump(yaml.safe_load(tiny_scenes.path.read_text()) | fewer))
     manifest = load_manifest(tiny_scenes.path)
-    folder = run(tiny_scenes, tmp_path / "runs", "--methods", "knn", "--tasks", "2", "--k", "5")
+    folder = run(tiny_scenes, tmp_path / "runs", "--methods", "knn", "--tasks", "2", "--knn.k", "5")
     known = scores(folder)
     predictor = open_memory(folder / "methods" / "knn-s0" / "memory")
     reader = open_reader(manifest, "test", None)
