@@ -10,7 +10,7 @@ from typing import Annotated
 from kc.actions import BY_PLACE
 from kc.errors import unknown_name
 from kc.registry import TABLES, Kind, method_spec, spec_of
-from kc.spec import MethodSpec, NamedSpec, Spec, options_of
+from kc.spec import MethodSpec, NamedSpec, Spec, option_name, options_of
 
 WIDTH = 110
 
@@ -104,7 +104,7 @@ def describe(name: str, spec: Spec) -> str:
             "base": "" if spec.base == "unused" else spec.base,
             "reads images": "again when a task has been learned or in later tasks" if spec.second_pass else "once",
             "exemplars": "stores training images, up to --exemplars" if spec.exemplars else "",
-            "a sweep tunes": "" if spec.tune is None else spec.tune.option,
+            "a sweep tunes": "" if spec.tune is None else option_name(spec.tune.option),
         }
     lines += _entries([(title, fact) for title, fact in facts.items() if fact])
     if options := options_of(spec.options):

@@ -71,7 +71,8 @@ def ask(
         raise KcError(f"--point {point}: {memory.path} holds keys of whole images")
     sources, place = Sources(()), benchmark or info.benchmark
     if place:
-        sources = Sources.open(load_manifest(place), data_root)
+        manifest = load_manifest(place)
+        sources, place = Sources.open(manifest, data_root), manifest.name
     path = Path(image).expanduser().absolute()
     sample = None if path.is_file() else sources.sample(image)
     if sample is None and not path.is_file():
