@@ -18,7 +18,7 @@ import pytest
 
 from kc import actions, cli
 from kc.errors import DataError, ManifestError, MissingExtraError, RunError, UnknownNameError
-from kc.registry import BASES, ENCODERS, METHODS, PROPOSERS, STUDIES, method_spec, spec_of
+from kc.registry import BASES, ENCODERS, METHODS, PROPOSERS, STUDIES, spec_of
 
 ROOT = Path(__file__).parents[1]
 NEEDS = {"detectron2.md": ("detectron2", "panopticapi")}
@@ -123,9 +123,8 @@ def options() -> set[str]:
         return set(re.findall(r"--[a-z][\w-]*", shown.getvalue()))
 
     found = of([])
-    nested = [(name, method_spec(name).options) for name in METHODS]
-    kinds = {"encoder": ENCODERS, "proposer": PROPOSERS, "base": BASES}
-    nested += [(name, spec_of(kind, name).options) for kind, names in kinds.items() for name in names]
+    kinds = {"method": METHODS, "encoder": ENCODERS, "proposer": PROPOSERS, "base": BASES}
+    nested = [(name, spec_of(kind, name).options) for kind, names in kinds.items() for name in names]
     for name, fields in [*nested, *STREAM_OPTIONS.items()]:
         found |= {f"--{name}.{f.name.strip('_').replace('_', '-')}" for f in dataclasses.fields(fields)}
     return found | {"--help", "--version", "--print-config"}
