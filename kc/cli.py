@@ -15,7 +15,7 @@ COMMANDS: Table = {
     "methods": ("kc.commands.components:methods", "list methods; formula, paper and options of one"),
     "components": ("kc.commands.components:components", "list encoders, proposals and base models; options of one"),
     "sweep": (
-        "kc.commands.sweep_config:main",
+        "kc.commands.sweep:main",
         "tune one hyperparameter of each method on validation images, then compare",
     ),
     "report": ("kc.commands.report:run", "make the page of a run again, or compare several runs"),

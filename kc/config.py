@@ -123,11 +123,12 @@ class RunConfig(TrainingOptions):
         return dict(self.options.get(component, {}))
 
     def replaced(self, name: str, value: Any) -> Self:
-        """With another value of a run option `lr`, or of a component's `ewc.lambda_`."""
-        owner, dot, field_name = name.rpartition(".")
+        """With another value of a run option, `lr`, or of a component's, `ewc.lambda`, named as a user writes it."""
+        owner, dot, option = name.rpartition(".")
+        field = field_name(option)
         if not dot:
-            return dataclasses.replace(self, **{name: value})
-        return dataclasses.replace(self, options={**self.options, owner: {**self.of(owner), field_name: value}})
+            return dataclasses.replace(self, **{field: value})
+        return dataclasses.replace(self, options={**self.options, owner: {**self.of(owner), field: value}})
 
     def running(self, *methods: str) -> Self:
         """With these methods alone, and without the options of the others."""
@@ -166,8 +167,8 @@ NOT_STORED = (
     "wandb_entity",
 )
 """Fields that may be given together with --resume: they do not change the numbers."""
-PATHS = ("data_root", "names", "strengths", "image_lists")
-"""Fields that name a folder or file to read (a sweep alone has `strengths`)."""
+PATHS = ("data_root", "names", "grid", "image_lists")
+"""Fields that name a folder or file to read (a sweep alone has `grid`)."""
 
 
 def stored(config: RunConfig) -> dict[str, Any]:

@@ -134,7 +134,7 @@ def loaded_by(statement: str) -> set[str]:
         "import kc",
         *(f"import kc.{name}" for name in sorted(the_map()[1])),
         "import kc.config, kc.resolve, kc.parsing",
-        "from kc.commands.sweep_config import SweepConfig, check_sweep; check_sweep(SweepConfig(split='5-5'))",
+        "from kc.commands.sweep import SweepConfig, check_sweep; check_sweep(SweepConfig(split='5-5'))",
         "from kc.parsing import parse; parse(['--tasks', '5', '--benchmark', 'digits'])",
         "from kc.cli import main; main(['--help'])",
     ],

@@ -1,18 +1,26 @@
-"""The values that a sweep tries of each method's hyperparameter (`Tunable` in its spec). Loads in milliseconds."""
+"""The values that a sweep tries of each method's hyperparameter: those of a file, else spaced around the default as the
+method's spec says (`Tunable`). Loads in milliseconds."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+import yaml
+
 from kc.config import RunConfig
-from kc.errors import KcError
-from kc.registry import method_spec
-from kc.spec import Tunable, option_name
+from kc.errors import KcError, unknown_name
+from kc.methods.training_options import TrainingOptions
+from kc.registry import METHODS, method_spec
+from kc.spec import Tunable, option_name, validated
 from kc.types import TaskKind
 
 Value = int | float | str
 """A value of a hyperparameter; str where it has one value a task, such as "0.01,0.001"."""
+Grid = tuple[str, list[Value]]
+"""A hyperparameter as a user writes it, `lr` or `ewc.lambda`, and the values to try, in order."""
 SCALES = [sign * step for step in range(1, 11) for sign in (1, -1)]
 
 
@@ -24,7 +32,7 @@ def around(tunable: Tunable, centre: Value, n: int) -> list[Value]:
     name = option_name(tunable.option)
     numbers = [float(part) for part in str(centre).split(",")]
     if min(numbers) <= 0 or (tunable.odds and max(numbers) >= 1):
-        raise KcError(f"{name} {centre}: no grid by factors around it; list its values with --strengths")
+        raise KcError(f"{name} {centre}: no grid by factors around it; list its values in --grid")
     values: list[Value] = [centre]
     for scale in SCALES:
         moved = [_moved(tunable, number, tunable.factor**scale) for number in numbers]
@@ -33,7 +41,7 @@ def around(tunable: Tunable, centre: Value, n: int) -> list[Value]:
         if inside and value not in values:
             values.append(value)
     if len(values) < n:
-        raise KcError(f"--budget {n}: {name} has {len(values)} values around {centre}; list them by --strengths")
+        raise KcError(f"--budget {n}: {name} has {len(values)} values around {centre}; list them in --grid")
     return values[:n]
 
 
@@ -44,8 +52,8 @@ def _moved(tunable: Tunable, number: float, scale: float) -> int | float:
     return round(number * scale) if tunable.whole else float(f"{number * scale:.3g}")
 
 
-def default_grid(method: str, config: RunConfig, kind: TaskKind, n: int) -> tuple[str, list[Value]] | None:
-    """The option that is tuned (`lr`, or `ewc.lambda_`) and `n` values of it, first the one that `config` has.
+def default_grid(method: str, config: RunConfig, kind: TaskKind, n: int) -> Grid | None:
+    """The hyperparameter of a method and `n` values of it, first the one that `config` has.
 
     None for a method with nothing to tune.
     """
@@ -55,6 +63,42 @@ def default_grid(method: str, config: RunConfig, kind: TaskKind, n: int) -> tupl
         return None
     own: dict[str, Any] = {f.name: f.default for f in dataclasses.fields(spec.options)} | config.of(method)
     if tunable.option not in own:
-        return tunable.option, around(tunable, getattr(config, tunable.option), n)
+        return option_name(tunable.option), around(tunable, getattr(config, tunable.option), n)
     centre = own[tunable.option]
-    return f"{method}.{tunable.option}", around(tunable, tunable.start if centre is None else centre, n)
+    return f"{method}.{option_name(tunable.option)}", around(tunable, tunable.start if centre is None else centre, n)
+
+
+def read_grids(path: Path) -> dict[str, Grid]:
+    """`method: {option: [values]}` of a YAML file. Raises KcError; UnknownNameError for a name that does not exist."""
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise KcError(f"--grid {path}: cannot be read ({' '.join(str(error).split())})") from error
+    if not isinstance(content, Mapping):
+        raise KcError(f"--grid {path}: expected lines such as ewc: {{lambda: [1, 10, 100]}}")
+    grids: dict[str, Grid] = {}
+    for name, grid in content.items():
+        if name not in METHODS:
+            raise unknown_name("method", str(name), METHODS)
+        if not isinstance(grid, Mapping) or len(grid) != 1 or not isinstance(values := next(iter(grid.values())), list):
+            raise KcError(f"--grid {path}: {name}: expected one option with a list of values, not {grid}")
+        grids[name] = _values(path, name, str(next(iter(grid))), values)
+    return grids
+
+
+def _values(path: Path, method: str, shown: str, values: list[Any]) -> Grid:
+    """The option `shown` of a method, or of the run's training, and its checked values."""
+    own = {option_name(f.name): f.name for f in dataclasses.fields(method_spec(method).options)}
+    shared = {option_name(f.name): f.name for f in dataclasses.fields(TrainingOptions)}
+    if shown not in own and shown not in shared:
+        raise unknown_name(f"option of {method}", shown, [*own, *shared])
+    is_own = shown in own
+    kind, prefix = (method_spec(method).options, f"{method}.") if is_own else (TrainingOptions, "")
+    field = own[shown] if is_own else shared[shown]
+    try:
+        read = [validated(kind, {field: value}, f"--{prefix}")[field] for value in values]
+    except KcError as error:
+        raise type(error)(f"--grid {path}: {error}") from error
+    if not read or len(set(read)) < len(read) or not all(isinstance(v, int | float | str) for v in read):
+        raise KcError(f"--grid {path}: {method}: {shown} needs different numbers, not {values}")
+    return prefix + shown, read

@@ -33,7 +33,7 @@ class Score(Part):
 
 
 class Trial(Score):
-    """One value of a strength, scored on validation images. `note`: why there is no score."""
+    """One value of a hyperparameter, scored on validation images. `note`: why there is no score."""
 
     value: Value
     note: str | None = None
@@ -46,10 +46,10 @@ class Final(Score):
 
 
 class Tuning(Part):
-    """One method: `values` of `knob` in the order in which they are tried. No knob: nothing to tune, run once."""
+    """One method: `values` of `option` in the order in which they are tried. No option: nothing to tune, run once."""
 
     method: str
-    knob: str | None = None
+    option: str | None = None
     values: list[Value] = Field(default_factory=list)
     trials: list[Trial] = Field(default_factory=list)
     chosen: Value | None = None

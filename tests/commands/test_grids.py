@@ -45,7 +45,7 @@ def test_values_go_outwards_from_the_default(tunable: Tunable, centre: float | s
     ],
 )
 def test_what_factors_cannot_space_is_refused(tunable: Tunable, centre: float | str, n: int) -> None:
-    with pytest.raises(KcError, match="--strengths"):
+    with pytest.raises(KcError, match="--grid"):
         around(tunable, centre, n)
 
 
@@ -59,10 +59,10 @@ def test_what_is_tuned_exists() -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "ewc", "lwf"), [("classification", 100, "lwf.lambda_"), ("semantic", 500, "lwf.pixel_kd")]
+    ("kind", "ewc", "lwf"), [("classification", 100, "lwf.lambda"), ("semantic", 500, "lwf.pixel-kd")]
 )
 def test_maps_and_images_have_their_own(kind: TaskKind, ewc: float, lwf: str) -> None:
-    assert default_grid("ewc", RunConfig(), kind, 3) == ("ewc.lambda_", [ewc, ewc * 10, ewc / 10])
+    assert default_grid("ewc", RunConfig(), kind, 3) == ("ewc.lambda", [ewc, ewc * 10, ewc / 10])
     found = default_grid("lwf", RunConfig(), kind, 1)
     assert found is not None
     assert found[0] == lwf
@@ -71,7 +71,7 @@ def test_maps_and_images_have_their_own(kind: TaskKind, ewc: float, lwf: str) ->
 
 def test_a_flag_moves_the_grid() -> None:
     config = RunConfig(options={"ewc": {"lambda_": 7.0}})
-    assert default_grid("ewc", config, "classification", 3) == ("ewc.lambda_", [7.0, 70.0, 0.7])
+    assert default_grid("ewc", config, "classification", 3) == ("ewc.lambda", [7.0, 70.0, 0.7])
 
 
 @pytest.mark.parametrize("name", TUNED)

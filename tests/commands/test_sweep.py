@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from kc.cli import run_main, sweep_main
-from kc.commands import sweep as sweep_command
+from kc.commands import sweep_trials
 from kc.commands.sweep_record import SweepRecord, Trial, Tuning
 from kc.compare import make_loop
 
@@ -43,21 +43,21 @@ def without_seconds(folder: Path) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("given", "strengths", "said"),
+    ("given", "grid", "said"),
     [
-        (["--budget", "0"], None, "--budget 0: must be at least 1"),
-        (["--holdout", "1"], None, "--holdout 1.0: must be above 0 and below 1"),
+        (["--budget", "0"], None, "--budget 0"),
+        (["--holdout", "1"], None, "--holdout 1"),
         (["--devices", "2"], None, "a sweep runs in one process"),
         (["--methods", "ecw"], None, "Did you mean 'ewc'"),
         (["--bugdet", "3"], None, "did you mean --budget"),
         (["--methods", "lwf", "--lwf.lambda", "0"], None, "lambda 0.0: no grid by factors around it"),
         (["--methods", "knn", "--budget", "30"], None, "--budget 30: k has"),
-        (["--strengths", "nowhere.yaml"], None, "cannot be read"),
+        (["--grid", "nowhere.yaml"], None, "cannot be read"),
         ([], "- ewc", "expected lines such as ewc"),
         ([], "ecw: {lambda: [1]}", "Did you mean 'ewc'"),
         ([], "ewc: {lamda: [1]}", "Did you mean 'lambda'"),
         ([], "knn: {votes: [rank]}", "Did you mean 'vote'"),
-        ([], "ewc: [1, 2]", "expected one knob with a list of values"),
+        ([], "ewc: [1, 2]", "expected one option with a list of values"),
         ([], "ewc: {lambda: [1, 1]}", "needs different numbers"),
         ([], "ewc: {lambda: [-1]}", "--ewc.lambda -1: expected at least 0"),
         ([], "knn: {k: [2.5]}", "k"),
@@ -66,11 +66,11 @@ def without_seconds(folder: Path) -> dict[str, Any]:
     ],
 )
 def test_mistakes_are_one_line(
-    given: list[str], strengths: str | None, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    given: list[str], grid: str | None, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    if strengths is not None:
-        (tmp_path / "s.yaml").write_text(strengths, encoding="utf-8")
-        given = [*given, "--strengths", str(tmp_path / "s.yaml")]
+    if grid is not None:
+        (tmp_path / "s.yaml").write_text(grid, encoding="utf-8")
+        given = [*given, "--grid", str(tmp_path / "s.yaml")]
     assert sweep_main(["--benchmark", "digits", "--out", str(tmp_path / "runs"), *given]) == 2
     error = capsys.readouterr().err
     assert said in error
@@ -80,8 +80,8 @@ def test_mistakes_are_one_line(
 
 def test_the_best_of_equal_trials_is_the_first() -> None:
     trials = [Trial(value=v, average=a) for v, a in ((1, None), (2, 0.5), (3, 0.7), (4, 0.7))]
-    assert Tuning(method="ewc", knob="ewc_lambda", trials=trials).best == trials[2]
-    assert Tuning(method="ewc", knob="ewc_lambda", trials=trials[:1]).best is None
+    assert Tuning(method="ewc", option="ewc.lambda", trials=trials).best == trials[2]
+    assert Tuning(method="ewc", option="ewc.lambda", trials=trials[:1]).best is None
 
 
 def test_a_sweep_and_the_test_split_waits_for_the_choice(
@@ -94,8 +94,8 @@ def test_a_sweep_and_the_test_split_waits_for_the_choice(
     assert str(test) in capsys.readouterr().err
     folder = only(tmp_path / "runs")
     before = SweepRecord.load(folder)
-    assert [(t.method, t.knob, t.values) for t in before.methods] == [
-        ("er", "lr", [0.002, 0.00632]), ("lwf", "lwf.lambda_", [1.0, 10.0]), ("ncm", None, [])
+    assert [(t.method, t.option, t.values) for t in before.methods] == [
+        ("er", "lr", [0.002, 0.00632]), ("lwf", "lwf.lambda", [1.0, 10.0]), ("ncm", None, [])
     ]  # fmt: skip
     for tuning in before.methods[:2]:
         assert [t.value for t in tuning.trials] == tuning.values
@@ -115,8 +115,8 @@ def test_a_sweep_and_the_test_split_waits_for_the_choice(
     assert [t.trials for t in after.methods] == [t.trials for t in before.methods]  # seconds too: nothing was repeated
     assert [len(t.test) for t in after.methods] == [1, 1, 1]
     shown = capsys.readouterr().out
-    assert "ncm: no strength to tune, runs once" in shown
-    assert "Strengths chosen on 3 images, held out of train" in shown
+    assert "ncm: nothing to tune, runs once" in shown
+    assert "Hyperparameters chosen on 3 images, held out of train" in shown
 
     # The final run is `kc run` with the chosen value, on all training images.
     lwf = after.methods[1]
@@ -146,7 +146,7 @@ def test_a_stopped_sweep_goes_on_within_the_trial(
         loop.publish = stop
         return loop
 
-    monkeypatch.setattr(sweep_command, "make_loop", stopping)
+    monkeypatch.setattr(sweep_trials, "make_loop", stopping)
     assert sweep_main(arguments(tiny_folder, tmp_path / "the parts", *more)) == 130
     folder = only(tmp_path / "the parts")
     assert f"go on after the last finished task with: kc sweep --resume '{folder}'\n" in capsys.readouterr().out
@@ -170,7 +170,7 @@ def test_trials_are_scored_on_the_split_val(tiny_index_png: SimpleNamespace, tmp
     assert sweep_main([str(g) for g in given]) == 0
     record = SweepRecord.load(only(tmp_path / "runs"))
     assert record.validation.model_dump() == {"source": "val split", "share": None, "n_images": 2, "sample_ids": []}
-    assert [t.knob for t in record.methods] == ["lwf.pixel_kd", "knn.k"]
+    assert [t.option for t in record.methods] == ["lwf.pixel-kd", "knn.k"]
     assert record.tuning_seed == 3
     for tuning in record.methods:
         assert [s.seed for s in tuning.test] == [3, 4]
@@ -191,9 +191,9 @@ def test_a_task_that_nothing_validates_is_refused(
 def test_a_value_that_diverges_is_a_trial_without_a_score(
     tiny_folder: SimpleNamespace, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    strengths = tmp_path / "s.yaml"
-    strengths.write_text("finetune: {lr: [1.0e+38, 0.01]}\nmib: {lr: [1]}\n")
-    more = ["--methods", "finetune", "--optimizer", "sgd", "--strengths", str(strengths)]
+    grid = tmp_path / "s.yaml"
+    grid.write_text("finetune: {lr: [1.0e+38, 0.01]}\nmib: {lr: [1]}\n")
+    more = ["--methods", "finetune", "--optimizer", "sgd", "--grid", str(grid)]
     assert sweep_main(arguments(tiny_folder, tmp_path / "runs", *more, "--budget", "2")) == 0
     (tuning,) = SweepRecord.load(only(tmp_path / "runs")).methods
     assert tuning.trials[0].average is None
@@ -206,14 +206,14 @@ def test_a_value_that_diverges_is_a_trial_without_a_score(
 def test_resume_refuses_what_is_not_this_sweep(
     tiny_folder: SimpleNamespace, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    strengths = tmp_path / "s.yaml"
-    strengths.write_text("knn: {k: [1, 2]}\n")
-    more = ["--methods", "knn", "--budget", "2", "--strengths", str(strengths)]
+    grid = tmp_path / "s.yaml"
+    grid.write_text("knn: {k: [1, 2]}\n")
+    more = ["--methods", "knn", "--budget", "2", "--grid", str(grid)]
     assert sweep_main(arguments(tiny_folder, tmp_path / "runs", *more)) == 0
     folder = only(tmp_path / "runs")
     assert sweep_main(["--resume", str(folder), "--budget", "3"]) == 2
     assert "--budget would change them" in capsys.readouterr().err
-    strengths.write_text("knn: {k: [1, 3]}\n")
+    grid.write_text("knn: {k: [1, 3]}\n")
     assert sweep_main(["--resume", str(folder)]) == 2
     assert "values or validation images are not those it was begun with" in capsys.readouterr().err
     assert run_main(["--resume", str(folder)]) == 2
