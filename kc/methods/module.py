@@ -30,7 +30,8 @@ class Method(L.LightningModule):
     def __init__(self, context: Context) -> None:
         super().__init__()
         self.context = context
-        self.options: Any = self.spec.options() if context.options is None else context.options
+        # Those of a spec that was read from the text of a module are of a class of their own.
+        self.options: Any = self.spec.options(**({} if context.options is None else vars(context.options)))
 
     def start_task(self, task: Task) -> None:
         """Prepare for a task."""

@@ -41,7 +41,7 @@ class CoMFormer(Mask2Former):
         summary="A mask classifier with pseudo-masks of the old model and distillation of queries.",
         keeps="its network",
         paper="Cermelli et al. 2023, arXiv 2211.13999",
-        formula=r"\mathcal{L} = \mathcal{L}_{mask}(\tilde y) + \lambda \sum_q (1 - q_0)^2 \, KL(q \,\|\, \hat p)",
+        formula=r"\mathcal{L} = \mathcal{L}_{mask}(\tilde y) + \lambda \sum_q (1 - q_0)^2 \, KL(q, \hat p)",
         options=ComformerOptions,
         kinds=DENSE,
         streams=("class", "task", "online", "long-tailed"),

@@ -40,7 +40,7 @@ class DerPlusPlus(Buffered):
         summary="A reservoir whose images keep the logits that they had.",
         keeps="images, logits",
         paper="Buzzega et al. 2020, arXiv 2004.07211",
-        formula=r"\mathcal{L} = \mathcal{L}_{CE} + \alpha \|z - z_{stored}\|_2^2 + \beta \mathcal{L}_{CE}^{stored}",
+        formula=r"\mathcal{L}_{CE} + \alpha \lVert z - z_{stored} \rVert_2^2 + \beta \mathcal{L}_{CE}^{stored}",
         options=DerOptions,
         kinds=("classification",),
         exemplars=True,

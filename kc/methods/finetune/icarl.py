@@ -44,7 +44,7 @@ class ICarl(Replay):
         summary="Herded exemplars, distillation, and the nearest mean of exemplars as the answer.",
         keeps="images, class means",
         paper="Rebuffi et al. 2017, arXiv 1611.07725",
-        formula=r"\hat y = \arg\max_c \cos(f(x), \mu_c)",
+        formula=r"s_c = \cos(f(x), \mu_c), \quad \mu_c \text{ the mean of exemplars}",
         kinds=("classification",),
         streams=("class", "task", "online", "long-tailed"),
         second_pass=True,

@@ -37,7 +37,7 @@ class Ilt(PerPixel):
         summary="Distils the old classes' posterior and the body's features at every pixel.",
         keeps="nothing",
         paper="Michieli and Zanuttigh 2019, arXiv 1907.13372",
-        formula=r"\mathcal{L} = \mathcal{L}_{CE} + \lambda_{kd} \mathcal{L}_{KD} + \lambda_f \|h - h_{old}\|_2^2",
+        formula=r"\mathcal{L}_{CE} + \lambda_{kd} \mathcal{L}_{KD} + \lambda_f \lVert h - h_{old} \rVert_2^2",
         options=IltOptions,
         kinds=DENSE,
         streams=("class", "task", "online", "long-tailed"),

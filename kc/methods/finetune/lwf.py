@@ -48,7 +48,7 @@ class Lwf(GradientMethod):
         summary="New answers stay close to those of the model before the task, on the new task's images.",
         keeps="nothing",
         paper="Li and Hoiem 2016, arXiv 1606.09282",
-        formula=r"\mathcal{L} = \mathcal{L}_{CE} + \lambda \, KL(\sigma(z_{old} / T) \,\|\, \sigma(z / T))",
+        formula=r"\mathcal{L} = \mathcal{L}_{CE} + \lambda \, KL(\sigma(z_{old} / T), \sigma(z / T))",
         options=LwfOptions,
         tune=Tunable("lambda_"),
         tune_maps=Tunable("pixel_kd"),

@@ -49,7 +49,7 @@ class Plop(PerPixel):
         keeps="nothing",
         paper="Douillard et al. 2021, arXiv 2011.11390",
         formula=r"\mathcal{L} = \nu \mathcal{L}_{CE}(\tilde y) + \frac{\lambda}{L} \sum_l "
-        r"\|\Phi(h_l) - \Phi(h_l^{old})\|_2",
+        r"\lVert \Phi(h_l) - \Phi(h_l^{old}) \rVert_2",
         options=PlopOptions,
         kinds=DENSE,
         streams=("class", "task", "online", "long-tailed"),

@@ -48,6 +48,7 @@ class HeadReader(KnnClip):
     """kNN-CLIP's memory and fusion with a trained head in the place of the open-vocabulary base."""
 
     name = "hybrid"
+    spec = MethodSpec(summary="", options=HybridOptions)
     needs_base = False
     calibrated = False
     """Its head was trained on the rows that calibration would ask."""
