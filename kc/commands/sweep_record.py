@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from kc.commands.grids import Value
+from kc.commands.sweep_plan import Value
 from kc.errors import RunError
 from kc.files import write_atomic
 from kc.report.records import explain

@@ -10,8 +10,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from kc.commands.grids import Value
-from kc.commands.sweep import Plan, SweepConfig
+from kc.commands.sweep_plan import Plan, SweepConfig, Value
 from kc.commands.sweep_record import Final, Score, SweepRecord, Trial, Tuning, Validation
 from kc.compare import check_fingerprints, compare, make_loop, new_folder, warm
 from kc.data.datamodule import IncrementalDataModule

@@ -1,27 +1,71 @@
-"""The values that a sweep tries of each method's hyperparameter: those of a file, else spaced around the default as the
+"""What `kc sweep` tries: values of one hyperparameter of each method, from a file or spaced around the default as the
 method's spec says (`Tunable`). Loads in milliseconds."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import yaml
+from annotated_types import Gt, Lt
 
 from kc.config import RunConfig
+from kc.data.manifest import load_manifest
 from kc.errors import KcError, unknown_name
 from kc.methods.training_options import TrainingOptions
 from kc.registry import METHODS, method_spec
-from kc.spec import Tunable, option_name, validated
+from kc.resolve import resolve
+from kc.spec import Count, Tunable, option_name, validated
 from kc.types import TaskKind
 
 Value = int | float | str
 """A value of a hyperparameter; str where it has one value a task, such as "0.01,0.001"."""
 Grid = tuple[str, list[Value]]
 """A hyperparameter as a user writes it, `lr` or `ewc.lambda`, and the values to try, in order."""
+Plan = dict[str, Grid]
+"""Method -> its grid; methods without a hyperparameter to tune are not in it."""
 SCALES = [sign * step for step in range(1, 11) for sign in (1, -1)]
+
+
+@dataclass(frozen=True)
+class SweepConfig(RunConfig):
+    """Tune one hyperparameter of each method on validation images, then compare the methods on the test split.
+
+    Args:
+        budget: Values that are tried for each method.
+        holdout: Share of the training images of each class that validates where the benchmark has no split val; the
+            final runs learn from all training images.
+        grid: YAML file with other values to try, such as `ewc: {lambda: [1, 10, 100]}`, best guess first.
+    """
+
+    budget: Count = 5
+    holdout: Annotated[float, Gt(0), Lt(1)] = 0.2
+    grid: Path | None = None
+
+
+def check_sweep(config: SweepConfig) -> Plan:
+    """The plan of a sweep. Raises KcError for what cannot work, before torch or any data is loaded."""
+    if config.devices > 1:
+        raise KcError(f"--devices {config.devices}: a sweep runs in one process; use the chosen values with kc run")
+    manifest = load_manifest(config.benchmark)
+    if "test" not in manifest.splits or "train" not in manifest.splits:
+        raise KcError(f"a sweep needs the splits train and test; {manifest.name} has {', '.join(manifest.splits)}")
+    given = {} if config.grid is None else read_grids(config.grid)
+    plan: Plan = {}
+    for name in config.method_names:
+        grid = given.get(name) or default_grid(name, config, manifest.task_kind, config.budget)
+        if grid is None:
+            continue
+        option, values = grid
+        if len(values) < config.budget:
+            raise KcError(f"--grid {config.grid}: {name} has {len(values)} values for --budget {config.budget}")
+        plan[name] = option, values[: config.budget]
+        for value in plan[name][1]:
+            resolve(config.replaced(option, value))
+    return plan
 
 
 def around(tunable: Tunable, centre: Value, n: int) -> list[Value]:

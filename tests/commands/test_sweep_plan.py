@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 
-from kc.commands.grids import around, default_grid
+from kc.commands.sweep_plan import around, default_grid
 from kc.config import RunConfig
 from kc.errors import KcError
 from kc.registry import METHODS, method_spec
