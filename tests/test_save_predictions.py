@@ -26,7 +26,7 @@ from kc.stream.resume import MethodState
 from kc.types import VOID, ClassInfo, Instances, Prediction
 
 COMMON: dict[str, Any] = {
-    "tasks": 2, "methods": "knn", "epochs": 1, "k": 3, "accelerator": "cpu", "wandb": "disabled",
+    "tasks": 2, "methods": "knn", "epochs": 1, "accelerator": "cpu", "wandb": "disabled",
     "save_predictions": True,
 }  # fmt: skip
 

@@ -62,7 +62,7 @@ def test_every_logger_has_every_task(run: Path, tmp_path: Path) -> None:
     assert begun.job_type == "knn"
     assert {"tiny-folder", "knn", "overlapped", "lite0"} <= set(begun.tags)
     config = {item.key: json.loads(item.value_json) for item in begun.config.update}
-    assert (config["method"], config["seed"], config["k"]) == ("knn", 0, 16)
+    assert (config["method"], config["seed"], config["knn"]["k"]) == ("knn", 0, 16)
     metrics = {r.metric.glob_name: r.metric.step_metric for r in found if r.HasField("metric") and r.metric.glob_name}
     assert metrics == {f"{s}/*": "task" for s in ("score", "forgetting", "cost", "final", "confusion")}
     history = [

@@ -28,7 +28,7 @@ def made(tiny_folder: SimpleNamespace, tmp_path: Path, capsys: pytest.CaptureFix
     """A run of `knn` with lite0 over three colours, its memory, and the folder of its data."""
     # At 16 x 16 pixels the plain colours of this benchmark have features of length 0.
     tiny_folder.path.write_text(yaml.safe_dump(tiny_folder.content | {"input_size": [64, 64]}))
-    wanted = ["--methods", "knn", "--tasks", 3, "--k", 5, "--wandb", "disabled", "--out", tmp_path / "runs"]
+    wanted = ["--methods", "knn", "--tasks", 3, "--knn.k", 5, "--wandb", "disabled", "--out", tmp_path / "runs"]
     kc(capsys, "run", "--benchmark", tiny_folder.path, "--data-root", tiny_folder.root, *wanted)
     (run,) = (tmp_path / "runs").iterdir()
     return SimpleNamespace(memory=run / "methods" / "knn-s0" / "memory", data=tiny_folder.root, path=tiny_folder.path)

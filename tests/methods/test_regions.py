@@ -120,7 +120,7 @@ def test_keys_are_made_once_and_read_back_to_the_bit(
     plain = region_encoder(context, None, keys, Halves(kind))(batch)
     first = region_encoder(context, context.folder / "keys", keys, Halves(kind))(batch)
     assert len(list((context.folder / "keys").rglob("*.f32"))) == 2
-    monkeypatch.setattr(RegionEncoder, "_keys", lambda self, batch, rows, segments: [] if not rows else 1 / 0)
+    monkeypatch.setattr(RegionEncoder, "keys_of", lambda self, batch, rows, segments: [] if not rows else 1 / 0)
     again = region_encoder(context, context.folder / "keys", keys, Halves(kind))(batch)
     for a, b, c in zip(plain, first, again, strict=True):
         assert a.keys.dtype == c.keys.dtype == np.float32

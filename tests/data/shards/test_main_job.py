@@ -14,16 +14,14 @@ from kc.compare import run
 from kc.config import RunConfig
 from kc.data.datamodule import IncrementalDataModule
 from kc.data.shards.index import ShardIndex
-from kc.resolve import resolve
 
 
 def numbers(benchmark: Path, root: Path, out: Path, **more: Any) -> tuple[list[Any], list[int] | None]:
     """Every score of a run, and the bytes that a pass over each task reads."""
     config = RunConfig(
-        benchmark=str(benchmark), data_root=root, out=out, epochs=1, exemplars=12, k=3, accelerator="cpu",
+        benchmark=str(benchmark), data_root=root, out=out, epochs=1, exemplars=12, accelerator="cpu",
         wandb="disabled", tasks=2, **more,
     )  # fmt: skip
-    resolve(config)
     folder = run(config, Console(quiet=True))
     results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
     return [(m["name"], m["matrix"], m["seen"], m["final"]) for m in results["methods"]], results.get("read_bytes")
