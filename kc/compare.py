@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import os
-import platform
 import shlex
 import time
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from hashlib import sha256
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import yaml
 from rich.console import Console
 
-from kc import __version__
 from kc.config import RunConfig, stored
 from kc.data.datamodule import IncrementalDataModule
 from kc.data.lists import fingerprint
@@ -31,6 +28,7 @@ from kc.report.figures import curves
 from kc.report.html import write_report
 from kc.report.records import Results, metrics_csv
 from kc.report.tables import show
+from kc.report.versions import versions
 from kc.resolve import resolve
 from kc.session import Session, open_data
 from kc.showcase import save_examples
@@ -262,17 +260,6 @@ def make_loop(
         return session.method(name, seed, place, config)
 
     return MethodLoop(name, seed, make, data, kind, place, options, progress, publish, split, predictions)
-
-
-def versions() -> dict[str, str]:
-    """Versions of what the numbers depend on."""
-    found = {"kc": __version__, "python": platform.python_version(), "platform": platform.platform()}
-    for package in ("torch", "torchvision", "lightning", "timm", "faiss-cpu", "scikit-image", "numpy", "mlxtend"):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found | {"cpus": str(os.cpu_count())}
 
 
 def write_everything(folder: Path, results: Results, console: Console) -> None:

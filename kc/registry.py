@@ -11,11 +11,11 @@ import ast
 import importlib
 import importlib.util
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal, TypeVar, cast
+from typing import Any, Literal, cast
 
 from kc.errors import unknown_name
 from kc.spec import BaseSpec, EncoderSpec, MethodSpec, NamedSpec, ProposerSpec, Spec
@@ -116,8 +116,6 @@ LIGHT = ("kc.spec", "kc.types", "kc.errors")
 """Modules of kc that options and specs may import, beside those whose name ends in `options`."""
 LIGHT_PACKAGES = ("__future__", "dataclasses", "typing", "pathlib", "annotated_types", "pydantic")
 """Other packages that they may import."""
-
-S = TypeVar("S", bound=Spec)
 
 
 def method_spec(name: str) -> MethodSpec:
@@ -236,8 +234,3 @@ def _is_literal(node: ast.expr) -> bool:
     except ValueError:
         return False
     return True
-
-
-def owners(names: Iterable[tuple[Kind, str]]) -> dict[str, type[Any]]:
-    """Component name -> options dataclass, of the components that run. Two kinds never share a name with options."""
-    return {name: spec_of(kind, name).options for kind, name in names}
