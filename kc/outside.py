@@ -1,0 +1,135 @@
+"""What comes from outside, read with bounds: text, JSON, YAML, and names that become paths.
+
+Every reader of such a file goes through here, so that whatever is wrong is one error that names the file.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NoReturn
+
+import yaml
+
+from kc.errors import DataError, KcError
+
+MOST_TEXT = 1 << 26
+"""Bytes of the largest text file that is read whole: lists, manifests, configs, records (64 MiB)."""
+MOST_JSON = 1 << 32
+"""Bytes of the largest annotation file in JSON that is read (4 GiB; that of COCO's training images has 0.5)."""
+MOST_DEPTH = 32
+"""Levels of the deepest YAML."""
+_MOST_SHOWN = 200
+
+ErrorType = type[KcError]
+
+
+def read_text(path: Path, *, most: int = MOST_TEXT, error: ErrorType = DataError) -> str:
+    """The text of a UTF-8 file, without its byte order mark.
+
+    Args:
+        path: The file.
+        most: Bytes that it may have.
+        error: What is raised.
+
+    Raises:
+        error: It is missing, larger than `most`, not a file, or not UTF-8.
+    """
+    try:
+        with path.open("rb") as file:
+            data = file.read(most + 1)
+    except (OSError, ValueError) as reason:
+        raise error(f"{path}: cannot be read ({getattr(reason, 'strerror', None) or reason})") from reason
+    if len(data) > most:
+        raise error(f"{path}: larger than {most:,} bytes, which is the most that is read of such a file")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as reason:
+        line = data.count(b"\n", 0, reason.start) + 1
+        raise error(f"{path}, line {line}: not UTF-8 (byte {data[reason.start]:#04x}); save it as UTF-8") from reason
+
+
+def read_json(path: Path, *, most: int = MOST_TEXT, error: ErrorType = DataError) -> Any:
+    """The value of a JSON file. Raises `error` as `read_text` and `parse_json` do."""
+    return parse_json(read_text(path, most=most, error=error), str(path), error=error)
+
+
+def parse_json(text: str | bytes, name: str, *, error: ErrorType = DataError) -> Any:
+    """The value of JSON `text`; `name` is what errors call it.
+
+    Raises:
+        error: It is not JSON, has NaN or infinity, nests too deeply, or a number has too many digits.
+    """
+
+    def no_constant(constant: str) -> NoReturn:
+        raise ValueError(f"{constant} is no number of JSON")
+
+    try:
+        return json.loads(text, parse_constant=no_constant)
+    except json.JSONDecodeError as reason:
+        raise error(f"{name}, line {reason.lineno}: not JSON ({reason.msg})") from reason
+    except RecursionError as reason:
+        raise error(f"{name}: nested too deeply to be read") from reason
+    except ValueError as reason:
+        raise error(f"{name}: not JSON ({_shortened(reason)})") from reason
+
+
+def read_yaml(path: Path, *, error: ErrorType = DataError) -> Any:
+    """The value of a YAML file. Raises `error` as `read_text` and `parse_yaml` do."""
+    return parse_yaml(read_text(path, error=error), str(path), error=error)
+
+
+def parse_yaml(text: str, name: str, *, error: ErrorType = DataError) -> Any:
+    """The value of YAML `text`: mappings, lists and plain values; `name` is what errors call it.
+
+    Raises:
+        error: It is not YAML, has an anchor, an alias or a tag, says a key twice, or nests deeper than MOST_DEPTH.
+    """
+    try:
+        _check_events(yaml.parse(text, Loader=_LOADER))
+        return yaml.load(text, Loader=_Unique)
+    except yaml.MarkedYAMLError as reason:
+        mark = reason.problem_mark or reason.context_mark
+        where = f", line {mark.line + 1}" if mark else ""
+        raise error(f"{name}{where}: not YAML ({_shortened(reason.problem or reason.context)})") from reason
+    except (yaml.YAMLError, ValueError, TypeError, OverflowError, RecursionError) as reason:
+        raise error(f"{name}: not YAML ({_shortened(reason)})") from reason
+
+
+_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+class _Unique(_LOADER):  # type: ignore[misc]  # chosen when the module is loaded
+    """Refuses a key that a mapping says twice."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        seen: set[tuple[str, str]] = set()
+        for child, _ in node.value:
+            if isinstance(child, yaml.ScalarNode):
+                if (key := (child.tag, child.value)) in seen:
+                    problem = f"{child.value!r} is said twice"
+                    raise yaml.constructor.ConstructorError(None, None, problem, child.start_mark)
+                seen.add(key)
+        made: dict[Any, Any] = super().construct_mapping(node, deep=deep)
+        return made
+
+
+def _check_events(events: Iterator[Any]) -> None:
+    depth = 0
+    for event in events:
+        problem = None
+        if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None) is not None:
+            problem = "anchors and aliases are not read: write the value out"
+        elif getattr(event, "tag", None) is not None:
+            problem = f"the tag {event.tag!r} is not read: write a plain value"
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > MOST_DEPTH:
+            problem = f"nested deeper than {MOST_DEPTH} levels"
+        if problem:
+            raise yaml.constructor.ConstructorError(None, None, problem, event.start_mark)
+
+
+def _shortened(reason: object) -> str:
+    text = " ".join(str(reason).split())
+    return text if len(text) <= _MOST_SHOWN else text[:_MOST_SHOWN] + " ..."
