@@ -52,8 +52,8 @@ METHODS: dict[str, str] = {
     "tip-adapter": "kc.methods.retrieval.tip_adapter:TipAdapter",
     "knn-clip": "kc.methods.retrieval.knn_clip:KnnClip",
     "ret-clip": "kc.methods.retrieval.ret_clip:RetClip",
-    "hybrid": "kc.methods.hybrid.hybrid:Hybrid",
-    "hybrid-replay": "kc.methods.hybrid.hybrid:HybridReplay",
+    "hybrid": "kc.methods.hybrid:Hybrid",
+    "hybrid-replay": "kc.methods.hybrid:HybridReplay",
     "zeroshot": "kc.methods.retrieval.zeroshot:ZeroShot",
 }
 ENCODERS: dict[str, str] = {
@@ -84,7 +84,7 @@ BASES: dict[str, str] = {
     "proxyclip": "kc.openvocab.dense_clip.base:DenseBase",
     "gclip": "kc.openvocab.dense_clip.base:DenseBase",
     "fc-clip": "kc.openvocab.fc_clip.base:FcClipBase",
-    "detectron2": "kc.openvocab.detectron2_model:Detectron2Base",
+    "detectron2": "kc.openvocab.detectron2_base:Detectron2Base",
 }
 STUDIES: dict[str, str] = {
     "votes": "kc.studies.votes:Votes",

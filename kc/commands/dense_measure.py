@@ -38,7 +38,7 @@ from kc.openvocab.dense_clip.figures import (
 from kc.openvocab.dense_clip.layers import calibration_images, find
 from kc.openvocab.dense_clip.model import DenseClip
 from kc.openvocab.dense_clip.options import DenseClipOptions, DenseOptions
-from kc.openvocab.dense_clip.published import PUBLISHED, table_name, verdict
+from kc.openvocab.dense_clip.protocol import PUBLISHED, table_name, verdict
 from kc.openvocab.dense_clip.rows import ROWS
 from kc.openvocab.dense_clip.segmenter import Segmenter
 from kc.openvocab.dense_clip.study import Similarity, patch_labels, trace, value_similarity

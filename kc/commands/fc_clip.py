@@ -159,8 +159,7 @@ class Examples:
         return self.config.steps * self.config.batch_size - self.first
 
     def __getitem__(self, item: int) -> tuple[Tensor, Target]:
-        from kc.openvocab.fc_clip.crops import example
-        from kc.openvocab.fc_clip.training import Recipe
+        from kc.openvocab.fc_clip.training import Recipe, example
 
         place = self.first + item
         epoch, position = divmod(place, len(self.reader))
@@ -197,8 +196,7 @@ def train(config: TrainConfig) -> int:
     from kc.openvocab.dense_clip.text import TextBank
     from kc.openvocab.fc_clip.base import TEMPLATES
     from kc.openvocab.fc_clip.checkpoint import save_fc_clip
-    from kc.openvocab.fc_clip.network import FcClip
-    from kc.openvocab.fc_clip.tower import check_convnext
+    from kc.openvocab.fc_clip.network import FcClip, check_convnext
     from kc.openvocab.fc_clip.training import FcClipLoss, Recipe, optimizer_for
 
     console, manifest = Terminal(), load_manifest(config.benchmark)

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import lightning as L
+import torch
 from torch import Tensor
 
 from kc.errors import KcError
@@ -79,3 +80,39 @@ class Method(L.LightningModule):
 
     def close(self) -> None:
         """Let go of files that are held open."""
+
+
+class OnePassMethod(Method):
+    """One epoch, no gradient: `observe` sees each batch once. What commits rows to a memory is `Remembers` too."""
+
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
+        self.automatic_optimization = False
+        self.needs_raw = context.kind != "classification"
+        self.task: Task | None = None
+        # Lightning's DDP refuses a module without a parameter. It takes part in nothing.
+        self.unused = torch.nn.Parameter(torch.zeros(1))
+
+    def start_task(self, task: Task) -> None:
+        """Note which classes the labels of this task may name."""
+        self.task = task
+
+    def observe(self, batch: Batch) -> None:
+        """Take what is to be learned from one batch."""
+        raise NotImplementedError
+
+    def training_step(self, batch: Batch, batch_idx: int) -> None:
+        """One look at a batch; there is no loss."""
+        self.observe(batch)
+
+    def configure_optimizers(self) -> None:
+        """Nothing is optimised."""
+        return None
+
+    def saves(self, key: str) -> bool:
+        """All but the parameter that is none."""
+        return key != "unused"
+
+    def trained_parameters(self) -> int:
+        """No parameter is trained."""
+        return 0

@@ -9,8 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from kc.methods.finetune.binary import pixel_binary_cross_entropy
-from kc.methods.finetune.losses import IGNORED, pixel_cross_entropy
+from kc.methods.finetune.losses import IGNORED, pixel_binary_cross_entropy, pixel_cross_entropy
 
 Wave = Callable[..., Tensor]
 

@@ -10,9 +10,8 @@ import torch
 
 from kc.errors import KcError
 from kc.methods.base import Context
-from kc.methods.finetune.buffer import Reservoir, as_batch
 from kc.methods.finetune.der import DerOptions, DerPlusPlus
-from kc.methods.finetune.er import Er
+from kc.methods.finetune.er import Er, Reservoir, as_batch
 from kc.methods.finetune.losses import logit_distance
 from kc.types import Task
 

@@ -9,10 +9,9 @@ import pytest
 import torch
 
 from kc.methods.base import Context
-from kc.methods.finetune.comformer import CoMFormer, ComformerOptions
+from kc.methods.finetune.comformer import CoMFormer, ComformerOptions, pseudo_masks, query_distillation
 from kc.methods.finetune.mask2former import Mask2Former
 from kc.methods.finetune.mask_head import MaskHead
-from kc.methods.finetune.query_distillation import pseudo_masks, query_distillation
 from kc.openvocab.mask_inference import at_size
 from kc.types import HIDDEN, Task
 

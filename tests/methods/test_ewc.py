@@ -10,8 +10,7 @@ import torch
 from torch.nn import functional as F
 
 from kc.methods.base import Context
-from kc.methods.finetune.anchored import quadratic_penalty
-from kc.methods.finetune.ewc import Ewc, EwcOnline, EwcOnlineOptions, EwcOptions, sample_labels
+from kc.methods.finetune.ewc import Ewc, EwcOnline, EwcOnlineOptions, EwcOptions, quadratic_penalty, sample_labels
 from kc.types import Task
 
 TASKS = [Task(0, (1, 2), (1, 2), ("1", "2")), Task(1, (3,), (1, 2, 3), ("3",)), Task(2, (4,), (1, 2, 3, 4), ("4",))]

@@ -11,8 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kc.methods.finetune.anchored import quadratic_penalty
-from kc.methods.finetune.fisher import diagonal_fisher, min_max_normalize, running_fisher
+from kc.methods.finetune.ewc import diagonal_fisher, min_max_normalize, quadratic_penalty, running_fisher
 
 
 def fixed(*shape: int, scale: float = 1.0, shift: float = 0.0) -> Tensor:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from kc.methods.finetune.classifier import GrowingClassifier
 from kc.methods.finetune.decoders import FeaturePyramid
+from kc.methods.finetune.heads import GrowingClassifier
 from kc.types import Features
 
 

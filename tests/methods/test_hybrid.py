@@ -15,7 +15,7 @@ from kc.errors import KcError
 from kc.memory.vote.fusion import knn_clip, retrieval_logits
 from kc.methods.base import Context
 from kc.methods.finetune.heads import region_means
-from kc.methods.hybrid.hybrid import Hybrid, HybridOptions, HybridReplay
+from kc.methods.hybrid import Hybrid, HybridOptions, HybridReplay
 from kc.resolve import resolve
 from kc.types import Segments, Task
 

@@ -9,9 +9,8 @@ import torch
 
 from kc.methods.base import Context
 from kc.methods.finetune.ilt import Ilt, IltOptions
-from kc.methods.finetune.losses import pixel_cross_entropy
+from kc.methods.finetune.losses import pixel_cross_entropy, pixel_distillation
 from kc.methods.finetune.per_pixel import Maps
-from kc.methods.finetune.pixel_distillation import pixel_distillation
 
 
 @pytest.mark.parametrize("levels", [0, 2])

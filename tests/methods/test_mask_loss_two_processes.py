@@ -14,9 +14,9 @@ import torch.multiprocessing as mp
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from kc.methods.finetune.comformer import query_distillation
 from kc.methods.finetune.mask_network import Queries, tiny_config
 from kc.methods.finetune.mask_targets import MaskLoss, MaskSet
-from kc.methods.finetune.query_distillation import query_distillation
 
 N_MASKS = [3, 2, 1, 0]
 

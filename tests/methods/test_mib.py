@@ -9,9 +9,8 @@ import torch
 from torch import nn
 
 from kc.methods.base import Context
-from kc.methods.finetune.mib import Mib, MibOptions
+from kc.methods.finetune.mib import Mib, MibOptions, unbiased_cross_entropy, unbiased_distillation
 from kc.methods.finetune.per_pixel import Maps
-from kc.methods.finetune.unbiased import unbiased_cross_entropy, unbiased_distillation
 from kc.types import Task
 
 FIRST, SECOND = Task(0, (1, 2), (1, 2), ("1", "2")), Task(1, (3, 4), (1, 2, 3, 4), ("3", "4"))

@@ -14,8 +14,8 @@ from torch.utils.data import DataLoader
 
 from kc.errors import KcError
 from kc.methods.base import Context
+from kc.methods.finetune.module import make_optimizer, make_schedule
 from kc.methods.finetune.naive import Finetune
-from kc.methods.finetune.optim import make_optimizer, make_schedule
 from kc.methods.training_options import TrainingOptions
 from kc.spec import at_task
 from kc.types import Task

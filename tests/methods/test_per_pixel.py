@@ -13,13 +13,12 @@ from kc.errors import KcError
 from kc.methods.base import Context
 from kc.methods.finetune.ewc import Ewc, EwcOnline
 from kc.methods.finetune.ilt import Ilt
-from kc.methods.finetune.losses import IGNORED, at_loss
+from kc.methods.finetune.losses import IGNORED, at_loss, pixel_distillation
 from kc.methods.finetune.lwf import Lwf, LwfOptions
 from kc.methods.finetune.mib import Mib
 from kc.methods.finetune.module import GradientMethod
 from kc.methods.finetune.naive import Finetune
 from kc.methods.finetune.per_pixel import PerPixel
-from kc.methods.finetune.pixel_distillation import pixel_distillation
 from kc.methods.finetune.plop import Plop
 from kc.methods.finetune.ssul import Ssul
 from kc.types import HIDDEN, VOID, Task

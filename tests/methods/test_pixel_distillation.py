@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from kc.methods.finetune.pixel_distillation import pixel_distillation
+from kc.methods.finetune.losses import pixel_distillation
 
 Wave = Callable[..., Tensor]
 

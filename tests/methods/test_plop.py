@@ -10,8 +10,7 @@ import torch
 from kc.methods.base import Context
 from kc.methods.finetune.losses import IGNORED
 from kc.methods.finetune.per_pixel import Maps
-from kc.methods.finetune.plop import Plop, PlopOptions
-from kc.methods.finetune.pod import pod_loss
+from kc.methods.finetune.plop import Plop, PlopOptions, pod_loss
 from kc.methods.finetune.pseudo_labels import EntropyFilter, paint, valid_fraction, weighted_cross_entropy
 from kc.types import HIDDEN, VOID, Task
 

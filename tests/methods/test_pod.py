@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from kc.methods.finetune.pod import fold_new, local_pod, pod_loss, strips
+from kc.methods.finetune.plop import fold_new, local_pod, pod_loss, strips
 
 Wave = Callable[..., Tensor]
 

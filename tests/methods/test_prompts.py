@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from kc.methods.finetune.eclipse import PromptSet, manipulated, where_objects
 from kc.methods.finetune.mask_network import load_mask_network
-from kc.methods.finetune.prompts import PromptSet, manipulated, where_objects
 from kc.types import Features
 
 # clovaai/ECLIPSE at 9266720, `forward_prediction_heads` of its transformer decoder with classes [3, 2, 1], one query of

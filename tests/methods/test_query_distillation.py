@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from kc.methods.finetune.query_distillation import pseudo_masks, query_distillation
+from kc.methods.finetune.comformer import pseudo_masks, query_distillation
 
 Wave = Callable[..., Tensor]
 

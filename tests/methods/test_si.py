@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from kc.methods.base import Context
-from kc.methods.finetune.anchored import quadratic_penalty
+from kc.methods.finetune.ewc import quadratic_penalty
 from kc.methods.finetune.si import Si, SiOptions, path_importance
 from kc.types import Task
 

@@ -9,8 +9,7 @@ import pytest
 import torch
 
 from kc.methods.base import Context
-from kc.methods.finetune.binary import pixel_binary_cross_entropy
-from kc.methods.finetune.losses import IGNORED
+from kc.methods.finetune.losses import IGNORED, pixel_binary_cross_entropy
 from kc.methods.finetune.per_pixel import Maps
 from kc.methods.finetune.ssul import Ssul, SsulOptions
 from kc.types import HIDDEN, Task

@@ -13,9 +13,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from kc.methods.finetune.losses import IGNORED, pixel_cross_entropy
-from kc.methods.finetune.pixel_distillation import pixel_distillation
-from kc.methods.finetune.unbiased import spread_background, unbiased_cross_entropy, unbiased_distillation
+from kc.methods.finetune.losses import IGNORED, pixel_cross_entropy, pixel_distillation
+from kc.methods.finetune.mib import spread_background, unbiased_cross_entropy, unbiased_distillation
 
 Wave = Callable[..., Tensor]
 

@@ -11,7 +11,7 @@ import torch
 
 from kc.errors import KcError
 from kc.openvocab.base import DenseVocabulary, Trained
-from kc.openvocab.detectron2_model import Detectron2Base, clean
+from kc.openvocab.detectron2_base import Detectron2Base, clean
 from kc.openvocab.load import check_base, load_base
 from kc.proposals.base import from_partition
 from kc.proposals.detectron2_model import Detectron2Model

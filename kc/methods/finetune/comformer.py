@@ -8,13 +8,71 @@ import torch
 from torch import Tensor
 
 from kc.methods.base import Batch
+from kc.methods.distributed import mean_of
 from kc.methods.finetune.mask2former import Mask2Former
 from kc.methods.finetune.mask_network import Queries
 from kc.methods.finetune.mask_options import MaskOptions
-from kc.methods.finetune.query_distillation import pseudo_masks, query_distillation
+from kc.methods.finetune.mask_targets import MaskSet
 from kc.openvocab.mask_inference import at_size
 from kc.spec import DENSE, MethodSpec, NonNegative, Tunable
 from kc.types import HIDDEN
+
+KEPT = 0.5
+GAMMA = 2.0
+
+
+def query_distillation(logits: Tensor, old_logits: Tensor, gamma: float = GAMMA) -> Tensor:
+    """Divergence of each query's classes from the old model's, weighted by how sure that was to see an object.
+
+    Args:
+        logits: (N, Q, 1 + C) of the model that learns, column 0 "no object".
+        old_logits: (N, Q, 1 + O) of the old model, O <= C, the same queries and columns.
+        gamma: exponent of the weight (1 - q_0)^gamma; 0 counts all queries alike.
+
+    Returns:
+        The weighted mean over the queries, of all processes that learn together, of KL(q || p). As in MiB, p_0 of the
+        new model is "no object or a new class", because the old model saw no object where there is a class that it had
+        not learned.
+    """
+    n_old = old_logits.shape[-1]
+    nothing = torch.cat([logits[..., :1], logits[..., n_old:]], dim=-1).logsumexp(-1, keepdim=True)
+    log_p = torch.cat([nothing, logits[..., 1:n_old]], dim=-1) - logits.logsumexp(-1, keepdim=True)
+    log_q = old_logits.log_softmax(-1)
+    q = log_q.exp()
+    divergence = (q * (log_q - log_p)).sum(-1)
+    weight = (1 - q[..., 0]) ** gamma
+    return (weight * divergence).sum() / mean_of(weight.sum()).clamp_min(torch.finfo(weight.dtype).tiny)
+
+
+@torch.no_grad()
+def pseudo_masks(classes: Tensor, masks: Tensor, taken: Tensor) -> MaskSet:
+    """The old model's segments where nothing is labelled.
+
+    Every query whose best column is a class competes, by score x mask, for the pixels that are not `taken`. Its mask is
+    where it wins and is at least 1/2; it stays if it won more than half as many pixels as its mask has.
+
+    Args:
+        classes: (Q, 1 + O) logits, column 0 "no object".
+        masks: (Q, H, W) logits.
+        taken: (H, W) bool, pixels of a labelled mask.
+
+    Returns:
+        Masks (n, H, W) float and columns (n,) int64, n <= Q.
+    """
+    best, column = classes.softmax(-1).max(-1)
+    keep = column > 0
+    inside, columns = masks[keep].sigmoid(), column[keep]
+    if not len(columns):
+        return masks.new_zeros(0, *masks.shape[1:]), columns
+    won = (best[keep][:, None, None] * inside).argmax(0) == torch.arange(len(columns), device=masks.device)[
+        :, None, None
+    ]
+    won &= ~taken
+    own = inside >= 0.5
+    share = won.sum((1, 2)) / own.sum((1, 2)).clamp_min(1)
+    painted = won & own
+    stays = (share > KEPT) & painted.flatten(1).any(1)
+    return painted[stays].to(masks), columns[stays]
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,7 @@ from torch import Tensor
 
 from kc.methods.base import Batch
 from kc.methods.distributed import all_gather_batch
-from kc.methods.finetune.buffer import as_batch, padded
-from kc.methods.finetune.er import Buffered
+from kc.methods.finetune.er import Buffered, as_batch, padded
 from kc.methods.finetune.losses import logit_distance
 from kc.spec import MethodSpec, NonNegative, Tunable
 from kc.types import Features

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from torch import Tensor
 from torch.nn import functional as F
 
-from kc.methods.finetune.losses import pixel_cross_entropy
+from kc.methods.finetune.losses import pixel_cross_entropy, pixel_distillation
 from kc.methods.finetune.per_pixel import Maps, PerPixel
-from kc.methods.finetune.pixel_distillation import pixel_distillation
 from kc.spec import DENSE, MethodSpec, NonNegative, Tunable
 
 

@@ -117,3 +117,37 @@ def icarl_loss(logits: Tensor, target: Tensor, old: Tensor | None) -> Tensor:
     if old is not None:
         wanted[:, : old.shape[1]] = old.detach().sigmoid()
     return F.binary_cross_entropy_with_logits(logits, wanted, reduction="sum") / len(logits)
+
+
+def pixel_distillation(logits: Tensor, old_logits: Tensor) -> Tensor:
+    """Cross entropy of the old columns with the old model's posterior, new columns left out.
+
+    Args:
+        logits: (N, C, h, w) of the model that learns; its first |O| columns are those of the old model.
+        old_logits: (N, |O|, h, w).
+
+    Returns:
+        -mean over pixels of (1 / |O|) sum_{c in O} q_c log softmax(z_O)_c, q = softmax(old_logits). The softmax runs
+        over the old columns only, so that a new class can rise without a cost: what `unbiased_distillation` mends.
+    """
+    n_old = old_logits.shape[1]
+    return -(old_logits.softmax(1) * logits[:, :n_old].log_softmax(1)).sum(1).mean() / n_old
+
+
+def pixel_binary_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
+    """Sum over classes of the binary cross entropy, mean over the pixels that are not IGNORED (SSUL, arXiv 2106.11562).
+
+    Args:
+        logits: (N, C, h, w).
+        target: (N, H, W) int64 columns or IGNORED.
+
+    Returns:
+        A scalar; zero (with a gradient) when every pixel is IGNORED.
+    """
+    target = at_resolution(target, logits.shape[-2:])
+    valid = target != IGNORED
+    if not bool(valid.any()):
+        return logits.sum() * 0.0
+    wanted = F.one_hot(target.masked_fill(~valid, 0), logits.shape[1]).movedim(-1, 1).to(logits)
+    loss = F.binary_cross_entropy_with_logits(logits, wanted, reduction="none").sum(1)
+    return loss[valid].mean()

@@ -8,9 +8,8 @@ from typing import Literal
 from torch import Tensor
 
 from kc.methods.base import Batch
-from kc.methods.finetune.losses import distillation
+from kc.methods.finetune.losses import distillation, pixel_distillation
 from kc.methods.finetune.module import GradientMethod
-from kc.methods.finetune.pixel_distillation import pixel_distillation
 from kc.spec import MethodSpec, NonNegative, Positive, Tunable
 from kc.types import Features
 

@@ -10,8 +10,7 @@ from torch import Tensor, nn
 from kc.encoders.cache import FeatureCache
 from kc.errors import KcError
 from kc.methods.base import Batch, Context, as_map
-from kc.methods.finetune.classifier import GrowingClassifier
-from kc.methods.finetune.heads import Head
+from kc.methods.finetune.heads import GrowingClassifier, Head
 from kc.methods.finetune.mask_network import EncoderBackbone, MaskNetwork, Queries, load_mask_network
 from kc.methods.finetune.mask_targets import MaskSet, mask_sets
 from kc.openvocab.mask_inference import at_size, instances, panoptic_map, semantic_scores

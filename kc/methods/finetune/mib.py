@@ -2,14 +2,67 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
+from kc.methods.finetune.losses import IGNORED, at_resolution
 from kc.methods.finetune.per_pixel import Maps, PerPixel
-from kc.methods.finetune.unbiased import spread_background, unbiased_cross_entropy, unbiased_distillation
 from kc.spec import DENSE, MethodSpec, NonNegative, Tunable
 from kc.types import Task
+
+
+def unbiased_cross_entropy(logits: Tensor, target: Tensor, n_old: int) -> Tensor:
+    """Cross entropy where "background" may be any old class: log p_0 = lse(z_O) - lse(z) (equation 5).
+
+    Args:
+        logits: (N, C, h, w).
+        target: (N, H, W) int64 columns or IGNORED; a column below `n_old` counts as background.
+        n_old: |O|, columns of the old model; 1 gives plain cross entropy.
+
+    Returns:
+        Mean over the pixels that are not IGNORED; zero (with a gradient) when there is none.
+    """
+    target = at_resolution(target, logits.shape[-2:])
+    log_all = logits.logsumexp(1, keepdim=True)
+    log_p = torch.cat([logits[:, :n_old].logsumexp(1, keepdim=True), logits[:, n_old:]], dim=1) - log_all
+    merged = torch.where(target == IGNORED, target, (target - n_old + 1).clamp(min=0))
+    if not bool((merged != IGNORED).any()):
+        return logits.sum() * 0.0
+    return F.nll_loss(log_p, merged, ignore_index=IGNORED)
+
+
+def unbiased_distillation(logits: Tensor, old_logits: Tensor) -> Tensor:
+    """Distillation where the old background covers the new classes: log p_0 = lse(z_0, z_N) - lse(z) (equation 7).
+
+    Args:
+        logits: (N, C, h, w) of the model that learns.
+        old_logits: (N, |O|, h, w) of the old model, |O| <= C.
+
+    Returns:
+        -mean over pixels of (1 / |O|) sum_{c in O} q_c log p_c, q = softmax(old_logits).
+    """
+    n_old = old_logits.shape[1]
+    background = torch.cat([logits[:, :1], logits[:, n_old:]], dim=1).logsumexp(1, keepdim=True)
+    log_p = torch.cat([background, logits[:, 1:n_old]], dim=1) - logits.logsumexp(1, keepdim=True)
+    return -(old_logits.softmax(1) * log_p).sum(1).mean() / n_old
+
+
+@torch.no_grad()
+def spread_background(background: nn.Linear | nn.Conv2d, new: nn.Linear | nn.Conv2d) -> None:
+    """Start the new classes as equal parts of the background (section 3.4): w_new = w_0, b_new = b_0 - log(|N| + 1).
+
+    The background's bias falls by as much, so that the probability of "background or new" is what it was.
+    `background` has one column; `new` has |N|. Both are changed in place.
+    """
+    assert background.bias is not None
+    assert new.bias is not None
+    new.weight.copy_(background.weight.expand_as(new.weight))
+    background.bias -= math.log(new.weight.shape[0] + 1)
+    new.bias.copy_(background.bias.expand_as(new.bias))
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,7 @@ from kc.methods.base import Batch
 from kc.methods.distributed import weight_of
 from kc.methods.finetune.heads import Head, PixelHead
 from kc.methods.finetune.losses import IGNORED, at_loss
-from kc.methods.finetune.module import GradientMethod
-from kc.methods.finetune.previous import Previous
+from kc.methods.finetune.module import GradientMethod, Previous
 from kc.types import Features
 
 

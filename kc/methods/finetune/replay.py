@@ -12,7 +12,7 @@ from torch import Tensor
 
 from kc.methods.base import Batch, Context
 from kc.methods.distributed import all_gather_batch, local_shard, world
-from kc.methods.finetune.buffer import check_budget
+from kc.methods.finetune.er import check_budget
 from kc.methods.finetune.module import GradientMethod
 from kc.methods.state import TensorState
 from kc.spec import TUNE_LR, MethodSpec

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from kc.methods.base import Batch, Context
-from kc.methods.finetune.anchored import Anchored, Weights
+from kc.methods.finetune.ewc import Anchored, Weights
 from kc.spec import MethodSpec, NonNegative, Positive, Tunable
 from kc.types import Task
 

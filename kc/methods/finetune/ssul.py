@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from kc.methods.finetune.binary import pixel_binary_cross_entropy
+from kc.methods.finetune.losses import pixel_binary_cross_entropy
 from kc.methods.finetune.per_pixel import Maps, PerPixel
 from kc.spec import DENSE, BelowOne, MethodSpec, Tunable
 from kc.types import Task

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from kc.methods.base import Batch, Context
-from kc.methods.retrieval.module import OnePassMethod
+from kc.methods.module import OnePassMethod
 from kc.methods.state import NamedTensors
 from kc.spec import MethodSpec, NonNegative, Positive, Tunable
 from kc.types import Prediction, Task

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from kc.errors import KcError
 from kc.methods.base import Batch, Context
-from kc.methods.retrieval.module import OnePassMethod
+from kc.methods.module import OnePassMethod
 from kc.methods.state import NamedTensors
 from kc.spec import MethodSpec
 from kc.types import Prediction

@@ -19,9 +19,9 @@ from kc.memory.store.distributed import gather_rows, on_rank_0, process_rank
 from kc.memory.vote.fusion import knn_clip
 from kc.memory.vote.votes import decide, vote
 from kc.methods.base import Batch, Context
+from kc.methods.module import OnePassMethod
 from kc.methods.regions import Regions, best, normalised, posteriors, to_prediction
 from kc.methods.retrieval.build import labelled_rows
-from kc.methods.retrieval.module import OnePassMethod
 from kc.methods.retrieval.vote_options import VoteOptions
 from kc.spec import Fraction, MethodSpec, NonNegative, Tunable
 from kc.types import Float32Array, Neighbours, Prediction, Rows, Task

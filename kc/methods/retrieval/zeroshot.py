@@ -9,8 +9,8 @@ import torch
 
 from kc.errors import KcError
 from kc.methods.base import Batch, Context
+from kc.methods.module import OnePassMethod
 from kc.methods.regions import background_position, best, maps_to_prediction, posteriors, to_prediction
-from kc.methods.retrieval.module import OnePassMethod
 from kc.openvocab.base import DenseVocabulary, PanopticVocabulary
 from kc.spec import MethodSpec
 from kc.types import Int32Array, Int64Array, Prediction

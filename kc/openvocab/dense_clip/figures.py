@@ -17,8 +17,7 @@ from torch import Tensor
 from kc.files import write_atomic
 from kc.openvocab.dense_clip.model import DenseClip
 from kc.openvocab.dense_clip.study import Similarity, column_entropy, received, trace
-from kc.openvocab.dense_clip.suppress import channel_norms, outlier
-from kc.openvocab.dense_clip.tower import embed
+from kc.openvocab.dense_clip.tower import channel_norms, embed, outlier
 from kc.types import UInt8Array
 
 COLOURS = ("#a6cbe3", "#d55e00", "#009e73", "#cc79a7")

@@ -14,8 +14,7 @@ from torch import Tensor
 from kc.openvocab.dense_clip.model import DenseClip
 from kc.openvocab.dense_clip.rows import ROWS, Row
 from kc.openvocab.dense_clip.study import column_entropy, trace
-from kc.openvocab.dense_clip.suppress import outlier
-from kc.openvocab.dense_clip.tower import check_tower
+from kc.openvocab.dense_clip.tower import check_tower, outlier
 
 OUTLIER_Z = 6.0
 """Deviations above the mean norm from which the strongest channel of a block counts as an outlier (ours)."""

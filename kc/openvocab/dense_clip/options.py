@@ -9,8 +9,7 @@ from typing import Any, Literal
 
 from kc.encoders.load import check_encoder_name
 from kc.errors import KcError, unknown_name
-from kc.openvocab.dense_clip.protocol import DEFAULT_PRESET, InferenceProtocol, preset
-from kc.openvocab.dense_clip.published import table_name
+from kc.openvocab.dense_clip.protocol import DEFAULT_PRESET, InferenceProtocol, preset, table_name
 from kc.openvocab.dense_clip.rows import ROWS, Row
 from kc.spec import Whole
 from kc.types import TaskKind

@@ -14,7 +14,6 @@ from kc.encoders.open_clip_model import OpenClipEncoder
 from kc.errors import KcError
 from kc.openvocab.base import Names
 from kc.openvocab.dense_clip.model import DenseClip
-from kc.openvocab.dense_clip.pamr import pamr
 from kc.openvocab.dense_clip.protocol import InferenceProtocol
 from kc.openvocab.dense_clip.text import TextBank, class_scores
 from kc.openvocab.dense_clip.windows import axis, cut, join, resized
@@ -196,3 +195,36 @@ class Segmenter:
         for y in range(0, height, step):
             band = cells.rows[y : y + step] @ half if maps is None else maps[:, y : y + step]
             yield class_scores(band.permute(1, 2, 0), counts, self.protocol.logit_scale)
+
+
+OFFSETS = tuple((dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1) if (dy, dx) != (0, 0))
+
+
+def pamr(image: Tensor, maps: Tensor, steps: int, dilations: Sequence[int] = (8, 16)) -> Tensor:
+    """`maps` (C, H, W) refined on `image` (K, H, W): `steps` times, each pixel becomes a mean of its neighbours.
+
+    Neighbours are the 8 around a pixel at each of the `dilations`, beyond the border the border's own pixels. Weights:
+    softmax over all neighbours of the mean over channels of -|x_i - x_j| / (0.1 sigma_i), sigma_i the deviation
+    (unbiased) over the same neighbours and the pixel itself, once a dilation. Raises ValueError for another size.
+    """
+    if image.shape[1:] != maps.shape[1:]:
+        raise ValueError(f"an image of {tuple(image.shape[1:])} for maps of {tuple(maps.shape[1:])}")
+    around = torch.stack(list(_neighbours(image, dilations)))
+    centre = image.expand(len(dilations), *image.shape)
+    sigma = torch.cat([around, centre]).std(0)
+    weights = (-(image - around).abs() / (1e-8 + 0.1 * sigma)).mean(1).softmax(0)
+    for _ in range(steps):
+        # Summed one neighbour at a time: all at once would hold 16 copies of hundreds of class maps.
+        refined = torch.zeros_like(maps)
+        for weight, moved in zip(weights, _neighbours(maps, dilations), strict=True):
+            refined += weight * moved
+        maps = refined
+    return maps
+
+
+def _neighbours(maps: Tensor, dilations: Sequence[int]) -> Iterator[Tensor]:
+    height, width = maps.shape[1:]
+    for d in dilations:
+        padded = F.pad(maps[None], (d, d, d, d), mode="replicate")[0]
+        for dy, dx in OFFSETS:
+            yield padded[:, d + dy * d : d + dy * d + height, d + dx * d : d + dx * d + width]

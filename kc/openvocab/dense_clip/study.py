@@ -11,8 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kc.openvocab.dense_clip import tower
-from kc.openvocab.dense_clip.attention import softmax_similarity
-from kc.openvocab.dense_clip.model import DenseClip
+from kc.openvocab.dense_clip.model import DenseClip, softmax_similarity
 from kc.types import VOID, Int64Array
 
 

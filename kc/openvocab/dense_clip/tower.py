@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -107,4 +108,39 @@ def ffn(block: Any, x: Tensor, c_proj: Tensor | None = None) -> Tensor:
 def read_out(visual: Any, x: Tensor) -> Tensor:
     """Tokens (N, L, D) of the last block in the space shared with text, (N, L, D_text)."""
     result: Tensor = visual.ln_post(x) @ visual.proj
+    return result
+
+
+@dataclass(frozen=True)
+class Outlier:
+    """The strongest output channel of one FFN: its weight norm, the mean norm of the others, and how many of their
+    standard deviations lie between (`z`; infinite where the others do not vary)."""
+
+    channel: int
+    norm: float
+    others: float
+    z: float
+
+
+def channel_norms(weight: Tensor) -> Tensor:
+    """L2 norm (D,) float32 of each output channel of a linear weight (D, D_in)."""
+    norms: Tensor = torch.linalg.vector_norm(weight.detach().float(), dim=1)
+    return norms
+
+
+def outlier(weight: Tensor) -> Outlier:
+    """The output channel d^ = argmax_d ||W[d, :]|| of `weight` (D, D_in) beside the others."""
+    norms = channel_norms(weight)
+    channel = int(norms.argmax())
+    others = torch.cat([norms[:channel], norms[channel + 1 :]])
+    mean, deviation = float(others.mean()), float(others.std(correction=0))
+    gap = float(norms[channel]) - mean
+    return Outlier(channel, float(norms[channel]), mean, gap / deviation if deviation > 0 else float("inf"))
+
+
+def suppressed(weight: Tensor) -> Tensor:
+    """A copy of `weight` (D, D_in) whose strongest output channel has the mean norm of the other channels."""
+    found = outlier(weight)
+    result = weight.detach().clone()
+    result[found.channel] *= found.others / found.norm
     return result

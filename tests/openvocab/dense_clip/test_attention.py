@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from kc.openvocab.dense_clip.attention import attend, gaussian, proxy_weights, softmax_similarity
+from kc.openvocab.dense_clip.model import attend, gaussian, proxy_weights, softmax_similarity
 
 
 def test_softmax_similarity_by_hand() -> None:

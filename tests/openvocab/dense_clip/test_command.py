@@ -24,7 +24,7 @@ from kc.metrics.confusion import ConfusionMatrix
 from kc.openvocab.base import names_of
 from kc.openvocab.dense_clip.base import build
 from kc.openvocab.dense_clip.options import DenseOptions
-from kc.openvocab.dense_clip.published import BENCHMARKS, PUBLISHED, table_name
+from kc.openvocab.dense_clip.protocol import BENCHMARKS, PUBLISHED, table_name
 from kc.openvocab.dense_clip.rows import ROWS
 from kc.types import VOID, Sample
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from kc.errors import KcError
 from kc.openvocab.dense_clip.model import DenseClip
 from kc.openvocab.dense_clip.rows import ROWS, Row
-from kc.openvocab.dense_clip.suppress import suppressed
+from kc.openvocab.dense_clip.tower import suppressed
 
 Make = Callable[..., Any]
 GCLIP = dataclasses.replace(ROWS["gclip"], fuse_layers=(0, 1), cs_layers=(1,))

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from kc.openvocab.dense_clip.pamr import pamr
+from kc.openvocab.dense_clip.segmenter import pamr
 
 
 def test_golden_numbers(

@@ -5,8 +5,7 @@ import dataclasses
 import pytest
 
 from kc.errors import KcError, UnknownNameError
-from kc.openvocab.dense_clip.protocol import DEFAULT_PRESET, PRESETS, SCENERY, preset
-from kc.openvocab.dense_clip.published import BENCHMARKS, PUBLISHED, verdict
+from kc.openvocab.dense_clip.protocol import BENCHMARKS, DEFAULT_PRESET, PRESETS, PUBLISHED, SCENERY, preset, verdict
 from kc.openvocab.dense_clip.rows import ROWS
 
 

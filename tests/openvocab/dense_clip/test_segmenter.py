@@ -14,10 +14,9 @@ from kc.encoders.open_clip_model import OpenClipEncoder
 from kc.errors import KcError
 from kc.openvocab.dense_clip import segmenter as module
 from kc.openvocab.dense_clip.model import DenseClip
-from kc.openvocab.dense_clip.pamr import pamr
 from kc.openvocab.dense_clip.protocol import InferenceProtocol
 from kc.openvocab.dense_clip.rows import ROWS
-from kc.openvocab.dense_clip.segmenter import Cells, Segmenter
+from kc.openvocab.dense_clip.segmenter import Cells, Segmenter, pamr
 from kc.openvocab.dense_clip.text import TextBank
 from kc.types import Segments, UInt8Array
 

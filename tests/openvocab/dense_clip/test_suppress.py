@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from kc.openvocab.dense_clip.suppress import channel_norms, outlier, suppressed
+from kc.openvocab.dense_clip.tower import channel_norms, outlier, suppressed
 
 
 def test_by_hand() -> None:

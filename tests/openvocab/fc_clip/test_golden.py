@@ -17,9 +17,8 @@ from kc.openvocab.dense_clip.text import TextBank
 from kc.openvocab.fc_clip.base import FcClipBase
 from kc.openvocab.fc_clip.checkpoint import load_fc_clip, official_key
 from kc.openvocab.fc_clip.geometry import MEAN, STD, Frame
-from kc.openvocab.fc_clip.network import FcClip
+from kc.openvocab.fc_clip.network import FcClip, levels
 from kc.openvocab.fc_clip.scores import clean, ensemble, name_logits, seen_in, with_void
-from kc.openvocab.fc_clip.tower import levels
 from kc.openvocab.fc_clip.training import FcClipLoss
 from kc.openvocab.mask_inference import instances, panoptic_map
 from kc.types import VOID

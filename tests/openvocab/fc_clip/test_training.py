@@ -10,11 +10,20 @@ from torch import Tensor
 from kc.errors import KcError
 from kc.openvocab.dense_clip.text import TextBank
 from kc.openvocab.fc_clip.base import FcClipBase
-from kc.openvocab.fc_clip.crops import GREY, example, jitter, labels_of
 from kc.openvocab.fc_clip.geometry import MEAN, STD
 from kc.openvocab.fc_clip.network import FcClip
 from kc.openvocab.fc_clip.options import FcClipOptions
-from kc.openvocab.fc_clip.training import FcClipLoss, Recipe, clip_gradients, optimizer_for, parameter_groups
+from kc.openvocab.fc_clip.training import (
+    GREY,
+    FcClipLoss,
+    Recipe,
+    clip_gradients,
+    example,
+    jitter,
+    labels_of,
+    optimizer_for,
+    parameter_groups,
+)
 from kc.types import VOID, Sample
 
 from .conftest import CONFIG

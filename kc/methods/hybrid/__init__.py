@@ -1,1 +1,0 @@
-"""Methods that train a head and remember rows."""
