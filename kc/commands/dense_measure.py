@@ -19,7 +19,8 @@ from kc import __version__
 from kc.commands.console import Terminal
 from kc.commands.dense_options import FUSION, LookConfig, MeasuredConfig, ModelConfig
 from kc.data.manifest import Manifest, load_manifest
-from kc.data.readers.base import Reader, read_image
+from kc.data.readers.base import Reader
+from kc.data.readers.files import read_image
 from kc.data.readers.open import open_reader
 from kc.encoders.load import load_encoder
 from kc.encoders.open_clip_model import OpenClipEncoder

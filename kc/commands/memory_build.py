@@ -181,13 +181,13 @@ def _from_benchmark(config: BuildConfig, session: Session, memory: Memory, task:
 
 def _files(folder: Path) -> list[str]:
     """The images below `folder`, relative to it, sorted."""
-    from kc.data.readers.base import list_files
+    from kc.data.readers.files import list_files
 
     return [file.removeprefix("./") for file in list_files(folder, ".", recursive=True)]
 
 
 def _pictures(folder: Path, files: Sequence[str]) -> Iterator[Picture]:
-    from kc.data.readers.base import read_image
+    from kc.data.readers.files import read_image
     from kc.methods.retrieval.build import Picture
 
     for file in files:
@@ -204,7 +204,7 @@ def _fallback(
     progress: RunProgress,
 ) -> None:
     """Rows for the names that have none, and a line that says which of them were found."""
-    from kc.data.readers.base import read_image
+    from kc.data.readers.files import read_image
     from kc.methods.retrieval.build import FallbackImages, add_fallback
 
     images = FallbackImages(_files(folder), lambda file: read_image(folder, file), keys, grounded)

@@ -55,7 +55,7 @@ def run(config: PredictConfig) -> int:
     if (config.run is None) == (config.memory is None):
         raise KcError("say who answers: --run RUN or --memory DIR, one of them")
     from kc.commands.console import Terminal
-    from kc.data.readers.base import read_image
+    from kc.data.readers.files import read_image
     from kc.predict.names import split_names
     from kc.predict.render import sentence, write
     from kc.predict.video import is_video
@@ -120,7 +120,7 @@ def views_of(config: PredictConfig, predictor: Predictor) -> list[str]:
 
 def _pictures(source: Path) -> tuple[Path, list[str]]:
     """The folder, and the pictures in it by their relative paths; masks that lie beside them are no pictures."""
-    from kc.data.readers.base import IMAGE_SUFFIXES, list_files
+    from kc.data.readers.files import IMAGE_SUFFIXES, list_files
 
     if source.is_file():
         return source.absolute().parent, [source.name]

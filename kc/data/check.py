@@ -11,7 +11,7 @@ import numpy as np
 
 from kc.data.manifest import Manifest
 from kc.data.parallel import in_order
-from kc.data.readers.base import LayoutError, Reader, presence
+from kc.data.readers.base import LayoutError, Reader
 from kc.data.readers.open import open_reader
 from kc.errors import KcError
 from kc.types import VOID, BoolArray, Sample, SplitName
@@ -103,7 +103,5 @@ def _reads(manifest: Manifest, reader: Reader) -> Callable[[int], _Seen | KcErro
 def _seen(manifest: Manifest, sample: Sample) -> _Seen:
     digest = hashlib.blake2b(np.ascontiguousarray(sample.image).data, digest_size=16)
     digest.update(repr(sample.image.shape).encode())
-    if sample.semantic is None:
-        holds = np.asarray(manifest.class_ids()) == sample.label
-        return _Seen(digest.digest(), holds, False)
-    return _Seen(digest.digest(), presence(sample.semantic, manifest), bool((sample.semantic == VOID).all()))
+    held = np.asarray(sample.label) if sample.semantic is None else np.unique(sample.semantic)
+    return _Seen(digest.digest(), np.isin(manifest.class_ids(), held), bool((held == VOID).all()))

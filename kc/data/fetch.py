@@ -16,7 +16,7 @@ from pathlib import Path
 from kc import __version__
 from kc.data.addresses import Archive
 from kc.data.manifest import Manifest
-from kc.data.readers.base import inside
+from kc.data.readers.files import inside
 from kc.data.unpack import free_bytes, unpack
 from kc.errors import DataError
 

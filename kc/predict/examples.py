@@ -24,7 +24,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 from pycocotools import mask as coco
 
-from kc.data.readers.base import IMAGE_SUFFIXES, check_same_size, list_files, read_image
+from kc.data.readers.files import IMAGE_SUFFIXES, check_same_size, list_files, read_image
 from kc.errors import DataError
 from kc.types import BoolArray, UInt8Array
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from kc.data.manifest import Manifest, load_manifest
-from kc.data.readers.base import Reader, read_image
+from kc.data.readers.base import Reader
+from kc.data.readers.files import read_image
 from kc.data.readers.open import open_reader
 from kc.errors import DataError, KcError
 from kc.memory.disk import Memory

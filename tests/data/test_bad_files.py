@@ -13,7 +13,7 @@ from PIL import Image
 from kc.cli import main
 from kc.data.check import check
 from kc.data.datamodule import IncrementalDataModule
-from kc.data.readers.base import read_image, read_mask
+from kc.data.readers.files import read_image, read_mask
 from kc.data.readers.open import open_good, open_reader
 from kc.errors import DataError
 

@@ -386,7 +386,7 @@ def test_labelme_background_fills_what_no_shape_covers(tmp_path: Path, labelme: 
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda c: c["shapes"][0].update(label="gras"), r"label 'gras' is no class of tiny; allowed: cat, dog, grass"),
+        (lambda c: c["shapes"][0].update(label="gras"), r"label 'gras' is no class of tiny; did you mean 'grass'"),
         (lambda c: c["shapes"][0].update(shape_type="linestrip"), r"a 'linestrip' of 'grass' has no area"),
         (lambda c: c["shapes"][0].update(points=[[1, 1], [2, 2]]), r"a polygon of 'grass' has 2 points"),
         (lambda c: c["shapes"][0].update(points=[[1, float("nan")]] * 3), r"may not be numbers"),

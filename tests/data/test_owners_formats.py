@@ -155,7 +155,7 @@ def test_voc_xml_problems_are_all_named(voc_boxes: Any) -> None:
         open_reader(tiny.manifest, "train", tiny.root)
     said = " | ".join(caught.value.problems)
     assert len(caught.value.problems) == 3
-    assert "'dogs', which is no class; did you mean 'dog'?" in said
+    assert "label 'dogs' is no class of tiny; did you mean 'dog'?" in said
     assert "cannot read this annotation" in said
     assert "no object that counts" in said
 
@@ -568,7 +568,7 @@ def test_huggingface_errors(tmp_path: Path, table: Any) -> None:
         opened({}, {"part": "test"}, ["cat", "dog"])
     with pytest.raises(DataError, match=r"no column 'species'; its columns: picture, kind, note"):
         opened({"label": "species"}, {"part": "train"}, ["cat", "dog"])
-    with pytest.raises(DataError, match="the table has a class 'dog' that the manifest has not"):
+    with pytest.raises(DataError, match="label 'dog' is no class of tiny"):
         opened({}, {"part": "train"}, ["cat", "horse"])
     with pytest.raises(ManifestError, match="either `part`, the name of a split, or `files`"):
         opened({}, {}, ["cat", "dog"])

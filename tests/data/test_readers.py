@@ -13,7 +13,8 @@ import yaml
 from PIL import Image
 
 from kc.data.manifest import load_manifest
-from kc.data.readers.base import LayoutError, inside
+from kc.data.readers.base import LayoutError
+from kc.data.readers.files import inside
 from kc.data.readers.index_png import IndexPngReader
 from kc.data.readers.open import open_reader
 from kc.errors import DataError, ManifestError, RunError

@@ -1,26 +1,21 @@
-"""What every reader offers, and the careful reading of image and mask files that they share."""
+"""What every reader offers, and what readers share: ids, label maps, class tables, and what stops a split."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO, Generic, Protocol, Self, TypeVar, runtime_checkable
+from typing import Any, Generic, Protocol, Self, TypeVar, runtime_checkable
 
 import numpy as np
-import numpy.typing as npt
-from PIL import Image, ImageOps
 
 from kc.data.manifest import Manifest
-from kc.errors import DataError
-from kc.types import VOID, BoolArray, Int32Array, Int64Array, Sample, SplitName, UInt8Array
+from kc.data.readers.files import check_same_size, inside, read_image
+from kc.data.readers.mask_values import ValueTable
+from kc.errors import DataError, nearest
+from kc.types import BoolArray, Int32Array, Int64Array, Sample, SplitName, UInt8Array
 
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm"})
-_BROKEN = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
-_DEEP_MODES = ("I", "F", "I;16", "I;16B", "I;16L")
-_MAY_TURN = {"exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif"}
 _SHOWN = 5
 
 
@@ -75,7 +70,11 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True)
 class ItemReader(Generic[Item]):
-    """A reader whose samples are `items`, one each. A reader of a format says `name`, `class_table` and `read`."""
+    """A reader whose samples are `items`, one each.
+
+    A format says `image` and `where`, and of its labels `column` (classification), `semantic` or `panoptic`; `held`
+    where it knows the classes of a sample without reading its label map.
+    """
 
     manifest: Manifest
     split: SplitName
@@ -97,24 +96,76 @@ class ItemReader(Generic[Item]):
         """A reader of only these samples, in this order."""
         return replace(self, items=tuple(self.items[i] for i in indices))
 
-    def segmented(
-        self,
-        index: int,
-        image: UInt8Array,
-        panoptic: Int32Array,
-        crowd: frozenset[int] = frozenset(),
-        *,
-        files: tuple[str, str],
-    ) -> Sample:
-        """The sample of an image (H, W, 3) and its map (H, W, 2) of class id and instance number, read from `files`.
+    def where(self, index: int) -> str:
+        """What errors call the image."""
+        return self.sample_ids[index]
 
-        Raises DataError, naming both, where their sizes differ.
-        """
-        check_same_size(files[0], image, files[1], panoptic)
-        semantic = panoptic[..., 0].astype(np.int64)
-        if self.manifest.task_kind == "semantic":
-            return Sample(self.sample_ids[index], image, semantic=semantic)
-        return Sample(self.sample_ids[index], image, semantic=semantic, panoptic=panoptic, crowd=crowd)
+    def where_labels(self, index: int) -> str:
+        """What errors call the label map."""
+        return f"the label map of {self.where(index)}"
+
+    def image(self, index: int) -> UInt8Array:
+        """(H, W, 3) uint8 RGB."""
+        raise NotImplementedError
+
+    def column(self, index: int) -> int:
+        """The class of an image, by its position in the manifest."""
+        item: Any = self.items[index]
+        return int(item.column)
+
+    def semantic(self, index: int) -> Int64Array:
+        """The label map (H, W) of class ids and VOID."""
+        return self.panoptic(index)[0][..., 0].astype(np.int64)
+
+    def panoptic(self, index: int) -> tuple[Int32Array, frozenset[int]]:
+        """The map (H, W, 2) of class id and instance number, and the instance numbers that are crowds."""
+        raise NotImplementedError
+
+    def held(self, index: int) -> Iterable[int]:
+        """Ids of the classes in a label map, and perhaps VOID."""
+        found: list[int] = np.unique(self.semantic(index)).tolist()
+        return found
+
+    @property
+    def others(self) -> int | None:
+        """What a value of a mask becomes that is neither a class nor ignored; None: it is an error."""
+        return None
+
+    @cached_property
+    def values(self) -> ValueTable:
+        """What the values of masks mean."""
+        return ValueTable(self.manifest, self.others)
+
+    @cached_property
+    def class_table(self) -> BoolArray:
+        """(n, C) bool."""
+        ids = self.manifest.class_ids()
+        table = np.zeros((len(self), len(ids)), dtype=np.bool_)
+        if self.manifest.task_kind == "classification":
+            table[np.arange(len(self)), [self.column(i) for i in range(len(self))]] = True
+            return table
+        column = {class_id: i for i, class_id in enumerate(ids)}
+        for row in range(len(self)):
+            table[row, [column[class_id] for class_id in self.held(row) if class_id in column]] = True
+        return table
+
+    def read(self, index: int) -> Sample:
+        """The sample at its original resolution. Raises DataError, naming the files, where its parts do not fit."""
+        return self.sample(index, self.image(index))
+
+    def sample(
+        self, index: int, image: UInt8Array, *, column: int | None = None, semantic: Int64Array | None = None
+    ) -> Sample:
+        """The sample of an image and its label, which is read unless it is given. Raises DataError as `read`."""
+        name, kind = self.sample_ids[index], self.manifest.task_kind
+        if kind == "classification":
+            column = self.column(index) if column is None else column
+            return Sample(name, image, label=self.manifest.classes[column].id)
+        panoptic, crowd = self.panoptic(index) if kind == "panoptic" else (None, frozenset[int]())
+        if semantic is None:
+            semantic = self.semantic(index) if panoptic is None else panoptic[..., 0].astype(np.int64)
+        check_same_size(self.where(index), image, self.where_labels(index), semantic)
+        return Sample(name, image, semantic=semantic, panoptic=panoptic, crowd=crowd)
 
 
 class ImageItem(Protocol):
@@ -134,8 +185,14 @@ class FileReader(ItemReader[FileItem]):
     root: Path
 
     def name(self, item: FileItem) -> str:
-        """The stem of the image file."""
-        return PurePosixPath(item.image).stem
+        """The stem of the image file, unless the item has a name."""
+        return str(getattr(item, "name", None) or PurePosixPath(item.image).stem)
+
+    def where(self, index: int) -> str:
+        return f"{self.root}/{self.items[index].image}"
+
+    def image(self, index: int) -> UInt8Array:
+        return read_image(self.root, self.items[index].image)
 
     def image_file(self, index: int) -> Path:
         """The file of an image."""
@@ -153,167 +210,36 @@ class LabelledArrays(ItemReader[int]):
         """The number of the image, five digits."""
         return f"{item:05d}"
 
-    @cached_property
-    def class_table(self) -> BoolArray:
-        """(n, C) bool, one True a row."""
-        labels = self.labels[np.asarray(self.items, dtype=np.int64)]
-        table: BoolArray = labels[:, None] == np.asarray(self.manifest.class_ids())[None, :]
-        return table
+    def column(self, index: int) -> int:
+        return self.manifest.class_ids().index(int(self.labels[self.items[index]]))
 
-    def read(self, index: int) -> Sample:
-        """The image with its class id as `label`."""
-        i = self.items[index]
-        return Sample(self.sample_ids[index], np.array(self.images[i]), label=int(self.labels[i]))
+    def image(self, index: int) -> UInt8Array:
+        return np.array(self.images[self.items[index]])
 
 
-def one_class_each(columns: npt.ArrayLike, n_classes: int) -> BoolArray:
-    """The `class_table` (n, n_classes) of samples with one class each, at `columns` (n,) in manifest order."""
-    table: BoolArray = np.asarray(columns, dtype=np.int64)[:, None] == np.arange(n_classes)[None, :]
-    return table
+def columns_of(manifest: Manifest, *, ids: bool = False) -> dict[str, int]:
+    """Position of each class by what files call it; `ids`: also by its name and, where no name is the same, its id."""
+    names = {name: i for i, name in enumerate(manifest.names_in_files())}
+    if not ids:
+        return names
+    columns = {str(class_id): i for i, class_id in enumerate(manifest.class_ids())}
+    return columns | {name: i for i, name in enumerate(manifest.class_names())} | names
 
 
-@lru_cache(maxsize=1024)
-def _kept(folder: str) -> str:
-    return os.path.realpath(folder, strict=True)  # raises, and so keeps nothing, where there is no such folder yet
+def column_of(label: Any, columns: Mapping[Any, int], where: str, manifest: Manifest) -> int:
+    """The position of the class that `where` calls `label`. Raises DataError, with the nearest valid name."""
+    if label in columns:
+        return columns[label]
+    close = nearest(str(label), map(str, columns), n=1)
+    hint = f"; did you mean {close[0]!r}?" if close else ""
+    raise DataError(f"{where}: label {label!r} is no class of {manifest.name}{hint}")
 
 
-def _real(folder: str) -> str:
-    try:
-        return _kept(folder)
-    except OSError:
-        return os.path.realpath(folder)
-
-
-def inside(root: Path, relative: str | Path) -> Path:
-    """The path under `root`, with links followed.
-
-    Raises:
-        DataError: the path, or what a link in it points to, lies outside `root`.
-    """
-    return Path(_inside(root, relative))
-
-
-def _inside(root: Path, relative: str | Path) -> str:
-    # On text: making Path objects of every step costs several times what following the links does. The links of a
-    # folder are followed once a process, those of a file every time.
-    base = _real(os.path.abspath(root))  # a relative one depends on where we are
-    folder, name = os.path.split(os.path.join(base, relative))
-    path = os.path.join(_real(folder), name)
-    if name in ("", os.curdir, os.pardir) or os.path.islink(path):
-        path = os.path.realpath(path)
-    if path != base and not path.startswith(base.rstrip(os.sep) + os.sep):
-        raise DataError(f"{root / relative}: leaves the data folder {base} (it points to {path}); copy the data inside")
-    return path
-
-
-def list_files(
-    root: Path, folder: str, suffixes: frozenset[str] = IMAGE_SUFFIXES, recursive: bool = False
-) -> list[str]:
-    """Paths, relative to `root`, of the files in `folder` with these suffixes, sorted; hidden ones are left.
-
-    `recursive`: those of its sub-folders too (links to folders are not followed).
-
-    Raises:
-        DataError: the folder is missing.
-    """
-    path = inside(root, folder)
-    if not path.is_dir():
-        raise DataError(f"{path}: no such folder; the manifest expects images there")
-    found: list[str] = []
-    for top, subfolders, names in os.walk(path, onerror=_unreadable):
-        subfolders[:] = [name for name in subfolders if recursive and not name.startswith(".")]
-        below = Path(top).relative_to(path).as_posix()
-        start = folder if below == "." else f"{folder}/{below}"
-        found += [f"{start}/{n}" for n in names if not n.startswith(".") and Path(n).suffix.lower() in suffixes]
-    return sorted(found)
-
-
-def _unreadable(error: OSError) -> None:
-    raise DataError(f"{error.filename}: cannot read this folder ({error.strerror})") from error
-
-
-def read_lines(root: Path, relative: str) -> list[tuple[int, str]]:
-    """(line number, text) of the lines of a text file that hold something, stripped.
-
-    Raises:
-        DataError: the file is missing, not UTF-8, or outside `root`.
-    """
-    path = inside(root, relative)
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot read this list ({error})") from error
-    return [(number, line.strip()) for number, line in enumerate(text.splitlines(), start=1) if line.strip()]
-
-
-def read_image(root: Path, relative: str) -> UInt8Array:
-    """An image file as (H, W, 3) uint8 RGB, turned upright by its EXIF orientation; grey and CMYK become RGB.
-
-    Raises:
-        DataError: the file is missing, corrupt, deeper than 8 bits, or outside `root`.
-    """
-    path = _inside(root, relative)
-    return decode_image(path, path)
-
-
-def decode_image(file: str | Path | BinaryIO, name: str) -> UInt8Array:
-    """What `read_image` reads, of a file or of one in memory; `name` is what errors call it."""
-    try:
-        with Image.open(file) as image:
-            return upright_rgb(image, name)
-    except FileNotFoundError as error:
-        raise DataError(f"{name}: the image is missing") from error
-    except _BROKEN as error:
-        raise DataError(f"{name}: cannot read the image, the file is corrupt or not an image ({error})") from error
-
-
-def upright_rgb(image: Image.Image, name: str) -> UInt8Array:
-    """An image as `read_image` gives it. Raises DataError for one that is deeper than 8 bits."""
-    if image.mode in _DEEP_MODES:
-        raise DataError(f"{name}: image mode {image.mode!r} is deeper than 8 bits; convert it to 8-bit RGB")
-    # A JPEG says in its head, which is read already, whether it has any of this, and so does an image that another
-    # package has decoded; other formats are asked.
-    if image.format not in ("JPEG", None) or image.info.keys() & _MAY_TURN:
-        ImageOps.exif_transpose(image, in_place=True)
-    return np.array(image if image.mode == "RGB" else image.convert("RGB"))
-
-
-def read_mask(root: Path, relative: str, channels: int) -> npt.NDArray[np.integer]:
-    """A mask PNG as stored: (H, W) integer values for `channels` 1, (H, W, 3) uint8 for 3.
-
-    Raises:
-        DataError: the file is missing, corrupt, has another number of channels, or lies outside `root`.
-    """
-    path = _inside(root, relative)
-    return decode_mask(path, path, channels)
-
-
-def decode_mask(file: str | Path | BinaryIO, name: str, channels: int) -> npt.NDArray[np.integer]:
-    """What `read_mask` reads, of a file or of one in memory; `name` is what errors call it."""
-    try:
-        with Image.open(file) as image:
-            if channels == 1 and image.mode not in ("L", "P", "I", "I;16", "1"):
-                raise DataError(f"{name}: mask mode {image.mode!r}; expected one channel of class ids (mode L or P)")
-            if channels == 3 and image.mode != "RGB":
-                raise DataError(f"{name}: mask mode {image.mode!r}; expected RGB segment ids (R + 256 G + 65536 B)")
-            values: npt.NDArray[np.integer] = np.array(image)
-            return values.astype(np.uint8) if values.dtype == np.bool_ else values
-    except FileNotFoundError as error:
-        raise DataError(f"{name}: the mask is missing") from error
-    except _BROKEN as error:
-        raise DataError(f"{name}: cannot read the mask, the file is corrupt or not an image ({error})") from error
-
-
-def check_same_size(
-    image_file: str, image: npt.NDArray[np.integer], mask_file: str, mask: npt.NDArray[np.integer]
-) -> None:
-    """Raise DataError unless image and mask have the same height and width."""
-    if image.shape[:2] != mask.shape[:2]:
-        (h, w), (mask_h, mask_w) = image.shape[:2], mask.shape[:2]
-        raise DataError(f"{mask_file}: the mask is {mask_w}x{mask_h} but its image {image_file} is {w}x{h}")
-
-
-def presence(semantic: Int64Array, manifest: Manifest) -> BoolArray:
-    """Which manifest classes (C,) a semantic map (H, W) of class ids and VOID holds."""
-    held = np.unique(semantic)
-    return np.isin(np.asarray(manifest.class_ids()), held[held != VOID])
+def complete(items: Iterable[Item], problems: Sequence[str], empty: str) -> tuple[Item, ...]:
+    """All items of a split. Raises LayoutError of `problems`, DataError saying `empty` where there are no items."""
+    if problems:
+        raise LayoutError(problems)
+    found = tuple(items)
+    if not found:
+        raise DataError(empty)
+    return found

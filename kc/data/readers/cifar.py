@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from kc.data.manifest import Manifest
-from kc.data.readers.base import LabelledArrays, LayoutError, inside
+from kc.data.readers.base import LabelledArrays, complete
+from kc.data.readers.files import inside
 from kc.data.sources import CifarSource
 from kc.data.splits import CifarSplit
 from kc.errors import DataError
@@ -44,9 +45,8 @@ def open_cifar(manifest: Manifest, split: SplitName, root: Path) -> LabelledArra
         label = records[-1][:, source.label_bytes - 1]
         wrong = np.flatnonzero(~np.isin(label, manifest.class_ids()))
         problems += [f"{path}: record {i} has label {label[i]}, no class of {manifest.name}" for i in wrong]
-    if problems:
-        raise LayoutError(problems)
-    joined = records[0] if len(records) == 1 else np.concatenate(records)
+    found = complete(records, problems, f"splits.{split} of {manifest.name} names no file")
+    joined = found[0] if len(found) == 1 else np.concatenate(found)
     labels = joined[:, source.label_bytes - 1].astype(np.int64)
     images = joined[:, source.label_bytes :].reshape(-1, 3, _SIDE, _SIDE).transpose(0, 2, 3, 1)
     return LabelledArrays(manifest, split, tuple(range(len(labels))), images, labels)

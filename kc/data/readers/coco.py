@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,10 +17,11 @@ from typing import Any
 import numpy as np
 
 from kc.data.manifest import Manifest
-from kc.data.readers.base import FileReader, LayoutError, inside, presence, read_image, read_mask
+from kc.data.readers.base import FileReader, complete
+from kc.data.readers.files import inside, read_mask
 from kc.data.splits import CocoInstancesSplit, CocoPanopticSplit
 from kc.errors import DataError, ManifestError
-from kc.types import VOID, BoolArray, Int32Array, Int64Array, Sample, SplitName
+from kc.types import VOID, BoolArray, Int32Array, SplitName
 
 
 @dataclass(frozen=True)
@@ -75,21 +76,17 @@ class CocoPanopticReader(FileReader[CocoItem]):
                         f"{path}: segment {segment.id} of {item.mask} has category {segment.class_id}; "
                         f"allowed: {', '.join(map(str, categories))}"
                     )
-        if not items:
-            raise DataError(f"{path}: no annotations")
-        wrong = [i for i in names if labelled[i] != 1]
-        if wrong:
-            raise LayoutError([f"{path}: {labelled[i]} annotations of image {names[i]}; expected one" for i in wrong])
-        return cls(manifest, split, tuple(sorted(items, key=lambda item: item.image)), root)
+        wrong = {i: name for i, name in names.items() if labelled[i] != 1} if items else {}
+        problems = [f"{path}: {labelled[i]} annotations of image {name}; expected one" for i, name in wrong.items()]
+        items.sort(key=lambda item: item.image)
+        return cls(manifest, split, complete(items, problems, f"{path}: no annotations"), root)
 
-    @cached_property
-    def class_table(self) -> BoolArray:
-        """(n, C) bool, from the JSON; `read` verifies that every segment has pixels."""
-        column = {class_id: c for c, class_id in enumerate(self.manifest.class_ids())}
-        table = np.zeros((len(self), len(column)), dtype=np.bool_)
-        for row, item in enumerate(self.items):
-            table[row, [column[segment.class_id] for segment in item.segments]] = True
-        return table
+    def where_labels(self, index: int) -> str:
+        return f"{self.root}/{self.items[index].mask}"
+
+    def held(self, index: int) -> Iterable[int]:
+        """From the JSON; `read` verifies that every segment has pixels."""
+        return (segment.class_id for segment in self.items[index].segments)
 
     def panoptic(self, index: int) -> tuple[Int32Array, frozenset[int]]:
         """The map (H, W, 2) of class id and instance number, and the instance numbers that are crowds.
@@ -138,13 +135,6 @@ class CocoPanopticReader(FileReader[CocoItem]):
     @cached_property
     def _things(self) -> frozenset[int]:
         return frozenset(self.manifest.thing_ids)
-
-    def read(self, index: int) -> Sample:
-        """Image, panoptic and semantic map at the original size."""
-        item = self.items[index]
-        panoptic, crowd = self.panoptic(index)
-        files = f"{self.root}/{item.image}", f"{self.root}/{item.mask}"
-        return self.segmented(index, read_image(self.root, item.image), panoptic, crowd, files=files)
 
 
 def _item(part: CocoPanopticSplit, annotation: dict[str, Any], names: dict[str, str]) -> CocoItem:
@@ -236,23 +226,16 @@ class CocoInstancesReader(FileReader[InstancesItem]):
             unknown = {class_id for class_id, _, _ in item.instances} - categories.keys()
             if unknown:
                 raise DataError(f"{path}: an instance of {item.image} has category {min(unknown)}, which is not listed")
-        if not items:
-            raise DataError(f"{path}: no images")
-        return cls(manifest, split, tuple(sorted(items, key=lambda item: item.image)), root)
+        items.sort(key=lambda item: item.image)
+        return cls(manifest, split, complete(items, (), f"{path}: no images"), root)
 
-    @cached_property
-    def class_table(self) -> BoolArray:
-        """(n, C) bool: the classes of the listed instances, and the background where pixels are left for it.
+    def where_labels(self, index: int) -> str:
+        return f"{self.where(index)} in its JSON"
 
-        With a background, every image's instances are drawn.
-        """
-        if self.manifest.background_id is not None:
-            return np.stack([presence(self._semantic(i), self.manifest) for i in range(len(self))])
-        column = {class_id: c for c, class_id in enumerate(self.manifest.class_ids())}
-        table = np.zeros((len(self), len(column)), dtype=np.bool_)
-        for row, item in enumerate(self.items):
-            table[row, [column[class_id] for class_id, _, _ in item.instances]] = True
-        return table
+    def held(self, index: int) -> Iterable[int]:
+        """Listed in the JSON; where pixels may be left for a background, the instances are drawn."""
+        listed = (class_id for class_id, _, _ in self.items[index].instances)
+        return listed if self.manifest.background_id is None else super().held(index)
 
     def panoptic(self, index: int) -> tuple[Int32Array, frozenset[int]]:
         """The map (H, W, 2) of class id and instance number, and which instances are crowds."""
@@ -264,16 +247,6 @@ class CocoInstancesReader(FileReader[InstancesItem]):
         if self.manifest.background_id is not None:
             panoptic[panoptic[..., 0] == VOID, 0] = self.manifest.background_id
         return panoptic, crowd
-
-    def _semantic(self, index: int) -> Int64Array:
-        return self.panoptic(index)[0][..., 0].astype(np.int64)
-
-    def read(self, index: int) -> Sample:
-        """Image, panoptic and semantic map at the original size."""
-        panoptic, crowd = self.panoptic(index)
-        path = str(self.root / self.items[index].image)
-        image = read_image(self.root, self.items[index].image)
-        return self.segmented(index, image, panoptic, crowd, files=(path, f"{path} in its JSON"))
 
 
 @contextmanager

@@ -7,20 +7,20 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 
 from kc.data.manifest import ClassSpec, Manifest
-from kc.data.readers.base import ItemReader, check_same_size, presence, read_image, read_mask
+from kc.data.readers.base import ItemReader
 from kc.data.readers.coco import painted
+from kc.data.readers.files import read_image, read_mask
 from kc.data.splits import Detectron2Split
 from kc.errors import DataError, MissingExtraError
-from kc.types import VOID, BoolArray, Int32Array, Int64Array, Sample, SplitName, TaskKind
+from kc.types import VOID, Int32Array, Int64Array, SplitName, TaskKind, UInt8Array
 
 Dicts = Sequence[Mapping[str, Any]]
 
@@ -116,17 +116,27 @@ class Detectron2Reader(ItemReader[Mapping[str, Any]]):
         """The image's id, or the stem of the file where it has none."""
         return str(item.get("image_id", PurePosixPath(item["file_name"]).stem))
 
-    @cached_property
-    def class_table(self) -> BoolArray:
-        """(n, C) bool; reads every label file of a semantic data set, the dicts alone of any other."""
-        if self.manifest.task_kind == "semantic" and "sem_seg_file_name" in self.items[0]:
-            return np.stack([presence(self.semantic(i), self.manifest) for i in range(len(self))])
-        column = {class_id: c for c, class_id in enumerate(self.manifest.class_ids())}
-        table = np.zeros((len(self), len(column)), dtype=np.bool_)
-        for row, found in enumerate(self.items):
-            for segment in found.get("segments_info", found.get("annotations", ())):
-                table[row, column[self.class_of(segment)]] = True
-        return table
+    def where(self, index: int) -> str:
+        return str(self.items[index]["file_name"])
+
+    def where_labels(self, index: int) -> str:
+        found = self.items[index]
+        field = "sem_seg_file_name" if self._has_map(index) else "pan_seg_file_name"
+        return str(found.get(field, found["file_name"]))
+
+    def _has_map(self, index: int) -> bool:
+        return self.manifest.task_kind == "semantic" and "sem_seg_file_name" in self.items[index]
+
+    def image(self, index: int) -> UInt8Array:
+        path = self.image_file(index)
+        return read_image(path.parent, path.name)
+
+    def held(self, index: int) -> Iterable[int]:
+        """From the dicts alone, unless their labels are a map."""
+        if self._has_map(index):
+            return super().held(index)
+        found = self.items[index]
+        return [self.class_of(segment) for segment in found.get("segments_info", found.get("annotations", ()))]
 
     def class_of(self, segment: Mapping[str, Any]) -> int:
         """Class id of one entry of segments_info or annotations."""
@@ -147,6 +157,8 @@ class Detectron2Reader(ItemReader[Mapping[str, Any]]):
 
     def semantic(self, index: int) -> Int64Array:
         """The label map (H, W) int64 of class ids; what is no class number is VOID."""
+        if not self._has_map(index):
+            return super().semantic(index)
         path = Path(self.items[index]["sem_seg_file_name"])
         values = read_mask(path.parent, path.name, channels=1).astype(np.int64)
         table = np.full(max(len(self.manifest.classes), int(values.max(initial=0)) + 1), VOID)
@@ -156,7 +168,7 @@ class Detectron2Reader(ItemReader[Mapping[str, Any]]):
         return semantic
 
     def panoptic(self, index: int) -> tuple[Int32Array, frozenset[int]]:
-        """The map (H, W, 2) of class id and instance number, and which instances are crowds."""
+        """The map (H, W, 2) of class id and instance number, and the instance numbers that are crowds."""
         found = self.items[index]
         if "pan_seg_file_name" not in found:
             marked = [(self.class_of(a), a["segmentation"], bool(a.get("iscrowd"))) for a in found["annotations"]]
@@ -174,15 +186,3 @@ class Detectron2Reader(ItemReader[Mapping[str, Any]]):
             if number and segment.get("iscrowd"):
                 crowd.add(number)
         return panoptic, frozenset(crowd)
-
-    def read(self, index: int) -> Sample:
-        """Image and labels at the original size."""
-        path = self.image_file(index)
-        image = read_image(path.parent, path.name)
-        if self.manifest.task_kind == "semantic" and "sem_seg_file_name" in self.items[index]:
-            semantic = self.semantic(index)
-            check_same_size(str(path), image, self.items[index]["sem_seg_file_name"], semantic)
-            return Sample(self.sample_ids[index], image, semantic=semantic)
-        panoptic, crowd = self.panoptic(index)
-        files = str(path), str(self.items[index].get("pan_seg_file_name", path))
-        return self.segmented(index, image, panoptic, crowd, files=files)

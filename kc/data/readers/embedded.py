@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -24,12 +24,13 @@ from kc.data.splits import EmbeddedSplit
 from kc.errors import DataError, ManifestError
 from kc.files import atomic_folder, cache_dir
 from kc.progress import bars, one_bar
-from kc.types import BoolArray, Sample, SplitName, UInt8Array
+from kc.types import BoolArray, Int32Array, Int64Array, SplitName, UInt8Array
 
 Arrays = dict[str, npt.NDArray[np.uint8]]
 _COMPLETE = "arrays.txt"
 """Lists the arrays of a cache folder."""
 
+_COMPOSING = "composing digit-scenes, once"
 _DIGIT_NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
 
@@ -45,6 +46,13 @@ class SceneReader(ItemReader[int]):
         """The number of the scene, five digits."""
         return f"{item:05d}"
 
+    def image(self, index: int) -> UInt8Array:
+        return np.array(self.images[self.items[index]])
+
+    def panoptic(self, index: int) -> tuple[Int32Array, frozenset[int]]:
+        i = self.items[index]
+        return np.stack([self.semantics[i], self.instances[i]], axis=-1).astype(np.int32), frozenset()
+
     @cached_property
     def class_table(self) -> BoolArray:
         """(n, 11) bool."""
@@ -52,13 +60,6 @@ class SceneReader(ItemReader[int]):
         held[np.arange(len(self.images))[:, None], self.semantics.reshape(len(self.images), -1)] = True
         table: BoolArray = held[list(self.items)][:, list(self.manifest.class_ids())]
         return table
-
-    def read(self, index: int) -> Sample:
-        """Image, panoptic map and semantic map."""
-        i = self.items[index]
-        panoptic = np.stack([self.semantics[i], self.instances[i]], axis=-1).astype(np.int32)
-        name = self.sample_ids[index]
-        return self.segmented(index, np.array(self.images[i]), panoptic, files=(name, name))
 
 
 def open_embedded(manifest: Manifest, split: SplitName) -> LabelledArrays | SceneReader:
@@ -103,11 +104,12 @@ def _count(manifest: Manifest, split: SplitName) -> int:
 def _digit_arrays(manifest: Manifest, seed: int) -> Arrays:
     pools = scenes.digit_pools(seed)
     arrays: Arrays = {}
-    for split, images, digits in (
+    sides: tuple[tuple[SplitName, UInt8Array, Int64Array], ...] = (
         ("train", pools.train_images, pools.train_digits),
         ("test", pools.test_images, pools.test_digits),
-    ):
-        n = _count(manifest, "train" if split == "train" else "test")
+    )
+    for split, images, digits in sides:
+        n = _count(manifest, split)
         if n > len(images):
             raise ManifestError(f"{manifest.name}: splits.{split}.count is {n}; there are {len(images)} digits")
         keep = np.sort(np.random.default_rng([seed, 5]).permutation(len(images))[:n])
@@ -122,7 +124,11 @@ def _scene_arrays(manifest: Manifest, seed: int) -> Arrays:
         scenes.compose_split(pools.train_images, pools.train_digits, n_train, seed, test=False),
         scenes.compose_split(pools.test_images, pools.test_digits, n_test, seed, test=True),
     )
-    made = list(_with_progress("composing digit-scenes, once", n_train + n_test, composed))
+    made = []
+    with bars(Console(stderr=True)) as drawn, one_bar(drawn, _COMPOSING, n_train + n_test, "scenes") as bar:
+        for scene in composed:
+            made.append(scene)
+            bar.advance()
     arrays: Arrays = {}
     for split, part in (("train", made[:n_train]), ("test", made[n_train:])):
         shape = (len(part), scenes.SIZE, scenes.SIZE)
@@ -158,11 +164,3 @@ def _load(folder: Path) -> Arrays | None:
         return {name: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in names}
     except (OSError, ValueError, EOFError):
         return None
-
-
-def _with_progress(text: str, total: int, items: Iterable[scenes.Scene]) -> Iterator[scenes.Scene]:
-    """The items unchanged, with a bar on stderr or, in a log, one line."""
-    with bars(Console(stderr=True)) as drawn, one_bar(drawn, text, total, "scenes") as bar:
-        for item in items:
-            yield item
-            bar.advance()

@@ -13,35 +13,25 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from kc.data.manifest import Manifest
-from kc.data.readers.base import (
-    ItemReader,
-    check_same_size,
-    decode_image,
-    decode_mask,
-    inside,
-    one_class_each,
-    presence,
-)
-from kc.data.readers.mask_values import ValueTable
+from kc.data.readers.base import ItemReader, column_of, columns_of
+from kc.data.readers.files import decode_image, decode_mask, inside
 from kc.data.sources import HuggingFaceSource
 from kc.data.splits import HuggingFaceSplit
 from kc.errors import DataError, MissingExtraError
-from kc.types import BoolArray, Int64Array, Sample, SplitName
+from kc.types import Int64Array, SplitName, UInt8Array
 
 
 @dataclass(frozen=True)
 class HuggingFaceReader(ItemReader[int]):
     """Rows of one table in its order. `root`: where image paths of the table may point below; None: nowhere.
 
-    `column_of`: a label as the table writes it (number or name) -> position of its class in the manifest.
+    `columns`: a label as the table writes it (number or name) -> position of its class in the manifest.
     """
 
     table: Any
     root: Path | None
-    column_of: dict[Any, int]
+    columns: dict[Any, int]
 
     @classmethod
     def open(cls, manifest: Manifest, split: SplitName, root: Path | None) -> HuggingFaceReader:
@@ -65,66 +55,47 @@ class HuggingFaceReader(ItemReader[int]):
         for column in (source.image, source.label):
             if column == source.image or isinstance(table.features[column], kinds.Image):
                 table = table.cast_column(column, kinds.Image(decode=False))
-        column_of: dict[Any, int] = {}
-        if manifest.task_kind == "classification":
-            column_of = _columns(manifest, table.features[source.label])
-        return cls(manifest, split, tuple(range(len(table))), table, root, column_of)
+        is_label = manifest.task_kind == "classification"
+        columns = _columns(manifest, table.features[source.label]) if is_label else {}
+        return cls(manifest, split, tuple(range(len(table))), table, root, columns)
 
     def name(self, item: int) -> str:
         """The number of the row, from 0, seven digits."""
         return f"{item:07d}"
 
-    @cached_property
-    def class_table(self) -> BoolArray:
-        """(n, C) bool: from the column of labels alone; of label maps every one is read."""
-        if self.manifest.task_kind == "semantic":
-            return np.stack([presence(self._semantic(i), self.manifest) for i in range(len(self))])
-        labels = self.table.with_format(None).select_columns([self._source.label])[:][self._source.label]
-        return one_class_each(
-            [self._column(i, labels[row]) for i, row in enumerate(self.items)], len(self.manifest.classes)
-        )
+    def where(self, index: int) -> str:
+        return f"row {self.items[index]} of splits.{self.split} of {self.manifest.name}"
 
-    def read(self, index: int) -> Sample:
-        """Image and label, or label map, of a row."""
-        found, name = self.table[self.items[index]], self.sample_ids[index]
-        image = decode_image(self._file(index, found[self._source.image]), self._where(index))
-        if self.manifest.task_kind == "classification":
-            column = self._column(index, found[self._source.label])
-            return Sample(name, image, label=self.manifest.classes[column].id)
-        semantic = self._semantic(index)
-        check_same_size(self._where(index), image, f"the label map of {self._where(index)}", semantic)
-        return Sample(name, image, semantic=semantic)
+    def image(self, index: int) -> UInt8Array:
+        stored = self.table[self.items[index]][self._source.image]
+        return decode_image(self._file(index, stored), self.where(index))
+
+    def column(self, index: int) -> int:
+        return column_of(self._labels[self.items[index]], self.columns, self.where(index), self.manifest)
+
+    @cached_property
+    def _labels(self) -> Any:
+        """The column of labels alone: no image is decoded."""
+        return self.table.with_format(None).select_columns([self._source.label])[:][self._source.label]
+
+    def semantic(self, index: int) -> Int64Array:
+        stored = self.table[self.items[index]][self._source.label]
+        values = decode_mask(self._file(index, stored), self.where(index), channels=1)
+        return self.values(values, self.where(index))
 
     @property
     def _source(self) -> HuggingFaceSource:
         assert isinstance(self.manifest.source, HuggingFaceSource)
         return self.manifest.source
 
-    @cached_property
-    def _meaning(self) -> ValueTable:
-        return ValueTable(self.manifest, None)
-
-    def _where(self, index: int) -> str:
-        return f"row {self.items[index]} of splits.{self.split} of {self.manifest.name}"
-
     def _file(self, index: int, stored: Any) -> Path | io.BytesIO:
         if not isinstance(stored, dict):
-            raise DataError(f"{self._where(index)}: no image")
+            raise DataError(f"{self.where(index)}: no image")
         if stored["bytes"] is not None:
             return io.BytesIO(stored["bytes"])
         if self.root is None or not stored["path"]:
-            raise DataError(f"{self._where(index)}: the image is not in the table ({stored['path']})")
+            raise DataError(f"{self.where(index)}: the image is not in the table ({stored['path']})")
         return inside(self.root, stored["path"])
-
-    def _column(self, index: int, label: Any) -> int:
-        if label not in self.column_of:
-            raise DataError(f"{self._where(index)}: label {label!r} is no class of {self.manifest.name}")
-        return self.column_of[label]
-
-    def _semantic(self, index: int) -> Int64Array:
-        stored = self.table[self.items[index]][self._source.label]
-        values = decode_mask(self._file(index, stored), self._where(index), channels=1)
-        return self._meaning(values, self._where(index))
 
 
 def _table(manifest: Manifest, split: SplitName, root: Path | None) -> Any:
@@ -152,12 +123,9 @@ def _table(manifest: Manifest, split: SplitName, root: Path | None) -> Any:
 
 def _columns(manifest: Manifest, feature: Any) -> dict[Any, int]:
     """Where the table numbers its classes, by their names; else a label is a class name or a class id."""
-    names = {name: i for i, name in enumerate(manifest.class_names())}
-    names |= {name: i for i, name in enumerate(manifest.names_in_files())}
+    names = columns_of(manifest, ids=True)
     numbered = getattr(feature, "names", None)
     if numbered is None:
         return {**{c.id: i for i, c in enumerate(manifest.classes)}, **names}
-    unknown = [name for name in numbered if name not in names]
-    if unknown:
-        raise DataError(f"{manifest.name}: the table has a class {unknown[0]!r} that the manifest has not")
-    return {number: names[name] for number, name in enumerate(numbered)}
+    where = f"the table of {manifest.name}"
+    return {number: column_of(name, names, where, manifest) for number, name in enumerate(numbered)}

@@ -18,23 +18,12 @@ import numpy as np
 import numpy.typing as npt
 
 from kc.data.manifest import Manifest
-from kc.data.readers.base import (
-    IMAGE_SUFFIXES,
-    FileReader,
-    LayoutError,
-    check_same_size,
-    inside,
-    list_files,
-    presence,
-    read_image,
-    read_lines,
-    read_mask,
-)
-from kc.data.readers.mask_values import ValueTable, with_objects
+from kc.data.readers.base import FileReader, complete
+from kc.data.readers.files import IMAGE_SUFFIXES, check_same_size, inside, list_files, read_lines, read_mask
+from kc.data.readers.mask_values import with_objects
 from kc.data.splits import IndexPngSplit
-from kc.errors import DataError
 from kc.files import atomic_path, cache_dir
-from kc.types import BoolArray, Int32Array, Int64Array, Sample, SplitName
+from kc.types import BoolArray, Int32Array, Int64Array, SplitName
 
 _THREADS = 4
 _INDEX_VERSION = "index-png-1"
@@ -67,9 +56,8 @@ class IndexPngReader(FileReader[Pair]):
         assert isinstance(part, IndexPngSplit)
         return cls(manifest, split, paired(manifest, split, root, part), root)
 
-    def name(self, item: Pair) -> str:
-        """Without an ending."""
-        return item.name
+    def where_labels(self, index: int) -> str:
+        return f"{self.root}/{self.items[index].mask}"
 
     @cached_property
     def class_table(self) -> BoolArray:
@@ -83,19 +71,15 @@ class IndexPngReader(FileReader[Pair]):
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
             pass  # absent or damaged: what follows computes it again from the masks
         with ThreadPoolExecutor(_THREADS) as pool:
-            table = np.stack(list(pool.map(lambda i: presence(self.semantic(i), self.manifest), range(len(self)))))
+            held = pool.map(self.held, range(len(self)))
+            table = np.stack([np.isin(self.manifest.class_ids(), list(ids)) for ids in held])
         with atomic_path(path, sync=False) as temporary, temporary.open("wb") as file:
             np.savez(file, table=table)
         return table
 
-    def values(self, index: int) -> npt.NDArray[np.integer[Any]]:
+    def stored(self, index: int) -> npt.NDArray[np.integer[Any]]:
         """The mask (H, W) as stored."""
         return read_mask(self.root, self.items[index].mask, channels=1)
-
-    @property
-    def others(self) -> int | None:
-        """What a value becomes that is neither a class nor ignored; None: it is an error."""
-        return None
 
     def semantic(self, index: int) -> Int64Array:
         """The mask as (H, W) int64 class ids, what the manifest ignores as VOID.
@@ -103,27 +87,15 @@ class IndexPngReader(FileReader[Pair]):
         Raises:
             DataError: a value that means no class and is not ignored.
         """
-        return self._table(self.values(index), f"{self.root}/{self.items[index].mask}")
+        return self.values(self.stored(index), self.where_labels(index))
 
-    def panoptic(self, index: int, semantic: Int64Array) -> Int32Array:
+    def panoptic(self, index: int) -> tuple[Int32Array, frozenset[int]]:
         """The map (H, W, 2) of class id and instance number. In VOC's files 255 marks the borders of objects."""
-        file = self.items[index].objects
+        file, semantic = self.items[index].objects, self.semantic(index)
         assert file is not None
         objects, where = read_mask(self.root, file, channels=1), str(self.root / file)
-        check_same_size(str(self.root / self.items[index].mask), semantic, where, objects)
-        return with_objects(semantic, objects, self.manifest.thing_ids, where, none=(0, 255))
-
-    @cached_property
-    def _table(self) -> ValueTable:
-        return ValueTable(self.manifest, self.others)
-
-    def read(self, index: int) -> Sample:
-        """Image, semantic map and, in a panoptic benchmark, panoptic map at the original size."""
-        item = self.items[index]
-        image, semantic = read_image(self.root, item.image), self.semantic(index)
-        check_same_size(f"{self.root}/{item.image}", image, f"{self.root}/{item.mask}", semantic)
-        panoptic = self.panoptic(index, semantic) if self.manifest.task_kind == "panoptic" else None
-        return Sample(self.sample_ids[index], image, semantic=semantic, panoptic=panoptic)
+        check_same_size(self.where_labels(index), semantic, where, objects)
+        return with_objects(semantic, objects, self.manifest.thing_ids, where, none=(0, 255)), frozenset()
 
     def _fingerprint(self) -> str:
         """Of what the presence table depends on: the manifest, and name, size and time of every mask."""
@@ -143,12 +115,8 @@ def paired(manifest: Manifest, split: SplitName, root: Path, part: IndexPngSplit
         pairs = _listed_pairs(root, part, part.names, problems)
     if part.objects is not None:
         pairs = _with_object_files(root, part, part.objects, pairs, problems)
-    if problems:
-        raise LayoutError(problems)
-    if not pairs:
-        where = root / (part.names or part.images)
-        raise DataError(f"{where}: no images; splits.{split} of {manifest.name} expects them there")
-    return tuple(pairs)
+    empty = f"{root / (part.names or part.images)}: no images; splits.{split} of {manifest.name} expects them there"
+    return complete(pairs, problems, empty)
 
 
 def _all_pairs(root: Path, part: IndexPngSplit, problems: list[str]) -> list[Pair]:

@@ -10,24 +10,15 @@ import hashlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 from kc.data.manifest import Manifest
-from kc.data.readers.base import (
-    IMAGE_SUFFIXES,
-    FileReader,
-    LayoutError,
-    inside,
-    list_files,
-    one_class_each,
-    read_image,
-    read_lines,
-)
+from kc.data.readers.base import FileReader, column_of, columns_of, complete
+from kc.data.readers.files import IMAGE_SUFFIXES, inside, list_files, read_lines
 from kc.data.sources import CsvSource, FolderSource
 from kc.data.splits import CUB_LISTS, CsvSplit, CubSplit, FolderSplit
-from kc.errors import DataError, ManifestError, nearest
-from kc.types import BoolArray, Sample, SplitName
+from kc.errors import DataError, ManifestError
+from kc.types import SplitName
 
 _NOT_READ = frozenset(
     {".tif", ".tiff", ".gif", ".jfif", ".jpe", ".jp2", ".heic", ".heif", ".avif", ".tga", ".pgm", ".pbm", ".pnm"}
@@ -45,22 +36,7 @@ class LabelledFile:
 
 @dataclass(frozen=True)
 class LabelledFiles(FileReader[LabelledFile]):
-    """Image files with one class each, in a fixed order."""
-
-    def name(self, item: LabelledFile) -> str:
-        """With the suffix: a folder may hold a.jpg and a.png."""
-        return item.name
-
-    @cached_property
-    def class_table(self) -> BoolArray:
-        """(n, C) bool, one True a row."""
-        return one_class_each([item.column for item in self.items], len(self.manifest.classes))
-
-    def read(self, index: int) -> Sample:
-        """The image with its class id as `label`."""
-        item = self.items[index]
-        image = read_image(self.root, item.image)
-        return Sample(self.sample_ids[index], image, label=self.manifest.classes[item.column].id)
+    """Image files with one class each, in a fixed order. Names have suffixes: a folder may hold a.jpg and a.png."""
 
 
 def open_folder(manifest: Manifest, split: SplitName, root: Path) -> LabelledFiles:
@@ -87,9 +63,7 @@ def open_folder(manifest: Manifest, split: SplitName, root: Path) -> LabelledFil
         elif not files:
             problems.append(f"{top / folder}: no image of class {manifest.classes[column].name!r}")
         items += [LabelledFile(file, column, str(PurePosixPath(file).relative_to(part.path))) for file in files]
-    if problems:
-        raise LayoutError(sorted(problems))
-    return LabelledFiles(manifest, split, tuple(items), root)
+    return LabelledFiles(manifest, split, complete(items, sorted(problems), f"{top}: no image"), root)
 
 
 def _left_out(top: Path, folders: Sequence[str], skip: Sequence[str], name: str) -> list[tuple[str, str]]:
@@ -141,10 +115,7 @@ def open_csv(manifest: Manifest, split: SplitName, root: Path) -> LabelledFiles:
     assert isinstance(part, CsvSplit)
     assert isinstance(source, CsvSource)
     path = inside(root, part.file)
-    # Names win over ids, as in a file of the class order.
-    column_of = {str(c.id): i for i, c in enumerate(manifest.classes)}
-    column_of |= {name: i for i, name in enumerate(manifest.class_names())}
-    column_of |= {name: i for i, name in enumerate(manifest.names_in_files())}
+    columns = columns_of(manifest, ids=True)
     items: list[LabelledFile] = []
     problems: list[str] = []
     lines: dict[str, int] = {}
@@ -155,33 +126,23 @@ def open_csv(manifest: Manifest, split: SplitName, root: Path) -> LabelledFiles:
                 if wanted not in (rows.fieldnames or ()):
                     raise DataError(f"{path}: no column {wanted!r}; its columns: {', '.join(rows.fieldnames or ())}")
             for row in rows:
-                image, label = row[source.image] or "", (row[source.label] or "").strip()
-                name = PurePosixPath(image.strip()).as_posix()
+                name = PurePosixPath((row[source.image] or "").strip()).as_posix()
                 where = f"{path}, line {rows.line_num}"
-                if label not in column_of:
-                    close = nearest(label, column_of, n=1)
-                    hint = f"; did you mean {close[0]!r}?" if close else ""
-                    problems.append(f"{where}: label {label!r} is no class of {manifest.name}{hint}")
-                elif name in lines:
-                    problems.append(f"{where}: {name} stands in line {lines[name]} already")
-                elif not (relative := _image(root, part, name)):
-                    problems.append(f"{where}: no image {name!r} in {root / (part.images or '')}")
+                relative = name if part.images is None else f"{part.images}/{name}"
+                try:
+                    column = column_of((row[source.label] or "").strip(), columns, where, manifest)
+                except DataError as error:
+                    problems.append(str(error))
                 else:
-                    items.append(LabelledFile(relative, column_of[label], name))
+                    if name in lines:
+                        problems.append(f"{where}: {name} stands in line {lines[name]} already")
+                    elif not inside(root, relative).is_file():
+                        problems.append(f"{where}: no image {name!r} in {root / (part.images or '')}")
+                    items.append(LabelledFile(relative, column, name))
                 lines.setdefault(name, rows.line_num)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path}: cannot read this table ({error})") from error
-    if not items and not problems:
-        raise DataError(f"{path}: no row below the header")
-    if problems:
-        raise LayoutError(problems)
-    return LabelledFiles(manifest, split, tuple(items), root)
-
-
-def _image(root: Path, part: CsvSplit, name: str) -> str | None:
-    """The image's path below the root, None where there is no such file; DataError where it leaves the root."""
-    relative = name if part.images is None else f"{part.images}/{name}"
-    return relative if inside(root, relative).is_file() else None
+    return LabelledFiles(manifest, split, complete(items, problems, f"{path}: no row below the header"), root)
 
 
 def open_cub(manifest: Manifest, split: SplitName, root: Path) -> LabelledFiles:
@@ -197,25 +158,22 @@ def open_cub(manifest: Manifest, split: SplitName, root: Path) -> LabelledFiles:
     classes, images, labels, sides = (_table(root, name) for name in CUB_LISTS)
     if list(classes.values()) != list(manifest.names_in_files()):
         raise ManifestError(f"{root / CUB_LISTS[0]}: its {len(classes)} classes are not those of {manifest.name}")
-    column_of = {number: column for column, number in enumerate(classes)}
+    columns = {number: column for column, number in enumerate(classes)}
     wanted = "1" if part.part == "train" else "0"
     items: list[LabelledFile] = []
     problems: list[str] = []
     for number, name in images.items():
         if sides.get(number) not in ("0", "1"):
             problems.append(f"{root / CUB_LISTS[3]}: image {number} has {sides.get(number)!r}; expected 0 or 1")
-        elif labels.get(number) not in column_of:
+        elif labels.get(number) not in columns:
             problems.append(f"{root / CUB_LISTS[2]}: image {number} has class {labels.get(number)!r}")
         elif sides[number] == wanted:
             file = f"images/{name}"
             if not inside(root, file).is_file():
                 problems.append(f"{root / file}: the image is missing")
-            items.append(LabelledFile(file, column_of[labels[number]], name))
-    if not items and not problems:
-        raise DataError(f"{root / CUB_LISTS[3]}: no image is marked {wanted} ({part.part})")
-    if problems:
-        raise LayoutError(problems)
-    return LabelledFiles(manifest, split, tuple(items), root)
+            items.append(LabelledFile(file, columns[labels[number]], name))
+    empty = f"{root / CUB_LISTS[3]}: no image is marked {wanted} ({part.part})"
+    return LabelledFiles(manifest, split, complete(items, problems, empty), root)
 
 
 def _table(root: Path, name: str) -> dict[str, str]:

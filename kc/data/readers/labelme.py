@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -16,10 +15,11 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from kc.data.manifest import Manifest
-from kc.data.readers.base import FileReader, LayoutError, inside, list_files, presence, read_image
+from kc.data.readers.base import FileReader, LayoutError, column_of, columns_of, complete
+from kc.data.readers.files import inside, list_files
 from kc.data.splits import LabelMeSplit
 from kc.errors import DataError
-from kc.types import VOID, BoolArray, Int32Array, Sample, SplitName
+from kc.types import VOID, BoolArray, Int32Array, SplitName
 
 _FEWEST_POINTS = {"polygon": 3, "rectangle": 2, "circle": 2}
 """The shapes that have an area."""
@@ -62,59 +62,43 @@ class LabelMeReader(FileReader[LabelMeItem]):
         part = manifest.splits[split]
         assert isinstance(part, LabelMeSplit)
         files = list_files(root, part.path, frozenset({".json"}))
-        if not files:
-            raise DataError(f"{root / part.path}: no JSON file; splits.{split} of {manifest.name} expects them there")
         items, problems = [], []
         for file in files:
             try:
                 items.append(_item(manifest, root, file))
             except DataError as error:
                 problems.append(str(error))
-        if problems:
-            raise LayoutError(problems)
-        labelled = {item.image for item in items}
+        empty = f"{root / part.path}: no JSON file; splits.{split} of {manifest.name} expects them there"
+        found = complete(items, problems, empty)
+        labelled = {item.image for item in found}
         images = {file: inside(root, file).relative_to(root.resolve()) for file in list_files(root, part.path)}
         lost = [root / file for file, image in images.items() if image.as_posix() not in labelled]
         if lost:
             said = "no JSON file labels this image; save one, without shapes if there is nothing, or move the image"
             raise LayoutError([f"{file}: {said}" for file in lost])
-        return cls(manifest, split, tuple(items), root)
+        return cls(manifest, split, found, root)
 
     def name(self, item: LabelMeItem) -> str:
         """The stem of the JSON file."""
         return PurePosixPath(item.file).stem
 
-    @cached_property
-    def class_table(self) -> BoolArray:
-        """(n, C) bool: the classes that are seen once all shapes are drawn."""
-        semantic = (self.panoptic(i)[..., 0].astype(np.int64) for i in range(len(self)))
-        return np.stack([presence(m, self.manifest) for m in semantic])
+    def where_labels(self, index: int) -> str:
+        return f"{self.root}/{self.items[index].file}"
 
-    def panoptic(self, index: int) -> Int32Array:
+    def panoptic(self, index: int) -> tuple[Int32Array, frozenset[int]]:
         """The map (H, W, 2) of class id and instance number: things 1, 2, ... in the file's order, stuff 0."""
         item = self.items[index]
         rest = VOID if self.manifest.background_id is None else self.manifest.background_id
         panoptic = np.zeros((*item.size, 2), dtype=np.int32)
         panoptic[..., 0] = rest
-        things, numbers, n_things = set(self.manifest.thing_ids), dict[tuple[int, int], int](), 0
-        for shape in item.shapes:
+        things, numbers = set(self.manifest.thing_ids), dict[tuple[Any, ...], int]()
+        for position, shape in enumerate(item.shapes):
             instance = 0
             if shape.class_id in things:
-                known = None if shape.group is None else numbers.get((shape.class_id, shape.group))
-                if known is None:
-                    n_things += 1
-                    known = n_things
-                    if shape.group is not None:
-                        numbers[shape.class_id, shape.group] = known
-                instance = known
+                key = (shape.class_id, shape.group) if shape.group is not None else (position,)
+                instance = numbers.setdefault(key, len(numbers) + 1)
             panoptic[_area(shape, item.size)] = (shape.class_id, instance)
-        return panoptic
-
-    def read(self, index: int) -> Sample:
-        """Image, panoptic and semantic map at the original size."""
-        item = self.items[index]
-        files = str(self.root / item.image), str(self.root / item.file)
-        return self.segmented(index, read_image(self.root, item.image), self.panoptic(index), files=files)
+        return panoptic, frozenset()
 
 
 def _item(manifest: Manifest, root: Path, file: str) -> LabelMeItem:
@@ -136,16 +120,14 @@ def _item(manifest: Manifest, root: Path, file: str) -> LabelMeItem:
 
 def _shape(manifest: Manifest, path: Path, content: dict[str, Any]) -> Shape:
     kind, label = content.get("shape_type") or "polygon", str(content["label"])
-    ids = dict(zip(manifest.names_in_files(), manifest.class_ids(), strict=True))
-    if label not in ids:
-        raise DataError(f"{path}: label {label!r} is no class of {manifest.name}; allowed: {', '.join(ids)}")
+    class_id = manifest.classes[column_of(label, columns_of(manifest), f"{path}", manifest)].id
     if kind not in _FEWEST_POINTS:
         raise DataError(f"{path}: a {kind!r} of {label!r} has no area; allowed: {', '.join(_FEWEST_POINTS)}")
     points = tuple((float(x), float(y)) for x, y in content["points"])
     if len(points) < _FEWEST_POINTS[kind] or not all(math.isfinite(v) for point in points for v in point):
         raise DataError(f"{path}: a {kind} of {label!r} has {len(points)} points, of which some may not be numbers")
     group = content.get("group_id")
-    return Shape(kind, ids[label], points, None if group is None else int(group))
+    return Shape(kind, class_id, points, None if group is None else int(group))
 
 
 def _area(shape: Shape, size: tuple[int, int]) -> BoolArray:

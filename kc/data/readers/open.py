@@ -11,11 +11,12 @@ import numpy as np
 
 from kc.data.manifest import Manifest
 from kc.data.parallel import in_order
-from kc.data.readers.base import Reader, inside
+from kc.data.readers.base import Reader
 from kc.data.readers.cifar import open_cifar
 from kc.data.readers.coco import CocoInstancesReader, CocoPanopticReader
 from kc.data.readers.detectron2_dicts import Detectron2Reader
 from kc.data.readers.embedded import open_embedded
+from kc.data.readers.files import inside
 from kc.data.readers.huggingface import HuggingFaceReader
 from kc.data.readers.index_png import IndexPngReader
 from kc.data.readers.labelled_files import open_csv, open_cub, open_folder

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kc.data.manifest import Manifest
-from kc.data.readers.base import inside, list_files, read_mask
+from kc.data.readers.files import inside, list_files, read_mask
 from kc.data.readers.index_png import IndexPngReader, Pair, paired
 from kc.data.readers.mask_values import with_objects
 from kc.data.sources import Ade20kFullSource
@@ -45,7 +45,7 @@ class PascalContextReader(IndexPngReader):
         """The background, or VOID: the 59-class benchmark leaves 400 classes unnamed."""
         return VOID if self.manifest.background_id is None else self.manifest.background_id
 
-    def values(self, index: int) -> npt.NDArray[np.integer[Any]]:
+    def stored(self, index: int) -> npt.NDArray[np.integer[Any]]:
         """`LabelMap` (H, W).
 
         Raises:
@@ -96,17 +96,17 @@ class Ade20kFullReader(IndexPngReader):
         """VOID: a benchmark names some of the 3,000 classes."""
         return VOID
 
-    def values(self, index: int) -> npt.NDArray[np.integer[Any]]:
+    def stored(self, index: int) -> npt.NDArray[np.integer[Any]]:
         """Class numbers (H, W); 0 is unlabelled."""
         rgb = read_mask(self.root, self.items[index].mask, channels=3).astype(np.int64)
         numbers: Int64Array = rgb[..., 0] // 10 * 256 + rgb[..., 1]
         return numbers
 
-    def panoptic(self, index: int, semantic: Int64Array) -> Int32Array:
-        """The map (H, W, 2) of class id and instance number."""
-        file = self.items[index].mask
-        blue = read_mask(self.root, file, channels=3)[..., 2]
-        return with_objects(semantic, blue, self.manifest.thing_ids, str(self.root / file))
+    def panoptic(self, index: int) -> tuple[Int32Array, frozenset[int]]:
+        """The map (H, W, 2) of class id and instance number, and no crowds."""
+        blue = read_mask(self.root, self.items[index].mask, channels=3)[..., 2]
+        objects = with_objects(self.semantic(index), blue, self.manifest.thing_ids, self.where_labels(index))
+        return objects, frozenset()
 
 
 def _with_parts(root: Path, folder: str, level: int) -> tuple[Pair, ...]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import inspect
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +13,12 @@ import numpy.typing as npt
 from PIL import Image
 
 from kc.data.manifest import Manifest
-from kc.data.readers.base import ItemReader, check_same_size, decode_image, one_class_each, presence, upright_rgb
-from kc.data.readers.mask_values import ValueTable
+from kc.data.readers.base import ItemReader
+from kc.data.readers.files import decode_image, upright_rgb
 from kc.data.sources import TorchvisionSource
 from kc.data.splits import TorchvisionSplit
 from kc.errors import DataError, unknown_name
-from kc.types import BoolArray, Int64Array, Sample, SplitName
+from kc.types import Int64Array, Sample, SplitName
 
 _LABELS = ("targets", "labels", "_labels")
 
@@ -65,49 +64,41 @@ class TorchvisionReader(ItemReader[int]):
         """The number of the row, from 0, seven digits."""
         return f"{item:07d}"
 
-    @cached_property
-    def class_table(self) -> BoolArray:
-        """(n, C) bool. Where the data set does not list its labels, every sample is read."""
-        if self.manifest.task_kind == "semantic":
-            return np.stack([presence(self._semantic(i, self._pair(i)[1]), self.manifest) for i in range(len(self))])
+    def where(self, index: int) -> str:
+        return f"sample {self.items[index]} of torchvision's {type(self.data).__name__}"
+
+    def column(self, index: int) -> int:
+        """As the data set lists it, else of the decoded sample."""
         listed = next((getattr(self.data, n) for n in _LABELS if hasattr(self.data, n)), None)
-        every = [self._pair(i)[1] if listed is None else listed[row] for i, row in enumerate(self.items)]
-        return one_class_each([self._column(i, target) for i, target in enumerate(every)], len(self.manifest.classes))
+        return self._column(index, self._pair(index)[1] if listed is None else listed[self.items[index]])
+
+    def semantic(self, index: int) -> Int64Array:
+        return self._semantic(index, self._pair(index)[1])
 
     def read(self, index: int) -> Sample:
         """Image and label, or label map, of a sample. Raises DataError where they are not of this kind."""
         image, target = self._pair(index)
-        name = self.sample_ids[index]
         if not isinstance(image, Image.Image):
-            raise DataError(f"{self._where(index)}: its first part is a {type(image).__name__}, not an image")
-        picture = upright_rgb(image, self._where(index))
+            raise DataError(f"{self.where(index)}: its first part is a {type(image).__name__}, not an image")
+        picture = upright_rgb(image, self.where(index))
         if self.manifest.task_kind == "classification":
-            return Sample(name, picture, label=self.manifest.classes[self._column(index, target)].id)
-        semantic = self._semantic(index, target)
-        check_same_size(self._where(index), picture, f"the label map of {self._where(index)}", semantic)
-        return Sample(name, picture, semantic=semantic)
-
-    @cached_property
-    def _meaning(self) -> ValueTable:
-        return ValueTable(self.manifest, None)
-
-    def _where(self, index: int) -> str:
-        return f"sample {self.items[index]} of torchvision's {type(self.data).__name__}"
+            return self.sample(index, picture, column=self._column(index, target))
+        return self.sample(index, picture, semantic=self._semantic(index, target))
 
     def _pair(self, index: int) -> tuple[Any, Any]:
         try:
             found = self.data[self.items[index]]
         except (OSError, ValueError, SyntaxError) as error:
-            raise DataError(f"{self._where(index)}: cannot be read ({error})") from error
+            raise DataError(f"{self.where(index)}: cannot be read ({error})") from error
         if not isinstance(found, tuple) or len(found) != 2:
-            raise DataError(f"{self._where(index)}: expected an image and its label, got {type(found).__name__}")
+            raise DataError(f"{self.where(index)}: expected an image and its label, got {type(found).__name__}")
         return found
 
     def _column(self, index: int, target: Any) -> int:
         value = target.item() if hasattr(target, "item") else target
         if not isinstance(value, int) or not 0 <= value < len(self.manifest.classes):
             raise DataError(
-                f"{self._where(index)}: label {value!r}; expected 0 to {len(self.manifest.classes) - 1}, a position "
+                f"{self.where(index)}: label {value!r}; expected 0 to {len(self.manifest.classes) - 1}, a position "
                 f"among the classes of {self.manifest.name}"
             )
         return value
@@ -115,8 +106,8 @@ class TorchvisionReader(ItemReader[int]):
     def _semantic(self, index: int, target: Any) -> Int64Array:
         values: npt.NDArray[Any] = np.asarray(target) if hasattr(target, "convert") else np.zeros(0)
         if values.ndim != 2 or values.dtype.kind not in "ui":
-            raise DataError(f"{self._where(index)}: its label is no map of class numbers")
-        return self._meaning(values, self._where(index))
+            raise DataError(f"{self.where(index)}: its label is no map of class numbers")
+        return self.values(values, self.where(index))
 
 
 def _load(path: str) -> Image.Image:

@@ -3,26 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path, PurePosixPath
 from xml.etree import ElementTree
 
 from kc.data.manifest import Manifest
-from kc.data.readers.base import (
-    ItemReader,
-    LayoutError,
-    Reader,
-    inside,
-    list_files,
-    one_class_each,
-    read_image,
-    read_lines,
-)
+from kc.data.readers.base import ItemReader, LayoutError, Reader, column_of, columns_of, complete
+from kc.data.readers.files import inside, list_files, read_image, read_lines
 from kc.data.readers.labelled_files import LabelledFile, LabelledFiles
 from kc.data.sources import VocXmlSource
 from kc.data.splits import VocXmlSplit
-from kc.errors import DataError, nearest
-from kc.types import BoolArray, Sample, SplitName
+from kc.errors import DataError
+from kc.types import SplitName, UInt8Array
 
 Box = tuple[int, int, int, int]
 """xmin, ymin, xmax, ymax in pixels from 1, the last ones included, as VOC writes them."""
@@ -53,7 +44,7 @@ def open_voc_xml(manifest: Manifest, split: SplitName, root: Path) -> Reader:
     assert isinstance(part, VocXmlSplit)
     assert isinstance(source, VocXmlSource)
     images = {PurePosixPath(file).stem: file for file in list_files(root, part.images)}
-    column_of = {name: i for i, name in enumerate(manifest.names_in_files())}
+    columns = columns_of(manifest)
     problems: list[str] = []
     found: dict[str, list[VocObject]] = {}
     for name in _names(root, part):
@@ -62,7 +53,7 @@ def open_voc_xml(manifest: Manifest, split: SplitName, root: Path) -> Reader:
             problems.append(f"{path}: no image {name} in {root / part.images}")
             continue
         try:
-            found[name] = read_objects(path, column_of, source.difficult)
+            found[name] = read_objects(path, columns, manifest, source.difficult)
         except DataError as error:
             problems.append(str(error))
             continue
@@ -82,11 +73,8 @@ def open_voc_xml(manifest: Manifest, split: SplitName, root: Path) -> Reader:
         if source.take == "largest" or len({o.column for o in objects}) == 1:
             largest = max(objects, key=lambda o: o.area)
             items.append(LabelledFile(images[name], largest.column, PurePosixPath(images[name]).name))
-    if not items:
-        raise DataError(
-            f"{root / part.annotations}: no image whose objects are all of one class; take: largest or boxes"
-        )
-    return LabelledFiles(manifest, split, tuple(items), root)
+    empty = f"{root / part.annotations}: no image whose objects are all of one class; take: largest or boxes"
+    return LabelledFiles(manifest, split, complete(items, (), empty), root)
 
 
 def _names(root: Path, part: VocXmlSplit) -> list[str]:
@@ -101,7 +89,7 @@ def _names(root: Path, part: VocXmlSplit) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def read_objects(path: Path, column_of: dict[str, int], difficult: bool) -> list[VocObject]:
+def read_objects(path: Path, columns: dict[str, int], manifest: Manifest, difficult: bool) -> list[VocObject]:
     """The objects of an XML file; `difficult`: also those marked so. Raises DataError."""
     try:
         tree = ElementTree.parse(path)
@@ -110,10 +98,7 @@ def read_objects(path: Path, column_of: dict[str, int], difficult: bool) -> list
     objects = []
     for node in tree.iter("object"):
         name = (node.findtext("name") or "").strip()
-        if name not in column_of:
-            close = nearest(name, column_of, n=1)
-            hint = f"; did you mean {close[0]!r}?" if close else ""
-            raise DataError(f"{path}: an object of {name!r}, which is no class{hint}")
+        column = column_of(name, columns, f"{path}", manifest)
         if (node.findtext("difficult") or "0").strip() == "1" and not difficult:
             continue
         try:
@@ -124,7 +109,7 @@ def read_objects(path: Path, column_of: dict[str, int], difficult: bool) -> list
             raise DataError(f"{path}: an object of {name!r} without a bndbox of four numbers") from error
         if right < left or bottom < top:
             raise DataError(f"{path}: an object of {name!r} has the empty box {left, top, right, bottom}")
-        objects.append(VocObject(column_of[name], (left, top, right, bottom)))
+        objects.append(VocObject(column, (left, top, right, bottom)))
     return objects
 
 
@@ -141,13 +126,8 @@ class BoxReader(ItemReader[BoxItem]):
 
     root: Path
 
-    @cached_property
-    def class_table(self) -> BoolArray:
-        """(n, C) bool, one True a row."""
-        return one_class_each([item.column for item in self.items], len(self.manifest.classes))
-
-    def read(self, index: int) -> Sample:
-        """The box's part of the image with its class id as `label`. Raises DataError for a box beside the image."""
+    def image(self, index: int) -> UInt8Array:
+        """The box's part of the image. Raises DataError for a box beside it."""
         item = self.items[index]
         image = read_image(self.root, item.image)
         left, top, right, bottom = item.box
@@ -155,4 +135,4 @@ class BoxReader(ItemReader[BoxItem]):
         if not part.size:
             height, width = image.shape[:2]
             raise DataError(f"{self.root / item.image}: the box {item.box} lies beside the image of {width}x{height}")
-        return Sample(self.sample_ids[index], part.copy(), label=self.manifest.classes[item.column].id)
+        return part.copy()

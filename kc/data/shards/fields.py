@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from kc.data.readers.base import IMAGE_SUFFIXES, decode_image, decode_mask
+from kc.data.readers.files import IMAGE_SUFFIXES, decode_image, decode_mask
 from kc.data.readers.mask_values import UNKNOWN, ByteTable
 from kc.errors import DataError
 from kc.label_png import from_pixels, to_pixels

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from kc.data.addresses import store_address
-from kc.data.readers.base import inside
+from kc.data.readers.files import inside
 from kc.errors import DataError, MissingExtraError
 from kc.files import cache_dir, write_atomic
 
