@@ -67,7 +67,7 @@ ENCODERS: dict[str, str] = {
 }
 PROPOSERS: dict[str, str] = {
     "superpixels": "kc.proposals.superpixels:Superpixels",
-    "felzenszwalb": "kc.proposals.felzenszwalb:Felzenszwalb",
+    "felzenszwalb": "kc.proposals.superpixels:Felzenszwalb",
     "edges": "kc.proposals.edges:Edges",
     "mask2former": "kc.proposals.mask2former:Mask2FormerMasks",
     "sam": "kc.proposals.sam:SegmentAnything",

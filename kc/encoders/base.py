@@ -5,13 +5,15 @@ from __future__ import annotations
 import copy
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from itertools import chain
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from kc.errors import MissingExtraError, UnknownNameError
 from kc.types import Features
 
 
@@ -117,6 +119,52 @@ def check_images(images: Tensor) -> None:
             f"expected float images (N, 3, H, W) in [0, 1], got {images.dtype} {tuple(images.shape)}; "
             "divide uint8 images by 255"
         )
+
+
+def normalized(images: Tensor, preprocessing: tuple[float, ...], size: tuple[int, int] | None = None) -> Tensor:
+    """(rgb - mean) / std of `images` as `check_images` wants them; `preprocessing` begins with three means, three stds.
+
+    `size`: (H, W) that they are resized to before, bilinear and antialiased; None: as they come.
+    """
+    check_images(images)
+    if size is not None and images.shape[-2:] != size:
+        images = F.interpolate(images, size=size, mode="bilinear", antialias=True, align_corners=False)
+    mean, std = images.new_tensor(preprocessing[:6]).view(2, 1, 3, 1, 1)
+    result: Tensor = (images - mean) / std
+    return result
+
+
+@contextmanager
+def weights_of(name: str) -> Iterator[None]:
+    """Every failure to get the weights of encoder `name` is a MissingExtraError; UnknownNameError passes."""
+    try:
+        yield
+    except UnknownNameError:
+        raise
+    except Exception as error:  # a hub can fail in many ways: network, cache, file format
+        raise MissingExtraError(
+            f"cannot have the weights of {name} ({error}). Give a local file: {name}@PATH"
+        ) from error
+
+
+class Pyramid(Encoder):
+    """A view of `encoder` whose levels are those of its `pyramid`, with an empty pooled vector.
+
+    It has a fingerprint of its own: in a cache the two never meet.
+    """
+
+    pooled_dim = 0
+
+    def __init__(self, encoder: Encoder) -> None:
+        super().__init__()
+        self.name = f"{encoder.name}-pyramid"
+        self.architecture, self.preprocessing = encoder.architecture, encoder.preprocessing
+        self.channels, self.strides = tuple(encoder.pyramid_channels), tuple(encoder.pyramid_strides)
+        self.encoder = encoder
+
+    def forward(self, images: Tensor) -> Features:
+        """Pooled (N, 0) and the levels of `encoder.pyramid`, of `images` (N, 3, H, W) float RGB in [0, 1]."""
+        return Features(images.new_zeros(len(images), 0), tuple(self.encoder.pyramid(images)), self.strides)
 
 
 def dense(features: Features, stride: int) -> Tensor:

@@ -66,7 +66,7 @@ class FeatureCache:
             for row, path in enumerate(todo):
                 shapes = tuple(part.shape[1:] for part in parts)
                 entry = (shapes, np.concatenate([part[row].reshape(-1) for part in parts]))
-                _write(path, entry)
+                write_checked(path, MAGIC, packed(shapes, entry[1].tobytes()))
                 self._ram.put(path, entry)
                 entries[path] = entry
         return self._features([entries[path] for path in paths], images.device)
@@ -83,10 +83,9 @@ class FeatureCache:
         """
         entries = []
         for path in self._paths(keys, size):
-            entry = self._find(path)
-            if entry is None:
+            entries.append(self._find(path))
+            if entries[-1] is None:
                 return None
-            entries.append(entry)
         if not entries:
             return None
         device = next((parameter.device for parameter in self.encoder.parameters()), torch.device("cpu"))
@@ -100,15 +99,11 @@ class FeatureCache:
         kept = self._ram.get(path)
         if kept is not None:
             return kept
-        entry = _read(path)
-        if entry is None or not self._fits(entry[0]):
+        entry, expected = _read(path), (self.encoder.pooled_dim, *self.encoder.channels)
+        if entry is None or tuple(shape[0] for shape in entry[0]) != expected:
             return None
         self._ram.put(path, entry)
         return entry
-
-    def _fits(self, shapes: Shapes) -> bool:
-        expected = (self.encoder.pooled_dim, *self.encoder.channels)
-        return tuple(shape[0] for shape in shapes) == expected
 
     def _features(self, entries: Sequence[Entry | None], device: torch.device) -> Features:
         found = [entry for entry in entries if entry is not None]
@@ -141,11 +136,6 @@ def _make_folder(folder: Path) -> None:
 def parts_of(features: Features) -> tuple[Tensor, ...]:
     """The pooled vectors and every level, in the order they are stored."""
     return (features.pooled, *features.levels)
-
-
-def _write(path: Path, entry: Entry) -> None:
-    shapes, values = entry
-    write_checked(path, MAGIC, packed(shapes, values.tobytes()))
 
 
 def packed(shapes: Shapes, values: bytes) -> bytes:
@@ -195,5 +185,5 @@ class UncachedFeatures(FeatureCache):
     def encode(self, images: Tensor, keys: Sequence[str]) -> Features:
         """Features of `images` (N, 3, H, W) float RGB in [0, 1], rounded as the cache rounds them."""
         fresh = self.encoder.encode(images)
-        parts = [torch.from_numpy(_half(x).astype(np.float32)).to(images.device) for x in (fresh.pooled, *fresh.levels)]
+        parts = [torch.from_numpy(_half(x).astype(np.float32)).to(images.device) for x in parts_of(fresh)]
         return Features(parts[0], tuple(parts[1:]), fresh.strides)

@@ -91,10 +91,6 @@ class Lite0(Encoder):
         logits: Tensor = self.network.classifier(x)
         return logits.softmax(dim=-1)
 
-    def posterior_from_pooled(self, pooled: Tensor) -> Tensor:
-        """ImageNet-1k posterior (N, 1000) of pooled features (N, 1280), so that cached features suffice."""
-        return self.classify(pooled)
-
     def posterior(self, images: Tensor) -> Tensor:
         """ImageNet-1k posterior (N, 1000) of `images` (N, 3, H, W) float RGB in [0, 1]; no gradient."""
         with torch.no_grad():

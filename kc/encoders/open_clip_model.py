@@ -10,12 +10,11 @@ from typing import Any
 
 import open_clip
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.func import functional_call
 
-from kc.encoders.base import Encoder, check_images
-from kc.errors import MissingExtraError, UnknownNameError, unknown_name
+from kc.encoders.base import Encoder, normalized, weights_of
+from kc.errors import UnknownNameError, unknown_name
 from kc.spec import EncoderSpec
 from kc.types import Features
 
@@ -50,11 +49,7 @@ class OpenClipEncoder(Encoder):
 
     def forward(self, images: Tensor) -> Features:
         """Pooled (N, D), not normalised, and one level (N, C, h, w) of images (N, 3, H, W) in [0, 1]."""
-        check_images(images)
-        if images.shape[-2:] != self.size:
-            images = F.interpolate(images, size=self.size, mode="bilinear", antialias=True, align_corners=False)
-        mean, std = images.new_tensor(self.preprocessing[:6]).view(2, 1, 3, 1, 1)
-        pooled, level = self._run((images - mean) / std)
+        pooled, level = self._run(normalized(images, self.preprocessing, self.size))
         return Features(pooled, (level,), self.strides)
 
     def to_train(self) -> OpenClipEncoder:
@@ -102,7 +97,7 @@ def load_open_clip(model: str, weights: str | None = None) -> OpenClipEncoder:
     """
     if model not in open_clip.list_models():
         raise unknown_name("open_clip model", model, open_clip.list_models())
-    try:
+    with weights_of(f"open_clip:{model}"):
         source = weights if weights is not None else _first_tag(model)
         _check_activation(model, source)
         if (os.sep in source or Path(source).suffix) and not Path(source).is_file():
@@ -110,12 +105,6 @@ def load_open_clip(model: str, weights: str | None = None) -> OpenClipEncoder:
         network = open_clip.create_model(
             model, pretrained=source, require_pretrained=True, weights_only=True, pretrained_text=False
         )
-    except UnknownNameError:
-        raise
-    except Exception as error:  # a hub can fail in many ways: network, cache, file format
-        raise MissingExtraError(
-            f"cannot have the weights of open_clip:{model} ({error}). Give a local file: open_clip:{model}@PATH"
-        ) from error
     return OpenClipEncoder(model, network.eval()).eval()
 
 

@@ -8,12 +8,11 @@ from typing import Any
 
 import timm
 import torch
-import torch.nn.functional as F
 from timm.models import load_state_dict as read_weights
 from torch import Tensor
 
-from kc.encoders.base import Encoder, check_images
-from kc.errors import MissingExtraError, UnknownNameError, nearest
+from kc.encoders.base import Encoder, normalized, weights_of
+from kc.errors import UnknownNameError, nearest
 from kc.spec import EncoderSpec
 from kc.types import Features
 
@@ -66,13 +65,8 @@ class TimmEncoder(Encoder):
         return Features(pooled, tuple(levels), self.strides)
 
     def _stages(self, images: Tensor, indices: list[int]) -> tuple[Tensor, list[Tensor]]:
-        check_images(images)
-        if self.size is not None and images.shape[-2:] != self.size:
-            images = F.interpolate(images, size=self.size, mode="bilinear", antialias=True, align_corners=False)
-        mean, std = images.new_tensor(self.preprocessing[:6]).view(2, 1, 3, 1, 1)
-        final, levels = self.network.forward_intermediates(
-            (images - mean) / std, indices=indices, norm=self._plain, output_fmt="NCHW"
-        )
+        x = normalized(images, self.preprocessing, self.size)
+        final, levels = self.network.forward_intermediates(x, indices=indices, norm=self._plain, output_fmt="NCHW")
         return final, levels
 
     @property
@@ -118,16 +112,10 @@ def load_timm(model: str, path: str | None = None) -> TimmEncoder:
     # Plain transformers fix the input size unless told otherwise.
     known = inspect.signature(type(probe).__init__).parameters
     options: dict[str, Any] = {name: True for name in ("dynamic_img_size", "dynamic_img_pad") if name in known}
-    try:
-        if path is None:
-            network = timm.create_model(model, pretrained=True, num_classes=0, **options)
-        else:
-            network = timm.create_model(model, pretrained=False, num_classes=0, **options)
+    with weights_of(f"timm:{model}"):
+        network = timm.create_model(model, pretrained=path is None, num_classes=0, **options)
+        if path is not None:
             _fill(network, path)
-    except Exception as error:  # a hub can fail in many ways: network, cache, file format
-        raise MissingExtraError(
-            f"cannot have the weights of timm:{model} ({error}). Give a local file: timm:{model}@PATH"
-        ) from error
     return TimmEncoder(model, network, own_size(network)).eval()
 
 

@@ -10,8 +10,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torchvision.models import get_model
 
-from kc.encoders.base import Encoder, check_images
-from kc.errors import MissingExtraError, unknown_name
+from kc.encoders.base import Encoder, normalized, weights_of
+from kc.errors import unknown_name
 from kc.spec import EncoderSpec
 from kc.types import Features
 
@@ -46,10 +46,8 @@ class TorchvisionResNet(Encoder):
 
     def forward(self, images: Tensor) -> Features:
         """Pooled (N, 2048) and three levels of images (N, 3, H, W) float RGB in [0, 1]; sizes are rounded up."""
-        check_images(images)
-        mean, std = images.new_tensor(self.preprocessing).view(2, 1, 3, 1, 1)
         net = self.network
-        x = net.layer1(net.maxpool(net.relu(net.bn1(net.conv1((images - mean) / std)))))
+        x = net.layer1(net.maxpool(net.relu(net.bn1(net.conv1(normalized(images, self.preprocessing))))))
         levels = []
         for stage in (net.layer2, net.layer3, net.layer4):
             x = stage(x)
@@ -73,16 +71,12 @@ def load_torchvision(model: str, path: str | None = None) -> TorchvisionResNet:
     if model not in MODELS:
         raise unknown_name("torchvision model", model, MODELS)
     encoder = TorchvisionResNet(model)
-    try:
+    with weights_of(f"torchvision:{model}"):
         weights = _read(path) if path is not None else get_model(model, weights="IMAGENET1K_V1").state_dict()
         own = {key: value for key, value in weights.items() if not key.startswith("fc.")}
         missing, unexpected = encoder.network.load_state_dict(own, strict=False)
         if missing or unexpected:
             raise ValueError(f"the keys do not fit; missing {missing}, unexpected {unexpected}")
-    except Exception as error:  # a hub can fail in many ways: network, cache, file format
-        raise MissingExtraError(
-            f"cannot have the weights of torchvision:{model} ({error}). Give a local file: torchvision:{model}@PATH"
-        ) from error
     return encoder.eval()
 
 

@@ -106,7 +106,7 @@ class Conse:
 
         `pooled` is that of whole images, or the mean of `Lite0.dense_head` over regions.
         """
-        return self.scores_from_posterior(self.encoder.posterior_from_pooled(pooled), names)
+        return self.scores_from_posterior(self.encoder.classify(pooled), names)
 
     def trained_on(self, names: Names) -> Tensor:
         """(C,) bool: whether a name or synonym of each class is, letter by letter, that of an ImageNet class."""
@@ -124,7 +124,7 @@ class Conse:
     @torch.no_grad()
     def codes_from(self, pooled: Tensor) -> Tensor:
         """Codes (N, 2 * top) float16 of lite0's pooled features (N, 1280), see `codes_from_posterior`."""
-        return self.codes_from_posterior(self.encoder.posterior_from_pooled(pooled))
+        return self.codes_from_posterior(self.encoder.classify(pooled))
 
     def scores_from_codes(self, codes: Tensor, names: Names) -> Tensor:
         """Probabilities (N, C) over `names` (C) of codes (N, 2 * top): those of the posteriors that were coded, up to

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from dataclasses import astuple
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +27,23 @@ class Proposer(Protocol):
     def propose(self, image: UInt8Array) -> Segments:
         """Regions of `image` (H, W, 3) uint8 RGB, at its own size."""
         ...
+
+
+class OptionsKey:
+    """Name and key of a proposer that is a dataclass of its options: `family`, and the values in their order."""
+
+    family: ClassVar[str]
+
+    @property
+    def name(self) -> str:
+        """As given on the command line."""
+        return self.family
+
+    @property
+    def key(self) -> str:
+        """Name and settings."""
+        values = astuple(self)  # type: ignore[call-overload]
+        return "-".join([self.family, *(f"{v:g}" if isinstance(v, float) else str(v) for v in values)])
 
 
 def from_partition(partition: npt.NDArray[np.integer[Any]]) -> Segments:

@@ -13,9 +13,9 @@ from skimage.measure import label
 from skimage.morphology import local_minima, reconstruction
 from skimage.segmentation import watershed
 
-from kc.proposals.base import from_partition
+from kc.proposals.base import OptionsKey, from_partition
 from kc.proposals.hed import Hed, load_hed
-from kc.proposals.packages import hed_weights
+from kc.proposals.pretrained import hed_weights
 from kc.spec import Count, NonNegative, ProposerSpec
 from kc.types import Float32Array, Segments, UInt8Array
 
@@ -36,34 +36,22 @@ class EdgesOptions:
 
 
 @dataclass(frozen=True)
-class Edges(EdgesOptions):
-    """Basins of the edge map, one region each.
-
-    A region is a basin that lies at least `depth` (a probability, above 1 / 255) below every way out of it, so that a
-    higher depth gives fewer regions; `smoothing` is the deviation in pixels of the Gaussian before. `side`: pixels to
-    which the longer side of a larger image is reduced for the network, whose training images were 481 pixels wide.
+class Edges(EdgesOptions, OptionsKey):
+    """Basins of the edge map, one region each. HED was trained on images 481 pixels wide.
 
     The defaults were chosen on 15 COCO and 8 CamVid training images.
     """
+
+    family = "edges"
 
     spec = ProposerSpec(
         "Regions between learned edges: a watershed over the edge map of HED.",
         paper="Xie and Tu 2015; Meyer 1994",
         package="h5py",
         extra="edges",
-        check="kc.proposals.packages:check_hed",
+        check="kc.proposals.pretrained:check_hed",
         options=EdgesOptions,
     )
-
-    @property
-    def name(self) -> str:
-        """As given on the command line."""
-        return "edges"
-
-    @property
-    def key(self) -> str:
-        """Name and settings."""
-        return f"edges-{self.depth:g}-{self.smoothing:g}-{self.side}"
 
     @cached_property
     def network(self) -> Hed:

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from kc.errors import KcError
-from kc.proposals.pretrained import check_folder, folder_digest, load_model, load_processor
+from kc.proposals.pretrained import Checkpoint
 from kc.types import Float32Array, Int64Array, UInt8Array
-
-KINDS = ("grounding-dino",)
 
 
 @dataclass(frozen=True)
@@ -29,26 +25,19 @@ class Boxes:
 
 
 @dataclass(frozen=True)
-class GroundingDino:
+class GroundingDino(Checkpoint):
     """Boxes of the checkpoint in the folder `path`, with a score of at least `min_score`."""
 
-    path: str
+    family = "grounded-sam"
+    kinds = ("grounding-dino",)
+    classes = ("GroundingDinoForObjectDetection", "GroundingDinoProcessor")
+
     min_score: float = 0.25
 
-    def __post_init__(self) -> None:
-        check_folder(self.path, KINDS, f"grounded-sam:{self.path},SAM_PATH")
-
-    @cached_property
-    def digest(self) -> str:
-        """Of the checkpoint's files."""
-        return folder_digest(check_folder(self.path, KINDS, "grounded-sam"))
-
-    @cached_property
-    def _loaded(self) -> tuple[Any, Any]:
-        from transformers import GroundingDinoForObjectDetection, GroundingDinoProcessor
-
-        folder = check_folder(self.path, KINDS, "grounded-sam")
-        return load_model(GroundingDinoForObjectDetection, folder), load_processor(GroundingDinoProcessor, folder)
+    @property
+    def name(self) -> str:
+        """As given on the command line, with a checkpoint of Segment Anything."""
+        return f"grounded-sam:{self.path},SAM_PATH"
 
     @torch.no_grad()
     def find(self, image: UInt8Array, names: Sequence[str]) -> Boxes:
@@ -60,7 +49,7 @@ class GroundingDino:
         """
         parts = []
         for first, spans, text in self._sentences(names):
-            probability, boxes = self._ask(image, text)
+            probability, boxes = self._predict(image, text)
             of_name = torch.stack([probability[:, a:b].amax(1) for a, b in spans], dim=1)
             score, index = of_name.max(1)
             found = score > self.min_score
@@ -70,9 +59,9 @@ class GroundingDino:
         boxes, scores, index = (torch.cat(x).cpu() for x in zip(*parts, strict=True))
         return Boxes(boxes.float().numpy(), scores.float().numpy(), index.numpy())
 
-    def _ask(self, image: UInt8Array, text: str) -> tuple[Tensor, Tensor]:
+    def _predict(self, image: UInt8Array, text: str) -> tuple[Tensor, Tensor]:
         """Probability of each token (Q, T) and boxes (Q, 4) in pixels, of every query."""
-        model, processor = self._loaded
+        model, processor = self.loaded
         inputs = processor(images=image, text=text, return_tensors="pt").to(model.device)
         out = model(**inputs)
         # Every query, for every word: which of them count is decided for each name.
@@ -83,7 +72,7 @@ class GroundingDino:
 
     def _sentences(self, names: Sequence[str]) -> list[tuple[int, list[tuple[int, int]], str]]:
         """(position of the first name, tokens [a, b) of each name, text "a. b. c.") of every text that is asked."""
-        model, processor = self._loaded
+        model, processor = self.loaded
         limit = int(model.config.max_text_len)
         tokens = [processor.tokenizer(_sentence(n), add_special_tokens=False)["input_ids"] for n in names]
         result: list[tuple[int, list[tuple[int, int]], str]] = []

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kc.errors import MissingExtraError
-from kc.proposals.packages import HED
+from kc.proposals.pretrained import HED
 from kc.types import Float32Array, UInt8Array
 
 MEAN_BGR = (104.00699, 116.66877, 122.67892)

@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import cached_property
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from kc.proposals.filters import MaskFilter, as_segments, stability
-from kc.proposals.pretrained import check_folder, folder_digest, load_model, load_processor
+from kc.proposals.pretrained import Checkpoint
 from kc.proposals.rle import encode
 from kc.spec import ProposerSpec
 from kc.types import Float32Array, Segments, UInt8Array
 
-KINDS = ("mask2former",)
-
 
 @dataclass(frozen=True)
-class Mask2FormerMasks:
+class Mask2FormerMasks(Checkpoint):
     """One mask a query of the checkpoint in the folder `path`, those that `keep` lets through.
 
     The score is that of the paper's instance segmentation: the probability of the likeliest class, "no object" left
@@ -36,34 +32,21 @@ class Mask2FormerMasks:
         extra="proposals",
     )
 
-    path: str
+    family = "mask2former"
+    kinds = ("mask2former",)
+    classes = ("Mask2FormerForUniversalSegmentation", "AutoImageProcessor")
+
     keep: MaskFilter = field(default_factory=lambda: MaskFilter(min_score=0.05))
 
-    def __post_init__(self) -> None:
-        check_folder(self.path, KINDS, f"mask2former:{self.path}")
-
     @property
-    def name(self) -> str:
-        """As given on the command line."""
-        return f"mask2former:{self.path}"
-
-    @cached_property
     def key(self) -> str:
         """Contents of the checkpoint, and settings."""
-        digest = folder_digest(check_folder(self.path, KINDS, self.name))
-        return f"mask2former-{digest}-{self.keep.key}"
-
-    @cached_property
-    def _loaded(self) -> tuple[Any, Any]:
-        from transformers import AutoImageProcessor, Mask2FormerForUniversalSegmentation
-
-        folder = check_folder(self.path, KINDS, self.name)
-        return load_model(Mask2FormerForUniversalSegmentation, folder), load_processor(AutoImageProcessor, folder)
+        return f"mask2former-{self.digest}-{self.keep.key}"
 
     @torch.no_grad()
     def propose(self, image: UInt8Array) -> Segments:
         """Masks of `image` (H, W, 3) uint8 RGB, best first."""
-        model, processor = self._loaded
+        model, processor = self.loaded
         inputs = processor(images=image, input_data_format="channels_last", return_tensors="pt").to(model.device)
         out = model(**inputs)
         size = (image.shape[0], image.shape[1])

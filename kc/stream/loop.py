@@ -19,15 +19,13 @@ from kc.methods.distributed import process_rank
 from kc.methods.training_options import TrainingOptions
 from kc.progress import Bar
 from kc.spec import at_task
-from kc.stream.average import WeightAverage
-from kc.stream.best import BestWeights
+from kc.stream.callbacks import BestWeights, EndTask, MemoryCallback, RestoreRngState, WeightAverage
 from kc.stream.cost import CostMeter
 from kc.stream.evaluate import METRIC
 from kc.stream.forgetting_callback import Evaluator, ForgettingCallback, Predictions
-from kc.stream.memory_callback import MemoryCallback
 from kc.stream.progress import RunProgress, StepProgress
 from kc.stream.resume import MethodState, load_checkpoint, none_if_nan, save_checkpoint
-from kc.types import SplitName, Task, TaskKind
+from kc.types import SplitName, TaskKind
 
 
 @dataclass(frozen=True)
@@ -172,26 +170,3 @@ class MethodLoop:
         new, seen = state.rows[t][t], state.seen[t]
         shown = [f"{label} {100 * v:5.1f}" for label, v in (("new", new), ("seen", seen)) if v is not None]
         self.progress.line(f"  {text}: {state.metric} {', '.join(shown)}  [{state.cost[t]['seconds']:.1f} s]")
-
-
-class RestoreRngState(L.Callback):
-    """Gives the global generator back as it was before the Trainer: joining processes draws from it."""
-
-    def __init__(self) -> None:
-        self.state = torch.get_rng_state()
-
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Nothing that the task draws was drawn before."""
-        torch.set_rng_state(self.state)
-
-
-class EndTask(L.Callback):
-    """Closes the task and stops the clock: evaluation is not part of what a method costs."""
-
-    def __init__(self, task: Task, cost: CostMeter) -> None:
-        self.task, self.cost = task, cost
-
-    def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Learning is over."""
-        cast(ContinualMethod, pl_module).end_task(self.task)
-        self.cost.stop()

@@ -74,7 +74,7 @@ def test_head_and_posterior_from_features_alone(lite0: Lite0) -> None:
         head = lite0.dense_head(features.levels[-1])
         assert head.shape == (2, 1280, 2, 3)
         torch.testing.assert_close(head.mean((2, 3)), features.pooled)
-        posterior = lite0.posterior_from_pooled(features.pooled)
+        posterior = lite0.classify(features.pooled)
         assert lite0.classify(head.movedim(1, -1)).shape == (2, 2, 3, 1000)
     torch.testing.assert_close(posterior, lite0.posterior(images))
     torch.testing.assert_close(posterior.sum(1), torch.ones(2))

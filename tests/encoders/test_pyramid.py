@@ -6,9 +6,9 @@ from pathlib import Path
 
 import torch
 
+from kc.encoders.base import Pyramid
 from kc.encoders.cache import FeatureCache
 from kc.encoders.lite import Lite0
-from kc.encoders.pyramid import Pyramid
 
 
 def test_it_is_cached_apart_from_the_encoders_features(tmp_path: Path) -> None:

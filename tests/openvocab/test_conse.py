@@ -93,7 +93,7 @@ def test_regions_have_their_own_posterior(lite0: Lite0) -> None:
     corner = Features(features.pooled, tuple(level[..., :1, :1] for level in features.levels), features.strides)
     with torch.no_grad():
         head = lite0.dense_head(corner.levels[-1])[..., 0, 0]
-    torch.testing.assert_close(per_position[..., 0, 0], lite0.posterior_from_pooled(head))
+    torch.testing.assert_close(per_position[..., 0, 0], lite0.classify(head))
     names = [["east"], ["north"]]
     torch.testing.assert_close(conse.scores_from(head, names),
                                conse.scores_from_posterior(per_position[..., 0, 0], names))  # fmt: skip

@@ -11,10 +11,9 @@ import pytest
 from kc.errors import UnknownNameError
 from kc.proposals.base import Proposer, areas, as_masks, from_partition, pixels_of
 from kc.proposals.edges import Edges
-from kc.proposals.felzenszwalb import Felzenszwalb
 from kc.proposals.load import load_proposer
 from kc.proposals.oracle import partition_from, propose_from
-from kc.proposals.superpixels import Superpixels
+from kc.proposals.superpixels import Felzenszwalb, Superpixels
 from kc.registry import PROPOSERS, proposer_spec
 from kc.types import VOID, Segments
 

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from kc.stream.average import WeightAverage
-from kc.stream.best import BestWeights
+from kc.stream.callbacks import BestWeights, WeightAverage
 from kc.stream.forgetting_callback import Evaluator
 from kc.stream.loop import quiet_lightning
 

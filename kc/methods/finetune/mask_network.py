@@ -8,8 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kc.encoders.base import Encoder
-from kc.encoders.pyramid import Pyramid
+from kc.encoders.base import Encoder, Pyramid
 from kc.errors import KcError, MissingExtraError
 from kc.types import Features
 
