@@ -11,8 +11,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from kc.report.figures import _INK, _write
-from kc.report.style import looks
+from kc.report.style import GREY, INK, looks, write_figure
 from kc.types import BoolArray, UInt8Array
 
 _COLUMNS = 4
@@ -50,7 +49,7 @@ def attribution(
     left, right = np.ravel(figure.subfigures(1, 2, squeeze=False, width_ratios=[2.9, 1.45 * _COLUMNS]))
     top, bottom = left.subplots(2, 1)
     _picture(top, query)
-    top.set_title("query", fontsize=9, loc="left", color=_INK)
+    top.set_title("query", fontsize=9, loc="left", color=INK)
     shown = list(votes[:_BARS])
     if len(votes) > _BARS:
         shown.append((f"{len(votes) - _BARS} more", sum(share for _, share in votes[_BARS:])))
@@ -59,20 +58,18 @@ def attribution(
     bottom.set_yticks(range(len(shown)), [name for name, _ in shown])
     bottom.set_ylim(max(len(shown), 4) - 0.5, -0.5)
     bottom.set_xlim(0, 100)
-    bottom.set_xlabel("% of the votes", fontsize=8, color=_INK)
-    bottom.set_title(caption, fontsize=9, loc="left", color=_INK)
-    bottom.tick_params(labelsize=8, colors=_INK, length=0)
-    for side in ("top", "right"):
-        bottom.spines[side].set_visible(False)
+    bottom.set_xlabel("% of the votes", fontsize=8, color=INK)
+    bottom.set_title(caption, fontsize=9, loc="left", color=INK)
+    bottom.tick_params(labelsize=8, colors=INK, length=0)
+    bottom.spines[["top", "right"]].set_visible(False)
     grid = list(right.subplots(rows, _COLUMNS, squeeze=False).flat)
     for ax, voter in zip(grid, voters, strict=False):
-        color = look[voter.class_name].color if voter.class_name in look else "#7f7f7f"
-        _voter(ax, voter, color)
+        _voter(ax, voter, look[voter.class_name].color if voter.class_name in look else GREY)
     for ax in grid[len(voters) :]:
         ax.set_axis_off()
     right.suptitle("rows that voted, nearest first" + (f" (and {n_more} more)" if n_more else ""), fontsize=9)
-    figure.suptitle(title, fontsize=10, x=0.01, ha="left", color=_INK)
-    _write(figure, path)
+    figure.suptitle(title, fontsize=10, x=0.01, ha="left", color=INK)
+    write_figure(figure, path)
 
 
 def region_crop(image: UInt8Array, mask: BoolArray, margin: float = 0.15, fade: float = 0.75) -> UInt8Array:
@@ -105,8 +102,7 @@ def _voter(ax: Axes, voter: Voter, color: str) -> None:
         ax.text(0.5, 0.5, "no image\nhere", ha="center", va="center", fontsize=8, color="#777777")
     else:
         _picture(ax, voter.image)
-    for spine in ax.spines.values():
-        spine.set(edgecolor=color, linewidth=2.5)
-    ax.set_title(f"{voter.class_name}, task {voter.task}", fontsize=8, color=_INK, pad=3)
+    ax.spines[:].set(edgecolor=color, linewidth=2.5)
+    ax.set_title(f"{voter.class_name}, task {voter.task}", fontsize=8, color=INK, pad=3)
     sample = voter.sample_id if len(voter.sample_id) <= 22 else "…" + voter.sample_id[-21:]
-    ax.set_xlabel(f"{sample}\n{voter.score:.3f}, {100 * voter.share:.1f} %", fontsize=7, color=_INK, labelpad=2)
+    ax.set_xlabel(f"{sample}\n{voter.score:.3f}, {100 * voter.share:.1f} %", fontsize=7, color=INK, labelpad=2)

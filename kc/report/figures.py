@@ -2,30 +2,28 @@
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
+from matplotlib.colorbar import Colorbar
 from matplotlib.colors import BoundaryNorm, ListedColormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.text import Text
 
-from kc.files import write_atomic
-from kc.report import words
+from kc.report import style, words
 from kc.report.merge import MergedMethod, merge_seeds
 from kc.report.records import FloatArray, Results
-from kc.report.style import COSTS, LogAxis, Look, ink_on, looks, score_color, task_color
+from kc.report.style import INK, Look, label_axes, plain_axes
 from kc.report.tables import headline
 
-_INK = "#333333"
-_GRID = "#e3e3e3"
 _PANEL = (3.5, 2.75)  # inches: two panels fill a page of text
 _NUMBERS_UP_TO = 12  # tasks; beyond, numbers in the cells of a heat map would overlap
 _NUMBERS_AN_INCH = 4.4  # the same in a figure for a paper
@@ -70,21 +68,19 @@ def average(results: Results, path: Path, size: PaperSize) -> None:
     merged = merge_seeds(results)
     figure, (ax,) = _panels(1, size=size)
     top = ceiling(merged)
-    _average(ax, merged, looks([m.name for m in merged]), top)
-    ax.set_title("", loc="left")
+    _average(ax, merged, style.looks([m.name for m in merged]), top)
     _style_axes(ax, len(results.tasks), top, room=0.32 if size.columns == 1 else 0.2)
-    ax.set_ylabel(f"{words.metric_title(merged[0].metric)} × 100", color=_INK, fontsize=9)
-    ax.set_xlabel("tasks learned", color=_INK, fontsize=9)
-    _write(figure, path, size)
+    label_axes(ax, "", "tasks learned", _score(merged))
+    _write(figure, path, size, results)
 
 
 def cost(results: Results, path: Path, size: PaperSize) -> None:
     """The average score of every method against its seconds of learning and against the bytes that it keeps."""
     merged = merge_seeds(results)
-    look = looks([m.name for m in merged])
+    look = style.looks([m.name for m in merged])
     figure, axes = _panels(2, size=size)
-    for ax, (key, title, unit) in zip(axes, COSTS, strict=True):
-        axis = LogAxis.over([m.cost[key].mean for m in merged], unit)
+    for ax, (key, title, unit) in zip(axes, style.COSTS, strict=True):
+        axis = style.LogAxis.over([m.cost[key].mean for m in merged], unit)
         known = [m for m in merged if not math.isnan(m.metrics["average"].mean)]
         for m in known:
             stat, one = m.metrics["average"], look[m.name]
@@ -95,16 +91,15 @@ def cost(results: Results, path: Path, size: PaperSize) -> None:
             )  # fmt: skip
         ax.set(xlim=(-0.05, 1.05), ylim=(0, ceiling(merged)))
         ax.set_xticks([at for at, _ in axis.ticks], labels=[text for _, text in axis.ticks])
-        _plain_axes(ax)
-        ax.set_xlabel(title, color=_INK, fontsize=9)
-        ax.set_ylabel(f"average {words.metric_title(merged[0].metric)} × 100", color=_INK, fontsize=9)
+        plain_axes(ax, labelleft=True)
+        label_axes(ax, x=title, y=f"average {_score(merged)}")
     handles, labels = axes[0].get_legend_handles_labels()
     if handles:
         figure.legend(
             handles, labels, loc="outside upper center", ncols=2 * size.columns, frameon=False, fontsize=8.5,
-            labelcolor=_INK,
+            labelcolor=INK,
         )  # fmt: skip
-    _write(figure, path, size)
+    _write(figure, path, size, results)
 
 
 def curves(results: Results, path: Path, size: PaperSize | None = None) -> None:
@@ -114,7 +109,7 @@ def curves(results: Results, path: Path, size: PaperSize | None = None) -> None:
     `path` chooses the format (.png, .svg, .pdf). Raises RunError when the file cannot be written.
     """
     merged = merge_seeds(results)
-    look = looks([m.name for m in merged])
+    look = style.looks([m.name for m in merged])
     figure, axes = _panels(len(merged) + 1, size=size)
     columns = _in_a_row(len(axes), size)
     top = ceiling(merged)
@@ -126,23 +121,19 @@ def curves(results: Results, path: Path, size: PaperSize | None = None) -> None:
     n = len(results.tasks)
     for index, ax in enumerate(axes):
         _style_axes(ax, n, top, room=0.32 if index == len(merged) else 0.0)
-        if index % columns == 0:
-            ax.set_ylabel(f"{words.metric_title(merged[0].metric)} × 100", color=_INK, fontsize=9)
-        if index + columns >= len(axes):
-            ax.set_xlabel("tasks learned", color=_INK, fontsize=9)
-    colors = ListedColormap([task_color(i, n) for i in range(n)])
-    bar = figure.colorbar(
-        ScalarMappable(BoundaryNorm(np.arange(n + 1) + 0.5, n), colors), ax=axes, fraction=0.025, pad=0.015, aspect=32
-    )
-    bar.set_label("score on task", color=_INK, fontsize=9)
-    step = max(1, math.ceil(n / 20))
-    bar.set_ticks(list(range(1, n + 1, step)), labels=[str(i) for i in range(1, n + 1, step)])
+        label_axes(
+            ax,
+            x="tasks learned" if index + columns >= len(axes) else None,
+            y=_score(merged) if index % columns == 0 else None,
+        )
+    colors = ListedColormap([style.task_color(i, n) for i in range(n)])
+    scale = ScalarMappable(BoundaryNorm(np.arange(n + 1) + 0.5, n), colors)
+    bar = figure.colorbar(scale, ax=axes, fraction=0.025, pad=0.015, aspect=32)
+    ticks = list(range(1, n + 1, max(1, math.ceil(n / 20))))
+    bar.set_ticks(ticks, labels=[str(i) for i in ticks])
     bar.minorticks_off()
-    bar.ax.tick_params(labelsize=8, colors=_INK, length=0)
-    bar.outline.set_visible(False)
-    if size is None:
-        figure.suptitle(headline(results), color=_INK, fontsize=10, x=0.01, ha="left")
-    _write(figure, path, size)
+    _style_bar(bar, "score on task", length=0)
+    _write(figure, path, size, results)
 
 
 def heatmap(results: Results, path: Path, size: PaperSize | None = None) -> None:
@@ -157,32 +148,32 @@ def heatmap(results: Results, path: Path, size: PaperSize | None = None) -> None
     if size is not None:
         numbers = n <= _NUMBERS_AN_INCH * size.width / _in_a_row(len(axes), size, square=True)
     for ax, m in zip(axes, merged, strict=True):
-        _cells(ax, m.matrix, numbers)
-        ax.set_title(m.name, loc="left", fontsize=10, fontweight="bold", color=_INK)
-        ax.set_xlabel("scored on task", color=_INK, fontsize=9)
-        ax.set_ylabel("after task", color=_INK, fontsize=9)
+        _cells(ax, m.matrix.mean, numbers)
+        label_axes(ax, m.name, "scored on task", "after task")
         ticks = range(1, n + 1, max(1, math.ceil(n / 12)))
         ax.set(xticks=ticks, yticks=ticks)
-        ax.tick_params(labelsize=8, colors=_INK, length=0)
+        ax.tick_params(labelsize=8, colors=INK, length=0)
         ax.set(xlim=(0.5, n + 0.5), ylim=(n + 0.5, 0.5))
-    bar = figure.colorbar(
-        ScalarMappable(Normalize(0, 100), matplotlib.colormaps["cividis"]), ax=axes, fraction=0.03, pad=0.015, aspect=28
-    )
-    bar.set_label(f"{words.metric_title(merged[0].metric)} × 100", color=_INK, fontsize=9)
-    bar.ax.tick_params(labelsize=8, colors=_INK)
+    scale = ScalarMappable(Normalize(0, 100), matplotlib.colormaps["cividis"])
+    _style_bar(figure.colorbar(scale, ax=axes, fraction=0.03, pad=0.015, aspect=28), _score(merged))
+    _write(figure, path, size, results)
+
+
+def _score(merged: Sequence[MergedMethod]) -> str:
+    return f"{words.metric_title(merged[0].metric)} × 100"
+
+
+def _style_bar(bar: Colorbar, title: str, **ticks: Any) -> None:
+    bar.set_label(title, color=INK, fontsize=9)
+    bar.ax.tick_params(labelsize=8, colors=INK, **ticks)
     bar.outline.set_visible(False)
-    if size is None:
-        figure.suptitle(headline(results), color=_INK, fontsize=10, x=0.01, ha="left")
-    _write(figure, path, size)
-
-
-def _columns(n: int) -> int:
-    """Panels in a row: 4 stand two by two, 7 and 8 in rows of four, the rest in rows of three."""
-    return 2 if n in (2, 4) else 1 if n == 1 else 4 if n in (7, 8) else 3
 
 
 def _in_a_row(n: int, size: PaperSize | None, *, square: bool = False) -> int:
-    return _columns(n) if size is None else min(n, size.squares if square else size.columns)
+    """Panels in a row. On a screen 4 stand two by two, 7 and 8 in rows of four, the rest in rows of three."""
+    if size is None:
+        return {1: 1, 2: 2, 4: 2, 7: 4, 8: 4}.get(n, 3)
+    return min(n, size.squares if square else size.columns)
 
 
 def _panels(n: int, *, square: bool = False, size: PaperSize | None = None) -> tuple[Figure, list[Axes]]:
@@ -193,18 +184,12 @@ def _panels(n: int, *, square: bool = False, size: PaperSize | None = None) -> t
     else:
         width, more = size.width / columns, (0.0, 0.2)
         height = min(0.95 * width if square else min(max(0.55 * width, 1.85), 2.8), max(_PAGE / rows, 1.0))
-    figsize = (columns * width + more[0], rows * height + more[1])
-    figure = Figure(figsize=figsize, layout="constrained", facecolor="white")
-    grid = figure.subplots(rows, columns, squeeze=False, sharey=not square)
-    axes: list[Axes] = list(grid.flat)
-    for ax in axes[n:]:
-        ax.remove()
-    return figure, axes[:n]
+    return style.make_axes(n, columns, (columns * width + more[0], rows * height + more[1]), share_y=not square)
 
 
 def ceiling(merged: Sequence[MergedMethod]) -> float:
     """Upper end of the score axis in points: a round number above everything drawn, at most 100."""
-    values = np.concatenate([np.concatenate([np.tril(m.matrix).ravel(), m.seen]) for m in merged])
+    values = np.concatenate([np.concatenate([np.tril(m.matrix.mean).ravel(), m.seen.mean]) for m in merged])
     known = values[~np.isnan(values)]
     return min(100.0, 10.0 * math.ceil(10 * float(known.max()) + 0.3)) if known.size else 100.0
 
@@ -221,13 +206,13 @@ def _line(
 
 
 def _tasks(ax: Axes, m: MergedMethod, look: Look) -> None:
-    n = len(m.matrix)
+    n = len(m.matrix.mean)
     after = np.arange(1, n + 1, dtype=np.float64)
     # A wide pale band under the thin lines: the summary must not hide what it summarises.
-    ax.plot(after, 100 * m.seen, color=look.color, linewidth=6, alpha=0.35, zorder=1, solid_capstyle="round")
+    ax.plot(after, 100 * m.seen.mean, color=look.color, linewidth=6, alpha=0.35, zorder=1, solid_capstyle="round")
     for i in range(n):
-        _line(ax, after[i:], m.matrix[i:, i], m.matrix_deviation[i:, i], task_color(i, n), 1.3)
-    ax.set_title(m.name, loc="left", fontsize=10, fontweight="bold", color=_INK)
+        _line(ax, after[i:], m.matrix.mean[i:, i], m.matrix.deviation[i:, i], style.task_color(i, n), 1.3)
+    label_axes(ax, m.name)
     ax.set_title("wide line: all seen classes", loc="right", fontsize=8, color="#666666")
 
 
@@ -235,18 +220,18 @@ def _average(ax: Axes, merged: Sequence[MergedMethod], look: dict[str, Look], to
     """Every method's score on seen classes, named at the end of its line."""
     ends: list[tuple[float, str]] = []
     for m in merged:
-        after = np.arange(1, len(m.seen) + 1, dtype=np.float64)
-        _line(ax, after, m.seen, m.seen_deviation, look[m.name].color, 1.9, look[m.name])
-        known = np.flatnonzero(~np.isnan(m.seen))
-        ends.append((100 * float(m.seen[known[-1]]) if known.size else 0.0, m.name))
+        after, seen = np.arange(1, len(m.seen.mean) + 1, dtype=np.float64), m.seen.mean
+        _line(ax, after, seen, m.seen.deviation, look[m.name].color, 1.9, look[m.name])
+        known = seen[~np.isnan(seen)]
+        ends.append((100 * float(known[-1]) if known.size else 0.0, m.name))
     ends.sort()
-    n = len(merged[0].seen)
+    n = len(merged[0].seen.mean)
     for (y, name), at in zip(ends, spread_apart([y for y, _ in ends], 0.075 * top), strict=True):
         ax.annotate(
-            name, (n, y), (n + 0.06 * n, at), fontsize=8.5, color=_INK, va="center", annotation_clip=False,
+            name, (n, y), (n + 0.06 * n, at), fontsize=8.5, color=INK, va="center", annotation_clip=False,
             arrowprops={"arrowstyle": "-", "color": look[name].color, "linewidth": 1.2, "shrinkA": 0, "shrinkB": 3},
         )  # fmt: skip
-    ax.set_title("all seen classes", loc="left", fontsize=10, fontweight="bold", color=_INK)
+    label_axes(ax, "all seen classes")
 
 
 def spread_apart(heights: Sequence[float], gap: float) -> list[float]:
@@ -269,46 +254,31 @@ def _style_axes(ax: Axes, n: int, top: float, room: float) -> None:
     ax.set(xlim=(0.7, (n + 0.3) + room * n), ylim=(-0.02 * top, top))
     step = max(1, math.ceil(n / 10))
     ax.set_xticks(range(1, n + 1, step))
-    _plain_axes(ax)
-
-
-def _plain_axes(ax: Axes) -> None:
-    ax.grid(True, color=_GRID, linewidth=0.7)
-    ax.set_axisbelow(True)
-    for side in ("top", "right"):
-        ax.spines[side].set_visible(False)
-    for side in ("left", "bottom"):
-        ax.spines[side].set_color("#bbbbbb")
-    ax.tick_params(labelsize=8, colors=_INK, length=2, labelleft=True)
+    plain_axes(ax, labelleft=True)
 
 
 def _cells(ax: Axes, matrix: FloatArray, numbers: bool) -> None:
     n = len(matrix)
     ax.set_facecolor("#eeeeee")
     colors = matplotlib.colormaps["cividis"]
-    ax.imshow(
-        np.ma.masked_invalid(100 * matrix), cmap=colors, vmin=0, vmax=100, extent=(0.5, n + 0.5, n + 0.5, 0.5)
-    )  # fmt: skip
+    shown, extent = np.ma.masked_invalid(100 * matrix), (0.5, n + 0.5, n + 0.5, 0.5)
+    ax.imshow(shown, cmap=colors, vmin=0, vmax=100, extent=extent)
+    hatched: dict[str, Any] = {"facecolor": "none", "edgecolor": "#bdbdbd", "hatch": "////", "linewidth": 0}
     for t, i in np.argwhere(np.isnan(matrix)):
-        ax.add_patch(
-            Rectangle((i + 0.5, t + 0.5), 1, 1, facecolor="none", edgecolor="#bdbdbd", hatch="////", linewidth=0)
-        )
+        ax.add_patch(Rectangle((i + 0.5, t + 0.5), 1, 1, **hatched))
     if numbers:
         for t, i in np.argwhere(~np.isnan(matrix)):
-            ink = ink_on(score_color(matrix[t, i]))
+            ink = style.ink_on(style.score_color(matrix[t, i]))
             ax.text(i + 1, t + 1, f"{100 * matrix[t, i]:.0f}", ha="center", va="center", color=ink, fontsize=7)
-    for spine in ax.spines.values():
-        spine.set_visible(False)
+    ax.spines[:].set_visible(False)
 
 
-def _write(figure: Figure, path: Path, size: PaperSize | None = None) -> None:
-    if size is not None:
+def _write(figure: Figure, path: Path, size: PaperSize | None, results: Results) -> None:
+    if size is None:
+        figure.suptitle(headline(results), color=INK, fontsize=10, x=0.01, ha="left")
+    else:
         for ax in figure.axes:
             ax.tick_params(labelsize=max(8 * size.text, _SMALLEST))
         for text in figure.findobj(Text):
             text.set_fontsize(max(float(text.get_fontsize()) * size.text, _SMALLEST))
-    buffer = io.BytesIO()
-    # No date in the file: the same results give the same bytes.
-    metadata = {"Date": None} if path.suffix == ".svg" else None
-    figure.savefig(buffer, format=path.suffix.lstrip(".") or "png", dpi=300 if size else 150, metadata=metadata)
-    write_atomic(path, buffer.getvalue())
+    style.write_figure(figure, path, 300 if size else 150)

@@ -12,7 +12,7 @@ import numpy as np
 from kc.report import tables, words
 from kc.report.charts import Point, Scale, Series, cost_chart, line_chart
 from kc.report.figures import ceiling
-from kc.report.merge import MergedMethod, Stat
+from kc.report.merge import NO_STAT, Curve, MergedMethod
 from kc.report.records import FloatArray, Results
 from kc.report.style import COSTS, Look, ink_on, score_color
 
@@ -71,18 +71,26 @@ def comparison(results: Results, merged: Sequence[MergedMethod]) -> str:
     return f'<p class="soft">{legend}</p>{_scroll("Comparison of the methods", table)}{notes}'
 
 
+def _lines(merged: Sequence[MergedMethod], look: dict[str, Look], of: Sequence[Curve]) -> list[Series]:
+    """One line a method."""
+    return [
+        Series(m.name, f"m{i}", curve.mean, curve.deviation, look[m.name].dash, m.name)
+        for i, (m, curve) in enumerate(zip(merged, of, strict=True))
+    ]
+
+
 def curves(results: Results, merged: Sequence[MergedMethod], look: dict[str, Look]) -> str:
     """Scores over the tasks, all methods and each alone."""
     n, top = len(results.tasks), ceiling(merged)
     metric = words.metric_title(merged[0].metric)
-    every = [Series(m.name, f"m{i}", m.seen, m.seen_deviation, look[m.name].dash, m.name) for i, m in enumerate(merged)]
+    every = _lines(merged, look, [m.seen for m in merged])
     figures = [("All methods, all seen classes", line_chart(every, f"{metric} on all seen classes, by method", top))]
     for k, m in enumerate(merged):
-        lines = [Series("all seen classes", f"m{k}", m.seen, m.seen_deviation, wide=True)]
+        lines = [Series("all seen classes", f"m{k}", m.seen.mean, m.seen.deviation, wide=True)]
         for i in range(n):
-            values = m.matrix[:, i].copy()
+            values = m.matrix.mean[:, i].copy()
             values[:i] = math.nan  # not learned yet: the matrices below have these scores
-            lines.append(Series(words.task_title(i, results.tasks[i]), f"t{i}", values, m.matrix_deviation[:, i]))
+            lines.append(Series(words.task_title(i, results.tasks[i]), f"t{i}", values, m.matrix.deviation[:, i]))
         figures.append((m.name, line_chart(lines, f"{m.name}: {metric} on each task", top)))
     bands = " Bands: one deviation over the seeds." if len(results.seeds) > 1 else ""
     intro = (
@@ -97,20 +105,15 @@ def curves(results: Results, merged: Sequence[MergedMethod], look: dict[str, Loo
 def growth(merged: Sequence[MergedMethod], look: dict[str, Look]) -> str:
     """Forgetting and stored bytes over the tasks."""
     figures = []
-    if any(not np.isnan(m.forgotten).all() for m in merged):
-        lines = [
-            Series(m.name, f"m{i}", m.forgotten, m.forgotten_deviation, look[m.name].dash, m.name)
-            for i, m in enumerate(merged)
-        ]
-        values = 100 * np.concatenate([m.forgotten for m in merged])
-        spread = 100 * np.nan_to_num(np.concatenate([m.forgotten_deviation for m in merged]))
+    if any(not np.isnan(m.forgotten.mean).all() for m in merged):
+        lines = _lines(merged, look, [m.forgotten for m in merged])
+        values = 100 * np.concatenate([m.forgotten.mean for m in merged])
+        spread = 100 * np.nan_to_num(np.concatenate([m.forgotten.deviation for m in merged]))
         top = max(10.0, 10 * math.ceil(np.nanmax(values + spread) / 10))
         scale = Scale.of_points(float(np.nanmin(values - spread)), top)
         figures.append(("Forgetting, mean of the tasks before", line_chart(lines, "forgetting by method", top, scale)))
-    lines = [
-        Series(m.name, f"m{i}", m.stored, m.stored_deviation, look[m.name].dash, m.name) for i, m in enumerate(merged)
-    ]
-    scale, unit = Scale.of_bytes(max(float(np.nanmax(m.stored)) for m in merged))
+    lines = _lines(merged, look, [m.stored for m in merged])
+    scale, unit = Scale.of_bytes(max(float(np.nanmax(m.stored.mean)) for m in merged))
     figures.append((f"Stored, {unit}", line_chart(lines, "stored bytes by method", 0, scale)))
     intro = "Forgetting × 100: how far a task has fallen from its best score so far; below 0 it rose."
     return f"<p>{intro} Stored: what the method keeps after each task.</p>{_panels(figures)}"
@@ -127,7 +130,7 @@ def confusion(results: Results, merged: Sequence[MergedMethod]) -> str:
     rows = []
     for i, m in known:
         for group in ("old", "new"):
-            stats = [m.confusion.get(f"{group}_{key}", Stat(math.nan, math.nan, 0)) for key, _ in answers]
+            stats = [m.confusion.get(f"{group}_{key}", NO_STAT) for key, _ in answers]
             cells = "".join(f"<td>{words.points(s.mean, s.deviation)}</td>" for s in stats)
             rows.append(f"{_head(m, i, 'row')}<td>{group} classes</td>{cells}")
     what = "images" if results.task_kind == "classification" else "pixels"
@@ -164,7 +167,7 @@ def matrices(results: Results, merged: Sequence[MergedMethod]) -> str:
     """R[t, i] of each method as a heat map."""
     mean = ", mean over the seeds" if len(results.seeds) > 1 else ""
     metric = words.metric_title(merged[0].metric)
-    figures = [(m.name, _scroll(f"Matrix of {m.name}", _heat(m.matrix))) for m in merged]
+    figures = [(m.name, _scroll(f"Matrix of {m.name}", _heat(m.matrix.mean))) for m in merged]
     intro = (
         f"<p>{escape(metric)} × 100 on task <var>i</var> (column) after learning task <var>t</var> (row){mean}. "
         "Hatched: undefined.</p>"
@@ -232,7 +235,7 @@ def final(merged: Sequence[MergedMethod]) -> str:
     head = '<th scope="col">Metric</th>' + "".join(_head(m, i, "col") for i, m in enumerate(merged))
     rows = []
     for name in names:
-        found = [m.final.get(name, Stat(math.nan, math.nan, 0)) for m in merged]
+        found = [m.final.get(name, NO_STAT) for m in merged]
         cells = "".join(f"<td>{words.points(stat.mean, stat.deviation)}</td>" for stat in found)
         rows.append(f'<th scope="row">{escape(words.metric_title(name))}</th>{cells}')
     return f'<p class="soft">On all classes, × 100.</p>{_scroll("Scores after the last task", _table(head, rows))}'

@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 
-from kc.report.records import COST_NAMES, METRIC_NAMES, FloatArray, MethodResult, MetricName, Results, Score, as_array
+from kc.report.records import METRIC_NAMES, FloatArray, MethodResult, MetricName, Results, Score, as_array
 
 
 @dataclass(frozen=True)
 class Stat:
-    """Mean and sample deviation (n - 1) over `n` seeds; `mean` NaN if undefined, `deviation` NaN for one seed."""
+    """Mean and sample deviation (n - 1) over the seeds; `mean` NaN if undefined, `deviation` NaN for one seed."""
 
     mean: float
     deviation: float
-    n: int
+
+
+@dataclass(frozen=True)
+class Curve:
+    """The same of arrays of one shape."""
+
+    mean: FloatArray
+    deviation: FloatArray
 
 
 @dataclass(frozen=True)
@@ -25,7 +33,7 @@ class MergedMethod:
     """One method over its seeds. A value undefined for one seed is undefined for the method: a mean over
     the other seeds would compare unlike things.
 
-    `matrix`, `matrix_deviation` (T, T), `seen`, `seen_deviation` (T,), `per_class` name -> (T,), all in [0, 1].
+    `matrix` (T, T), `seen` (T,), `per_class` name -> mean (T,), all in [0, 1].
     `confusion`: shares as in `MethodResult`. `forgotten` (T,): mean forgetting after each task, NaN after the first.
     `stored` (T,): bytes kept after each task. `cost`: seconds are summed over tasks, peak bytes and trained
     parameters are the largest of any task, stored bytes are those after the last task.
@@ -36,40 +44,32 @@ class MergedMethod:
     seeds: tuple[int, ...]
     metrics: Mapping[MetricName, Stat]
     undefined: Mapping[MetricName, str]
-    matrix: FloatArray
-    matrix_deviation: FloatArray
-    seen: FloatArray
-    seen_deviation: FloatArray
+    matrix: Curve
+    seen: Curve
     per_class: Mapping[str, FloatArray]
     final: Mapping[str, Stat]
     confusion: Mapping[str, Stat]
-    forgotten: FloatArray
-    forgotten_deviation: FloatArray
-    stored: FloatArray
-    stored_deviation: FloatArray
+    forgotten: Curve
+    stored: Curve
     cost: Mapping[str, Stat]
 
 
-def _stats(values: Sequence[Score] | FloatArray) -> Stat:
-    array = as_array(values) if not isinstance(values, np.ndarray) else values
-    mean, deviation = _mean_deviation(array)
-    return Stat(float(mean), float(deviation), len(array))
+NO_STAT = Stat(math.nan, math.nan)
+_TOTAL: dict[str, Callable[[list[float]], float]] = {
+    "seconds": sum, "peak_rss_bytes": max, "trained_parameters": max, "stored_bytes": lambda values: values[-1],
+}  # fmt: skip
+"""How the cost of a method follows from that of its tasks."""
 
 
-def _mean_deviation(stack: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Over the first axis (seeds): mean, and deviation with n - 1 (NaN for one seed)."""
+def _curve(seeds: Sequence[Any]) -> Curve:
+    stack = as_array(seeds)
     mean = stack.mean(axis=0)
-    return mean, stack.std(axis=0, ddof=1) if len(stack) > 1 else np.full_like(mean, np.nan)
+    return Curve(mean, stack.std(axis=0, ddof=1) if len(stack) > 1 else np.full_like(mean, np.nan))
 
 
-def total_cost(method: MethodResult) -> dict[str, float]:
-    """The cost of one method and seed over all tasks, see `MergedMethod.cost`."""
-    return {
-        "seconds": sum(c.seconds for c in method.cost),
-        "peak_rss_bytes": max(c.peak_rss_bytes for c in method.cost),
-        "trained_parameters": max(c.trained_parameters for c in method.cost),
-        "stored_bytes": method.cost[-1].stored_bytes,
-    }
+def _stat(seeds: Sequence[Score]) -> Stat:
+    curve = _curve([[value] for value in seeds])
+    return Stat(float(curve.mean[0]), float(curve.deviation[0]))
 
 
 def forgetting_curve(matrix: FloatArray) -> FloatArray:
@@ -91,7 +91,12 @@ def merge_seeds(results: Results) -> list[MergedMethod]:
 
 
 def _merge(group: list[MethodResult]) -> MergedMethod:
-    metrics = {name: _stats([getattr(m.metrics, name) for m in group]) for name in METRIC_NAMES}
+    def shared(table: Literal["final", "confusion", "per_class"]) -> dict[str, list[Any]]:
+        """Name -> its value for each seed, where every seed has one."""
+        tables = [getattr(m, table) for m in group]
+        return {name: [t[name] for t in tables] for name in tables[0] if all(name in t for t in tables)}
+
+    metrics = {name: _stat([getattr(m.metrics, name) for m in group]) for name in METRIC_NAMES}
     reasons: dict[MetricName, str] = {}
     for name in METRIC_NAMES:
         if math.isnan(metrics[name].mean):
@@ -99,31 +104,20 @@ def _merge(group: list[MethodResult]) -> MergedMethod:
             reason = missing[0].undefined.get(name, "no reason was recorded")
             alone = len(missing) < len(group)
             reasons[name] = f"{reason} (seed {', '.join(str(m.seed) for m in missing)})" if alone else reason
-    matrix, matrix_deviation = _mean_deviation(np.stack([m.array() for m in group]))
-    seen, seen_deviation = _mean_deviation(np.stack([as_array(m.seen) for m in group]))
-    costs = [total_cost(m) for m in group]
-    classes = [name for name in group[0].per_class if all(name in m.per_class for m in group)]
-    forgotten, forgotten_deviation = _mean_deviation(np.stack([forgetting_curve(m.array()) for m in group]))
-    bytes_kept = np.array([[c.stored_bytes for c in m.cost] for m in group], dtype=np.float64)
-    stored, stored_deviation = _mean_deviation(bytes_kept)
-    shares = [name for name in group[0].confusion if all(name in m.confusion for m in group)]
-    final = [name for name in group[0].final if all(name in m.final for m in group)]
     return MergedMethod(
         name=group[0].name,
         metric=group[0].metric,
         seeds=tuple(m.seed for m in group),
         metrics=metrics,
         undefined=reasons,
-        matrix=matrix,
-        matrix_deviation=matrix_deviation,
-        seen=seen,
-        seen_deviation=seen_deviation,
-        per_class={c: np.stack([as_array(m.per_class[c]) for m in group]).mean(axis=0) for c in classes},
-        final={name: _stats([m.final[name] for m in group]) for name in final},
-        confusion={name: _stats([m.confusion[name] for m in group]) for name in shares},
-        forgotten=forgotten,
-        forgotten_deviation=forgotten_deviation,
-        stored=stored,
-        stored_deviation=stored_deviation,
-        cost={name: _stats(np.array([c[name] for c in costs], dtype=np.float64)) for name in COST_NAMES},
+        matrix=_curve([m.matrix for m in group]),
+        seen=_curve([m.seen for m in group]),
+        per_class={name: _curve(values).mean for name, values in shared("per_class").items()},
+        final={name: _stat(values) for name, values in shared("final").items()},
+        confusion={name: _stat(values) for name, values in shared("confusion").items()},
+        forgotten=_curve([forgetting_curve(m.array()) for m in group]),
+        stored=_curve([[c.stored_bytes for c in m.cost] for m in group]),
+        cost={
+            name: _stat([total([getattr(c, name) for c in m.cost]) for m in group]) for name, total in _TOTAL.items()
+        },
     )

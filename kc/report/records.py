@@ -12,8 +12,11 @@ import io
 import json
 import math
 import numbers
+import os
+import platform
 import re
 from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, get_args
 
@@ -31,6 +34,7 @@ from pydantic import (
     model_validator,
 )
 
+from kc import __version__
 from kc.errors import RunError
 from kc.files import write_atomic
 from kc.types import Setting, TaskKind
@@ -278,3 +282,14 @@ def metrics_csv(results: Results, path: Path) -> None:
             for i, score in enumerate(row):
                 out.writerow([m.name, m.seed, m.metric, t + 1, i + 1, score, m.seen[t], *costs])
     write_atomic(path, buffer.getvalue().encode())
+
+
+def versions() -> dict[str, str]:
+    """Versions of kc, Python, the platform and the packages that compute, and the number of processors."""
+    found = {"kc": __version__, "python": platform.python_version(), "platform": platform.platform()}
+    for package in ("torch", "torchvision", "lightning", "timm", "faiss-cpu", "scikit-image", "numpy", "mlxtend"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found | {"cpus": str(os.cpu_count())}

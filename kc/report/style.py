@@ -7,13 +7,21 @@ viridis, whose hues keep ten thin lines apart.
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
+from kc.files import write_atomic
 from kc.report import words
+
+INK, GREY = "#333333", "#7f7f7f"
 
 
 @dataclass(frozen=True)
@@ -47,6 +55,42 @@ def looks(names: Sequence[str]) -> dict[str, Look]:
             chosen[name] = free.pop(0)
             free = free or list(_FREE)
     return chosen
+
+
+def make_axes(n: int, columns: int, size: tuple[float, float], *, share_y: bool = False) -> tuple[Figure, list[Axes]]:
+    """A white figure of `n` panels, `columns` in a row, `size` inches in all, without pyplot's global state."""
+    figure = Figure(figsize=size, layout="constrained", facecolor="white")
+    axes = list(figure.subplots(-(-n // columns), columns, squeeze=False, sharey=share_y).flat)
+    for ax in axes[n:]:
+        ax.remove()
+    return figure, axes[:n]
+
+
+def label_axes(ax: Axes, title: str | None = None, x: str | None = None, y: str | None = None) -> None:
+    """Title (left) and names of the axes; None leaves what is there."""
+    if title is not None:
+        ax.set_title(title, loc="left", fontsize=10, fontweight="bold", color=INK)
+    if x is not None:
+        ax.set_xlabel(x, color=INK, fontsize=9)
+    if y is not None:
+        ax.set_ylabel(y, color=INK, fontsize=9)
+
+
+def plain_axes(ax: Axes, **ticks: Any) -> None:
+    """A pale grid, lines at the left and below only, small `ticks` (as `Axes.tick_params` takes them)."""
+    ax.grid(True, color="#e3e3e3", linewidth=0.7)
+    ax.set_axisbelow(True)
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.spines[["left", "bottom"]].set_color("#bbbbbb")
+    ax.tick_params(labelsize=8, colors=INK, length=2, **ticks)
+
+
+def write_figure(figure: Figure, path: Path, dots: int = 150) -> None:
+    """Write a figure, `dots` an inch, in the format of the suffix; the same figure gives the same bytes. RunError."""
+    buffer, kind = io.BytesIO(), path.suffix.lstrip(".") or "png"
+    with matplotlib.rc_context({"svg.hashsalt": path.stem}):
+        figure.savefig(buffer, format=kind, dpi=dots, metadata={"Date": None} if kind == "svg" else None)
+    write_atomic(path, buffer.getvalue())
 
 
 def _hex(colormap: str, fraction: float) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+import numpy as np
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -33,23 +34,19 @@ class Column:
         return "↑" if self.better == "high" else "↓"
 
 
-def _points(value: float, deviation: float) -> str:
-    return words.points(value, deviation)
-
-
 COLUMNS = (
-    Column("average", "Average", "average", "high", _points),
-    Column("average_incremental", "Average incremental", "average\nincremental", "high", _points),
-    Column("forgetting", "Forgetting", "forgetting", "low", _points),
-    Column("backward_transfer", "Backward transfer", "backward\ntransfer", "high", _points),
-    Column("forward_transfer", "Forward transfer", "forward\ntransfer", "high", _points),
+    Column("average", "Average", "average", "high", words.points),
+    Column("average_incremental", "Average incremental", "average\nincremental", "high", words.points),
+    Column("forgetting", "Forgetting", "forgetting", "low", words.points),
+    Column("backward_transfer", "Backward transfer", "backward\ntransfer", "high", words.points),
+    Column("forward_transfer", "Forward transfer", "forward\ntransfer", "high", words.points),
     Column("seconds", "Time", "time", "low", words.seconds),
     Column("peak_rss_bytes", "Peak memory", "peak\nmemory", "low", words.size),
     Column("stored_bytes", "Stored", "stored", "low", words.size),
     Column("trained_parameters", "Trained parameters", "trained\nparameters", "low", words.count),
 )
 # What the page adds: half of the runs cannot know it, so it would cost the terminal a column of dashes.
-INTRANSIGENCE = Column("intransigence", "Intransigence", "intran-\nsigence", "low", _points)
+INTRANSIGENCE = Column("intransigence", "Intransigence", "intran-\nsigence", "low", words.points)
 
 
 @dataclass(frozen=True)
@@ -238,16 +235,10 @@ def _worst_fall(m: MergedMethod) -> tuple[int, float, float] | None:
 
     None if no task lost at least 0.1 points.
     """
-    falls = []
-    for i in range(len(m.matrix) - 1):
-        column = m.matrix[:-1, i]
-        if not math.isnan(m.matrix[-1, i]) and any(not math.isnan(v) for v in column):
-            best = max(v for v in column if not math.isnan(v))
-            falls.append((best - m.matrix[-1, i], i, best, float(m.matrix[-1, i])))
-    if not falls or max(falls)[0] < 0.001:
-        return None
-    _, task, before, after = max(falls, key=lambda f: (f[0], -f[1]))
-    return task, float(before), after
+    best, last = np.fmax.reduce(m.matrix.mean[:-1], initial=np.nan), m.matrix.mean[-1]
+    fall = np.nan_to_num((best - last)[:-1], nan=-np.inf)
+    task = int(fall.argmax()) if len(fall) else 0
+    return (task, float(best[task]), float(last[task])) if len(fall) and fall[task] >= 0.001 else None
 
 
 def _ranking(merged: Sequence[MergedMethod]) -> list[str]:

@@ -13,7 +13,8 @@ from kc.data.transforms import image_to_tensor
 from kc.encoders.base import dense
 from kc.errors import KcError
 from kc.proposals.pooling import pool
-from kc.studies.figures import GREY, INK, legend, panels, style_axes
+from kc.report.style import GREY, INK
+from kc.studies.figures import legend, panels, style_axes
 from kc.studies.keys import Keys, memory_of, truth
 from kc.studies.options import StudyOptions, StudySpec
 from kc.studies.record import Row, column

@@ -12,11 +12,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from numpy.typing import ArrayLike
 
-from kc.report.style import Look, looks
+from kc.report.style import GREY, INK, Look, label_axes, looks, make_axes, plain_axes
 from kc.studies.record import Row, column
 
-INK = "#333333"
-GREY = "#7f7f7f"
 METRICS = {"pq": "PQ × 100", "miou": "mIoU × 100", "accuracy": "accuracy of regions × 100",
            "mean_class_accuracy": "mean class accuracy × 100"}  # fmt: skip
 """Column of a table -> its name on an axis."""
@@ -25,28 +23,15 @@ FEW = 2.5
 
 
 def panels(n: int, *, width: float = 3.6, height: float = 2.9, columns: int = 3) -> tuple[Figure, list[Axes]]:
-    """A white figure of `n` panels (inches each), at most `columns` in a row, without pyplot's global state."""
+    """A figure of `n` panels (inches each), at most `columns` in a row; see `make_axes`."""
     across = min(n, columns)
-    down = -(-n // across)
-    figure = Figure(figsize=(across * width + 0.4, down * height + 0.3), layout="constrained", facecolor="white")
-    axes = list(figure.subplots(down, across, squeeze=False).flat)
-    for ax in axes[n:]:
-        ax.remove()
-    return figure, axes[:n]
+    return make_axes(n, across, (across * width + 0.4, -(-n // across) * height + 0.3))
 
 
 def style_axes(ax: Axes, title: str, x: str, y: str) -> None:
     """Title, names of the axes, and the plain look of the project's other figures."""
-    ax.set_title(title, loc="left", fontsize=10, fontweight="bold", color=INK)
-    ax.set_xlabel(x, color=INK, fontsize=9)
-    ax.set_ylabel(y, color=INK, fontsize=9)
-    ax.grid(True, color="#e3e3e3", linewidth=0.7)
-    ax.set_axisbelow(True)
-    for side in ("top", "right"):
-        ax.spines[side].set_visible(False)
-    for side in ("left", "bottom"):
-        ax.spines[side].set_color("#bbbbbb")
-    ax.tick_params(labelsize=8, colors=INK, length=2)
+    label_axes(ax, title, x, y)
+    plain_axes(ax)
 
 
 def legend(ax: Axes, **options: Any) -> None:

@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 from kc.memory.search.spaces import k_center_greedy
 from kc.memory.vote.evaluation import accuracy_gain, first_k, is_correct
 from kc.memory.vote.pruning import NeighbourTable, hard, leave_one_out, soft
-from kc.report.style import looks
-from kc.studies.figures import INK, curve, legend, log_axes, panels, style_axes
+from kc.report.style import INK, looks
+from kc.studies.figures import curve, legend, log_axes, panels, style_axes
 from kc.studies.keys import Keys, memory_of
 from kc.studies.options import SeededOptions, StudySpec
 from kc.studies.record import Row, column

@@ -19,8 +19,8 @@ import numpy.typing as npt
 
 from kc.errors import RunError
 from kc.files import write_atomic
-from kc.report.records import nan_to_null
-from kc.report.versions import versions
+from kc.report.records import nan_to_null, versions
+from kc.report.style import write_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -96,14 +96,10 @@ class Record:
 
     def figure(self, figure: Figure) -> list[Path]:
         """Write NAME.png (150 dots an inch) and NAME.svg; the same figure gives the same bytes. Returns both."""
-        import matplotlib
-
-        written = []
-        for suffix in ("png", "svg"):
-            buffer = io.BytesIO()
-            with matplotlib.rc_context({"svg.hashsalt": self.name}):
-                figure.savefig(buffer, format=suffix, dpi=150, metadata={"Date": None} if suffix == "svg" else None)
-            written.append(self.write(f"{self.name}.{suffix}", buffer.getvalue()))
+        written = [self.folder / f"{self.name}.{suffix}" for suffix in ("png", "svg")]
+        for path in written:
+            write_figure(figure, path)
+        self.written += written
         return written
 
     def write(self, name: str, data: bytes) -> Path:

@@ -37,8 +37,9 @@ def test_methods_stand_side_by_side_and_seeds_are_merged(make_results: Make, tmp
         ("finetune", 0), ("knn", 0), ("knn", 1), ("knn", 2), ("joint", 1), ("joint", 2)
     ]  # fmt: skip
     assert results.seeds == (0, 1, 2)
-    average = merge_seeds(results)[1].metrics["average"]
-    assert (average.mean, average.deviation, average.n) == (pytest.approx(0.6), pytest.approx(0.1), 3)
+    knn = merge_seeds(results)[1]
+    average = knn.metrics["average"]
+    assert (average.mean, average.deviation, len(knn.seeds)) == (pytest.approx(0.6), pytest.approx(0.1), 3)
     assert combine(runs[:1]).results == runs[0].results
     results.save(tmp_path / "both" / "results.json")  # a record like any other
     assert Results.load(tmp_path / "both" / "results.json") == results

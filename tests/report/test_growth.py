@@ -64,7 +64,7 @@ def test_the_page_says_what_old_classes_are_taken_for(make_results: Make, tmp_pa
     results = make_results(3, methods=("finetune", "knn"), seeds=(0, 1))
     merged = merge_seeds(results)
     kept = np.array([[c.stored_bytes for c in m.cost] for m in results.methods if m.name == "knn"])
-    np.testing.assert_allclose(merged[1].stored, kept.mean(axis=0))
+    np.testing.assert_allclose(merged[1].stored.mean, kept.mean(axis=0))
     assert merged[1].confusion["old_as_new"].mean == pytest.approx(0.3)
     write_report(tmp_path, results, tmp_path / "report.html")
     text = (tmp_path / "report.html").read_text(encoding="utf-8")
