@@ -11,6 +11,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 from rich.console import Console
 
@@ -24,14 +25,14 @@ from kc.methods.base import ContinualMethod
 from kc.methods.distributed import process_rank
 from kc.progress import elapsed
 from kc.registry import method_spec
+from kc.report.examples import save_example, save_prediction
 from kc.report.figures import curves
 from kc.report.html import write_report
-from kc.report.records import Results, metrics_csv
+from kc.report.records import Results, metrics_csv, versions
 from kc.report.tables import show
-from kc.report.versions import versions
 from kc.resolve import resolve
 from kc.session import Session, open_data
-from kc.showcase import save_examples
+from kc.stream.evaluate import answers, to_device
 from kc.stream.loop import MethodLoop, TrainerOptions, quiet_lightning
 from kc.stream.progress import RunProgress
 from kc.stream.results import build_results, method_result
@@ -41,6 +42,8 @@ from kc.types import SplitName
 
 RUN_FOLDER = "KC_RUN_FOLDER"
 """Environment variable by which the worker processes of one run agree on its folder."""
+N_EXAMPLES = 6
+"""Test images that the report shows with every answer."""
 
 
 def run(config: RunConfig, console: Console | None = None) -> Path:
@@ -234,6 +237,27 @@ def run_method(
     finally:
         tracker.close()
     return state
+
+
+def save_examples(folder: Path, data: IncrementalDataModule, method: ContinualMethod, name: str) -> None:
+    """A few test images with the truth, and what `method` says of them after the last task, for the report."""
+    from kc.data.dataset import collate_evaluation
+
+    kind, last = data.manifest.task_kind, len(data.tasks) - 1
+    size = data.n_images("test", last, "seen")
+    # Spread evenly, so that several tasks are shown.
+    positions = sorted({(2 * i + 1) * size // (2 * N_EXAMPLES) for i in range(min(N_EXAMPLES, size))})
+    dataset = data.dataset("test", last, "seen", raw=True)
+    module: Any = method
+    module.eval()
+    for number, position in enumerate(positions):
+        batch = collate_evaluation([dataset[position]])
+        example = f"example-{number:02d}"
+        truth: Any = batch["label"][0].item() if kind == "classification" else np.asarray(batch[kind][0])
+        save_example(folder, example, np.asarray(batch["raw"][0]), truth, list(data.classes.values()))
+        prediction = method.predict(to_device(batch, module.device), data.tasks[-1].seen_ids)
+        answer = int(answers(prediction)[0]) if kind == "classification" else getattr(prediction, kind)[0]
+        save_prediction(folder, example, name, answer)
 
 
 def make_loop(

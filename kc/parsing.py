@@ -16,16 +16,7 @@ from typing import Any
 import yaml
 
 from kc.actions import flag, values_of
-from kc.config import (
-    GROUPS,
-    NOT_FLAGS,
-    NOT_STORED,
-    PATHS,
-    Config,
-    RunConfig,
-    field_name,
-    from_stored,
-)
+from kc.config import GROUPS, NOT_FLAGS, NOT_STORED, PATHS, Config, RunConfig, field_name, from_stored
 from kc.errors import KcError, RunError, UnknownNameError, unknown_name
 from kc.resolve import components, resolve
 from kc.spec import Option, options_of, validated

@@ -18,7 +18,7 @@ ROOT = Path(kc.__file__).parent
 MAP = ROOT.parent / "docs" / "architecture.md"
 LONGEST = 350
 MAY_IMPORT_LIGHTNING = {"methods/module.py", "data/datamodule.py"}
-LIGHTNING_ROOMS = {"compare", "session", "showcase", "tracking", "commands", "studies", "stream"}
+LIGHTNING_ROOMS = {"compare", "session", "tracking", "commands", "studies", "stream"}
 HEAVY = {"torch", "lightning", "faiss", "timm", "skimage", "matplotlib", "wandb", "transformers"}
 MODULES = {".".join(("kc", *p.relative_to(ROOT).with_suffix("").parts)).removesuffix(".__init__"): p
            for p in sorted(ROOT.rglob("*.py"))}  # fmt: skip

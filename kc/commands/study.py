@@ -29,7 +29,7 @@ def main(arguments: Sequence[str], prog: str = "kc study") -> int:
     options = actions.read(spec.options, rest, f"{prog} {name}")
     if options is None:
         return 0
-    from kc.studies.run import run_study
+    from kc.studies.base import run_study
 
     run_study(name, options, Terminal())
     return 0

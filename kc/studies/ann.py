@@ -19,8 +19,7 @@ from kc.studies.fusion import voted_class
 from kc.studies.keys import memory_of
 from kc.studies.options import RegionOptions, StudySpec
 from kc.studies.record import Row, column
-from kc.studies.regions import Regions, RegionStudy
-from kc.studies.simulate import with_simulated
+from kc.studies.regions import Regions, RegionStudy, with_simulated
 
 KINDS: tuple[IndexKind, ...] = ("exact", "hnsw", "ivf-sq8", "ivf-pq")
 WANTED = (0.8, 0.95, 0.99)

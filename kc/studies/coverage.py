@@ -14,8 +14,7 @@ from kc.studies.fusion import default_setting, score_base, score_fused
 from kc.studies.keys import memory_of
 from kc.studies.options import RegionOptions, StudySpec
 from kc.studies.record import Row, column
-from kc.studies.regions import Regions, RegionStudy
-from kc.studies.simulate import with_simulated
+from kc.studies.regions import Regions, RegionStudy, with_simulated
 
 COVERED = (0.5, 0.75, 1.0)
 

@@ -20,8 +20,7 @@ from kc.studies.fusion import best_class, default_setting, fuse_neighbours, in_m
 from kc.studies.keys import memory_of
 from kc.studies.options import RegionOptions, StudySpec
 from kc.studies.record import Row, column
-from kc.studies.regions import Benchmark, Regions, RegionStudy
-from kc.studies.simulate import median_cosines, near_keys
+from kc.studies.regions import Benchmark, Regions, RegionStudy, median_cosines, near_keys
 from kc.types import VOID
 
 ROWS_A_NAME = 10

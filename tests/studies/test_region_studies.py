@@ -22,12 +22,11 @@ from kc.errors import KcError
 from kc.openvocab.load import load_base
 from kc.registry import STUDIES, load_class, spec_of
 from kc.studies import transfer
+from kc.studies.base import run_study
 from kc.studies.keys import memory_of
 from kc.studies.other_domain import translation
 from kc.studies.record import Record
-from kc.studies.regions import Regions
-from kc.studies.run import run_study
-from kc.studies.simulate import median_cosines, near_keys, with_simulated
+from kc.studies.regions import Regions, median_cosines, near_keys, with_simulated
 from kc.studies.spaces import kernel, mmd2, permutation_test
 from kc.types import ClassInfo
 
