@@ -104,15 +104,13 @@ def run(config: ExplainConfig) -> int:
     ranked = sorted(of, key=lambda c: (c != winner, -of[c]))
     said = ", ".join(f"{names.get(c, c)} {100 * of[c]:.1f} %" for c in ranked[:5])
     truth = None if asked.label is None else names.get(asked.label, str(asked.label))
-    console.say(
-        f"{settings['vote']} vote of {n_found}: {said}" + (f" (true class: {truth})" if truth else ""),
-    )
+    console.say(f"{settings['vote']} vote of {n_found}: {said}" + (f" (true class: {truth})" if truth else ""))
     nearest, near = float(found.score[0, 0]), neighbour_cosines(memory, at)
     strange = nearest < novelty_threshold(near)
     if strange:
         console.say(
             f"unknown? the nearest row has cosine {nearest:.3f}, but {100 * ACCEPTED:.0f} % of the stored rows have "
-            f"{novelty_threshold(near):.3f} or more with one of another image: perhaps a class that is not in memory",
+            f"{novelty_threshold(near):.3f} or more with one of another image: perhaps a class that is not in memory"
         )
     if len(asked.own):
         console.say("what is asked about is stored; its own row was left out")

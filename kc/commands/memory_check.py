@@ -41,7 +41,7 @@ def verify(config: VerifyConfig) -> int:
     console, memory = Terminal(), Memory.open(config.memory)
     report = memory.verify()
     console.say(
-        f"sound: {report['files']} files, {report['bytes'] / 2**20:.1f} MiB, {report['rows']:,} rows, as written",
+        f"sound: {report['files']} files, {report['bytes'] / 2**20:.1f} MiB, {report['rows']:,} rows, as written"
     )
     for name in report["orphans"]:
         console.say(f"left over, named by nothing: {name} (kc memory repair removes it)")
@@ -64,7 +64,7 @@ def verify(config: VerifyConfig) -> int:
     if config.file is None:
         console.say(
             "only ids were looked for: the bytes of a key are known to an export made before "
-            "(kc memory verify DIR FILE --absent IDS), or to the erase itself, which looks for them",
+            "(kc memory verify DIR FILE --absent IDS), or to the erase itself, which looks for them"
         )
     return status
 
@@ -90,7 +90,7 @@ def proof(memory: MemoryStore, gone: Traces, console: Terminal) -> int:
         "answers were not compared: the memory is too large to make a second one"
         if answers is None
         else f"answers to {answers.queries} queries are bitwise those of a memory that never had the rows: ids, "
-        f"scores, classes and weights of the {N_QUERIES} nearest, and so every vote",
+        f"scores, classes and weights of the {N_QUERIES} nearest, and so every vote"
     )
     console.say("what this does not reach:")
     for sentence in NOT_ERASED:

@@ -158,9 +158,7 @@ def compact(config: CompactConfig) -> int:
     if config.dry_run:
         dropped = before.stats()["rows_total"] - len(before) if config.drop_history else 0
         versions = max(len(before.versions()) - 1, 0) if config.drop_history else 0
-        console.say(
-            f"would join up to {segments} segments, drop {dropped:,} retired rows and {versions} old versions",
-        )
+        console.say(f"would join up to {segments} segments, drop {dropped:,} retired rows and {versions} old versions")
         return 0
     with Memory.open(config.memory, write=True) as memory:
         if not memory.compact(history=not config.drop_history):
@@ -169,7 +167,7 @@ def compact(config: CompactConfig) -> int:
         now = memory.stats()
         console.say(
             f"segments: {segments} before, {_segments(config.memory)} after; "
-            f"{size / 2**20:.1f} MiB before, {now['bytes'] / 2**20:.1f} MiB after; {len(memory):,} rows",
+            f"{size / 2**20:.1f} MiB before, {now['bytes'] / 2**20:.1f} MiB after; {len(memory):,} rows"
         )
     return 0
 

@@ -114,7 +114,7 @@ def migrate(config: MigrateConfig) -> int:
     done = "would encode" if config.dry_run else "encoded"
     console.say(
         f"{done} {int(plan.there.sum()):,} rows again, mapped {gone:,} whose images are gone"
-        + (f" ({config.fit}, fitted on the {moved.rows:,})" if moved else ""),
+        + (f" ({config.fit}, fitted on the {moved.rows:,})" if moved else "")
     )
     if not config.dry_run:
         written(target, memory, plan, keys, after, moved, class_names(memory, config.benchmark))

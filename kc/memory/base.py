@@ -48,13 +48,7 @@ class MemoryStore(MemoryReader):
 
     @classmethod
     def create(
-        cls,
-        path: str | Path,
-        *,
-        dim: int,
-        fingerprint: str,
-        info: MemoryInfo | None = None,
-        anonymous: bool = False,
+        cls, path: str | Path, *, dim: int, fingerprint: str, info: MemoryInfo | None = None, anonymous: bool = False
     ) -> Self:
         """A new empty memory, open for writing, of keys of `dim` values that the encoder `fingerprint` makes.
 

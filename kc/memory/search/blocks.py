@@ -163,10 +163,7 @@ def cheapest_plan(n_queries: int, fraction: float) -> str:
     """How to search `fraction` of the rows of a mapped run: "copy" them and multiply, "overfetch" from all rows, or
     compute each product of a query and a row alone ("masked")."""
     whole = max(READ_COST, n_queries) + READ_COST * (n_queries > 1)
-    costs = {
-        "copy": fraction * (COPY_COST + whole),
-        "masked": fraction * max(READ_COST, MASKED_COST * n_queries),
-    }
+    costs = {"copy": fraction * (COPY_COST + whole), "masked": fraction * max(READ_COST, MASKED_COST * n_queries)}
     if fraction >= 1 - MAX_HIDDEN:
         costs["overfetch"] = whole
     return min(costs, key=lambda plan: costs[plan])
