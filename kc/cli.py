@@ -14,7 +14,7 @@ COMMANDS: Table = {
     "run": ("kc.commands.run:main", "compare methods over a stream of tasks (the main job)"),
     "methods": ("kc.commands.components:methods", "list methods; formula, paper and options of one"),
     "components": ("kc.commands.components:components", "list encoders, proposals and base models; options of one"),
-    "sweep": ("kc.commands.sweep:main", "tune one hyperparameter of each method on validation images, then compare"),
+    "sweep": ("kc.commands.run:sweep", "tune one hyperparameter of each method on validation images, then compare"),
     "report": ("kc.commands.report:run", "make the page of a run again, or compare several runs"),
     "memory": ("kc.commands.memory:ACTIONS", "look into a memory, check it, fill it, move it, take rows out of it"),
     "predict": ("kc.commands.predict:run", "segment or classify pictures, and show which rows decided"),

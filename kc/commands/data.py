@@ -1,10 +1,20 @@
-"""`kc data`: what benchmarks there are, whether their data is sound, what is in it, what it looks like."""
+"""`kc data`: its actions, and the options that several of them share."""
 
 from __future__ import annotations
 
-from kc.actions import Table
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-ACTIONS: Table = {
+from kc import actions
+from kc.errors import DataError
+from kc.spec import Count, Whole
+from kc.types import SplitName
+
+if TYPE_CHECKING:
+    from kc.data.manifest import Manifest
+
+ACTIONS: actions.Table = {
     "list": ("kc.commands.data_show:list_all", "every benchmark: kind, classes, parts, and whether its data is here"),
     "show": ("kc.commands.data_show:show", "one benchmark: its classes, splits, licence, and how to get its data"),
     "fetch": ("kc.commands.data_show:fetch", "download its archives, verify and unpack them; resumes"),
@@ -17,3 +27,52 @@ ACTIONS: Table = {
     ),
     "shards": ("kc.commands.data_write:shards", "write it as tar shards with an index (WebDataset); resumes"),
 }
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchmarkConfig:
+    """A benchmark.
+
+    Args:
+        benchmark: Name of a benchmark, or path of a manifest.
+        data_root: Folder that holds the data sets; default: the environment variable KC_DATA.
+    """
+
+    benchmark: str
+    data_root: Path | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadingConfig(BenchmarkConfig):
+    """A benchmark whose files are read.
+
+    Args:
+        limit_images: At most so many images of a part.
+        num_workers: Threads that read; default: one a core, at most 8.
+    """
+
+    limit_images: Count | None = None
+    num_workers: Count | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TasksConfig(BenchmarkConfig):
+    """A benchmark in tasks.
+
+    Args:
+        tasks: Number of tasks; classes are divided evenly.
+        split: One of the benchmark's named task splits, such as 15-1.
+        class_order: natural, shuffle:SEED, or a file of class names.
+        seed: Seed of the setting `partition`.
+    """
+
+    tasks: Count | None = None
+    split: str | None = None
+    class_order: str = "natural"
+    seed: Whole = 0
+
+
+def check_part(manifest: Manifest, part: SplitName) -> None:
+    """Raises DataError for a part that the benchmark has not."""
+    if part not in manifest.splits:
+        raise DataError(f"{manifest.name} has no part {part!r}; it has {', '.join(manifest.splits)}")

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kc.commands.data_options import ReadingConfig, TasksConfig, check_part
+from kc.commands.console import Terminal, bars, number
+from kc.commands.data import ReadingConfig, TasksConfig, check_part
 from kc.types import SplitName
 
 if TYPE_CHECKING:
@@ -32,7 +33,6 @@ class CheckConfig(ReadingConfig):
 
 def check(config: CheckConfig) -> int:
     """`kc data check`. Returns the exit status."""
-    from kc.commands.console import bars
     from kc.data.check import check as check_files
     from kc.data.manifest import load_manifest
 
@@ -74,7 +74,6 @@ class StatsConfig(TasksConfig, ReadingConfig):
 
 def stats(config: StatsConfig) -> int:
     """`kc data stats`. Returns the exit status."""
-    from kc.commands.console import bars
     from kc.data.manifest import load_manifest
     from kc.data.split import build_tasks
     from kc.data.stats import as_json, count
@@ -111,8 +110,6 @@ def stats(config: StatsConfig) -> int:
 def _print_stats(manifest: Manifest, stats: Stats, tasks: Sequence[Task]) -> None:
     from rich import box
     from rich.table import Table
-
-    from kc.commands.console import Terminal, number
 
     console = Terminal()
     console.say(f"{manifest.name} {stats.split}: {number(stats.n_images)} images")

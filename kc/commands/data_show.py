@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kc.commands.data_options import BenchmarkConfig, check_part
+from kc.commands.console import Terminal, bars
+from kc.commands.data import BenchmarkConfig, check_part
 from kc.errors import DataError, KcError, stopped
 from kc.spec import Count
 from kc.types import SplitName, TaskKind
@@ -35,7 +36,6 @@ def list_all(config: ListConfig) -> int:
     from rich import box
     from rich.table import Table
 
-    from kc.commands.console import Terminal
     from kc.data.manifest import load_manifest, manifest_names
 
     table = Table(box=box.SIMPLE_HEAD)
@@ -72,7 +72,6 @@ class ShowConfig(BenchmarkConfig):
 
 def show(config: ShowConfig) -> int:
     """`kc data show`. Returns the exit status."""
-    from kc.commands.console import Terminal
     from kc.data.manifest import load_manifest
 
     manifest = load_manifest(config.benchmark)
@@ -121,7 +120,6 @@ class FetchConfig(BenchmarkConfig):
 
 def fetch(config: FetchConfig) -> int:
     """`kc data fetch`. Returns the exit status."""
-    from kc.commands.console import bars
     from kc.data.fetch import fetch as download
     from kc.data.manifest import load_manifest
 

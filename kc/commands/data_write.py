@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Annotated
 
 from kc.actions import FLAG
-from kc.commands.data_options import ReadingConfig, TasksConfig, check_part
+from kc.commands.console import Terminal, bars
+from kc.commands.data import ReadingConfig, TasksConfig, check_part
 from kc.errors import SplitError, stopped
 from kc.spec import Count
 from kc.types import Setting, SplitName
@@ -42,7 +43,6 @@ def split(config: SplitConfig) -> int:
     from rich import box
     from rich.table import Table
 
-    from kc.commands.console import Terminal
     from kc.data.lists import load_image_lists
     from kc.data.manifest import load_manifest
     from kc.data.readers.open import open_reader
@@ -108,7 +108,6 @@ class ShardsConfig(ReadingConfig):
 
 def shards(config: ShardsConfig) -> int:
     """Write the shards of every part, then the manifest that reads them. Returns the exit status."""
-    from kc.commands.console import bars
     from kc.data.manifest import load_manifest
     from kc.data.readers.open import content_key, open_good
     from kc.data.shards.store import open_store

@@ -6,6 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 
 from kc.actions import Table
+from kc.commands.console import Terminal
 from kc.commands.dense_options import FUSION, LookConfig, MeasuredConfig, check, listed
 from kc.errors import KcError
 from kc.openvocab.dense_clip.rows import ROWS
@@ -51,7 +52,6 @@ def evaluate(config: EvaluateConfig) -> int:
     given = [f"--{name.replace('_', '-')}" for name in FUSION if getattr(config, name) is not None]
     if given and "gclip" not in rows:
         raise KcError(f"{', '.join(given)}: for row gclip, which is not asked")
-    from kc.commands.console import Terminal
     from kc.commands.dense_measure import Measurement
 
     console, measurement = Terminal(), Measurement.of(config, config.out / "evaluate.json")
@@ -76,7 +76,6 @@ def evaluate(config: EvaluateConfig) -> int:
 def ablate(config: AblateConfig) -> int:
     """`kc dense ablate`. Returns the exit status."""
     check(config)
-    from kc.commands.console import Terminal
     from kc.commands.dense_measure import Measurement, base_of, variants
 
     console, measurement = Terminal(), Measurement.of(config, config.out / "ablate.json")
@@ -94,7 +93,6 @@ def ablate(config: AblateConfig) -> int:
 def similarity(config: SimilarityConfig) -> int:
     """`kc dense similarity`. Returns the exit status."""
     check(config)
-    from kc.commands.console import Terminal
     from kc.commands.dense_measure import clip_of, similarity_of
 
     console, clip = Terminal(), clip_of(config)
@@ -106,7 +104,6 @@ def similarity(config: SimilarityConfig) -> int:
 def look(config: LookConfig) -> int:
     """`kc dense look`. Returns the exit status."""
     check(config, config.row)
-    from kc.commands.console import Terminal
     from kc.commands.dense_measure import look_into
 
     console = Terminal()

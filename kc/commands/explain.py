@@ -6,14 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from kc.commands.rows import class_names, run_of, task_index
+from rich.table import Table
+
+from kc.commands.console import Terminal
+from kc.commands.memory import class_names, data_root_of, name_of, opened, task_index
 from kc.errors import KcError
 from kc.spec import Count, Positive
 from kc.types import Neighbours, UInt8Array
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from kc.memory.disk import Memory
     from kc.memory.store.table import RowTable
     from kc.predict.question import Question
@@ -64,26 +65,22 @@ def run(config: ExplainConfig) -> int:
     """`kc explain`. Returns the exit status."""
     import numpy as np
 
-    from kc.commands.console import Terminal
-    from kc.config import RunConfig
-    from kc.memory.disk import Memory
     from kc.memory.vote.evaluation import ACCEPTED, neighbour_cosines, novelty_threshold
     from kc.memory.vote.votes import contributions, decide, vote
-    from kc.parsing import read_config
     from kc.predict.question import ask, search
     from kc.report.attribution import Voter, attribution, region_crop
     from kc.session import config_of_memory
 
     console = Terminal()
     path = memory_of(config)
-    memory = Memory.open(path)
+    memory = opened(path)
     asks = {name: value for name, value in config_of_memory(memory.info).of(memory.info.method).items() if name in RULE}
     settings = {**RULE, **asks, **{name: value for name, value in vars(config).items() if value is not None}}
-    run = config.run or run_of(path)
-    root = config.data_root or (None if run is None else read_config(RunConfig, run).data_root)
     names = class_names(memory, config.benchmark)
-    sources, asked = ask(memory, config.image, config.point, config.benchmark, root)
-    at = None if config.at is None else task_index(memory, config.at)
+    sources, asked = ask(
+        memory, config.image, config.point, config.benchmark, data_root_of(path, config.data_root, config.run)
+    )
+    at = task_index(memory, config.at)
     found = search(memory, asked, settings["k"], at)
     n_found = found.id.shape[1]
     if n_found < settings["k"]:
@@ -120,7 +117,7 @@ def run(config: ExplainConfig) -> int:
     for i in range(min(n_found, PICTURED)):
         sample = sources.sample(rows.sample_id[i])
         picture = None if sample is None else pictured(asked, sample, memory, int(rows.id[i]))
-        name, task = names.get(int(found.class_id[0, i]), str(found.class_id[0, i])), int(rows.task[i]) + 1
+        name, task = name_of(found.class_id[0, i], names), int(rows.task[i]) + 1
         share = float(cast[i] / cast.sum())
         voters.append(Voter(picture, rows.sample_id[i], name, task, float(found.score[0, i]), share))
     shares = [(str(names.get(c, c)), of[c]) for c in ranked]
@@ -158,14 +155,12 @@ def pictured(asked: Question, sample: Sample, memory: Memory, row: int) -> UInt8
 
 def neighbour_table(found: Neighbours, rows: RowTable, names: dict[int, str], share: Any = None) -> Table:
     """One line a neighbour, nearest first."""
-    from rich.table import Table
-
     table = Table("#", "row", "class", "task", "sample", "source", "cosine", "weight")
     if share is not None:
         table.add_column("vote, %", justify="right")
     for i in range(len(rows)):
         class_id = int(found.class_id[0, i])
-        cells = [str(i + 1), str(rows.id[i]), names.get(class_id, str(class_id)), str(rows.task[i] + 1)]
+        cells = [str(i + 1), str(rows.id[i]), name_of(class_id, names), str(rows.task[i] + 1)]
         cells += [rows.sample_id[i], rows.source[i] or "–", f"{found.score[0, i]:.4f}", f"{found.weight[0, i]:g}"]
         table.add_row(*cells, *([] if share is None else [f"{100 * share[i]:.1f}"]))
     return table

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from kc.actions import Table
+from kc.commands.console import Terminal
 from kc.errors import DivergedError, KcError, RunError
 from kc.openvocab.fc_clip.options import PUBLISHED_CLIP, FcClipConfig
 from kc.spec import Count, Positive, Whole
@@ -100,7 +101,6 @@ class TrainConfig:
 def convert(config: ConvertConfig) -> int:
     """`kc fc-clip convert`. Returns the exit status."""
     _check_out(config.out)
-    from kc.commands.console import Terminal
     from kc.openvocab.fc_clip.checkpoint import convert as convert_file
 
     names = None if config.names is None else read_names(config.names)
@@ -189,7 +189,6 @@ def train(config: TrainConfig) -> int:
     import torch
     from torch.utils.data import DataLoader
 
-    from kc.commands.console import Terminal
     from kc.data.manifest import load_manifest
     from kc.data.readers.open import open_reader
     from kc.encoders.open_clip_model import OpenClipEncoder, load_open_clip

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Annotated
 
 from kc.actions import BY_PLACE, FLAG
-from kc.commands.rows import RowsConfig, by_class, class_names, selected, told
+from kc.commands.console import Terminal
+from kc.commands.memory import RowsConfig, by_class, class_names, opened, selected, told
 from kc.errors import KcError
 
 
@@ -32,13 +33,11 @@ def run(config: ForgetConfig) -> int:
     filters = (config.ids, config.class_, config.source, config.task, config.sample)
     if (config.name is None) == (not any(f is not None for f in filters)):
         raise KcError("say what is forgotten: NAME, or rows by --ids, --class, --source, --task or --sample")
-    from kc.commands.console import Terminal
     from kc.commands.memory_check import proof
-    from kc.memory.disk import Memory
     from kc.predict.teach import erase, name_id
 
     console = Terminal()
-    with Memory.open(config.memory, write=not config.dry_run) as memory:
+    with opened(config.memory, write=not config.dry_run) as memory:
         names = class_names(memory, config.benchmark)
         if config.name is None:
             # Erasing reaches rows that were retired before.

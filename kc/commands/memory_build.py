@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from annotated_types import Gt, Le
 
-from kc.commands.rows import MemoryConfig
+from kc.commands.console import Terminal
+from kc.commands.memory import MemoryConfig
 from kc.errors import KcError, UnknownNameError, stopped
 from kc.spec import Count
 from kc.types import ClassInfo
@@ -64,7 +65,6 @@ def build(config: BuildConfig) -> int:
 
     manifest = None if config.benchmark is None else load_manifest(config.benchmark)
     names = _checked(config, manifest)
-    from kc.commands.console import Terminal
     from kc.memory.disk import Memory
     from kc.methods.retrieval.build import add_named
     from kc.proposals.grounded_sam import GroundedSam

@@ -8,7 +8,18 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from kc.commands.rows import MemoryConfig, NamedConfig, RowsConfig, by_class, class_names, next_task, selected, told
+from kc.commands.console import Terminal
+from kc.commands.memory import (
+    MemoryConfig,
+    NamedConfig,
+    RowsConfig,
+    by_class,
+    class_names,
+    next_task,
+    opened,
+    selected,
+    told,
+)
 from kc.errors import KcError
 from kc.spec import NonNegative, Whole
 from kc.types import Float32Array, Int64Array
@@ -36,11 +47,8 @@ class SnapshotConfig(MemoryConfig):
 
 def snapshot(config: SnapshotConfig) -> int:
     """`kc memory snapshot`. Returns the exit status."""
-    from kc.commands.console import Terminal
-    from kc.memory.disk import Memory
-
     console = Terminal()
-    with Memory.open(config.memory, write=not config.dry_run) as memory:
+    with opened(config.memory, write=not config.dry_run) as memory:
         task = next_task(memory, config.task)
         if not config.dry_run:
             memory.commit(task)
@@ -64,13 +72,10 @@ class ReweightConfig(NamedConfig, RowsConfig):
 
 def reweight(config: ReweightConfig) -> int:
     """`kc memory reweight`. Returns the exit status."""
-    from kc.commands.console import Terminal
-    from kc.memory.disk import Memory
-
     console = Terminal()
     if (config.weight is None) == (config.prune is None):
         raise KcError("say one of --weight W (with --ids, --class ...) and --prune soft or hard")
-    with Memory.open(config.memory, write=not config.dry_run) as memory:
+    with opened(config.memory, write=not config.dry_run) as memory:
         names, labels = class_names(memory, config.benchmark), memory.labels()
         if config.prune is not None:
             ids, weights = pruned(memory, config.prune)
@@ -114,11 +119,8 @@ class RemoveConfig(NamedConfig, RowsConfig):
 
 def remove(config: RemoveConfig) -> int:
     """`kc memory remove`. Returns the exit status."""
-    from kc.commands.console import Terminal
-    from kc.memory.disk import Memory
-
     console = Terminal()
-    with Memory.open(config.memory, write=not config.dry_run) as memory:
+    with opened(config.memory, write=not config.dry_run) as memory:
         names = class_names(memory, config.benchmark)
         ids = selected(memory, config, names, retired=False)
         if len(ids) == 0:
@@ -150,17 +152,14 @@ class CompactConfig(MemoryConfig):
 
 def compact(config: CompactConfig) -> int:
     """`kc memory compact`. Returns the exit status."""
-    from kc.commands.console import Terminal
-    from kc.memory.disk import Memory
-
-    console, before = Terminal(), Memory.open(config.memory)
+    console, before = Terminal(), opened(config.memory)
     segments, size = _segments(config.memory), before.stats()["bytes"]
     if config.dry_run:
         dropped = before.stats()["rows_total"] - len(before) if config.drop_history else 0
         versions = max(len(before.versions()) - 1, 0) if config.drop_history else 0
         console.say(f"would join up to {segments} segments, drop {dropped:,} retired rows and {versions} old versions")
         return 0
-    with Memory.open(config.memory, write=True) as memory:
+    with opened(config.memory, write=True) as memory:
         if not memory.compact(history=not config.drop_history):
             console.say("nothing to compact")
             return 0

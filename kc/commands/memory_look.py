@@ -7,19 +7,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
+from rich.table import Table
 
 from kc.actions import BY_PLACE
+from kc.commands.console import Terminal
 from kc.commands.explain import neighbour_table
-from kc.commands.rows import (
+from kc.commands.memory import (
     MemoryConfig,
     NamedConfig,
     by_class,
     class_names,
+    data_root_of,
     first_of,
     name_of,
     numbers,
-    run_of,
-    spans,
+    opened,
     task_index,
 )
 from kc.spec import Count
@@ -41,15 +43,9 @@ class StatsConfig(NamedConfig):
 
 def stats(config: StatsConfig) -> int:
     """`kc memory stats`. Returns the exit status."""
-    from rich.table import Table
-
-    from kc.commands.console import Terminal
-    from kc.memory.disk import Memory
-
-    console = Terminal()
-    memory = Memory.open(config.memory)
+    console, memory = Terminal(), opened(config.memory)
     names, facts = class_names(memory, config.benchmark), memory.stats()
-    at = None if config.at is None else task_index(memory, config.at)
+    at = task_index(memory, config.at)
     labels = memory.labels(at)
     extra_rows = facts["rows_total"] - facts["rows"]
     table = Table(show_header=False, box=None)
@@ -78,12 +74,7 @@ class VersionsConfig(MemoryConfig):
 
 def versions(config: VersionsConfig) -> int:
     """`kc memory versions`. Returns the exit status."""
-    from rich.table import Table
-
-    from kc.commands.console import Terminal
-    from kc.memory.disk import Memory
-
-    memory = Memory.open(config.memory)
+    memory = opened(config.memory)
     table = Table("after task", "rows", "added", "retired", "relabelled", "reweighted")
     previous: int | None = None
     for info in memory.versions():
@@ -118,14 +109,9 @@ class DiffConfig(NamedConfig):
 
 def diff(config: DiffConfig) -> int:
     """`kc memory diff`. Returns the exit status."""
-    from rich.table import Table
-
-    from kc.commands.console import Terminal
-    from kc.memory.disk import Memory
-
-    console, memory = Terminal(), Memory.open(config.memory)
-    a = task_index(memory, config.first)
-    b = None if config.second is None else task_index(memory, config.second)
+    console, memory = Terminal(), opened(config.memory)
+    a, b = task_index(memory, config.first), task_index(memory, config.second)
+    assert a is not None
     names, change = class_names(memory, config.benchmark), memory.diff(a, b)
     console.say(f"from task {a + 1} to {'now' if b is None else f'task {b + 1}'}:")
     if not change:
@@ -134,12 +120,13 @@ def diff(config: DiffConfig) -> int:
     table = Table("", "rows", "classes", "ids")
     for what, ids in (("added", change.added), ("retired", change.retired), ("reweighted", change.reweighted)):
         if len(ids):
-            classes = np.unique(memory.rows_of(ids).class_id)
-            table.add_row(what, f"{len(ids):,}", first_of(name_of(c, names) for c in classes), spans(ids))
+            classes = first_of(name_of(c, names) for c in np.unique(memory.rows_of(ids).class_id))
+            table.add_row(what, f"{len(ids):,}", classes, numbers(ids))
     pairs = np.stack([change.class_before, change.class_after], axis=1)
     for before, after in np.unique(pairs, axis=0):
         ids = change.relabelled[(pairs == (before, after)).all(axis=1)]
-        table.add_row("relabelled", f"{len(ids):,}", f"{name_of(before, names)} to {name_of(after, names)}", spans(ids))
+        classes = f"{name_of(before, names)} to {name_of(after, names)}"
+        table.add_row("relabelled", f"{len(ids):,}", classes, numbers(ids))
     console.print(table)
     return 0
 
@@ -165,18 +152,13 @@ class SearchConfig(NamedConfig):
 
 def search(config: SearchConfig) -> int:
     """`kc memory search`. Returns the exit status."""
-    from kc.commands.console import Terminal
-    from kc.config import RunConfig
-    from kc.memory.disk import Memory
-    from kc.parsing import read_config
     from kc.predict.question import ask
     from kc.predict.question import search as nearest
 
-    console, memory = Terminal(), Memory.open(config.memory)
-    run = run_of(config.memory)
-    root = config.data_root or (None if run is None else read_config(RunConfig, run).data_root)
+    console, memory = Terminal(), opened(config.memory)
+    root = data_root_of(config.memory, config.data_root)
     asked = ask(memory, config.image, config.point, config.benchmark, root)[1]
-    found = nearest(memory, asked, config.k, None if config.at is None else task_index(memory, config.at))
+    found = nearest(memory, asked, config.k, task_index(memory, config.at))
     if found.id.shape[1] < config.k:
         console.say(f"k {config.k} is clamped to the {found.id.shape[1]} rows that there are")
     console.print(neighbour_table(found, memory.rows_of(found.id[0]), class_names(memory, config.benchmark)))

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import numpy as np
 
 from kc.actions import FLAG
-from kc.commands.rows import NamedConfig, class_names, run_of
+from kc.commands.console import Terminal
+from kc.commands.memory import NamedConfig, class_names, data_root_of, opened
 from kc.errors import DataError, FingerprintError, KcError
 from kc.types import BoolArray, Float32Array, Int64Array, Rows
 
 if TYPE_CHECKING:
-    from kc.commands.console import Terminal
     from kc.data.manifest import Manifest
     from kc.memory.base import MemoryStore
     from kc.memory.disk import Memory
@@ -80,25 +80,20 @@ class Plan:
 
 def migrate(config: MigrateConfig) -> int:
     """`kc memory migrate`. Returns the exit status."""
-    from kc.commands.console import Terminal
-    from kc.config import RunConfig
     from kc.data.manifest import load_manifest
-    from kc.memory.disk import Memory
     from kc.memory.search.spaces import fit_map
-    from kc.parsing import read_config
     from kc.predict.question import Sources
 
     console, target = Terminal(), config.new
     if target.exists() and any(target.iterdir()):
         raise KcError(f"{target} is not empty: choose another folder for the new memory")
-    memory = Memory.open(config.memory)
+    memory = opened(config.memory)
     if memory.anonymous:
         raise KcError(f"{config.memory} keeps hashes of names: its images cannot be found again")
     before, after = sessions(memory, config.to)
     if before.encoder.fingerprint == after.encoder.fingerprint:
         raise KcError(f"{config.memory} holds keys of {config.to!r} already")
-    run = run_of(config.memory)
-    root = config.data_root or (None if run is None else read_config(RunConfig, run).data_root)
+    root = data_root_of(config.memory, config.data_root)
     manifest = load_manifest(config.benchmark or memory.info.benchmark)
     plan = planned(memory, Sources.open(manifest, root), after, console)
     gone = int((~plan.there).sum())

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kc.commands.console import Terminal
 from kc.errors import DataError, KcError, stopped
 from kc.spec import Count
 
 if TYPE_CHECKING:
-    from kc.commands.console import Terminal
     from kc.predict.predictor import Predictor
     from kc.types import UInt8Array
 
@@ -54,7 +54,6 @@ def run(config: PredictConfig) -> int:
     """`kc predict`. Returns the exit status: 1 where some pictures of a folder could not be read."""
     if (config.run is None) == (config.memory is None):
         raise KcError("say who answers: --run RUN or --memory DIR, one of them")
-    from kc.commands.console import Terminal
     from kc.data.readers.files import read_image
     from kc.predict.names import split_names
     from kc.predict.render import sentence, write

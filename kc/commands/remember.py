@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from annotated_types import Ge, Le
 
 from kc.actions import FLAG
-from kc.commands.rows import next_task
+from kc.commands.console import Terminal
+from kc.commands.memory import next_task
 from kc.errors import DataError, KcError, stopped, unknown_name
 from kc.spec import Whole
 
@@ -64,7 +65,6 @@ def run(config: RememberConfig) -> int:
 
     for name in filter(None, (config.name, config.outside)):
         clean_name(name)
-    from kc.commands.console import Terminal
     from kc.memory.disk import Memory
     from kc.memory.store.manifest import NAME
     from kc.methods.retrieval.visual_memory import TAUGHT

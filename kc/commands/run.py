@@ -1,10 +1,10 @@
-"""`kc run`: compare methods over a stream of tasks."""
+"""`kc run`: compare methods over a stream of tasks; `kc sweep`: tune one hyperparameter of each before."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from kc.parsing import parse
+from kc.parsing import parse, parse_as
 
 
 def main(arguments: Sequence[str], prog: str) -> int:
@@ -13,4 +13,16 @@ def main(arguments: Sequence[str], prog: str) -> int:
     from kc.compare import run
 
     run(config)
+    return 0
+
+
+def sweep(arguments: Sequence[str], prog: str) -> int:
+    """Check every option, then tune on validation images and compare. Returns the exit status."""
+    from kc.commands.sweep_plan import SweepConfig, check_sweep
+
+    config = parse_as(SweepConfig, prog, arguments)
+    plan = check_sweep(config)
+    from kc.commands import sweep_trials
+
+    sweep_trials.sweep(config, plan)
     return 0

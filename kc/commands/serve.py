@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from annotated_types import Ge, Le
 
+from kc.commands.console import Terminal
 from kc.errors import KcError, MissingExtraError
 
 if TYPE_CHECKING:
@@ -48,7 +49,6 @@ def run(config: ServeConfig) -> int:
         from kc.serve.app import app
     except ImportError as error:
         raise MissingExtraError(f"kc serve needs {error.name}: pip install 'kc-continual[demo]'") from error
-    from kc.commands.console import Terminal
     from kc.predict.pictures import Pictures
     from kc.serve.demo import DemoSession
 

@@ -12,7 +12,7 @@ import yaml
 
 from kc.cli import run_main, sweep_main
 from kc.commands import sweep_trials
-from kc.commands.sweep_record import SweepRecord, Trial, Tuning
+from kc.commands.sweep_trials import SweepRecord, Trial, Tuning
 from kc.compare import make_loop
 
 SHORT = ["--encoder", "mlp:32x1", "--train", "full", "--encoder-lr", "1", "--epochs", "2", "--batch-size", "2",
