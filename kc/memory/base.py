@@ -25,6 +25,7 @@ from kc.memory.store.inputs import (
     distinct_ids,
     new_salt,
 )
+from kc.memory.store.lock import WriterLock
 from kc.memory.store.staging import Staging, as_table
 from kc.memory.store.table import Table
 from kc.types import Int64Array, Rows
@@ -39,8 +40,9 @@ class MemoryStore(MemoryReader):
     RunError unless the memory was opened for writing, by this process.
     """
 
-    def __init__(self, path: Path, dim: int) -> None:
+    def __init__(self, path: Path, dim: int, lock: WriterLock | None, write: bool) -> None:
         self.path = path
+        self._lock, self._write = lock, write
         self._pid = os.getpid()
         self._staging = Staging(dim)
 
@@ -48,7 +50,14 @@ class MemoryStore(MemoryReader):
 
     @classmethod
     def create(
-        cls, path: str | Path, *, dim: int, fingerprint: str, info: MemoryInfo | None = None, anonymous: bool = False
+        cls,
+        path: str | Path,
+        *,
+        dim: int,
+        fingerprint: str,
+        info: MemoryInfo | None = None,
+        anonymous: bool = False,
+        **options: Any,
     ) -> Self:
         """A new empty memory, open for writing, of keys of `dim` values that the encoder `fingerprint` makes.
 
@@ -56,14 +65,19 @@ class MemoryStore(MemoryReader):
         a memory of vectors that nothing will be encoded for can do without.
         anonymous: names of samples and sources are stored as salted hashes only. They are still given in full to `add`,
         `remove`, `ids` and `search`; `rows_of` returns the hashes. `kc.memory.store.inputs` says what that protects.
+        options: those of the store; `MilvusMemory` has `index`.
 
-        Raises RunError if `path` holds a memory or anything else, or cannot be written.
+        Raises ValueError for a `dim` below 1, RunError if `path` holds a memory or anything else, or cannot be written.
         """
-        return cls._create(Path(path), dim, fingerprint, info, new_salt() if anonymous else "")
+        if dim < 1:
+            raise ValueError(f"dim must be at least 1, got {dim}")
+        return cls._create(Path(path), dim, fingerprint, info, new_salt() if anonymous else "", **options)
 
     @classmethod
     @abstractmethod
-    def _create(cls, root: Path, dim: int, fingerprint: str, info: MemoryInfo | None, salt: str) -> Self: ...
+    def _create(
+        cls, root: Path, dim: int, fingerprint: str, info: MemoryInfo | None, salt: str, **options: Any
+    ) -> Self: ...
 
     @classmethod
     @abstractmethod
@@ -107,9 +121,13 @@ class MemoryStore(MemoryReader):
             raise
         return memory
 
-    @abstractmethod
     def close(self) -> None:
         """Drop what is staged and not committed, and give the lock back. A second call does nothing."""
+        self._staging.clear()
+        self._write = False
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
 
     def __enter__(self) -> Self:
         return self
@@ -119,13 +137,17 @@ class MemoryStore(MemoryReader):
     ) -> None:
         self.close()
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A copy in another process (a spawned DataLoader worker) is a reader of what is committed."""
+        return _reopened, (type(self), self.path, self.fingerprint, self._settings)
+
     @property
     @abstractmethod
-    def _for_writing(self) -> bool:
-        """Whether this object was opened for writing and not closed."""
+    def _settings(self) -> dict[str, Any]:
+        """Arguments of the last `configure`."""
 
     def _check_writer(self) -> None:
-        if not self._for_writing:
+        if not self._write:
             raise RunError(f"{self.path} is open for reading (or closed): open it with write=True")
         if os.getpid() != self._pid:
             raise RunError(f"{self.path}: only the process that opened it writes (a forked one may read)")
@@ -193,7 +215,7 @@ class MemoryStore(MemoryReader):
         the state before stays readable, and the commit can be repeated.
         """
         self._check_writer()
-        newest, n_new = self._newest_task(), len(self._staging)
+        newest, n_new = (self._commits[-1].task if self._commits else -1), len(self._staging)
         if task < newest:
             if n_new:
                 raise ValueError(
@@ -208,23 +230,25 @@ class MemoryStore(MemoryReader):
         return n_new
 
     @abstractmethod
-    def _newest_task(self) -> int:
-        """Task of the newest version; -1 without any."""
-
-    @abstractmethod
     def _changed_since_newest(self) -> bool:
         """Whether what is visible may differ from the newest version."""
 
     @abstractmethod
     def _commit(self, task: int) -> None: ...
 
-    @abstractmethod
     def rollback(self, task: int) -> None:
         """Drop everything committed after the last version of a task <= `task` (all of it if there is none).
 
         Drops what is staged too. Ids of dropped rows are not used again. A resumed run that replays task t calls
         rollback(t - 1) first.
         """
+        self._check_writer()
+        self._staging.clear()
+        self._rollback(sum(version.task <= task for version in self._commits))
+
+    @abstractmethod
+    def _rollback(self, n_kept: int) -> None:
+        """Keep the first `n_kept` versions."""
 
     def remove(
         self,
@@ -288,9 +312,14 @@ class MemoryStore(MemoryReader):
     def _change(self, column: str, ids: Int64Array, values: npt.NDArray[Any]) -> None:
         """Give rows (N,) new values (N,) of `weight` or `class_id`; ValueError names one that is not visible."""
 
-    @abstractmethod
     def update_info(self, info: MemoryInfo) -> None:
         """Replace what the memory says of itself (the names of its classes), at once and durably, all or none."""
+        self._check_writer()
+        if info != self._about.info:
+            self._update_info(info)
+
+    @abstractmethod
+    def _update_info(self, info: MemoryInfo) -> None: ...
 
     @abstractmethod
     def compact(self, history: bool = True) -> bool:
@@ -300,3 +329,9 @@ class MemoryStore(MemoryReader):
         stay behind. history=False keeps the present only, as the version of the newest task, and drops every row
         retired so far. Returns whether anything was rewritten. What is staged stays staged.
         """
+
+
+def _reopened(kind: type[MemoryStore], path: Path, fingerprint: str, settings: dict[str, Any]) -> MemoryStore:
+    memory = kind.open(path, fingerprint)
+    memory.configure(**settings)
+    return memory

@@ -16,7 +16,6 @@ from kc.errors import RunError
 from kc.memory.base import MemoryStore
 from kc.memory.disk_reader import DiskReader
 from kc.memory.reader import check_encoder
-from kc.memory.search.planner import SearchOptions
 from kc.memory.store import exchange, files, upkeep
 from kc.memory.store import manifest as manifests
 from kc.memory.store.info import MemoryInfo
@@ -31,24 +30,16 @@ _KINDS = {"weight": "weights", "class_id": "relabels"}
 
 
 class Memory(DiskReader, MemoryStore):
-    """Rows of unit vectors in a folder, each with class, weight, sample, segment, source and task.
-
-    A commit is all or nothing and names a version; a version is a predicate over immutable files, so
-    `search(at=task)` replays the memory as it was then. One writer at a time, any number of readers; a reader keeps
-    seeing the state it opened. Use `create`, `open` or `open_or_create`, and close it (or use `with`).
-    """
+    """`MemoryStore` in a folder of immutable files, which a manifest names."""
 
     def __init__(self, root: Path, manifest: MemoryManifest, lock: WriterLock | None) -> None:
-        MemoryStore.__init__(self, root, manifest.dim)
+        MemoryStore.__init__(self, root, manifest.dim, lock, write=lock is not None)
         DiskReader.__init__(self, root, manifest)
-        self._lock = lock
 
     # -- opening ----------------------------------------------------------------------------------------------------
 
     @classmethod
     def _create(cls, root: Path, dim: int, fingerprint: str, info: MemoryInfo | None, salt: str) -> Memory:
-        if dim < 1:
-            raise ValueError(f"dim must be at least 1, got {dim}")
         with files.explain_os_errors(root, "create"):
             root.mkdir(parents=True, exist_ok=True)
             upkeep.check_unused(root)  # before the lock file is left in a folder that is not ours ...
@@ -84,31 +75,18 @@ class Memory(DiskReader, MemoryStore):
     def exists(cls, path: str | Path) -> bool:
         return (Path(path) / manifests.NAME).exists()
 
-    def close(self) -> None:
-        self._staging.clear()
-        if self._lock is not None:
-            self._lock.release()
-            self._lock = None
-
-    @property
-    def _for_writing(self) -> bool:
-        return self._lock is not None
-
     @property
     def _may_store(self) -> bool:
-        return self._for_writing and os.getpid() == self._pid
+        return self._write and os.getpid() == self._pid
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        """A copy in another process (a spawned DataLoader worker) is a reader of what is committed."""
-        return _reopen, (self.path, self.fingerprint, self.options)
+    @property
+    def _settings(self) -> dict[str, Any]:
+        return {"options": self.options}
 
     # -- writing ----------------------------------------------------------------------------------------------------
 
     def _stage_new(self, table: Table) -> int:
         return self._staging.add_table(table, self._view)
-
-    def _newest_task(self) -> int:
-        return self._manifest.versions[-1].task if self._manifest.versions else -1
 
     def _changed_since_newest(self) -> bool:
         return self._manifest.versions[-1].seq < self._manifest.last_change
@@ -132,10 +110,8 @@ class Memory(DiskReader, MemoryStore):
             )
         self._staging.committed()
 
-    def rollback(self, task: int) -> None:
-        self._check_writer()
-        self._staging.clear()
-        kept = tuple(v for v in self._manifest.versions if v.task <= task)
+    def _rollback(self, n_kept: int) -> None:
+        kept = self._manifest.versions[:n_kept]
         seq = kept[-1].seq if kept else 0
         deltas = tuple(d for d in self._manifest.deltas if d.seq <= seq)
         newer = [s for s in self._manifest.segments if s.added > seq]
@@ -147,7 +123,7 @@ class Memory(DiskReader, MemoryStore):
             manifest, new = upkeep.without_rows(
                 self.path, replace(self._manifest, deltas=deltas), columns, columns.added > seq
             )
-            upkeep.drop_derived(self.path)
+            files.remove(self.path / upkeep.DERIVED)
             self._publish(replace(manifest, versions=kept), trusted=new)
             upkeep.sweep(self.path, self._manifest)
 
@@ -169,7 +145,7 @@ class Memory(DiskReader, MemoryStore):
                     replace(v, rows=int((self._view_of(v.seq).visible & ~erased).sum())) for v in manifest.versions
                 )
                 # Before the commit: the next writer sweeps segments that nothing names, but not derived files.
-                upkeep.drop_derived(self.path)
+                files.remove(self.path / upkeep.DERIVED)
                 self._publish(replace(manifest, versions=versions), trusted=new)
                 self._staging.forget_stored()
                 upkeep.sweep(self.path, self._manifest)
@@ -181,12 +157,9 @@ class Memory(DiskReader, MemoryStore):
             raise ValueError(f"row {int(ids[hidden][0])} is retired")
         self._add_delta(_KINDS[column], ids, values)
 
-    def update_info(self, info: MemoryInfo) -> None:
-        """Replace what the memory says of itself (the names of its classes), at once and durably, all or none."""
-        self._check_writer()
-        if info != self._manifest.info:
-            with self._writing("change"):
-                self._publish(replace(self._manifest, number=self._manifest.number + 1, info=info))
+    def _update_info(self, info: MemoryInfo) -> None:
+        with self._writing("change"):
+            self._publish(replace(self._manifest, number=self._manifest.number + 1, info=info))
 
     def derived(self, kind: str, at: int | None = None) -> Path | None:
         """The folder of this state; those of this kind and of states that can no longer be asked for are removed."""
@@ -260,7 +233,7 @@ class Memory(DiskReader, MemoryStore):
             manifest, new = upkeep.compacted(self.path, kept, now.columns, map(self._view_of, seqs))
             if manifest == self._manifest:
                 return False
-            upkeep.drop_derived(self.path)
+            files.remove(self.path / upkeep.DERIVED)
             self._publish(replace(manifest, number=self._manifest.number + 1), trusted=new)
             upkeep.sweep(self.path, self._manifest)
         return True
@@ -277,12 +250,7 @@ class Memory(DiskReader, MemoryStore):
         with files.explain_os_errors(root, "repair"):
             lock = WriterLock(root)
             try:
-                return upkeep.repair(root)
+                removed = upkeep.sweep(root, manifests.load(root))
+                return [f"removed {p.relative_to(root)}: the manifest does not name it" for p in removed]
             finally:
                 lock.release()
-
-
-def _reopen(path: Path, fingerprint: str, options: SearchOptions) -> Memory:
-    memory = Memory.open(path, fingerprint)
-    memory.configure(options)
-    return memory

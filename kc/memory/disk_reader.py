@@ -91,9 +91,6 @@ class DiskReader(MemoryReader):
             self._deltas[info.name] = read_delta(self.path, info)
         return self._deltas[info.name]
 
-    def _seq(self, at: int | None) -> int:
-        return self._manifest.number if at is None else self._manifest.version(at).seq
-
     def _view(self, at: int | None = None) -> View:
         """What is visible now, or at the version of task `at`."""
         return self._view_of(self._seq(at))
@@ -126,6 +123,14 @@ class DiskReader(MemoryReader):
     def _next_id(self) -> int:
         return self._manifest.next_id
 
+    @property
+    def _commits(self) -> tuple[VersionInfo, ...]:
+        return self._manifest.versions
+
+    @property
+    def _head(self) -> int:
+        return self._manifest.number
+
     def __len__(self) -> int:
         newest = self._manifest.versions[-1:]
         if newest and newest[0].seq >= self._manifest.last_change:
@@ -139,7 +144,9 @@ class DiskReader(MemoryReader):
         return self._manifest.versions
 
     def snapshot(self, task: int) -> VersionInfo:
-        return self._manifest.version(task)
+        version = self._version(task)
+        assert isinstance(version, VersionInfo)  # whose rows are stored, not counted
+        return version
 
     def diff(self, a: int, b: int | None = None) -> VersionDiff:
         """What changed from the version of task `a` to that of task `b` (None = now): rows added, retired, relabelled

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from kc.errors import FingerprintError, RunError
+from kc.errors import FingerprintError, RunError, UnknownNameError
 from kc.memory.store.info import MemoryInfo
 from kc.memory.store.inputs import Ids, Names, stored_criteria
 from kc.memory.store.manifest import VersionInfo
@@ -26,6 +26,15 @@ class About(Protocol):
     def salt(self) -> str: ...
     @property
     def info(self) -> MemoryInfo | None: ...
+
+
+class TaskCommit(Protocol):
+    """A version: the task it is named after, and the number of its commit."""
+
+    @property
+    def task(self) -> int: ...
+    @property
+    def seq(self) -> int: ...
 
 
 class MemoryReader(ABC):
@@ -82,9 +91,31 @@ class MemoryReader(ABC):
     def _n_rows(self, at: int | None) -> int:
         """Rows that are visible now, or at the version of task `at`."""
 
+    @property
     @abstractmethod
+    def _commits(self) -> Sequence[TaskCommit]:
+        """Task and commit of each version, oldest first."""
+
+    @property
+    @abstractmethod
+    def _head(self) -> int:
+        """Number of the commit that is shown now."""
+
+    def _version(self, task: int) -> TaskCommit:
+        """Task and commit of the version of `task`; UnknownNameError lists the versions there are."""
+        for version in self._commits:
+            if version.task == task:
+                return version
+        known = ", ".join(str(v.task) for v in self._commits) or "none"
+        raise UnknownNameError(f"the memory has no version of task {task}; versions: {known}")
+
     def _seq(self, at: int | None) -> int:
         """Number of the commit that is shown now, or of the version of task `at`; UnknownNameError without it."""
+        return self._head if at is None else self._version(at).seq
+
+    @abstractmethod
+    def configure(self, *args: Any, **kwargs: Any) -> None:
+        """Search otherwise from now on; each store has its own settings."""
 
     @abstractmethod
     def versions(self) -> tuple[VersionInfo, ...]:

@@ -24,7 +24,7 @@ def table(names: list[str], first: int = 0) -> Table:
         weight=np.full(n, 0.5, np.float32),
         segment=20 + numbers,
         sample=NameColumn.of(names),
-        source=NameColumn.same("s", n),
+        source=NameColumn.of(["s"] * n),
     )
 
 
@@ -34,7 +34,6 @@ def test_names_are_held_once_in_the_order_of_first_use() -> None:
     assert column.codes.tolist() == [0, 1, 0, 2, 3, 4, 5, 1]
     assert list(column) == NAMES
     assert column[4] == "日本\u2028x"
-    assert list(NameColumn.same("x", 3)) == ["x"] * 3
     assert len(NameColumn.of([])) == 0
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from kc.errors import CorruptMemoryError, MissingExtraError, RunError
-from kc.memory.milvus.rows import BATCH, COLUMNS, TEXT, Header, Marker, digest
+from kc.memory.milvus.rows import BATCH, COLUMNS, TEXT, Header, Marker, Version, digest
 from kc.memory.store import files
 from kc.types import Float32Array
 
@@ -163,7 +163,7 @@ class Store:
             return None
         try:
             values = json.loads(texts[0])
-            return Marker(**values | {"versions": tuple((int(t), int(s)) for t, s in values["versions"])})
+            return Marker(**values | {"versions": tuple(Version(int(t), int(s)) for t, s in values["versions"])})
         except (ValueError, TypeError, KeyError) as error:
             raise CorruptMemoryError(f"{self.path}: the marker in {self.commits} is damaged ({error})") from error
 

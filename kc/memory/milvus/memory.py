@@ -42,6 +42,7 @@ from kc.memory.milvus.rows import (
     FOREVER,
     Header,
     Marker,
+    Version,
     digest,
     entities,
     latest,
@@ -53,7 +54,6 @@ from kc.memory.milvus.rows import (
 from kc.memory.reader import check_encoder
 from kc.memory.store import files, upkeep
 from kc.memory.store.info import MemoryInfo
-from kc.memory.store.inputs import new_salt
 from kc.memory.store.lock import WriterLock
 from kc.memory.store.table import NameColumn, Table
 from kc.types import Int64Array
@@ -67,30 +67,11 @@ class MilvusMemory(MilvusReader, MemoryStore):
 
     def __init__(self, path: Path, store: Store, lock: WriterLock | None, write: bool) -> None:
         MilvusReader.__init__(self, path, store, write)
-        MemoryStore.__init__(self, path, self.dim)
-        self._lock = lock
+        MemoryStore.__init__(self, path, self.dim, lock, write)
         self._unsettled = write
         """Whether Milvus may hold something of a commit that did not happen."""
 
     # -- opening ----------------------------------------------------------------------------------------------------
-
-    @classmethod
-    def create(
-        cls,
-        path: str | Path,
-        *,
-        dim: int,
-        fingerprint: str,
-        info: MemoryInfo | None = None,
-        anonymous: bool = False,
-        index: dict[str, Any] | None = None,
-    ) -> MilvusMemory:
-        """A new empty memory, open for writing; arguments as in `MemoryStore.create`.
-
-        index: `index_type` and `params` of Milvus's vector index, by default FLAT: exact.
-        Raises RunError if there is a memory already or Milvus cannot be reached, MissingExtraError without pymilvus.
-        """
-        return cls._create(Path(path), dim, fingerprint, info, new_salt() if anonymous else "", index)
 
     @classmethod
     def _create(
@@ -102,8 +83,10 @@ class MilvusMemory(MilvusReader, MemoryStore):
         salt: str,
         index: dict[str, Any] | None = None,
     ) -> MilvusMemory:
-        if dim < 1:
-            raise ValueError(f"dim must be at least 1, got {dim}")
+        """index: `index_type` and `params` of Milvus's vector index, by default FLAT: exact.
+
+        Raises RunError where Milvus cannot be reached, MissingExtraError without pymilvus.
+        """
         header = Header(dim, fingerprint, salt, info, dict(index or {"index_type": "FLAT"}))
         with _store(root, write=True, new=True) as (store, lock):
             taken = store.names()
@@ -133,20 +116,12 @@ class MilvusMemory(MilvusReader, MemoryStore):
             return bool(store.names())
 
     def close(self) -> None:
-        self._staging.clear()
-        self._write = False
-        self._store.close()
-        if self._lock is not None:
-            self._lock.release()
-            self._lock = None
+        self._store.close()  # before the lock is given back: a local folder has one process
+        super().close()
 
     @property
-    def _for_writing(self) -> bool:
-        return self._write
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """A copy in another process is a reader of what is committed; on a cluster only: a folder has one process."""
-        return _reopen, (self.path, self.fingerprint, self._params)
+    def _settings(self) -> dict[str, Any]:
+        return self._params
 
     # -- writing ----------------------------------------------------------------------------------------------------
 
@@ -198,11 +173,8 @@ class MilvusMemory(MilvusReader, MemoryStore):
         self._marker = marker
         self._unsettled = False
 
-    def _newest_task(self) -> int:
-        return self._marker.versions[-1][0] if self._marker.versions else -1
-
     def _changed_since_newest(self) -> bool:
-        return self._marker.versions[-1][1] != self._marker.head
+        return self._marker.versions[-1].seq != self._marker.head
 
     def _commit(self, task: int) -> None:
         marker, n_new = self._marker, len(self._staging)
@@ -217,16 +189,14 @@ class MilvusMemory(MilvusReader, MemoryStore):
                     head=number,
                     next_id=marker.next_id + n_new,
                     next_state=marker.next_state + n_new,
-                    versions=(*(v for v in marker.versions if v[0] != task), (task, number)),
+                    versions=(*(v for v in marker.versions if v.task != task), Version(task, number)),
                 )
             )
         self._staging.clear()
 
-    def rollback(self, task: int) -> None:
-        self._check_writer()
-        self._staging.clear()
-        kept = tuple(v for v in self._marker.versions if v[0] <= task)
-        head = kept[-1][1] if kept else 0
+    def _rollback(self, n_kept: int) -> None:
+        kept = self._marker.versions[:n_kept]
+        head = kept[-1].seq if kept else 0
         if (head, kept) == (self._marker.head, self._marker.versions):
             return
         with self._changing() as number:
@@ -284,8 +254,7 @@ class MilvusMemory(MilvusReader, MemoryStore):
                 self._store.write([{"state": e["state"]} | ended for e in old], partial=True)
             self._publish(replace(self._marker, number=number, head=number, next_state=next_state + len(ids)))
 
-    def update_info(self, info: MemoryInfo) -> None:
-        self._check_writer()
+    def _update_info(self, info: MemoryInfo) -> None:
         self._check_marker()
         header = replace(self._header, info=info)
         self._store.write_header(header)
@@ -299,7 +268,7 @@ class MilvusMemory(MilvusReader, MemoryStore):
         ended = f"removed <= {head}"
         dropped = False
         if not history:
-            kept = tuple((task, head) for task, _ in versions[-1:])
+            kept = tuple(Version(v.task, head) for v in versions[-1:])
             dropped = kept != versions or self._store.count(ended) > 0
             if dropped:
                 with self._changing():
@@ -341,9 +310,3 @@ def _store(root: Path, write: bool, new: bool = False) -> Iterator[tuple[Store, 
         undo.callback(store.close)
         yield store, lock
         undo.pop_all()
-
-
-def _reopen(path: Path, fingerprint: str, params: dict[str, Any]) -> MilvusMemory:
-    memory = MilvusMemory.open(path, fingerprint)
-    memory.configure(**params)
-    return memory

@@ -11,7 +11,7 @@ import numpy as np
 
 from kc.errors import CorruptMemoryError, EmptyMemoryError, RunError
 from kc.memory.milvus.client import Store
-from kc.memory.milvus.rows import BATCH, MOST, Header, Marker, latest, matching, stored_name, table_of, visible
+from kc.memory.milvus.rows import BATCH, MOST, Header, Marker, Version, latest, matching, stored_name, table_of, visible
 from kc.memory.reader import MemoryReader
 from kc.memory.search.blocks import Float64Array
 from kc.memory.search.exact import OVERFETCH, check_queries, cosines, float32_margin, ranking
@@ -63,8 +63,13 @@ class MilvusReader(MemoryReader):
     def _next_id(self) -> int:
         return self._marker.next_id
 
-    def _seq(self, at: int | None) -> int:
-        return self._marker.head if at is None else self._marker.seq(at)
+    @property
+    def _commits(self) -> tuple[Version, ...]:
+        return self._marker.versions
+
+    @property
+    def _head(self) -> int:
+        return self._marker.head
 
     def __len__(self) -> int:
         return self._n_rows(None)
@@ -78,7 +83,7 @@ class MilvusReader(MemoryReader):
             return tuple(VersionInfo(task, seq, self._store.count(visible(seq))) for task, seq in self._marker.versions)
 
     def snapshot(self, task: int) -> VersionInfo:
-        return VersionInfo(task, self._marker.seq(task), self._n_rows(task))
+        return VersionInfo(task, self._version(task).seq, self._n_rows(task))
 
     def stats(self) -> dict[str, Any]:
         """What `Memory.stats` tells; `bytes` is None on a cluster. Reads the class of every row."""

@@ -11,11 +11,10 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from kc.errors import UnknownNameError
 from kc.memory.store.info import MemoryInfo
 from kc.memory.store.manifest import SCHEMA, outdated
 from kc.memory.store.table import NameColumn, Table
@@ -54,8 +53,14 @@ class Header:
         schema = body.pop("schema", SCHEMA - 1)
         if schema != SCHEMA:
             raise outdated(root, schema)
-        info = body.pop("info")
-        return cls(**body, info=None if info is None else MemoryInfo.from_json(info))
+        return cls(**{**body, "info": MemoryInfo.from_json(body["info"])})
+
+
+class Version(NamedTuple):
+    """The commit `seq` that is the version of `task`."""
+
+    task: int
+    seq: int
 
 
 @dataclass(frozen=True)
@@ -63,7 +68,7 @@ class Marker:
     """The present, replaced as one entity: what is beyond `head` is not committed.
 
     `number`: newest change, never reused. `head`: the commit that is shown now (a rollback sets it back). `rewrites`
-    grows when old states are destroyed, so that a reader can tell. `versions`: (task, commit), oldest first.
+    grows when old states are destroyed, so that a reader can tell. `versions`: oldest first.
     """
 
     number: int = 0
@@ -71,15 +76,7 @@ class Marker:
     next_id: int = 0
     next_state: int = 0
     rewrites: int = 0
-    versions: tuple[tuple[int, int], ...] = ()
-
-    def seq(self, task: int) -> int:
-        """Commit of the version of `task`; UnknownNameError lists the versions there are."""
-        for known, seq in self.versions:
-            if known == task:
-                return seq
-        names = ", ".join(str(t) for t, _ in self.versions) or "none"
-        raise UnknownNameError(f"the memory has no version of task {task}; versions: {names}")
+    versions: tuple[Version, ...] = ()
 
 
 # -- filters -----------------------------------------------------------------------------------------------------------
@@ -155,22 +152,16 @@ def stored_name(text: str) -> str:
     return name
 
 
-def stored_names(texts: Iterable[str]) -> list[str]:
-    """The same for many."""
-    return [stored_name(text) for text in texts]
-
-
 def table_of(found: Sequence[Mapping[str, Any]], dim: int) -> Table:
     """Entities with every column, in their order."""
-    numbers = {name: np.array([e[name] for e in found], np.int64) for name in ("id", "class_id", "task", "segment")}
+    columns: dict[str, Any] = {
+        name: np.array([e[name] for e in found], np.int64) for name in ("class_id", "task", "added", "segment")
+    }
+    for name in ("sample", "source"):
+        columns[name] = NameColumn.of([e[name] for e in found]).renamed(lambda texts: list(map(stored_name, texts)))
     return Table(
         vectors=np.array([e["key"] for e in found], np.float32).reshape(-1, dim),
-        ids=numbers["id"],
-        class_id=numbers["class_id"],
-        task=numbers["task"],
-        added=np.array([e["added"] for e in found], np.int64),
+        ids=np.array([e["id"] for e in found], np.int64),
         weight=np.array([e["weight"] for e in found], np.float32),
-        segment=numbers["segment"],
-        sample=NameColumn.of([e["sample"] for e in found]).renamed(stored_names),
-        source=NameColumn.of([e["source"] for e in found]).renamed(stored_names),
+        **columns,
     )

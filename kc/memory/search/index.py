@@ -138,7 +138,7 @@ def build(columns: Columns, kind: str, seed: int) -> Index:
     whole = faiss.IndexPreTransform(_projection(sample, kept, seed), inner) if kept < dim else inner
     whole.train(sample)
     del sample
-    return _fill(Index(kind, whole, (), n_rows), columns)
+    return extend(Index(kind, whole, (), n_rows), columns)
 
 
 def _projection(sample: Float32Array, kept: int, seed: int) -> Any:
@@ -159,10 +159,6 @@ def _projection(sample: Float32Array, kept: int, seed: int) -> Any:
 
 def extend(index: Index, columns: Columns) -> Index:
     """`index` with the rows of the segments it lacks, added in place; its training stays."""
-    return _fill(index, columns)
-
-
-def _fill(index: Index, columns: Columns) -> Index:
     for segment in columns.segments[len(index.segments) :]:
         for first in range(0, len(segment), ADD_ROWS):
             index.faiss_index.add(np.ascontiguousarray(segment.vectors[first : first + ADD_ROWS]))

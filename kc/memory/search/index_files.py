@@ -19,6 +19,7 @@ from kc.memory.store import files
 from kc.memory.store.upkeep import DERIVED
 
 SCHEMA = 1
+_STORED = ("kind", "trained_rows", "effort", "recall")
 
 
 def folder(root: Path, segments: tuple[str, ...]) -> Path:
@@ -34,16 +35,8 @@ def save(root: Path, index: Index) -> None:
         with atomic_path(path, failures=()) as temporary:
             faiss.write_index(index.faiss_index, str(temporary))
             ref = temporary.stat().st_size, files.checksum_of(temporary)
-        body = {
-            "schema": SCHEMA,
-            "kind": index.kind,
-            "segments": list(index.segments),
-            "rows": len(index),
-            "trained_rows": index.trained_rows,
-            "effort": index.effort,
-            "recall": index.recall,
-            "ref": list(ref),
-        }
+        own = {name: getattr(index, name) for name in _STORED}
+        body = {"schema": SCHEMA, "segments": list(index.segments), "rows": len(index), "ref": list(ref), **own}
         files.replace_bytes(path.with_suffix(".json"), _sealed(body))
     except (OSError, RuntimeError) as error:  # FAISS tells of a full disk by a RuntimeError
         warnings.warn(
@@ -120,14 +113,8 @@ def _read(description: Path, body: dict[str, Any], kind: str, dim: int) -> Index
     inner = faiss.read_index(str(path))
     if (inner.d, inner.ntotal, inner.metric_type) != (dim, body["rows"], faiss.METRIC_INNER_PRODUCT):
         raise ValueError(f"it holds {inner.ntotal} rows of {inner.d} values")
-    return Index(
-        kind=kind,
-        faiss_index=inner,
-        segments=tuple(body["segments"]),
-        trained_rows=int(body["trained_rows"]),
-        effort=int(body["effort"]),
-        recall=float(body["recall"]),
-    )
+    numbers = int(body["trained_rows"]), int(body["effort"]), float(body["recall"])
+    return Index(kind, inner, tuple(body["segments"]), *numbers)
 
 
 def _refuse(description: Path, error: Exception, writes: bool) -> None:

@@ -127,19 +127,9 @@ class Planner:
         """Plan of an unfiltered search and its reason, and the index if one is in use."""
         plan = self.plan(view, view.visible)
         index = self._index
-        return {
-            "plan": plan.kind,
-            "reason": plan.reason,
-            "index": None
-            if index is None
-            else {
-                "kind": index.kind,
-                "rows": len(index),
-                "trained_rows": index.trained_rows,
-                "effort": index.effort,
-                "recall": index.recall,
-            },
-        }
+        shown = ("kind", "trained_rows", "effort", "recall")
+        facts = None if index is None else {"rows": len(index)} | {name: getattr(index, name) for name in shown}
+        return {"plan": plan.kind, "reason": plan.reason, "index": facts}
 
     def _current_index(self, view: View, kind: str, writes: bool) -> Index:
         """The index of these segments: as it is, with the new rows added, or trained anew where that has drifted."""

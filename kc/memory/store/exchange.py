@@ -69,10 +69,10 @@ def read(path: Path) -> tuple[Header, list[Table]]:
     _, reader = _format(path)
     try:
         meta, tables = reader(path)
-        version, info = meta.pop("version"), meta.pop("info", None)
+        version, info = meta.pop("version"), MemoryInfo.from_json(meta.pop("info", None))
         if version != VERSION:
             raise DataError(f"{path}: an export of version {version}, this kc reads {VERSION}: export the rows again")
-        header = Header(**meta, info=None if info is None else MemoryInfo.from_json(info))
+        header = Header(**meta, info=info)
         tables = [_checked(table, header) for table in tables]
         if sum(len(t) for t in tables) != header.rows:
             raise ValueError(f"it holds {sum(len(t) for t in tables)} of {header.rows} rows")

@@ -10,7 +10,7 @@ import os
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -18,15 +18,6 @@ import xxhash
 
 from kc.errors import CorruptMemoryError, RunError
 from kc.files import atomic_path
-
-
-class Checksum(Protocol):
-    """What `hashlib` and `xxhash` have in common."""
-
-    def update(self, data: Any, /) -> None: ...
-
-    def hexdigest(self) -> str: ...
-
 
 FileRef = tuple[int, str]
 """Size in bytes and checksum of a file, as the manifest records them."""
@@ -43,16 +34,13 @@ def write_array(path: Path, *parts: npt.NDArray[Any]) -> FileRef:
 
     The file must be invisible to readers until a manifest names it.
     """
-    with path.open("wb") as file:
-        ref = _write(file, _npy(parts))
-        os.fsync(file.fileno())
-    return ref
+    return write_pieces(path, _npy(parts))
 
 
-def write_bytes(path: Path, data: bytes) -> FileRef:
-    """Write `data` and fsync it."""
+def write_pieces(path: Path, pieces: Iterable[bytes | memoryview]) -> FileRef:
+    """Write `pieces` and fsync them."""
     with path.open("wb") as file:
-        ref = _write(file, [data])
+        ref = _write(file, pieces)
         os.fsync(file.fileno())
     return ref
 
@@ -71,7 +59,7 @@ def _npy(parts: Sequence[npt.NDArray[Any]]) -> Iterator[bytes | memoryview]:
 
 def _write(file: BinaryIO, pieces: Iterable[bytes | memoryview]) -> FileRef:
     """Write and hash `pieces`, block by block, so that the second of the two finds a block in the CPU's cache."""
-    digest = new_checksum()
+    digest = xxhash.xxh3_128()
     size = 0
     for piece in pieces:
         for first in range(0, len(piece), BLOCK_BYTES):
@@ -80,26 +68,17 @@ def _write(file: BinaryIO, pieces: Iterable[bytes | memoryview]) -> FileRef:
             file.write(block)
         size += len(piece)
     file.flush()
-    return size, _named(digest)
+    return size, _XXH3 + digest.hexdigest()
 
 
 # -- checksums ---------------------------------------------------------------------------------------------------------
 
 
-def new_checksum() -> Checksum:
-    """That of every new file: XXH3 of 128 bits, as fast as RAM is read. It tells damage, not a forger, as any checksum
-    does whose value lies beside the file."""
-    return xxhash.xxh3_128()
-
-
-def _named(digest: Checksum) -> str:
-    return _XXH3 + digest.hexdigest()
-
-
 def checksum_of(path: Path) -> str:
-    """The checksum of a file."""
+    """XXH3 of 128 bits of a file, as fast as RAM is read. It tells damage, not a forger, as any checksum does whose
+    value lies beside the file."""
     with path.open("rb") as file:
-        return _named(hashlib.file_digest(file, new_checksum))  # type: ignore[arg-type]  # its stubs know hashlib's own only
+        return _XXH3 + hashlib.file_digest(file, xxhash.xxh3_128).hexdigest()  # type: ignore[arg-type]  # not of hashlib
 
 
 def replace_bytes(path: Path, data: bytes) -> None:

@@ -78,16 +78,15 @@ class MemoryInfo:
         }
 
     @classmethod
-    def from_json(cls, body: Mapping[str, Any]) -> MemoryInfo:
-        """ValueError or TypeError for what `to_json` did not write."""
-        classes = [_class(c) for c in body["classes"]]
+    def from_json(cls, body: Mapping[str, Any] | None) -> MemoryInfo | None:
+        """The record that `to_json` wrote, None of None. ValueError or TypeError for anything else."""
+        if body is None:
+            return None
+        classes = [
+            ClassInfo(**{k: tuple(v) if isinstance(v, list) else v for k, v in c.items()}) for c in body["classes"]
+        ]
         size = tuple(body["input_size"])
         return cls(**{**body, "input_size": size, "classes": {c.id: c for c in classes}})
-
-
-def _class(body: Mapping[str, Any]) -> ClassInfo:
-    values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in body.items()}
-    return ClassInfo(**values)
 
 
 def _changed(info: ClassInfo) -> dict[str, Any]:

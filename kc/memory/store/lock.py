@@ -78,16 +78,13 @@ class WriterLock:
         os.close(self._fd)
         self._fd = -1
 
-    def forget(self) -> None:
-        """In a forked child: drop the inherited descriptor, so that the child does not hold its parent's lock."""
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
 
-
-def _forget_all() -> None:
+def _drop_inherited() -> None:
+    """In a forked child: close the descriptors of its parent's locks, so that the child does not hold them."""
     for lock in list(_held):
-        lock.forget()
+        if lock._fd >= 0:
+            os.close(lock._fd)
+            lock._fd = -1
 
 
-os.register_at_fork(after_in_child=_forget_all)
+os.register_at_fork(after_in_child=_drop_inherited)

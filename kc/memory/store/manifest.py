@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kc.errors import CorruptMemoryError, RunError, UnknownNameError
+from kc.errors import CorruptMemoryError, RunError
 from kc.memory.store.files import FileRef, replace_bytes
 from kc.memory.store.info import MemoryInfo
 
@@ -78,14 +78,6 @@ class MemoryManifest:
         """Number of the newest commit that changed what is visible: the present shows what it did."""
         return max([0, *(s.added for s in self.segments), *(d.seq for d in self.deltas)])
 
-    def version(self, task: int) -> VersionInfo:
-        """The version of `task`; UnknownNameError lists the versions there are."""
-        for info in self.versions:
-            if info.task == task:
-                return info
-        known = ", ".join(str(v.task) for v in self.versions) or "none"
-        raise UnknownNameError(f"the memory has no version of task {task}; versions: {known}")
-
     def named_files(self) -> dict[str, FileRef]:
         """Relative path of every data file -> size and checksum."""
         files = {f"segments/{s.name}/{name}": ref for s in self.segments for name, ref in s.files.items()}
@@ -136,21 +128,13 @@ def outdated(root: object, schema: int) -> RunError:
 
 
 def _manifest(body: dict[str, Any]) -> MemoryManifest:
-    segments = tuple(SegmentInfo(**{**s, "files": _refs(s["files"])}) for s in body.pop("segments"))
+    segments = tuple(
+        SegmentInfo(**{**s, "files": {n: _ref(r) for n, r in s["files"].items()}}) for s in body.pop("segments")
+    )
     deltas = tuple(DeltaInfo(**{**d, "ref": None if d["ref"] is None else _ref(d["ref"])}) for d in body.pop("deltas"))
     versions = tuple(VersionInfo(**v) for v in body.pop("versions"))
-    info = body.pop("info")
-    return MemoryManifest(
-        **body,
-        segments=segments,
-        deltas=deltas,
-        versions=versions,
-        info=None if info is None else MemoryInfo.from_json(info),
-    )
-
-
-def _refs(files: dict[str, Any]) -> dict[str, FileRef]:
-    return {name: _ref(ref) for name, ref in files.items()}
+    info = MemoryInfo.from_json(body.pop("info"))
+    return MemoryManifest(**body, segments=segments, deltas=deltas, versions=versions, info=info)
 
 
 def _ref(ref: Any) -> FileRef:

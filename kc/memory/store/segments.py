@@ -23,8 +23,23 @@ MAX_ROWS = 65_536
 """Rows a segment at most: the unit of mapping, of checksums and of streaming."""
 
 VECTORS = "vectors.f32.npy"
+COLUMNS = {
+    "ids": "ids.npy",
+    "class_id": "class.npy",
+    "task": "task.npy",
+    "added": "added.npy",
+    "weight": "weight.npy",
+    "segment": "segment.npy",
+}
+"""Column of numbers -> its file."""
+NAMES = ("sample", "source")
+"""Columns of names: codes in NAME.npy, the distinct names in NAMEs.jsonl."""
 DELTA_TYPES = {"tombstones": np.int64, "weights": np.float32, "relabels": np.int64}
 """Kind of delta -> type of its value column (a tombstone's value is the id again)."""
+
+
+def _column(name: str) -> Any:
+    return cached_property(lambda segment: segment._array(COLUMNS[name]))
 
 
 class Segment:
@@ -61,52 +76,21 @@ class Segment:
         """(N, D) float32, memory-mapped."""
         return self._array(VECTORS, mapped=True)
 
-    @cached_property
-    def ids(self) -> Int64Array:
-        return self._array("ids.npy")
-
-    @cached_property
-    def class_id(self) -> Int64Array:
-        return self._array("class.npy")
-
-    @cached_property
-    def task(self) -> Int64Array:
-        return self._array("task.npy")
-
-    @cached_property
-    def added(self) -> Int64Array:
-        return self._array("added.npy")
-
-    @cached_property
-    def weight(self) -> Float32Array:
-        return self._array("weight.npy")
-
-    @cached_property
-    def segment(self) -> Int64Array:
-        """Number of the region within its sample."""
-        return self._array("segment.npy")
-
-    @cached_property
-    def sample(self) -> NameColumn:
-        return self._names("sample")
-
-    @cached_property
-    def source(self) -> NameColumn:
-        return self._names("source")
+    ids: Int64Array = _column("ids")
+    class_id: Int64Array = _column("class_id")
+    task: Int64Array = _column("task")
+    added: Int64Array = _column("added")
+    weight: Float32Array = _column("weight")
+    segment: Int64Array = _column("segment")
+    """Number of the region within its sample."""
+    sample: NameColumn = cached_property(lambda self: self._names("sample"))  # type: ignore[assignment]
+    source: NameColumn = cached_property(lambda self: self._names("source"))  # type: ignore[assignment]
 
     def table(self, rows: Int64Array) -> Table:
         """The rows of these numbers, copied to RAM."""
-        return Table(
-            vectors=np.take(self.vectors, rows, axis=0),
-            ids=self.ids[rows],
-            class_id=self.class_id[rows],
-            task=self.task[rows],
-            added=self.added[rows],
-            weight=self.weight[rows],
-            segment=self.segment[rows],
-            sample=self.sample.take(rows),
-            source=self.source.take(rows),
-        )
+        columns = {name: getattr(self, name)[rows] for name in COLUMNS}
+        names = {name: getattr(self, name).take(rows) for name in NAMES}
+        return Table(vectors=np.take(self.vectors, rows, axis=0), **columns, **names)
 
 
 def write_segment(root: Path, name: str, tables: Sequence[Table]) -> SegmentInfo:
@@ -116,21 +100,12 @@ def write_segment(root: Path, name: str, tables: Sequence[Table]) -> SegmentInfo
     folder.mkdir(parents=True)
     # The keys are written from where they lie: joining them would be one more pass over all of them.
     rest = joined([replace(t, vectors=t.vectors[:0]) for t in tables])
-    sample, source = rest.sample.used(), rest.source.used()
-    columns: dict[str, npt.NDArray[Any]] = {
-        "ids.npy": rest.ids,
-        "class.npy": rest.class_id,
-        "task.npy": rest.task,
-        "added.npy": rest.added,
-        "weight.npy": rest.weight,
-        "segment.npy": rest.segment,
-        "sample.npy": sample.codes,
-        "source.npy": source.codes,
-    }
     refs = {VECTORS: files.write_array(folder / VECTORS, *(t.vectors for t in tables))}
-    refs |= {file: files.write_array(folder / file, array) for file, array in columns.items()}
-    refs["samples.jsonl"] = files.write_bytes(folder / "samples.jsonl", sample.to_bytes())
-    refs["sources.jsonl"] = files.write_bytes(folder / "sources.jsonl", source.to_bytes())
+    refs |= {file: files.write_array(folder / file, getattr(rest, column)) for column, file in COLUMNS.items()}
+    for kind in NAMES:
+        names: NameColumn = getattr(rest, kind).used()
+        refs[f"{kind}.npy"] = files.write_array(folder / f"{kind}.npy", names.codes)
+        refs[f"{kind}s.jsonl"] = files.write_pieces(folder / f"{kind}s.jsonl", [names.to_bytes()])
     files.sync_folder(folder)
     files.sync_folder(folder.parent)
     return SegmentInfo(

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from kc.memory.store.inputs import check_classes, check_weights
 from kc.memory.store.manifest import MemoryManifest, SegmentInfo
 from kc.memory.store.segments import MAX_ROWS, write_segment
 from kc.memory.store.table import NameColumn, Table, joined
@@ -216,7 +217,7 @@ def as_table(rows: Rows, task: int, dim: int) -> Table:
             weight=np.ones(n, np.float32) if rows.weight is None else rows.weight.astype(np.float32),
             segment=rows.segment.astype(np.int64),
             sample=NameColumn.of(rows.sample_id),
-            source=NameColumn.same(rows.source, n),
+            source=NameColumn(np.zeros(n, np.int32), [rows.source]),
         )
     )
 
@@ -224,10 +225,8 @@ def as_table(rows: Rows, task: int, dim: int) -> Table:
 def checked(table: Table) -> Table:
     """The rows as they are stored: keys copied and of unit length up to float32 rounding; those that already are keep
     every bit. ValueError, saying what was expected and what came, for rows that cannot be stored."""
-    if len(table) and table.class_id.min() < 0:
-        raise ValueError("class ids must be integers of at least 0")
-    if not (np.isfinite(table.weight).all() and (table.weight >= 0).all()):
-        raise ValueError("weights must be finite and at least 0")
+    check_classes(table.class_id, len(table))
+    check_weights(table.weight, len(table))
     norm = norms(table.vectors)
     off = np.abs(norm - 1)
     if not (off <= _UNIT).all():  # also catches values that are not finite

@@ -28,11 +28,6 @@ class NameColumn:
         return cls(np.fromiter(map(code.__getitem__, names), np.int32, len(names)), distinct)
 
     @classmethod
-    def same(cls, name: str, n: int) -> NameColumn:
-        """The one name of `n` rows."""
-        return cls(np.zeros(n, np.int32), [name])
-
-    @classmethod
     def joined(cls, columns: Sequence[NameColumn]) -> NameColumn:
         """One column after the other."""
         distinct = cls.of([name for column in columns for name in column.names])
@@ -104,7 +99,8 @@ class Table:
 
     def take(self, rows: npt.NDArray[Any] | slice) -> Table:
         """The chosen rows: numbers or a mask (copied), or a slice (not copied)."""
-        return Table(**{name: _chosen(column, rows) for name, column in vars(self).items()})
+        chosen = {n: c.take(rows) if isinstance(c, NameColumn) else c[rows] for n, c in vars(self).items()}
+        return Table(**chosen)
 
 
 @dataclass(frozen=True)
@@ -134,10 +130,6 @@ class Labels:
     weight: Float32Array
 
 
-def _chosen(column: Any, rows: npt.NDArray[Any] | slice) -> Any:
-    return column.take(rows) if isinstance(column, NameColumn) else column[rows]
-
-
 def joined(tables: Sequence[Table]) -> Table:
     """Rows of at least one table, one after the other."""
     if len(tables) == 1:
@@ -151,15 +143,6 @@ def joined(tables: Sequence[Table]) -> Table:
 
 def no_rows() -> Table:
     """A table without a row."""
-    integers, names = np.zeros(0, np.int64), NameColumn(np.zeros(0, np.int32), [])
-    return Table(
-        vectors=np.zeros((0, 0), np.float32),
-        ids=integers,
-        class_id=integers,
-        task=integers,
-        added=integers,
-        weight=np.zeros(0, np.float32),
-        segment=integers,
-        sample=names,
-        source=names,
-    )
+    numbers, names = np.zeros(0, np.int64), NameColumn.of([])
+    weight, vectors = np.zeros(0, np.float32), np.zeros((0, 0), np.float32)
+    return Table(vectors, numbers, numbers, numbers, numbers, weight, numbers, names, names)

@@ -54,11 +54,6 @@ def sweep(root: Path, manifest: MemoryManifest) -> list[Path]:
     return found
 
 
-def drop_derived(root: Path) -> None:
-    """Remove everything that was computed from rows."""
-    files.remove(root / DERIVED)
-
-
 def without_rows(
     root: Path, manifest: MemoryManifest, columns: Columns, erased: BoolArray
 ) -> tuple[MemoryManifest, set[str]]:
@@ -140,12 +135,6 @@ def verify(root: Path, manifest: MemoryManifest) -> dict[str, Any]:
         "rows": rows,
         "orphans": [str(p.relative_to(root)) for p in manifests.orphans(root, manifest)],
     }
-
-
-def repair(root: Path) -> list[str]:
-    """See `Memory.repair`; the caller holds the lock."""
-    manifest = manifests.load(root)
-    return [f"removed {p.relative_to(root)}: the manifest does not name it" for p in sweep(root, manifest)]
 
 
 _Change = tuple[int, str, Int64Array, npt.NDArray[Any]]

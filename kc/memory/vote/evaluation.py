@@ -37,9 +37,8 @@ def accuracies(
     """
     if len(truth) == 0:
         return {kind: [float("nan")] * len(ks) for kind in kinds}
-    classes = np.unique(np.concatenate([truth, neighbours.class_id.ravel()]))
     return {
-        kind: [float((decide(first_k(neighbours, k), classes, kind, **parameters).numpy() == truth).mean()) for k in ks]
+        kind: [float(is_correct(first_k(neighbours, k), truth, kind, **parameters).mean()) for k in ks]
         for kind in kinds
     }
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -102,28 +101,23 @@ def columns_of(class_id: Tensor, class_ids: ClassIds) -> tuple[Tensor, Tensor]:
 
 def neighbour_tensors(neighbours: Neighbours) -> tuple[Tensor, Tensor, Tensor]:
     """Cosines (Q, k) float64, class ids (Q, k) int64, weights (Q, k) float64 of a table of arrays or tensors."""
-
-    def tensor(values: Any, dtype: torch.dtype) -> Tensor:
-        return torch.as_tensor(values).to(dtype)
-
-    return (
-        tensor(neighbours.score, torch.float64),
-        tensor(neighbours.class_id, torch.int64),
-        tensor(neighbours.weight, torch.float64),
-    )
+    score, class_id, weight = map(torch.as_tensor, (neighbours.score, neighbours.class_id, neighbours.weight))
+    return score.to(torch.float64), class_id.to(torch.int64), weight.to(torch.float64)
 
 
 def _votes(
     neighbours: Neighbours, class_ids: ClassIds, kind: str, parameters: Mapping[str, float]
-) -> tuple[Tensor, Tensor, int]:
-    """Vote of each neighbour (Q, k) float64, its column (Q, k), and the number of columns."""
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Vote of each neighbour (Q, k) float64, its column (Q, k), and the sums of the columns (Q, C) float64."""
     if kind not in VOTES:
         raise ValueError(f"vote must be one of {', '.join(VOTES)}, got {kind!r}")
     score, class_id, weight = neighbour_tensors(neighbours)
     column, known = columns_of(class_id, class_ids)
     may_vote = known & (weight > 0)
     value = VOTES[kind](score, may_vote, VoteParameters(**parameters)) * weight
-    return torch.where(may_vote, value, 0.0), column, len(class_ids)
+    value = torch.where(may_vote, value, 0.0)
+    total = torch.zeros(len(value), len(class_ids), dtype=torch.float64, device=value.device)
+    return value, column, total.scatter_add_(1, column, value)
 
 
 def contributions(neighbours: Neighbours, class_ids: ClassIds, kind: str = "softmax", **parameters: float) -> Tensor:
@@ -144,9 +138,7 @@ def vote(neighbours: Neighbours, class_ids: ClassIds, kind: str = "softmax", **p
     alone. parameters: those of `VoteParameters`.
     ValueError for an unknown kind, a parameter not above 0, classes named twice.
     """
-    value, column, n_classes = _votes(neighbours, class_ids, kind, parameters)
-    total = torch.zeros(len(value), n_classes, dtype=torch.float64, device=value.device)
-    return total.scatter_add_(1, column, value)
+    return _votes(neighbours, class_ids, kind, parameters)[2]
 
 
 def decide(neighbours: Neighbours, class_ids: ClassIds, kind: str = "softmax", **parameters: float) -> Tensor:
@@ -154,9 +146,7 @@ def decide(neighbours: Neighbours, class_ids: ClassIds, kind: str = "softmax", *
 
     A query without any vote (no neighbour of a class asked for) gets VOID, which is no class.
     """
-    value, column, n_classes = _votes(neighbours, class_ids, kind, parameters)
-    total = torch.zeros(len(value), n_classes, dtype=torch.float64, device=value.device)
-    total.scatter_add_(1, column, value)
+    value, column, total = _votes(neighbours, class_ids, kind, parameters)
     best = total.amax(dim=1, keepdim=True)
     # A class has its total from its last voter on; nobody votes twice, so two classes never share that rank.
     k = value.shape[1]
