@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from rich.table import Table
 
 from kc import actions
-from kc.commands.console import Terminal
 from kc.errors import KcError, UnknownNameError, unknown_name
 from kc.types import Int64Array
 
 if TYPE_CHECKING:
+    from kc.commands.console import Terminal
     from kc.memory.base import MemoryStore
     from kc.memory.disk import Memory
     from kc.memory.store.table import RowTable
@@ -96,6 +95,13 @@ def class_names(memory: MemoryStore, benchmark: str | None = None) -> dict[int, 
     from kc.data.manifest import load_manifest
 
     return {c.id: c.name for c in load_manifest(benchmark).info}
+
+
+def terminal() -> Terminal:
+    """What is printed to. Imported when something is printed, so that help is shown at once."""
+    from kc.commands.console import Terminal
+
+    return Terminal()
 
 
 def opened(path: Path, write: bool = False) -> Memory:
@@ -211,6 +217,8 @@ def told(rows: RowTable) -> str:
 
 def by_class(class_id: Int64Array, task: Int64Array, names: Mapping[int, str], console: Terminal) -> None:
     """Show rows, of which the classes (N,) and tasks (N,) are given, counted by class, the largest first."""
+    from rich.table import Table
+
     table = Table("class", "id", "rows", "tasks")
     ids, counts = np.unique(class_id, return_counts=True)
     order = np.argsort(-counts, kind="stable")

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from kc.commands.console import Terminal
 from kc.commands.memory import (
     MemoryConfig,
     NamedConfig,
@@ -18,6 +17,7 @@ from kc.commands.memory import (
     next_task,
     opened,
     selected,
+    terminal,
     told,
 )
 from kc.errors import KcError
@@ -47,7 +47,7 @@ class SnapshotConfig(MemoryConfig):
 
 def snapshot(config: SnapshotConfig) -> int:
     """`kc memory snapshot`. Returns the exit status."""
-    console = Terminal()
+    console = terminal()
     with opened(config.memory, write=not config.dry_run) as memory:
         task = next_task(memory, config.task)
         if not config.dry_run:
@@ -72,7 +72,7 @@ class ReweightConfig(NamedConfig, RowsConfig):
 
 def reweight(config: ReweightConfig) -> int:
     """`kc memory reweight`. Returns the exit status."""
-    console = Terminal()
+    console = terminal()
     if (config.weight is None) == (config.prune is None):
         raise KcError("say one of --weight W (with --ids, --class ...) and --prune soft or hard")
     with opened(config.memory, write=not config.dry_run) as memory:
@@ -119,7 +119,7 @@ class RemoveConfig(NamedConfig, RowsConfig):
 
 def remove(config: RemoveConfig) -> int:
     """`kc memory remove`. Returns the exit status."""
-    console = Terminal()
+    console = terminal()
     with opened(config.memory, write=not config.dry_run) as memory:
         names = class_names(memory, config.benchmark)
         ids = selected(memory, config, names, retired=False)
@@ -152,7 +152,7 @@ class CompactConfig(MemoryConfig):
 
 def compact(config: CompactConfig) -> int:
     """`kc memory compact`. Returns the exit status."""
-    console, before = Terminal(), opened(config.memory)
+    console, before = terminal(), opened(config.memory)
     segments, size = _segments(config.memory), before.stats()["bytes"]
     if config.dry_run:
         dropped = before.stats()["rows_total"] - len(before) if config.drop_history else 0

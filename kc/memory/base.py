@@ -76,7 +76,7 @@ class MemoryStore(MemoryReader):
     @classmethod
     @abstractmethod
     def _create(
-        cls, root: Path, dim: int, fingerprint: str, info: MemoryInfo | None, salt: str, **options: Any
+        cls, root: Path, dim: int, fingerprint: str, info: MemoryInfo | None, salt: str, *args: Any, **options: Any
     ) -> Self: ...
 
     @classmethod

@@ -78,7 +78,7 @@ def checksum_of(path: Path) -> str:
     """XXH3 of 128 bits of a file, as fast as RAM is read. It tells damage, not a forger, as any checksum does whose
     value lies beside the file."""
     with path.open("rb") as file:
-        return _XXH3 + hashlib.file_digest(file, xxhash.xxh3_128).hexdigest()  # type: ignore[arg-type]  # not of hashlib
+        return _XXH3 + hashlib.file_digest(file, xxhash.xxh3_128).hexdigest()
 
 
 def replace_bytes(path: Path, data: bytes) -> None:

@@ -82,11 +82,11 @@ class MemoryInfo:
         """The record that `to_json` wrote, None of None. ValueError or TypeError for anything else."""
         if body is None:
             return None
-        classes = [
-            ClassInfo(**{k: tuple(v) if isinstance(v, list) else v for k, v in c.items()}) for c in body["classes"]
+        plain: list[dict[str, Any]] = [
+            {k: tuple(v) if isinstance(v, list) else v for k, v in c.items()} for c in body["classes"]
         ]
         size = tuple(body["input_size"])
-        return cls(**{**body, "input_size": size, "classes": {c.id: c for c in classes}})
+        return cls(**{**body, "input_size": size, "classes": {c["id"]: ClassInfo(**c) for c in plain}})
 
 
 def _changed(info: ClassInfo) -> dict[str, Any]:

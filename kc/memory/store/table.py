@@ -99,7 +99,9 @@ class Table:
 
     def take(self, rows: npt.NDArray[Any] | slice) -> Table:
         """The chosen rows: numbers or a mask (copied), or a slice (not copied)."""
-        chosen = {n: c.take(rows) if isinstance(c, NameColumn) else c[rows] for n, c in vars(self).items()}
+        chosen: dict[str, Any] = {
+            n: c.take(rows) if isinstance(c, NameColumn) else c[rows] for n, c in vars(self).items()
+        }
         return Table(**chosen)
 
 
