@@ -30,10 +30,7 @@ from kc.data.dataset import (
 )
 from kc.data.manifest import Manifest, load_manifest
 from kc.data.readers.base import Reader
-from kc.data.selection import (
-    SETTINGS,
-    visible_ids,
-)
+from kc.data.selection import SETTINGS, visible_ids
 from kc.data.shards.plan import stream_order
 from kc.data.split import build_tasks
 from kc.data.streams import Stream, check_stream
@@ -104,7 +101,7 @@ class IncrementalDataModule(LightningDataModule):
         self.tasks: tuple[Task, ...] = build_tasks(self.manifest, tasks, split, class_order, stream, seed)
         self.classes: dict[int, ClassInfo] = {c.id: c for c in self.manifest.info}
         self.class_ids: tuple[int, ...] = tuple(self.classes)
-        self.background_id = next((c.id for c in self.manifest.info if c.background), None)
+        self.background_id = self.manifest.background_id
         self.hidden_id = hidden_label(self.manifest.task_kind, self.background_id)
         self.setting: Setting = setting
         self.data_root = None if data_root is None else Path(data_root)
@@ -235,12 +232,11 @@ class IncrementalDataModule(LightningDataModule):
         # Future classes are not part of the question an evaluation asks, so there they are void, not background.
         view = View(indices, keep, self.hidden_id if training else VOID, training)
         kind = self.manifest.task_kind
-        height, width = self.manifest.input_size
         return LabelledImages(
             self.images.samples(split),
             view,
             kind=kind,
-            size=(height, width),
+            size=self.manifest.input_size,
             class_ids=self.class_ids,
             seed=self.seed,
             augment=self.augment and training,

@@ -22,16 +22,29 @@ class SplitPart(Strict):
         return tuple(path for value in values for path in ([value] if isinstance(value, str) else value or ()))
 
 
-class FolderSplit(SplitPart):
+class PathSplit(SplitPart):
+    """`path`: the folder of everything."""
+
+    PATHS = ("path",)
+    path: RelativePath
+
+
+class AnnotatedSplit(SplitPart):
+    """`images`: image folder; `annotations`: the file, or folder of files, that says what is in them."""
+
+    PATHS: ClassVar[tuple[str, ...]] = ("images", "annotations")
+    images: RelativePath
+    annotations: RelativePath
+
+
+class FolderSplit(PathSplit):
     """`path`: the folder that holds the class folders.
 
     `share`: (from, to) in per cent, where the owners publish no split: the files of every class in the order of the
     SHA-256 of their names, and of these this part. The same files on every machine, whatever else changes.
     """
 
-    PATHS = ("path",)
     reader: Literal["folder"]
-    path: RelativePath
     share: tuple[Percent, Percent] | None = None
 
     @field_validator("share")
@@ -64,22 +77,18 @@ class IndexPngSplit(SplitPart):
     objects: RelativePath | None = None
 
 
-class CocoPanopticSplit(SplitPart):
+class CocoPanopticSplit(AnnotatedSplit):
     """`images`: image folder; `annotations`: the JSON file; `masks`: the folder of id-PNGs."""
 
     PATHS = ("images", "annotations", "masks")
     reader: Literal["coco_panoptic"]
-    images: RelativePath
-    annotations: RelativePath
     masks: RelativePath
 
 
-class LabelMeSplit(SplitPart):
+class LabelMeSplit(PathSplit):
     """`path`: the folder of JSON files."""
 
-    PATHS = ("path",)
     reader: Literal["labelme"]
-    path: RelativePath
 
 
 class CsvSplit(SplitPart):
@@ -117,14 +126,12 @@ class Detectron2Split(SplitPart):
     dataset: Annotated[str, Field(min_length=1)]
 
 
-class VocXmlSplit(SplitPart):
+class VocXmlSplit(AnnotatedSplit):
     """`images`, `annotations`: two folders with files of equal names; `names`: a list of those that belong to the split
     (VOC ImageSets), one a line; without it all do."""
 
     PATHS = ("images", "annotations", "names")
     reader: Literal["voc_xml"]
-    images: RelativePath
-    annotations: RelativePath
     names: RelativePath | None = None
 
 
@@ -138,21 +145,16 @@ class PascalContextSplit(SplitPart):
     names: RelativePath | None = None
 
 
-class Ade20kFullSplit(SplitPart):
+class Ade20kFullSplit(PathSplit):
     """`path`: the folder, with sub-folders, of images and the PNGs beside them."""
 
-    PATHS = ("path",)
     reader: Literal["ade20k_full"]
-    path: RelativePath
 
 
-class CocoInstancesSplit(SplitPart):
+class CocoInstancesSplit(AnnotatedSplit):
     """`images`: image folder; `annotations`: the JSON file."""
 
-    PATHS = ("images", "annotations")
     reader: Literal["coco_instances"]
-    images: RelativePath
-    annotations: RelativePath
 
 
 class TorchvisionSplit(SplitPart):

@@ -115,7 +115,10 @@ def as_json(stats: Stats, manifest: Manifest, tasks: Sequence[Task]) -> dict[str
         {"task": task.index, "class_ids": list(task.class_ids), "class_names": list(task.class_names), **vars(counts)}
         for task, counts in zip(tasks, stats.tasks, strict=True)
     ]
-    steps = {setting: [_step_as_json(step) for step in of_setting] for setting, of_setting in stats.steps.items()}
+    steps = {
+        setting: [{"sample_ids": list(s.sample_ids), "problem": s.problem, "bytes": s.read} for s in of_setting]
+        for setting, of_setting in stats.steps.items()
+    }
     return {
         "schema": 1,
         "benchmark": manifest.name,
@@ -129,10 +132,6 @@ def as_json(stats: Stats, manifest: Manifest, tasks: Sequence[Task]) -> dict[str
         "steps": steps,
         "skipped": list(stats.skipped),
     }
-
-
-def _step_as_json(step: Step) -> dict[str, Any]:
-    return {"sample_ids": list(step.sample_ids), "problem": step.problem, "bytes": step.read}
 
 
 def _count_pixels(

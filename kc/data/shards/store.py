@@ -69,7 +69,6 @@ class FolderStore:
         self.name = str(folder)
 
     def size(self, name: str) -> int | None:
-        """Bytes of a file, None where there is none."""
         try:
             found = os.stat(inside(self.folder, name))
         except (FileNotFoundError, NotADirectoryError):
@@ -77,7 +76,6 @@ class FolderStore:
         return found.st_size if stat.S_ISREG(found.st_mode) else None
 
     def read_file(self, name: str) -> bytes:
-        """A whole file."""
         path = inside(self.folder, name)
         try:
             return path.read_bytes()
@@ -85,7 +83,6 @@ class FolderStore:
             raise DataError(f"{path}: cannot read it ({error.strerror})") from error
 
     def read(self, name: str, offset: int, size: int) -> bytes:
-        """A part of a file."""
         try:
             file = os.open(f"{self.name}/{name}", os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
             try:
@@ -96,11 +93,9 @@ class FolderStore:
             raise DataError(f"{self.folder / name}: cannot read it ({error.strerror})") from error
 
     def write(self, name: str, content: bytes) -> None:
-        """A file, complete or not at all."""
         write_atomic(self.folder / name, content)
 
     def remove(self, name: str) -> None:
-        """Take a file away."""
         inside(self.folder, name).unlink(missing_ok=True)
 
 
@@ -115,7 +110,6 @@ class AddressStore:
         self._cache = cache_dir() / "shards" / hashlib.sha256(self.name.encode()).hexdigest()[:16]
 
     def size(self, name: str) -> int | None:
-        """Bytes of a file, None where there is none."""
         with self._errors(name) as (system, top):
             path = f"{top}/{name}"
             return int(system.size(path)) if system.exists(path) else None
@@ -154,7 +148,6 @@ class AddressStore:
         self._forget(name)
 
     def remove(self, name: str) -> None:
-        """Take a file away."""
         with self._errors(name) as (system, top):
             if system.exists(f"{top}/{name}"):
                 system.rm_file(f"{top}/{name}")
