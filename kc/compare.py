@@ -21,8 +21,8 @@ from kc.data.lists import fingerprint
 from kc.data.predictions import PredictionWriter
 from kc.errors import RunError
 from kc.files import write_atomic
-from kc.methods.base import ContinualMethod
 from kc.methods.distributed import process_rank
+from kc.methods.module import ContinualMethod
 from kc.progress import elapsed
 from kc.registry import method_spec
 from kc.report.examples import save_example, save_prediction

@@ -25,7 +25,8 @@ from kc.encoders.cache import FeatureCache, UncachedFeatures
 from kc.encoders.load import load_encoder
 from kc.files import cache_dir
 from kc.memory.store.info import MemoryInfo
-from kc.methods.base import Batch, Context, ContinualMethod
+from kc.methods.base import Batch, Context
+from kc.methods.module import ContinualMethod
 from kc.methods.regions import RegionEncoder, normalised
 from kc.methods.training_options import Training
 from kc.openvocab.base import OpenVocabulary

@@ -1,1 +1,1 @@
-"""Continual methods: those that learn by gradient and those that remember."""
+"""Continual methods: those that learn by gradient and those with a memory."""

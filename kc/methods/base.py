@@ -1,4 +1,4 @@
-"""What every continual method is given, and what it must answer. No Lightning here."""
+"""What every continual method is given. No Lightning here."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from kc.errors import RunError
 from kc.memory.store.info import MemoryInfo
 from kc.methods.training_options import Training
 from kc.openvocab.base import OpenVocabulary
-from kc.types import ClassInfo, Features, Prediction, Task, TaskKind
+from kc.types import ClassInfo, Features, TaskKind
 
 if TYPE_CHECKING:
     from kc.methods.regions import RegionEncoder
@@ -74,53 +74,6 @@ class Context:
             raise RunError(f"features in {self.features.folder} are gone or damaged: start the command again")
         device = batch["index"].device
         return Features(found.pooled.to(device), tuple(x.to(device) for x in found.levels), found.strides)
-
-
-class ContinualMethod(Protocol):
-    """The contract between the stream and a method (which is also a LightningModule)."""
-
-    name: str
-    train_scope: str
-    """`task`: sees the current task's images only; `seen`: all images up to now (joint training)."""
-    open_vocabulary: bool
-    """True when classes that were never learned can be named too; their scores are then defined."""
-    needs_raw: bool
-    """True when batches must carry the original images (proposals are made on them)."""
-    needs_images: bool
-    """False when the batches of training need not carry the network's input: all features are cached."""
-    context: Context
-
-    def start_task(self, task: Task) -> None:
-        """Prepare for a task: grow a head, open a memory version."""
-        ...
-
-    def end_task(self, task: Task) -> None:
-        """Close a task: update exemplars or prototypes, commit rows."""
-        ...
-
-    def predict(self, batch: Batch, vocabulary: Sequence[int]) -> Prediction:
-        """Answer a batch over the class ids of `vocabulary`."""
-        ...
-
-    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Everything learned so far: tensors and JSON values; what a memory on disk holds is not repeated."""
-        ...
-
-    def load_state(self, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
-        """Return to a state saved by `state()`."""
-        ...
-
-    def trained_parameters(self) -> int:
-        """Number of parameters that gradients change."""
-        ...
-
-    def close(self) -> None:
-        """Let go of files that are held open."""
-        ...
-
-    def stored_bytes(self) -> int:
-        """Bytes kept beside the shared frozen encoder: trained weights, exemplars, rows, prototypes."""
-        ...
 
 
 @runtime_checkable

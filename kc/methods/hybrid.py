@@ -21,8 +21,8 @@ from kc.methods.finetune.replay import Replay
 from kc.methods.regions import Regions
 from kc.methods.retrieval.asking import Answers, single_head
 from kc.methods.retrieval.knn_clip import KnnClip
-from kc.methods.retrieval.vote_options import VoteOptions
-from kc.spec import Fraction, MethodSpec, NonNegative, Tunable
+from kc.methods.retrieval.vote_options import BlendOptions
+from kc.spec import MethodSpec, Tunable
 from kc.types import Prediction, Task
 
 HeadPosterior = Callable[[Batch, Sequence[Regions] | None, Sequence[int]], Tensor]
@@ -30,17 +30,13 @@ HeadPosterior = Callable[[Batch, Sequence[Regions] | None, Sequence[int]], Tenso
 
 
 @dataclass(frozen=True)
-class HybridOptions(VoteOptions):
+class HybridOptions(BlendOptions):
     """Options of a head beside a memory.
 
     Args:
-        lambda_: Weight of what is retrieved where the head is fused with it.
-        threshold: The head answers alone where its best probability reaches this; above 1 always fuses.
         retrieval: Opinion of the memory: cosine (kNN-CLIP's formula) or vote (that of `vote`).
     """
 
-    lambda_: Fraction = 0.7
-    threshold: NonNegative = 1.01
     retrieval: Literal["cosine", "vote"] = "cosine"
 
 
@@ -48,7 +44,7 @@ class HeadReader(KnnClip):
     """kNN-CLIP's memory and fusion with a trained head in the place of the open-vocabulary base."""
 
     name = "hybrid"
-    spec = MethodSpec(summary="", options=HybridOptions)
+    spec = dataclasses.replace(KnnClip.spec, options=HybridOptions)
     needs_base = False
     calibrated = False
     """Its head was trained on the rows that calibration would ask."""
@@ -59,7 +55,6 @@ class HeadReader(KnnClip):
         self._head = head
 
     def answers(self, batch: Batch, regions: Sequence[Regions] | None, ids: Sequence[int]) -> Answers:
-        """What the head says of a batch; it was trained on every class that it is asked for."""
         return single_head(self._head(batch, regions, ids).cpu(), torch.ones(len(ids), dtype=torch.bool))
 
 
@@ -73,21 +68,17 @@ class MemoryBeside(GradientMethod):
 
     @property
     def reader(self) -> HeadReader:
-        """The memory and how it is read."""
         return self._reader[0]
 
     @property
     def needs_raw(self) -> bool:  # type: ignore[override]
-        """In segmentation: proposals are made on the original images."""
         return self.context.kind != "classification"
 
     @property
     def needs_images(self) -> bool:  # type: ignore[override]
-        """True also where proposals are made on the images."""
         return self.needs_raw or super().needs_images
 
     def start_task(self, task: Task) -> None:
-        """Prepare head and memory."""
         super().start_task(task)
         self.reader.start_task(task)
 
@@ -108,16 +99,13 @@ class MemoryBeside(GradientMethod):
         return self.head.posterior(batch, regions, ids, self.network)
 
     def predict(self, batch: Batch, vocabulary: Sequence[int]) -> Prediction:
-        """Head and memory together over `vocabulary`; its classes must have been learned."""
         return self.reader.predict(batch, vocabulary)
 
     def close(self) -> None:
-        """Give the memory's lock back."""
         super().close()
         self.reader.close()
 
     def stored_bytes(self) -> int:
-        """Bytes of the trained weights (and exemplars) and of the memory."""
         return super().stored_bytes() + self.reader.stored_bytes()
 
 

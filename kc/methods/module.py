@@ -15,18 +15,22 @@ from kc.spec import MethodSpec
 from kc.types import Prediction, Task
 
 
-class Method(L.LightningModule):
-    """State and costs of a method.
+class ContinualMethod(L.LightningModule):
+    """The contract between the stream and a method.
 
     What `state_dict` holds is its checkpoint: parameters, buffers, `TensorState`s, JSON values of `get_extra_state`.
     """
 
-    name = "method"
-    spec = MethodSpec(summary="")
+    name: str
+    spec: MethodSpec
     train_scope = "task"
+    """`task`: sees the current task's images only; `seen`: all images up to now (joint training)."""
     open_vocabulary = False
+    """True when classes that were never learned can be named too; their scores are then defined."""
     needs_raw = False
+    """True when batches must carry the original images (proposals are made on them)."""
     needs_images = True
+    """False when the batches of training need not carry the network's input: all features are cached."""
 
     def __init__(self, context: Context) -> None:
         super().__init__()
@@ -35,13 +39,13 @@ class Method(L.LightningModule):
         self.options: Any = self.spec.options(**({} if context.options is None else vars(context.options)))
 
     def start_task(self, task: Task) -> None:
-        """Prepare for a task."""
+        """Prepare for a task: grow a head, open a memory version."""
 
     def end_task(self, task: Task) -> None:
-        """Close a task."""
+        """Close a task: update exemplars or prototypes."""
 
     def predict(self, batch: Batch, vocabulary: Sequence[int]) -> Prediction:
-        """Answer a batch over the class ids of `vocabulary`."""
+        """The prediction for a batch over the class ids of `vocabulary`."""
         raise NotImplementedError
 
     def task_batches(self) -> Iterator[Batch]:
@@ -82,7 +86,7 @@ class Method(L.LightningModule):
         """Let go of files that are held open."""
 
 
-class OnePassMethod(Method):
+class OnePassMethod(ContinualMethod):
     """One epoch, no gradient: `observe` sees each batch once. What commits rows to a memory is `Remembers` too."""
 
     def __init__(self, context: Context) -> None:
@@ -102,7 +106,6 @@ class OnePassMethod(Method):
         raise NotImplementedError
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
-        """One look at a batch; there is no loss."""
         self.observe(batch)
 
     def configure_optimizers(self) -> None:

@@ -74,11 +74,9 @@ class NamedTensors(TensorState, MutableMapping[Key, Tensor], Generic[Key]):
         self._held = dict(values)
 
     def tensors(self) -> dict[str, Tensor]:
-        """As held."""
         return {str(key): value for key, value in self._held.items()}
 
     def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
-        """Hold copies of `tensors` alone."""
         self._held = {self._key(name): value.clone() for name, value in tensors.items()}
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> NamedTensors[Key]:

@@ -86,7 +86,7 @@ def mean_iou(matrix: Int64Array, rows: Sequence[int] | None = None) -> float:
     `rows` restricts the mean to these positions of `class_ids`; their IoU still counts confusions with all classes.
     """
     values = iou(matrix)
-    return _mean(values if rows is None else values[list(rows)])
+    return mean_defined(values if rows is None else values[list(rows)])
 
 
 def pixel_accuracy(matrix: Int64Array) -> float:
@@ -97,7 +97,7 @@ def pixel_accuracy(matrix: Int64Array) -> float:
 
 def mean_class_accuracy(matrix: Int64Array) -> float:
     """Mean of `recall` over the classes present in the ground truth; NaN when there is none."""
-    return _mean(recall(matrix))
+    return mean_defined(recall(matrix))
 
 
 def class_groups(tasks: Sequence[Task], t: int) -> dict[str, tuple[int, ...]]:
@@ -134,7 +134,8 @@ def harmonic_mean(a: float, b: float) -> float:
     return 0.0 if a == b == 0 else 2 * a * b / (a + b)
 
 
-def _mean(values: FloatArray) -> float:
+def mean_defined(values: FloatArray) -> float:
+    """Mean of the values that are not NaN; NaN when there is none."""
     defined = values[~np.isnan(values)]
     return float(defined.mean()) if len(defined) else math.nan
 

@@ -11,7 +11,7 @@ score minus the last score, the last row excluded from the maximum, so that it m
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -109,40 +109,37 @@ def undefined_reasons(
     """Metric -> one short sentence, for each of the six metrics that is NaN. Arguments as in the functions above."""
     r = as_matrix(matrix)
     n = len(r)
-    off = _metrics(r, seen_scores, baseline, joint)
-    single = "needs at least two tasks"
-
-    def missing(cells: list[tuple[int, int]]) -> str:
-        """The first entry that is NaN, in words."""
-        t, i = next((t, i) for t, i in cells if math.isnan(r[t, i]))
-        return f"the score on task {i + 1} after task {t + 1} is missing"
-
-    def transfer() -> str:
-        cells = [(i - 1, i) for i in range(1, n)]
-        if baseline is None:
-            return "the scores at initialisation were not measured"
-        if any(math.isnan(r[c]) for c in cells):
-            return missing(cells)
-        return "a score at initialisation is missing"
-
-    def against_joint() -> str:
-        cells = [(i, i) for i in range(n)]
-        if joint is None:
-            return "needs the scores of joint training"
-        if any(math.isnan(r[c]) for c in cells):
-            return missing(cells)
-        return "a score of joint training is missing"
-
-    diagonal_and_last = [cell for i in range(n - 1) for cell in ((n - 1, i), (i, i))]
-    reasons: dict[str, Callable[[], str]] = {
-        "average": lambda: missing([(n - 1, i) for i in range(n)]) if n else "there is no task",
-        "average_incremental": lambda: "a score on all seen classes is missing" if n else "there is no task",
-        "backward_transfer": lambda: single if n < 2 else missing(diagonal_and_last),
-        "forward_transfer": lambda: single if n < 2 else transfer(),
-        "forgetting": lambda: single if n < 2 else missing([(t, i) for i in range(n - 1) for t in range(i, n)]),
-        "intransigence": lambda: against_joint() if n else "there is no task",
+    # What each metric reads, in the order in which it is looked through.
+    cells: dict[str, list[tuple[int, int]]] = {
+        "average": [(n - 1, i) for i in range(n)],
+        "backward_transfer": [cell for i in range(n - 1) for cell in ((n - 1, i), (i, i))],
+        "forward_transfer": [(i - 1, i) for i in range(1, n)] if baseline is not None else [],
+        "forgetting": [(t, i) for i in range(n - 1) for t in range(i, n)],
+        "intransigence": [(i, i) for i in range(n)] if joint is not None else [],
     }
-    return {name: reasons[name]() for name, value in off.items() if math.isnan(value)}
+    others = {
+        "average_incremental": "a score on all seen classes is missing",
+        "forward_transfer": "a score at initialisation is missing",
+        "intransigence": "a score of joint training is missing",
+    }
+    if baseline is None:
+        others["forward_transfer"] = "the scores at initialisation were not measured"
+    if joint is None:
+        others["intransigence"] = "needs the scores of joint training"
+    reasons = {}
+    for name, value in _metrics(r, seen_scores, baseline, joint).items():
+        if not math.isnan(value):
+            continue
+        gap = next(((t, i) for t, i in cells.get(name, ()) if math.isnan(r[t, i])), None)
+        if n < 2 and name in ("backward_transfer", "forward_transfer", "forgetting"):
+            reasons[name] = "needs at least two tasks"
+        elif n == 0:
+            reasons[name] = "there is no task"
+        elif gap is not None:
+            reasons[name] = f"the score on task {gap[1] + 1} after task {gap[0] + 1} is missing"
+        else:
+            reasons[name] = others[name]
+    return reasons
 
 
 def _metrics(
@@ -168,10 +165,7 @@ class ScoreMatrix:
     """
 
     def __init__(
-        self,
-        n_tasks: int,
-        baseline: Sequence[float | None] | None = None,
-        joint: Sequence[float | None] | None = None,
+        self, n_tasks: int, baseline: Sequence[float | None] | None = None, joint: Sequence[float | None] | None = None
     ) -> None:
         self.matrix: FloatArray = np.full((n_tasks, n_tasks), np.nan)
         self.seen: FloatArray = np.full(n_tasks, np.nan)

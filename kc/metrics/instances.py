@@ -9,11 +9,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from kc.metrics.confusion import FloatArray
 from kc.types import VOID, BoolArray, Instances, Int32Array
 
-FloatArray = npt.NDArray[np.float64]
 BEST = 100
 """Instances of an image that count, best first."""
 
@@ -92,18 +91,13 @@ class InstancePrecision:
         if not self._truth or not self.thing_ids:
             return np.full((10, 101, len(self.thing_ids)), -1.0)
         truth: Any = COCO()
-        truth.dataset = {
-            "images": self._images,
-            "categories": [{"id": c} for c in self.thing_ids],
-            "annotations": self._truth,
-        }
+        categories = [{"id": c} for c in self.thing_ids]
+        truth.dataset = {"images": self._images, "categories": categories, "annotations": self._truth}
         with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints what it does
             truth.createIndex()
             found: Any = COCO()
-            found.dataset = {
-                **truth.dataset,
-                "annotations": [{**x, "id": i + 1, "iscrowd": 0, "area": 0} for i, x in enumerate(self._found)],
-            }
+            annotations = [{**x, "id": i + 1, "iscrowd": 0, "area": 0} for i, x in enumerate(self._found)]
+            found.dataset = {**truth.dataset, "annotations": annotations}
             found.createIndex()
             scorer = COCOeval(truth, found, "segm")
             scorer.params.catIds = list(self.thing_ids)

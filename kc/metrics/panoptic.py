@@ -11,7 +11,6 @@ A segment is a (category, instance) pair of an (H, W, 2) map. The rules:
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -20,9 +19,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from kc.metrics.confusion import FloatArray, mean_defined
 from kc.types import VOID, BoolArray, Int64Array
 
-FloatArray = npt.NDArray[np.float64]
 PanopticMap = npt.NDArray[np.integer[Any]]
 
 _BLOCK = 1 << 18
@@ -41,7 +40,6 @@ class PanopticStats:
 
     @classmethod
     def zeros(cls, class_ids: Sequence[int]) -> PanopticStats:
-        """Nothing counted yet."""
         n = len(class_ids)
         counts = (np.zeros(n, np.int64) for _ in range(3))
         return cls(tuple(class_ids), np.zeros(n), *counts)
@@ -219,12 +217,8 @@ def class_qualities(stats: PanopticStats) -> dict[str, FloatArray]:
     """
     seen = stats.tp + stats.fp / 2 + stats.fn / 2
     defined = seen > 0
-    denominator = np.where(defined, seen, 1.0)
-    values = {
-        "pq": stats.iou_sum / denominator,
-        "sq": stats.iou_sum / np.maximum(stats.tp, 1),
-        "rq": stats.tp / denominator,
-    }
+    denominator, matches = np.where(defined, seen, 1.0), np.maximum(stats.tp, 1)
+    values = {"pq": stats.iou_sum / denominator, "sq": stats.iou_sum / matches, "rq": stats.tp / denominator}
     return {name: np.where(defined, value, np.nan) for name, value in values.items()}
 
 
@@ -236,15 +230,10 @@ def panoptic_quality(stats: PanopticStats, thing_ids: Iterable[int]) -> dict[str
     things = np.isin(stats.class_ids, list(thing_ids))
     parts = {"": np.ones(len(things), dtype=bool), "_things": things, "_stuff": ~things}
     return {
-        name + suffix: _mean(values[part])
+        name + suffix: mean_defined(values[part])
         for suffix, part in parts.items()
         for name, values in class_qualities(stats).items()
     }
-
-
-def _mean(values: FloatArray) -> float:
-    defined = values[~np.isnan(values)]
-    return float(defined.mean()) if len(defined) else math.nan
 
 
 class PanopticQuality:
@@ -262,7 +251,6 @@ class PanopticQuality:
         self.stats.add(panoptic_stats(target, prediction, self.stats.class_ids, crowd))
 
     def merge(self, other: PanopticQuality) -> None:
-        """Add what another instance over the same classes has counted."""
         self.stats.add(other.stats)
 
     def per_class(self) -> Mapping[int, float]:

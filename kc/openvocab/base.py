@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
+import torch
 from torch import Tensor
 
 from kc.types import ClassInfo, Features, Int32Array, Int64Array, Segments, UInt8Array
@@ -104,6 +105,16 @@ class Trained(Protocol):
 
     def trained_on(self, names: Names) -> Tensor:
         """Whether a name or synonym of each class is that of a training class, (C,) bool."""
+
+
+def plain_name(name: str) -> str:
+    """A name as it is compared: underscores read as spaces, no double spaces, no capitals."""
+    return " ".join(name.replace("_", " ").split()).casefold()
+
+
+def seen_in(names: Names, trained: Collection[str]) -> Tensor:
+    """(C,) bool: classes of which a name or synonym is, by `plain_name`, one of those that a base was trained on."""
+    return torch.tensor([any(plain_name(n) in trained for n in synonyms) for synonyms in names], dtype=torch.bool)
 
 
 def names_of(classes: Iterable[ClassInfo]) -> list[tuple[str, ...]]:

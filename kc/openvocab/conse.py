@@ -14,7 +14,7 @@ from kc.encoders.base import Encoder
 from kc.encoders.lite import Lite0
 from kc.encoders.text import TextEncoder, load_text_encoder
 from kc.errors import KcError
-from kc.openvocab.base import Names
+from kc.openvocab.base import Names, plain_name, seen_in
 from kc.spec import BaseSpec
 from kc.types import Features
 
@@ -67,7 +67,7 @@ class Conse:
         imagenet = ImageNetInfo()
         own = [imagenet.index_to_description(i) for i in range(1000)]
         self._bank = self.embed(own)
-        self._own = {_plain(synonym) for name in own for synonym in name.split(",")}
+        self._own = {plain_name(synonym) for name in own for synonym in name.split(",")}
 
     @property
     def key(self) -> str:
@@ -110,7 +110,7 @@ class Conse:
 
     def trained_on(self, names: Names) -> Tensor:
         """(C,) bool: whether a name or synonym of each class is, letter by letter, that of an ImageNet class."""
-        return torch.tensor([any(_plain(n) in self._own for n in synonyms) for synonyms in names], dtype=torch.bool)
+        return seen_in(names, self._own)
 
     # -- asked again ------------------------------------------------------------------------------------------------
 
@@ -148,7 +148,3 @@ class Conse:
         if not isinstance(encoder, Lite0):
             raise KcError(f"base 'conse' reads the ImageNet posterior of encoder 'lite0', got {encoder.name!r}")
         return cls(encoder, load_text_encoder())
-
-
-def _plain(name: str) -> str:
-    return name.replace("_", " ").strip().casefold()

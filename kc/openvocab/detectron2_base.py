@@ -11,7 +11,7 @@ from torch import Tensor
 from kc.budget import ANSWERS, BoundedCache, cache_bytes
 from kc.encoders.base import Encoder
 from kc.errors import KcError
-from kc.openvocab.base import Names
+from kc.openvocab.base import Names, plain_name
 from kc.proposals.base import pixels_of
 from kc.proposals.detectron2_model import Detectron2Model
 from kc.spec import DENSE, BaseSpec
@@ -104,8 +104,8 @@ class Detectron2Base:
     def _matches(self, names: Names) -> Tensor:
         """(T + S, C) bool: which of the model's classes a name or synonym of each class means."""
         things, stuff = self.class_names
-        own = [clean(n) for n in (*things, *stuff)]
-        wanted = [{clean(n) for n in synonyms} for synonyms in names]
+        own = [plain_name(n) for n in (*things, *stuff)]
+        wanted = [{plain_name(n) for n in synonyms} for synonyms in names]
         hits = [[n in w and not (n == THINGS and i >= len(things)) for w in wanted] for i, n in enumerate(own)]
         return torch.tensor(hits, dtype=torch.bool).reshape(len(own), len(wanted))
 
@@ -136,10 +136,4 @@ class Detectron2Base:
 
     @classmethod
     def load(cls, name: str, encoder: Encoder, **_: Any) -> Detectron2Base:
-        """The base `detectron2:CONFIG.yaml,WEIGHTS.pth`."""
         return cls(name.partition(":")[2])
-
-
-def clean(name: str) -> str:
-    """What two spellings of one name share."""
-    return " ".join(name.casefold().replace("_", " ").split())

@@ -1,8 +1,9 @@
-"""From queries to maps, by the rules of Mask2Former (Cheng et al. 2022, arXiv 2112.01527, section 3.3 and its code)."""
+"""Queries to maps and the terms of the loss, by the rules of Mask2Former (Cheng et al. 2022, arXiv 2112.01527)."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -96,3 +97,39 @@ def instances(
     mean = (logits.sigmoid() * inside).flatten(1).sum(1) / area.clamp_min(1)
     scores, best = (p * mean).sort(descending=True, stable=True)
     return Instances(inside[best].cpu().numpy(), found[best].cpu().numpy(), scores.float().cpu().numpy())
+
+
+def loss_weights(config: Any) -> dict[str, float]:
+    """Term of transformers' Mask2FormerLoss -> its weight in the configuration."""
+    return {
+        "loss_cross_entropy": config.class_weight,
+        "loss_mask": config.mask_weight,
+        "loss_dice": config.dice_weight,
+    }
+
+
+def loss_terms(
+    criterion: Any,
+    weights: Mapping[str, float],
+    classes: Sequence[Tensor],
+    masks: Sequence[Tensor],
+    targets: Sequence[tuple[Tensor, Tensor]],
+) -> dict[str, Tensor]:
+    """Each weighted term of each stage of the decoder, the last stage without a number.
+
+    Args:
+        criterion: transformers' Mask2FormerLoss.
+        weights: of its terms.
+        classes: of each stage (N, Q, C + 1) logits, the last column "no object".
+        masks: of each stage (N, Q, h, w) logits.
+        targets: of each image masks (n, H, W) float in {0, 1} and classes (n,) int64.
+    """
+    stages = [{"class_queries_logits": c, "masks_queries_logits": m} for c, m in zip(classes, masks, strict=True)]
+    last = stages.pop()
+    losses = criterion.to(classes[0].device)(
+        **last,
+        mask_labels=[own for own, _ in targets],
+        class_labels=[labels for _, labels in targets],
+        auxiliary_predictions=stages,
+    )
+    return {key: w * v for key, v in losses.items() for name, w in weights.items() if key.startswith(name)}

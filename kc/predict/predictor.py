@@ -15,7 +15,7 @@ from kc.errors import KcError
 from kc.memory.base import MemoryStore
 from kc.memory.disk import Memory
 from kc.memory.vote.votes import contributions
-from kc.methods.base import ContinualMethod
+from kc.methods.module import ContinualMethod
 from kc.methods.regions import Regions, normalised, posteriors
 from kc.methods.retrieval.visual_memory import voted
 from kc.predict.answer import Answer, Area, Votes, mean_score, pixels_in, voters_of

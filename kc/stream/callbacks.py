@@ -10,7 +10,8 @@ import lightning as L
 import torch
 from torch import Tensor
 
-from kc.methods.base import ContinualMethod, Remembers
+from kc.methods.base import Remembers
+from kc.methods.module import ContinualMethod
 from kc.stream.cost import CostMeter
 from kc.stream.forgetting_callback import Evaluator
 from kc.types import Task

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from kc.methods.base import ContinualMethod
+from kc.methods.module import ContinualMethod
 from kc.metrics.confusion import ConfusionMatrix, grouped_iou
 from kc.metrics.instances import InstancePrecision
 from kc.metrics.panoptic import PanopticQuality

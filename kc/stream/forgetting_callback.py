@@ -10,8 +10,8 @@ from typing import Any, Protocol, cast
 import lightning as L
 import torch
 
-from kc.methods.base import ContinualMethod
 from kc.methods.distributed import process_rank
+from kc.methods.module import ContinualMethod
 from kc.metrics.confusion import old_and_new
 from kc.stream.cost import CostMeter
 from kc.stream.evaluate import Observe, Scores, evaluate, over_domains, over_tasks

@@ -14,8 +14,9 @@ import lightning as L
 import torch
 
 from kc.errors import KcError, RunError
-from kc.methods.base import ContinualMethod, Remembers
+from kc.methods.base import Remembers
 from kc.methods.distributed import process_rank
+from kc.methods.module import ContinualMethod
 from kc.methods.training_options import TrainingOptions
 from kc.progress import Bar
 from kc.spec import at_task

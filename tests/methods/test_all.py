@@ -21,7 +21,8 @@ from kc.data.datamodule import IncrementalDataModule
 from kc.encoders.base import Encoder
 from kc.encoders.cache import FeatureCache
 from kc.errors import KcError
-from kc.methods.base import Context, ContinualMethod, Remembers
+from kc.methods.base import Context, Remembers
+from kc.methods.module import ContinualMethod
 from kc.methods.training_options import Training
 from kc.openvocab.base import Names
 from kc.registry import METHODS, load_class, method_spec

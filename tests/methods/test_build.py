@@ -210,25 +210,23 @@ def fallback(context: Context, files: Sequence[str] = FILES, **more: Any) -> tup
 
 def test_class_folders_answer_for_their_name_only(toy_context: Callable[..., Context]) -> None:
     images, read = fallback(toy_context())
-    keys, sources = images.rows_for("guinea pig")
-    assert keys.shape == (2, DIM)
-    np.testing.assert_allclose(np.linalg.norm(keys, axis=1), 1, atol=1e-6)
-    assert sources == ("fallback:guinea pig",) * 2
-    assert read == ["Guinea_Pig/1.jpg", "Guinea_Pig/2.jpg"]
-    images.rows_for("guinea pig")
+    files, keys = zip(*images.found("guinea pig"), strict=True)
+    assert [k.shape for k in keys] == [(1, DIM)] * 2
+    np.testing.assert_allclose(np.linalg.norm(np.concatenate(keys), axis=1), 1, atol=1e-6)
+    assert list(files) == read == ["Guinea_Pig/1.jpg", "Guinea_Pig/2.jpg"]
+    images.found("guinea pig")
+    assert images.found("unicorn") == []
     assert len(read) == 2
-    none, no_source = images.rows_for("unicorn")
-    assert (len(none), no_source, len(read)) == (0, (), 2)
-    assert len(fallback(toy_context(), limit=1)[0].rows_for("ox")[0]) == 1
+    assert len(fallback(toy_context(), limit=1)[0].found("ox")) == 1
 
 
 def test_images_without_folders_are_looked_through_by_name(toy_context: Callable[..., Context]) -> None:
     bars = Bars()
     images, read = fallback(toy_context(), ["1.jpg", "2.jpg"], proposer=bars)
-    assert len(images.rows_for("ox")[0]) == 4
+    assert sum(len(keys) for _, keys in images.found("ox")) == 4
     assert bars.asked == [("ox",)] * 2
     assert read == ["1.jpg", "2.jpg"]
-    assert len(fallback(toy_context(), ["1.jpg"])[0].rows_for("ox")[0]) == 0
+    assert fallback(toy_context(), ["1.jpg"])[0].found("ox") == []
 
 
 def test_only_names_without_a_row_are_looked_up_and_recorded_as_such(

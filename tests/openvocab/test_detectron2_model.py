@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from kc.errors import KcError
-from kc.openvocab.base import DenseVocabulary, Trained
-from kc.openvocab.detectron2_base import Detectron2Base, clean
+from kc.openvocab.base import DenseVocabulary, Trained, plain_name
+from kc.openvocab.detectron2_base import Detectron2Base
 from kc.openvocab.load import check_base, load_base
 from kc.proposals.base import from_partition
 from kc.proposals.detectron2_model import Detectron2Model
@@ -21,7 +21,7 @@ LEFT_RIGHT = from_partition(np.array([[0, 0, 1, 1]] * 2))
 
 
 def test_names_are_compared_without_case_underscores_and_spaces() -> None:
-    assert clean(" Traffic_Light ") == clean("traffic  light") == "traffic light"
+    assert plain_name(" Traffic_Light ") == plain_name("traffic  light") == "traffic light"
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from kc.errors import RunError
-from kc.methods.base import ContinualMethod
+from kc.methods.module import ContinualMethod
 from kc.stream.cost import CostMeter
 from kc.stream.evaluate import evaluate
 from kc.stream.forgetting_callback import class_groups

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -11,10 +11,10 @@ from kc.methods.base import Batch
 from kc.methods.distributed import mean_of
 from kc.methods.finetune.mask2former import Mask2Former
 from kc.methods.finetune.mask_network import Queries
-from kc.methods.finetune.mask_options import MaskOptions
+from kc.methods.finetune.mask_options import MASK_SPEC, MaskOptions
 from kc.methods.finetune.mask_targets import MaskSet
 from kc.openvocab.mask_inference import at_size
-from kc.spec import DENSE, MethodSpec, NonNegative, Tunable
+from kc.spec import NonNegative, Tunable
 from kc.types import HIDDEN
 
 KEPT = 0.5
@@ -64,10 +64,8 @@ def pseudo_masks(classes: Tensor, masks: Tensor, taken: Tensor) -> MaskSet:
     inside, columns = masks[keep].sigmoid(), column[keep]
     if not len(columns):
         return masks.new_zeros(0, *masks.shape[1:]), columns
-    won = (best[keep][:, None, None] * inside).argmax(0) == torch.arange(len(columns), device=masks.device)[
-        :, None, None
-    ]
-    won &= ~taken
+    number = torch.arange(len(columns), device=masks.device)[:, None, None]
+    won = ((best[keep][:, None, None] * inside).argmax(0) == number) & ~taken
     own = inside >= 0.5
     share = won.sum((1, 2)) / own.sum((1, 2)).clamp_min(1)
     painted = won & own
@@ -95,25 +93,19 @@ class CoMFormer(Mask2Former):
     """
 
     name = "comformer"
-    spec = MethodSpec(
+    spec = replace(
+        MASK_SPEC,
         summary="A mask classifier with pseudo-masks of the old model and distillation of queries.",
-        keeps="its network",
         paper="Cermelli et al. 2023, arXiv 2211.13999",
         formula=r"\mathcal{L} = \mathcal{L}_{mask}(\tilde y) + \lambda \sum_q (1 - q_0)^2 \, KL(q, \hat p)",
         options=ComformerOptions,
-        kinds=DENSE,
         streams=("class", "task", "online", "long-tailed"),
-        mask_classifier=True,
-        pixels=True,
-        package="transformers",
-        extra="masks",
         tune=Tunable("kd"),
     )
     options: ComformerOptions
     keeps_previous = True
 
     def loss_on(self, batch: Batch) -> Tensor:
-        """The base loss in the first task, then the whole."""
         if self.previous is None:
             return super().loss_on(batch)
         features = self.features(batch)

@@ -84,15 +84,13 @@ class DeepLab(nn.Module):
         """Levels of N images -> (N, width, h, w) at the coarsest level's resolution."""
         x = features.levels[-1]
         norms = [m for m in self.aspp.convs[-1].modules() if isinstance(m, nn.BatchNorm2d)]
-        alone = self.training and len(x) == 1
-        if alone:
-            # The branch that pools the whole image has one value a channel then: no variance to normalise by.
-            for norm in norms:
-                norm.eval()
+        alone = len(x) == 1
+        # Of one image the branch that pools all of it has one value a channel: no variance to normalise by.
+        for norm in norms:
+            norm.train(self.training and not alone)
         out: Tensor = self.aspp(x)
-        if alone:
-            for norm in norms:
-                norm.train()
+        for norm in norms:
+            norm.train(self.training)
         return out
 
 

@@ -48,7 +48,6 @@ class DerPlusPlus(Buffered):
     options: DerOptions
 
     def extra_loss(self, batch: Batch, features: Features, logits: Tensor) -> Tensor | None:
-        """The two terms of the reservoir, before the batch is offered to it."""
         extra = None
         if len(self.buffer):
             first, second = self.draw(batch), self.draw(batch)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -15,9 +15,9 @@ from kc.methods.finetune.heads import Head
 from kc.methods.finetune.mask2former import Mask2Former
 from kc.methods.finetune.mask_head import MaskHead
 from kc.methods.finetune.mask_network import MaskNetwork, Pixels, Queries
-from kc.methods.finetune.mask_options import MaskOptions
+from kc.methods.finetune.mask_options import MASK_SPEC, MaskOptions
 from kc.methods.finetune.mask_targets import MaskLoss, MaskSet, mask_sets
-from kc.spec import DENSE, TUNE_LR, Count, MethodSpec, Positive, SignedPerTask, at_task
+from kc.spec import Count, Positive, SignedPerTask, at_task
 from kc.types import Task
 
 
@@ -42,7 +42,6 @@ class PromptSet(nn.Module):
         self.no_object = copy.deepcopy(no_object)
 
     def forward(self, network: MaskNetwork, pixels: Pixels) -> Queries:
-        """What the set sees in the images of `pixels`."""
         return network.decode(pixels, self.contents, self.positions, self.mask_head)
 
 
@@ -112,15 +111,12 @@ class PromptHead(MaskHead):
         return self.classifier.steps[0]
 
     def add_prompts(self) -> None:
-        """A set for a new step."""
         self.prompts.append(PromptSet(self.mask_network, self.no_object, self.n_prompts))
 
     def get_extra_state(self) -> int:
-        """The number of sets."""
         return len(self.prompts)
 
     def set_extra_state(self, state: int) -> None:
-        """Make room for the sets."""
         while len(self.prompts) < state:
             self.add_prompts()
 
@@ -189,32 +185,25 @@ class Eclipse(Mask2Former):
     """
 
     name = "eclipse"
-    spec = MethodSpec(
+    spec = replace(
+        MASK_SPEC,
         summary="A mask classifier that is frozen after the first task; later tasks learn prompts.",
         keeps="its network, prompts",
         paper="Kim et al. 2024, arXiv 2403.20126",
         formula=r"p_0 = \delta \min(1, \textstyle\sum_{c \in O} \sigma(z_c)) \text{, O: classes of other tasks}",
         options=EclipseOptions,
-        kinds=DENSE,
         streams=("class", "task", "online", "long-tailed"),
-        mask_classifier=True,
-        pixels=True,
-        package="transformers",
-        extra="masks",
-        tune=TUNE_LR,
     )
     options: EclipseOptions
     panoptic_limits = (0.0, 0.0)
     """As in the authors' configurations: a query is a segment where "no object" is not its best column."""
 
     def make_head(self) -> Head:
-        """A mask classifier with prompts."""
         options = self.options
         return PromptHead(self.context, options.model, self.limits(), options.prompts, options.delta)
 
     @property
     def prompt_head(self) -> PromptHead:
-        """The head."""
         assert isinstance(self.head, PromptHead)
         return self.head
 
@@ -234,7 +223,6 @@ class Eclipse(Mask2Former):
         return MaskLoss(network.model.config, n_classes, True, weight, self.options.focal)
 
     def _freeze(self) -> None:
-        """All but what the last step learns."""
         self.requires_grad_(False)
         for part in (self.prompt_head.prompts[-1], self.classifier.steps[-1]):
             part.requires_grad_(True)
@@ -246,14 +234,12 @@ class Eclipse(Mask2Former):
             self.mask_head.mask_network.eval()
 
     def loss_on(self, batch: Batch) -> Tensor:
-        """The loss of the queries of the last step."""
         head, step = self.prompt_head, len(self.prompt_head.prompts)
         queries = head.queries(head.mask_network.pixels(self.features(batch)), step)
         classes = [head.classes(state, step) for state in queries.states]
         return self.criterion(classes, queries, head.mask_sets(batch))
 
     def load_state(self, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
-        """Read the weights, and freeze what was frozen."""
         super().load_state(tensors, meta)
         if self.prompt_head.prompts:
             self._freeze()

@@ -62,7 +62,6 @@ class Reservoir(TensorState):
         return [self.items[i] for i in torch.randint(len(self.items), (n,)).tolist()]
 
     def tensors(self) -> dict[str, Tensor]:
-        """Everything stored."""
         if not self.items:
             return {}
         found = {
@@ -82,7 +81,6 @@ class Reservoir(TensorState):
         self.items = [Stored(s, torch.empty(0), 0, torch.empty(0)) for s in state["sample_ids"]]
 
     def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
-        """The images, labels and logits of the names."""
         logits = tensors.get("logits", torch.zeros(len(self.items), 0))
         self.items = [
             Stored(s.sample_id, image.clone(), int(label), row[~row.isnan()].clone())
@@ -133,12 +131,10 @@ class Buffered(GradientMethod):
         self.buffer = Reservoir(context.training.exemplars)
 
     def start_task(self, task: Task) -> None:
-        """Refuse a budget below the number of classes."""
         check_budget(self.name, self.buffer.size, len(task.seen_ids))
         super().start_task(task)
 
     def draw(self, batch: Batch) -> list[Stored]:
-        """As many stored images as the batch has."""
         return local_shard(self.buffer.draw(len(batch["sample_id"]) * world()))
 
 
@@ -160,7 +156,6 @@ class Er(Buffered):
     )
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """A step on the batch and as many stored images; the batch is offered afterwards."""
         mixed = batch
         if len(self.buffer):
             mixed = merged_batches(batch, as_batch(self.draw(batch), batch))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -41,13 +41,20 @@ class Anchored(GradientMethod):
         raise TypeError(f"{type(self).__name__} does not say how strong it is")
 
     def extra_loss(self, batch: Batch, features: Features, logits: Tensor) -> Tensor | None:
-        """The penalty, once there is an old task."""
         if not self.anchor:
             return None
         return self.strength * quadratic_penalty(self.trained(), self.anchor, self.importance)
 
+    def loss_gradients(self) -> Iterator[tuple[str, Tensor, Tensor]]:
+        """Name, weight and gradient of the loss alone: that of the penalty, which is known, is taken away."""
+        for name, weight in self.trained().items():
+            if weight.grad is not None:
+                gradient = weight.grad.detach().clone()
+                if name in self.anchor:
+                    gradient -= 2 * self.strength * self.importance[name] * (weight.detach() - self.anchor[name])
+                yield name, weight.detach(), gradient
+
     def weights(self) -> Weights:
-        """A copy of the weights as they are."""
         return {k: p.detach().clone() for k, p in self.trained().items()}
 
 
@@ -57,8 +64,7 @@ def diagonal_fisher(
     """F = mean over samples of (d loss / d w)^2, of the shape of each parameter (Kirkpatrick et al. 2017).
 
     The gradient is taken of each sample alone: the square of a batch's mean gradient, which many frameworks take
-    instead, is smaller by up to the batch size, because the gradients of samples cancel. One backward pass a sample
-    costs what a batch costs for each image and holds for every network, whatever it is made of.
+    instead, is smaller by up to the batch size, because the gradients of samples cancel.
 
     Args:
         loss_of: the negative log likelihood of a batch of one.
@@ -82,9 +88,6 @@ def diagonal_fisher(
     return {name: value / count for name, value in total.items()}
 
 
-NEWEST = 0.9
-
-
 def running_fisher(old: Tensor | None, gradient: Tensor) -> Tensor:
     """0.9 g^2 + 0.1 F: the newest gradient counts most; before the first, F is 1 (fcdl94/MiB at 3da2fe3, `EWC.update`).
 
@@ -93,7 +96,7 @@ def running_fisher(old: Tensor | None, gradient: Tensor) -> Tensor:
         gradient: of the mean loss of a batch, without the penalty.
     """
     before = torch.ones_like(gradient) if old is None else old
-    return NEWEST * gradient**2 + (1 - NEWEST) * before
+    return 0.9 * gradient**2 + (1 - 0.9) * before
 
 
 def min_max_normalize(fisher: Tensor) -> Tensor:
@@ -175,20 +178,12 @@ class Ewc(Anchored):
 
     @property
     def runs(self) -> bool:
-        """True where the Fisher information is a running mean."""
         return isinstance(self.options, EwcOptions) and self.options.importance == "running"
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        """The running mean takes in the gradient of the loss; that of the penalty, which is known, is taken away."""
-        if not self.runs:
-            return
-        for name, weight in self.trained().items():
-            if weight.grad is None:
-                continue
-            gradient = weight.grad.detach()
-            if name in self.anchor:
-                gradient = gradient - 2 * self.strength * self.importance[name] * (weight.detach() - self.anchor[name])
-            self.running[name] = running_fisher(self.running.get(name), gradient)
+        if self.runs:
+            for name, _, gradient in self.loss_gradients():
+                self.running[name] = running_fisher(self.running.get(name), gradient)
 
     @property
     def strength(self) -> float:
@@ -205,13 +200,15 @@ class Ewc(Anchored):
         return self.loss(logits, target)
 
     def end_task(self, task: Task) -> None:
-        """Measure what this task needs, and join it with what the old ones need."""
         if self.runs:
             self.anchor.assign(self.weights())
             for name, weight in self.anchor.items():
                 self.importance[name] = min_max_normalize(self.running.get(name, torch.ones_like(weight)))
-            super().end_task(task)
-            return
+        else:
+            self._add_penalty()
+        super().end_task(task)
+
+    def _add_penalty(self) -> None:
         was_training = self.training
         self.eval()
         fresh = diagonal_fisher(self.nll, self.trained(), self.task_batches())
@@ -222,7 +219,6 @@ class Ewc(Anchored):
             self.importance[name], self.anchor[name] = self.merge_penalties(
                 self.importance.get(name), self.anchor.get(name), fresh[name], weight
             )
-        super().end_task(task)
 
     def merge_penalties(
         self, importance: Tensor | None, anchor: Tensor | None, fisher: Tensor, weight: Tensor

@@ -51,18 +51,13 @@ class GrowingClassifier(nn.Module):
 
     def grow(self, class_ids: Sequence[int]) -> None:
         """Append one column for each of `class_ids`; a known id is an error."""
-        again = set(class_ids) & set(self.class_ids)
-        if again:
+        if again := set(class_ids) & set(self.class_ids):
             raise ValueError(f"classes {sorted(again)} already have a column")
         if not class_ids:
             return
-        layer: nn.Module
-        if self.pointwise:
-            layer = nn.Conv2d(self.in_features, len(class_ids), 1)
-        else:
-            layer = perceptron(self.in_features, len(class_ids), self.layers)
-        device = next(self.parameters()).device if self.class_ids else None
-        self.steps.append(layer.to(device) if device is not None else layer)
+        n = len(class_ids)
+        layer = nn.Conv2d(self.in_features, n, 1) if self.pointwise else perceptron(self.in_features, n, self.layers)
+        self.steps.append(layer.to(next(self.parameters()).device) if self.class_ids else layer)
         self.class_ids.extend(class_ids)
         self.step_sizes.append(len(class_ids))
 
@@ -125,7 +120,6 @@ class Head(nn.Module, ABC):
         self.classifier.grow([HIDDEN if background is None else background])
 
     def prepare(self, batch: Batch) -> Batch:
-        """A training batch with what is classified."""
         return batch
 
     def features(self, batch: Batch, network: nn.Module | None) -> Features:
@@ -200,14 +194,12 @@ class ImageHead(Head):
         super().__init__(context, PooledVector(encoder.unit_pooled), GrowingClassifier(encoder.pooled_dim))
 
     def predict(self, batch: Batch, vocabulary: tuple[int, ...], network: nn.Module | None) -> Prediction:
-        """Logits of the images."""
         logits = self(self.features(batch, network))
         return Prediction(vocabulary, scores=logits[:, self.classifier.columns(vocabulary)])
 
     def posterior(
         self, batch: Batch, regions: Sequence[Regions] | None, vocabulary: Sequence[int], network: nn.Module | None
     ) -> Tensor:
-        """Probabilities of the images."""
         logits: Tensor = self(self.features(batch, network))
         return logits[:, self.classifier.columns(vocabulary)].softmax(1)
 
@@ -238,7 +230,6 @@ class PixelHead(Head):
         return pixel_cross_entropy(pixels, columns) * weight_of(columns != IGNORED)
 
     def predict(self, batch: Batch, vocabulary: tuple[int, ...], network: nn.Module | None) -> Prediction:
-        """Maps of class ids; in panoptic benchmarks also instances."""
         logits = self(self.features(batch, network))[:, self.classifier.columns(vocabulary)]
         sizes = batch["original_size"]
         maps = [as_map(semantic_from_scores(z, vocabulary, size)) for z, size in zip(logits, sizes, strict=True)]
@@ -270,7 +261,6 @@ class RegionHead(Head):
         self.grow_none()
 
     def prepare(self, batch: Batch) -> Batch:
-        """Add the keys of each image's regions and their classes."""
         return with_keys(batch, self.regions, self.context.training.purity)
 
     def features(self, batch: Batch, network: nn.Module | None) -> Features:
@@ -288,7 +278,6 @@ class RegionHead(Head):
         return logits[:, self.classifier.columns(vocabulary)]
 
     def predict(self, batch: Batch, vocabulary: tuple[int, ...], network: nn.Module | None) -> Prediction:
-        """The best class of each region, painted."""
         regions = self.regions(batch)
         parts = torch.split(self._logits(regions, vocabulary), [len(r.keys) for r in regions])
         return to_prediction(self.context, vocabulary, regions, [best(z, vocabulary) for z in parts])
@@ -296,7 +285,6 @@ class RegionHead(Head):
     def posterior(
         self, batch: Batch, regions: Sequence[Regions] | None, vocabulary: Sequence[int], network: nn.Module | None
     ) -> Tensor:
-        """Probabilities of the regions."""
         assert regions is not None
         return self._logits(regions, vocabulary).softmax(1)
 

@@ -59,7 +59,6 @@ class ICarl(Replay):
         self.means: NamedTensors[int] = NamedTensors(int)
 
     def loss_on(self, batch: Batch) -> Tensor:
-        """Binary cross entropy; the old columns learn from the old model."""
         features = self.features(batch)
         previous = self.previous
         old = None if previous is None else previous.logits(previous.features(batch, features))
@@ -75,20 +74,15 @@ class ICarl(Replay):
         return F.normalize(self.head.embed(self.features(batch)), dim=1)
 
     def end_task(self, task: Task) -> None:
-        """Herd the new classes, keep the first of the old ones, and take the mean of each."""
         quota = self._quota(task)
         was_training = self.training
         self.eval()
         chosen = self._herded(task, quota)
-        old = [e for e in self.exemplars if e.classes[0] not in task.class_ids]
-        ranks: dict[int, int] = {}
-        kept = []
-        for exemplar in old:  # stored in the order of their choice
-            rank = ranks.setdefault(exemplar.classes[0], 0)
-            ranks[exemplar.classes[0]] += 1
-            if rank < quota:
-                kept.append(exemplar)
-        self.stored.items = kept + chosen
+        kept: dict[int, list[Exemplar]] = {}
+        for exemplar in self.exemplars:  # stored in the order of their choice
+            if exemplar.classes[0] not in task.class_ids:
+                kept.setdefault(exemplar.classes[0], []).append(exemplar)
+        self.stored.items = [e for of_class in kept.values() for e in of_class[:quota]] + chosen
         self._average()
         self.train(was_training)
         super(Replay, self).end_task(task)
@@ -130,7 +124,6 @@ class ICarl(Replay):
 
     @torch.no_grad()
     def predict(self, batch: Batch, vocabulary: Sequence[int]) -> Prediction:
-        """Cosine with the mean of each class's exemplars: the nearest wins."""
         x = self.unit(batch)
         means = torch.stack([self.means[c] for c in vocabulary]).to(x)
         return Prediction(tuple(vocabulary), scores=x @ means.T)

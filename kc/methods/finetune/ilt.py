@@ -46,7 +46,6 @@ class Ilt(PerPixel):
     options: IltOptions
 
     def loss_against(self, new: Maps, old: Maps, target: Tensor) -> Tensor:
-        """Cross entropy, distillation of logits, distillation of features."""
         ce = pixel_cross_entropy(new.pixels, target) * self.weight(target)
         kd = pixel_distillation(new.pixels, old.pixels)
         bodies = (new.levels[-1], old.levels[-1]) if new.levels else (new.body, old.body)

@@ -62,7 +62,6 @@ class Lora(GradientMethod):
 
     @property
     def trains_encoder(self) -> bool:
-        """The encoder is copied, whatever --train says."""
         return True
 
     @property
@@ -91,7 +90,6 @@ class Lora(GradientMethod):
         self.network.to(self.device)
 
     def start_task(self, task: Task) -> None:
-        """One more adapter where each task has its own."""
         if self.options.scope == "task":
             self._add(f"task{task.index}")
         super().start_task(task)
@@ -108,11 +106,9 @@ class Lora(GradientMethod):
         return not key.startswith("network.") or ".lora_" in key
 
     def get_extra_state(self) -> list[str]:
-        """The names of the adapters."""
         return list(self.adapters)
 
     def set_extra_state(self, state: Sequence[str]) -> None:
-        """Add the adapters that are not there yet."""
         for name in state:
             if name not in self.adapters:
                 self._add(name)

@@ -56,7 +56,6 @@ class Lwf(GradientMethod):
     keeps_previous = True
 
     def extra_loss(self, batch: Batch, features: Features, logits: Tensor) -> Tensor | None:
-        """Distillation, once there is an old model."""
         if self.previous is None:
             return None
         options = self.options

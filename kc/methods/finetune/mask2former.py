@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor, nn
@@ -10,12 +11,11 @@ from kc.methods.base import Batch
 from kc.methods.finetune.heads import Head
 from kc.methods.finetune.mask_head import MaskHead
 from kc.methods.finetune.mask_network import Queries
-from kc.methods.finetune.mask_options import MaskOptions
+from kc.methods.finetune.mask_options import MASK_SPEC, MaskOptions
 from kc.methods.finetune.mask_targets import MaskLoss
 from kc.methods.finetune.module import GradientMethod
 from kc.methods.finetune.replay import Replay
 from kc.openvocab.mask_inference import OVERLAP, SCORE
-from kc.spec import DENSE, TUNE_LR, MethodSpec
 from kc.types import Task
 
 
@@ -26,19 +26,10 @@ class Mask2Former(GradientMethod):
     """
 
     name = "mask2former"
-    spec = MethodSpec(
-        summary="A mask classifier trained on each task in turn.",
-        keeps="its network",
-        paper="Cheng et al. 2022, arXiv 2112.01527",
+    spec = replace(
+        MASK_SPEC,
         formula=r"\mathcal{L}_{mask} = \lambda_c \mathcal{L}_{CE} + \lambda_m \mathcal{L}_{BCE} "
         r"+ \lambda_d \mathcal{L}_{dice}",
-        options=MaskOptions,
-        kinds=DENSE,
-        mask_classifier=True,
-        pixels=True,
-        package="transformers",
-        extra="masks",
-        tune=TUNE_LR,
     )
     panoptic_limits = (SCORE, OVERLAP)
     """Score that a query must pass and share of its mask that it must win, to be a segment, where not given."""
@@ -46,12 +37,10 @@ class Mask2Former(GradientMethod):
     options: MaskOptions
 
     def make_head(self) -> Head:
-        """A mask classifier."""
         return MaskHead(self.context, self.options.model, 1, self.limits())
 
     @property
     def mask_head(self) -> MaskHead:
-        """The head."""
         assert isinstance(self.head, MaskHead)
         return self.head
 
@@ -67,12 +56,10 @@ class Mask2Former(GradientMethod):
         return False
 
     def start_task(self, task: Task) -> None:
-        """Grow the classifier, and the loss with it."""
         super().start_task(task)
         self.criterion = self.make_criterion(len(self.classifier.class_ids) - 1)
 
     def make_criterion(self, n_classes: int) -> MaskLoss:
-        """The loss of a task."""
         return MaskLoss(self.mask_head.mask_network.model.config, n_classes)
 
     def on_train_start(self) -> None:
@@ -82,7 +69,6 @@ class Mask2Former(GradientMethod):
             self.mask_head.mask_network.backbone.eval()
 
     def loss_on(self, batch: Batch) -> Tensor:
-        """Mask2Former's loss on the batch."""
         queries: Queries = self.head.decoder(self.features(batch))
         classes = [self.classifier(state) for state in queries.states]
         return self.criterion(classes, queries, self.mask_head.mask_sets(batch))
@@ -101,19 +87,12 @@ class Mask2FormerJoint(Mask2Former):
     """All tasks seen so far, with all their labels: the upper bound of `mask2former`."""
 
     name = "mask2former-joint"
-    spec = MethodSpec(
+    spec = replace(
+        MASK_SPEC,
         summary="A mask classifier trained on all tasks seen so far: its upper bound.",
         keeps="its network, all images",
-        paper="Cheng et al. 2022, arXiv 2112.01527",
         formula=r"\mathcal{L}_{mask} \text{ over the images of tasks } 1 \ldots t",
-        options=MaskOptions,
-        kinds=DENSE,
-        mask_classifier=True,
-        pixels=True,
-        package="transformers",
-        extra="masks",
         second_pass=True,
-        tune=TUNE_LR,
     )
     train_scope = "seen"
 
@@ -125,17 +104,11 @@ class Mask2FormerReplay(Replay, Mask2Former):
     """
 
     name = "mask2former-replay"
-    spec = MethodSpec(
+    spec = replace(
+        MASK_SPEC,
         summary="A mask classifier; half of every batch is stored images of old tasks.",
         keeps="its network, images",
         paper="Cheng et al. 2022, arXiv 2112.01527; Chaudhry et al. 2019, arXiv 1902.10486",
         formula=r"\mathcal{L}_{mask} \text{ over the batch and as many exemplars}",
-        options=MaskOptions,
-        kinds=DENSE,
-        mask_classifier=True,
-        pixels=True,
-        package="transformers",
-        extra="masks",
         exemplars=True,
-        tune=TUNE_LR,
     )

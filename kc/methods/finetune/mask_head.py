@@ -51,7 +51,6 @@ class MaskHead(Head):
 
     @property
     def mask_network(self) -> MaskNetwork:
-        """The decoder."""
         assert isinstance(self.decoder, MaskNetwork)
         return self.decoder
 
@@ -62,7 +61,6 @@ class MaskHead(Head):
         return self.pyramids.encode(batch["image"], list(batch["sample_id"]))
 
     def mask_sets(self, batch: Batch) -> list[MaskSet]:
-        """The masks to be learned of each image, under the columns of the classifier."""
         return mask_sets(batch, {c: i for i, c in enumerate(self.classifier.class_ids) if i > 0})
 
     def answers(self, batch: Batch, vocabulary: Sequence[int]) -> tuple[Tensor, Tensor]:
@@ -98,7 +96,6 @@ class MaskHead(Head):
         )
 
     def with_stored(self, batch: Batch, exemplars: Sequence[tuple[Tensor, Tensor]], ids: Sequence[str]) -> Batch:
-        """A training batch and, behind it, stored images and maps, in which no crowd is left."""
         joined = super().with_stored(batch, exemplars, ids)
         if self.context.kind != "panoptic":
             return joined

@@ -56,7 +56,6 @@ class MaskNetwork(nn.Module):
 
     @property
     def backbone(self) -> nn.Module:
-        """The part that is frozen, or learns slower."""
         part: nn.Module = self.model.pixel_level_module.encoder
         return part
 

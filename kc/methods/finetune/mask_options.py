@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from kc.spec import Fraction
+from kc.spec import DENSE, TUNE_LR, Fraction, MethodSpec
 
 
 @dataclass(frozen=True)
@@ -24,3 +24,18 @@ class MaskOptions:
     model: str = "tiny"
     score: Fraction | None = None
     overlap: Fraction | None = None
+
+
+MASK_SPEC = MethodSpec(
+    summary="A mask classifier trained on each task in turn.",
+    keeps="its network",
+    paper="Cheng et al. 2022, arXiv 2112.01527",
+    options=MaskOptions,
+    kinds=DENSE,
+    mask_classifier=True,
+    pixels=True,
+    package="transformers",
+    extra="masks",
+    tune=TUNE_LR,
+)
+"""What the specs of all mask classifiers share."""

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from kc.methods.base import Batch
 from kc.methods.distributed import mean_of, weight_of, world
 from kc.methods.finetune.mask_network import Queries
+from kc.openvocab.mask_inference import loss_terms, loss_weights
 
 _PAIR = 1 << 32
 """More than any instance number."""
@@ -84,12 +85,7 @@ class MaskLoss:
     """
 
     def __init__(
-        self,
-        config: Any,
-        n_classes: int,
-        focal: bool = False,
-        class_weight: float | None = None,
-        scale: float = 50.0,
+        self, config: Any, n_classes: int, focal: bool = False, class_weight: float | None = None, scale: float = 50.0
     ) -> None:
         from transformers.models.mask2former.modeling_mask2former import Mask2FormerLoss
 
@@ -117,11 +113,7 @@ class MaskLoss:
         config.num_labels = n_classes
         if class_weight is not None:
             config.class_weight = class_weight
-        self.weights: dict[str, float] = {
-            "loss_cross_entropy": config.class_weight,
-            "loss_mask": config.mask_weight,
-            "loss_dice": config.dice_weight,
-        }
+        self.weights = loss_weights(config)
         self.criterion: Any = Loss(config, self.weights)
 
     def __call__(self, classes: Sequence[Tensor], queries: Queries, sets: Sequence[MaskSet]) -> Tensor:
@@ -132,17 +124,7 @@ class MaskLoss:
             queries: of the same stages.
             sets: the masks of each image with columns 1 .. C.
         """
-        stages = [
-            {"class_queries_logits": torch.cat([z[..., 1:], z[..., :1]], dim=-1), "masks_queries_logits": m}
-            for z, m in zip(classes, queries.masks, strict=True)
-        ]
-        last = stages.pop()
-        self.criterion.to(classes[0].device)
-        losses = self.criterion(
-            **last,
-            mask_labels=[masks for masks, _ in sets],
-            class_labels=[columns - 1 for _, columns in sets],
-            auxiliary_predictions=stages,
-        )
-        terms = [w * v for key, v in losses.items() for name, w in self.weights.items() if key.startswith(name)]
-        return torch.stack(terms).sum()
+        moved = [torch.cat([z[..., 1:], z[..., :1]], dim=-1) for z in classes]
+        sets = [(masks, columns - 1) for masks, columns in sets]
+        terms = loss_terms(self.criterion, self.weights, moved, queries.masks, sets)
+        return torch.stack(list(terms.values())).sum()

@@ -1,4 +1,8 @@
-"""MiB, modelling the background (Cermelli et al. 2020, arXiv 2002.00718)."""
+"""`mib`: modelling the background (Cermelli et al. 2020, arXiv 2002.00718).
+
+Column 0 of every tensor is the background: in step t it stands for every class that is not labelled in step t. O are
+the columns of the old model (background included), N the new ones, `lse` is logsumexp over columns.
+"""
 
 from __future__ import annotations
 
@@ -96,12 +100,10 @@ class Mib(PerPixel):
     options: MibOptions
 
     def start_task(self, task: Task) -> None:
-        """Grow the head, then divide the background among itself and the new classes."""
         super().start_task(task)
         start_as_background(self)
 
     def loss_against(self, new: Maps, old: Maps, target: Tensor) -> Tensor:
-        """Both losses with the background as the union of what is not labelled."""
         kd = unbiased_distillation(new.pixels, old.pixels)
         ce = unbiased_cross_entropy(new.pixels, target, old.pixels.shape[1]) * self.weight(target)
         return ce + self.options.kd * kd

@@ -15,7 +15,7 @@ from kc.encoders.base import Encoder
 from kc.errors import DivergedError
 from kc.methods.base import Batch, Context
 from kc.methods.finetune.heads import GrowingClassifier, Head, head_of
-from kc.methods.module import Method
+from kc.methods.module import ContinualMethod
 from kc.methods.state import Unsaved
 from kc.methods.training_options import TrainingOptions
 from kc.spec import at_task
@@ -41,17 +41,14 @@ class Previous(Unsaved):
 
     @property
     def decoder(self) -> nn.Module:
-        """The old decoder."""
         return cast(nn.Module, self.held[1])
 
     @property
     def classifier(self) -> GrowingClassifier:
-        """The old classifier; the new one has the same columns first."""
         return cast(GrowingClassifier, self.held[2])
 
     @property
     def class_ids(self) -> list[int]:
-        """Class of each old column."""
         return self.classifier.class_ids
 
     @torch.no_grad()
@@ -75,14 +72,13 @@ class Previous(Unsaved):
         return logits
 
 
-class GradientMethod(Method):
+class GradientMethod(ContinualMethod):
     """An encoder (frozen and cached, or trained) and a `Head`; cross entropy on what is labelled.
 
     A method overrides `extra_loss` for a term beside the base loss, `loss_on` for another loss, `start_task` and
     `end_task` for what it does between tasks, `make_head` for another head.
     """
 
-    name = "finetune"
     keeps_previous = False
     """True for methods that compare with the model before the task: `self.previous` while they learn."""
     stores_images = False
@@ -96,17 +92,14 @@ class GradientMethod(Method):
         self.task_index = 0
 
     def make_head(self) -> Head:
-        """The head for the benchmark's kind and the decoder of the run."""
         return head_of(self.context)
 
     @property
     def classifier(self) -> GrowingClassifier:
-        """The classifier of the head."""
         return self.head.classifier
 
     @property
     def trains_encoder(self) -> bool:
-        """True when the encoder learns too."""
         return self.context.training.train == "full"
 
     @property
@@ -135,7 +128,6 @@ class GradientMethod(Method):
         self.classifier.grow([c for c in task.seen_ids if c not in known])
 
     def end_task(self, task: Task) -> None:
-        """Drop the frozen copy."""
         self.previous = None
 
     def on_train_start(self) -> None:
@@ -152,16 +144,13 @@ class GradientMethod(Method):
         return self.head.prepare(batch)
 
     def features(self, batch: Batch) -> Features:
-        """What the head reads of a batch."""
         return self.head.features(batch, self.network)
 
     def logits(self, features: Features) -> Tensor:
-        """(N, C) or (N, C, h, w) over the classifier's columns."""
         logits: Tensor = self.head(features)
         return logits
 
     def loss(self, logits: Tensor, target: Tensor) -> Tensor:
-        """The base loss of logits against class ids."""
         return self.head.loss(logits, target)
 
     def extra_loss(self, batch: Batch, features: Features, logits: Tensor) -> Tensor | None:
@@ -204,7 +193,6 @@ class GradientMethod(Method):
         """Nothing: `optimizer_step` has freed them."""
 
     def configure_optimizers(self) -> Any:
-        """The optimiser and the schedule of the task."""
         training = self.context.training
         optimizer = make_optimizer(self.parameter_groups(at_task(training.lr, self.task_index)), training)
         schedule = make_schedule(optimizer, training, max(1, int(self.trainer.estimated_stepping_batches)))

@@ -32,7 +32,6 @@ class LinearProbe(GradientMethod):
 
     @property
     def trains_encoder(self) -> bool:
-        """Never."""
         return False
 
 

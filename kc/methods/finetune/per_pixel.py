@@ -46,14 +46,12 @@ class PerPixel(GradientMethod, ABC):
     keeps_previous = True
 
     def make_head(self) -> Head:
-        """A head of pixels."""
         if self.context.kind == "classification":
             raise KcError(f"method {self.name!r} labels pixels; this benchmark is classification")
         return PixelHead(self.context)
 
     @property
     def pixel_head(self) -> PixelHead:
-        """The head."""
         assert isinstance(self.head, PixelHead)
         return self.head
 
@@ -68,7 +66,6 @@ class PerPixel(GradientMethod, ABC):
         return Maps(levels, body, model.classifier(body), self.pixel_head.scale)
 
     def loss_on(self, batch: Batch) -> Tensor:
-        """The base loss in the first task, then `loss_against` the model before the task."""
         features = self.features(batch)
         new = self.maps(self.head, features, self.network)
         target = self.head.target(batch)

@@ -1,4 +1,8 @@
-"""PLOP (Douillard et al. 2021, arXiv 2011.11390): local POD and pseudo-labels where the old model is sure."""
+"""`plop` (Douillard et al. 2021, arXiv 2011.11390): local POD and pseudo-labels where the old model is sure.
+
+The paper pools features as they are; the public code squares them first (`--pod_prepro pow`, its default). Both are
+here: `squared`. The code cuts cells by the width alone and drops a remainder; here cells cover the whole map.
+"""
 
 from __future__ import annotations
 
@@ -58,15 +62,9 @@ def fold_new(logits: Tensor, n_old: int) -> Tensor:
 
 
 def pod_loss(
-    new: Sequence[Tensor],
-    old: Sequence[Tensor],
-    logits: Tensor,
-    old_logits: Tensor,
-    *,
-    feature_weight: float,
-    logit_weight: float,
-    squared: bool = False,
-) -> Tensor:
+    new: Sequence[Tensor], old: Sequence[Tensor], logits: Tensor, old_logits: Tensor,
+    *, feature_weight: float, logit_weight: float, squared: bool = False,
+) -> Tensor:  # fmt: skip
     """Mean over layers of the weighted local POD, times sqrt(C_all / C_new).
 
     Args:
@@ -132,7 +130,6 @@ class Plop(PerPixel):
         self._thresholds: Tensor | None = None
 
     def start_task(self, task: Task) -> None:
-        """Grow the head as MiB does."""
         super().start_task(task)
         start_as_background(self)
 
@@ -156,7 +153,6 @@ class Plop(PerPixel):
         return chooser
 
     def loss_against(self, new: Maps, old: Maps, target: Tensor) -> Tensor:
-        """Weighted cross entropy on painted labels, and local POD."""
         assert self._filter is not None
         assert self._thresholds is not None
         unlabelled = self.unlabelled(target)

@@ -42,12 +42,10 @@ class ExemplarSet(TensorState):
         self.items: list[Exemplar] = []
 
     def tensors(self) -> dict[str, Tensor]:
-        """Images and targets by number: each image has its own number of regions."""
         images = {f"{i}.image": e.image for i, e in enumerate(self.items)}
         return images | {f"{i}.target": e.target for i, e in enumerate(self.items)}
 
     def get_extra_state(self) -> list[Any]:
-        """Sample, task and classes of each."""
         return [[e.sample_id, e.task, list(e.classes)] for e in self.items]
 
     def set_extra_state(self, state: Sequence[Any]) -> None:
@@ -55,7 +53,6 @@ class ExemplarSet(TensorState):
         self.items = [Exemplar(s, t, torch.empty(0), torch.empty(0), tuple(classes)) for s, t, classes in state]
 
     def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
-        """Their images and targets."""
         self.items = [
             replace(e, image=tensors[f"{i}.image"].clone(), target=tensors[f"{i}.target"].clone())
             for i, e in enumerate(self.items)
@@ -95,7 +92,6 @@ class Replay(GradientMethod):
 
     @property
     def exemplars(self) -> list[Exemplar]:
-        """What is stored."""
         return self.stored.items
 
     def start_task(self, task: Task) -> None:
@@ -108,7 +104,6 @@ class Replay(GradientMethod):
         return tuple(c for c in ids if c != self.context.background_id)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """A step on the batch and as many exemplars."""
         if self.current_epoch == 0:
             self._offer(all_gather_batch(batch))
         return super().training_step(self._with_exemplars(batch), batch_idx)
@@ -152,7 +147,6 @@ class Replay(GradientMethod):
         return self.context.training.exemplars // len(self._countable(task.seen_ids))
 
     def end_task(self, task: Task) -> None:
-        """Shrink every old class to the new quota and take in the task's own exemplars."""
         quota = self._quota(task)
         wanted: dict[int, list[Exemplar]] = {c: list(p.values()) for c, p in self._offered.items()}
         for exemplar in self.exemplars:

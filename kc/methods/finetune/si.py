@@ -67,36 +67,23 @@ class Si(Anchored):
 
     @property
     def strength(self) -> float:
-        """The paper's c."""
         return self.options.lambda_
 
     def on_train_start(self) -> None:
-        """A new path starts here."""
         super().on_train_start()
         self._start = self.weights()
         self._path = {k: torch.zeros_like(v) for k, v in self._start.items()}
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        """Note gradient and weight before the step."""
-        self._step = {}
-        for name, weight in self.trained().items():
-            if weight.grad is None:
-                continue
-            gradient = weight.grad.detach().clone()
-            if name in self.anchor:
-                pull = 2 * self.strength * self.importance[name] * (weight.detach() - self.anchor[name])
-                gradient -= pull
-            self._step[name] = (gradient, weight.detach().clone())
+        self._step = {name: (gradient, weight.clone()) for name, weight, gradient in self.loss_gradients()}
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
-        """Add the step, if there was one."""
         weights = self.trained()
         for name, (gradient, before) in self._step.items():
             self._path[name] -= gradient * (weights[name].detach() - before)
         self._step = {}
 
     def end_task(self, task: Task) -> None:
-        """Add the importance of this task and anchor the weights where they are."""
         now = self.weights()
         moved = {k: now[k] - self._start[k] for k in self._path}
         fresh = path_importance(self._path, moved, self.options.damping)

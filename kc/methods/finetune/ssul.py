@@ -72,13 +72,11 @@ class Ssul(PerPixel):
                 self.network.eval()
 
     def loss(self, logits: Tensor, target: Tensor) -> Tensor:
-        """One sigmoid a class, against class ids."""
         pixels = self.head.scaled(logits)
         columns = self.pixel_head.columns(target, pixels)
         return pixel_binary_cross_entropy(pixels, columns) * self.weight(columns)
 
     def loss_against(self, new: Maps, old: Maps, target: Tensor) -> Tensor:
-        """One sigmoid a class, against labels and what the old model is sure of."""
         score, found = old.pixels.sigmoid().max(1)
         believed = self.unlabelled(target) & (score >= self.options.threshold)
         return pixel_binary_cross_entropy(new.pixels, torch.where(believed, found, target)) * self.weight(target)

@@ -74,7 +74,6 @@ class WiseFt(GradientMethod):
         self.first.update({k: v.detach().clone().cpu() for k, v in self._values().items() if k not in self.first})
 
     def end_task(self, task: Task) -> None:
-        """Keep the trained weights and answer with the mixture."""
         super().end_task(task)
         self.now.assign({k: v.detach().clone().cpu() for k, v in self._values().items()})
         self._set(mixed(self.first, self.now, self.options.alpha))

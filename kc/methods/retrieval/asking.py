@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import cast
 
 import numpy as np
@@ -20,11 +21,12 @@ from kc.proposals.pooling import pool
 from kc.types import Float32Array
 
 
+@dataclass(frozen=True)
 class Answers:
     """The base's own probabilities `own` (N, C), and those of its two heads where it has two, else twice its own."""
 
-    def __init__(self, own: Tensor, heads: BaseProbabilities) -> None:
-        self.own, self.heads = own, heads
+    own: Tensor
+    heads: BaseProbabilities
 
 
 def single_head(own: Tensor, seen: Tensor) -> Answers:
@@ -129,9 +131,8 @@ class BaseOutputCache(TensorState):
         for column, c in enumerate(ids):
             if c in self._columns:
                 at = self._columns.index(c)
-                values[:, :, column] = torch.stack(
-                    [v[:, at].float() if at < v.shape[1] else torch.zeros(3) for v in kept]
-                )
+                of_rows = [v[:, at].float() if at < v.shape[1] else torch.zeros(3) for v in kept]
+                values[:, :, column] = torch.stack(of_rows)
         seen = torch.tensor([self._seen.get(c, False) for c in ids], dtype=torch.bool)
         return Answers(values[:, 0], BaseProbabilities(values[:, 1], values[:, 2], seen))
 

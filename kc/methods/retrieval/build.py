@@ -3,6 +3,7 @@ names (arXiv 2601.12779), and, for names that it lacks, from a second set of ima
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,24 +95,20 @@ def add_labelled(
     return total
 
 
-class _commits:
+@contextlib.contextmanager
+def _commits(memory: Memory, task: int) -> Iterator[Callable[[int], None]]:
     """Commits every COMMIT_EVERY images, and what is left when all went well."""
+    waiting = 0
 
-    def __init__(self, memory: Memory, task: int) -> None:
-        self.memory, self.task, self.waiting = memory, task, 0
+    def done(n: int) -> None:
+        nonlocal waiting
+        waiting += n
+        if waiting >= COMMIT_EVERY:
+            memory.commit(task)
+            waiting = 0
 
-    def __enter__(self) -> Callable[[int], None]:
-        return self.done
-
-    def done(self, n: int) -> None:
-        self.waiting += n
-        if self.waiting >= COMMIT_EVERY:
-            self.memory.commit(self.task)
-            self.waiting = 0
-
-    def __exit__(self, kind: object, error: object, trace: object) -> None:
-        if kind is None:
-            self.memory.commit(self.task)
+    yield done
+    memory.commit(task)
 
 
 # -- unlabelled images and names ---------------------------------------------------------------------------------------
@@ -201,21 +198,13 @@ class FallbackImages:
         self._limit = limit
         self._found: dict[str, list[tuple[str, Float32Array]]] = {}
 
-    def rows_for(self, name: str) -> tuple[Float32Array, tuple[str, ...]]:
-        """Keys (N, D) of regions that show `name`, and the source of each, "fallback:NAME"; N is 0 if none does."""
-        found = self.found(name)
-        keys = [k for _, k in found]
-        empty = np.zeros((0, 0), np.float32)
-        joined = np.concatenate(keys) if keys else empty
-        return joined, (FALLBACK + name,) * len(joined)
-
     def found(self, name: str) -> list[tuple[str, Float32Array]]:
         """The files that show `name`, each with the keys (N, D) of its regions, best first; looked for once."""
         if name not in self._found:
-            self._found[name] = list(self._look(name))
+            self._found[name] = list(self._search(name))
         return self._found[name]
 
-    def _look(self, name: str) -> Iterator[tuple[str, Float32Array]]:
+    def _search(self, name: str) -> Iterator[tuple[str, Float32Array]]:
         for file in self._by_name.get(_plain(name), [])[: self._limit] or self._without_name:
             image = self.read(file)
             size = (image.shape[0], image.shape[1])

@@ -82,7 +82,6 @@ class FeCam(OnePassMethod):
         self._rows: dict[int, list[Tensor]] = {}
 
     def embed(self, batch: Batch) -> Tensor:
-        """(N, D) float64 features of norm 1."""
         pooled = self.context.encode(batch).pooled.cpu().double()
         return F.normalize(tukey(pooled, self.options.tukey), dim=1)
 
@@ -92,12 +91,10 @@ class FeCam(OnePassMethod):
         self._rows = {}
 
     def observe(self, batch: Batch) -> None:
-        """Hold the rows of each class until the task ends."""
         for label, x in zip(batch["label"].tolist(), self.embed(batch), strict=True):
             self._rows.setdefault(label, []).append(x)
 
     def end_task(self, task: Task) -> None:
-        """Mean and covariance of each new class."""
         for class_id, rows in self._rows.items():
             x = torch.stack(rows)
             self.means[class_id] = x.mean(0)
@@ -111,7 +108,6 @@ class FeCam(OnePassMethod):
 
     @torch.no_grad()
     def predict(self, batch: Batch, vocabulary: Sequence[int]) -> Prediction:
-        """Minus the squared distance to each class."""
         x = self.embed(batch)
         scores = torch.full((len(x), len(vocabulary)), -torch.inf, dtype=torch.float64)
         for column, class_id in enumerate(vocabulary):
@@ -121,7 +117,6 @@ class FeCam(OnePassMethod):
         return Prediction(tuple(vocabulary), scores=scores)
 
     def load_state(self, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
-        """Means and covariances, and their inverses again."""
         super().load_state(tensors, meta)
         for class_id in self.covariances:
             self._invert(class_id)

@@ -63,7 +63,6 @@ class FusedMemory(VisualMemory):
 
     @property
     def calibrated(self) -> bool:
-        """Whether the weights are chosen after each task."""
         return bool(self.options.fusion == "calibrated")
 
     def fuse(self, setting: Setting, answers: Answers, known: Tensor, p_ret: Tensor, has_votes: Tensor) -> Tensor:
@@ -77,12 +76,10 @@ class FusedMemory(VisualMemory):
     # -- remembering -------------------------------------------------------------------------------------------------
 
     def start_task(self, task: Task) -> None:
-        """As the memory does."""
         super().start_task(task)
         self.task_index = task.index
 
     def stage(self, batch: Batch, regions: Sequence[Regions] | None) -> None:
-        """Stage rows, and keep what the base says of them where the fusion is to be calibrated."""
         before = len(self.staged)
         super().stage(batch, regions)
         if self.calibrated:
@@ -107,7 +104,6 @@ class FusedMemory(VisualMemory):
         self.cache.keep_answers(keys, _rows_of(said, torch.from_numpy(rows)), asked)
 
     def commit(self, task: int, n_processes: int) -> int:
-        """Commit the task's rows; then choose the weights anew where they are calibrated."""
         new_rows = super().commit(task, n_processes)
         if self.calibrated:
             self._calibrate()
@@ -202,17 +198,14 @@ class FusedMemory(VisualMemory):
         return to_prediction(self.context, vocab, regions, shown)
 
     def answers(self, batch: Batch, regions: Sequence[Regions] | None, ids: Sequence[int]) -> Answers:
-        """What the base says of a batch."""
         return base_predictions(self._asking, batch, regions, ids)
 
     # -- keeping -----------------------------------------------------------------------------------------------------
 
     def get_extra_state(self) -> dict[str, Any]:
-        """The weights."""
         return {"setting": dataclasses.asdict(self.setting), "task": self.task_index}
 
     def set_extra_state(self, state: Mapping[str, Any]) -> None:
-        """Read the weights."""
         self.setting = Setting(**state["setting"])
         self.task_index = int(state["task"])
 

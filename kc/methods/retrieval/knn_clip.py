@@ -11,21 +11,13 @@ from kc.memory.vote.fusion import knn_clip, restrict_to_known
 from kc.methods.retrieval.asking import Answers
 from kc.methods.retrieval.calibration import Setting, knn_clip_grid
 from kc.methods.retrieval.fused import FusedMemory
-from kc.methods.retrieval.vote_options import FusedOptions
-from kc.spec import Fraction, MethodSpec, NonNegative, Tunable
+from kc.methods.retrieval.vote_options import BlendOptions, FusedOptions
+from kc.spec import MethodSpec, Tunable
 
 
 @dataclass(frozen=True)
-class KnnClipOptions(FusedOptions):
-    """Options of kNN-CLIP.
-
-    Args:
-        lambda_: Weight of what is retrieved where the base is fused with it (the paper's lambda; the value is ours).
-        threshold: The base is left alone where its best probability reaches this (the paper's T); above 1 always fuses.
-    """
-
-    lambda_: Fraction = 0.7
-    threshold: NonNegative = 1.01
+class KnnClipOptions(BlendOptions, FusedOptions):
+    """Options of kNN-CLIP."""
 
 
 class KnnClip(FusedMemory):
@@ -45,14 +37,11 @@ class KnnClip(FusedMemory):
     )
 
     def fixed(self) -> Setting:
-        """k, lambda and T."""
         return Setting(self.options.k, lam=self.options.lambda_, threshold=self.options.threshold)
 
     def fuse(self, setting: Setting, answers: Answers, known: Tensor, p_ret: Tensor, has_votes: Tensor) -> Tensor:
-        """The paper's fusion over the names known to the memory."""
         base = restrict_to_known(answers.own.to(p_ret), known)
         return knn_clip(base, p_ret, has_votes, setting.lam, setting.threshold)
 
     def grid(self, answers: Answers) -> Iterable[Setting]:
-        """k, lambda and T."""
         return knn_clip_grid()

@@ -35,7 +35,6 @@ class NearestClassMean(OnePassMethod):
         self.sums = NamedTensors(int, moves=False)
 
     def observe(self, batch: Batch) -> None:
-        """Add each image's embedding to the mean of its class."""
         pooled = F.normalize(self.context.encode(batch).pooled.cpu().double(), dim=1)
         for label, x in zip(batch["label"].tolist(), pooled, strict=True):
             self.sums[label] = self.sums.get(label, torch.zeros_like(x)) + x

@@ -94,11 +94,9 @@ class RanPac(OnePassMethod):
         self._rows = []
 
     def observe(self, batch: Batch) -> None:
-        """Hold the rows until the task ends, when the ridge is chosen."""
         self._rows.append((self.project(batch), batch["label"].cpu()))
 
     def end_task(self, task: Task) -> None:
-        """Choose the ridge, add the task's statistics, solve."""
         x = torch.cat([rows for rows, _ in self._rows]).double()
         labels = torch.cat([labels for _, labels in self._rows])
         self._rows = []
@@ -122,7 +120,6 @@ class RanPac(OnePassMethod):
 
     @torch.no_grad()
     def predict(self, batch: Batch, vocabulary: Sequence[int]) -> Prediction:
-        """Regression scores; a class without an image scores lowest."""
         x = self.project(batch).double()
         scores = torch.full((len(x), len(vocabulary)), -torch.inf, dtype=torch.float64)
         for column, class_id in enumerate(vocabulary):
@@ -131,6 +128,5 @@ class RanPac(OnePassMethod):
         return Prediction(tuple(vocabulary), scores=scores)
 
     def load_state(self, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
-        """Read W, G, Q and the ridge, and solve again."""
         super().load_state(tensors, meta)
         self._solve()

@@ -59,7 +59,6 @@ class OpenClipReranker:
 
     @torch.no_grad()
     def similarity(self, images: Sequence[UInt8Array], names: Sequence[str]) -> Tensor:
-        """See `Reranker`."""
         texts = self.encoder.encode_text([PROMPT.format(name) for name in names])
         keys = [self.encoder.encode(_tensor(image)).pooled for image in images]
         cosine: Tensor = F.normalize(torch.cat(keys), dim=1) @ texts.T
@@ -91,7 +90,6 @@ class TransformersReranker:
 
     @torch.no_grad()
     def similarity(self, images: Sequence[UInt8Array], names: Sequence[str]) -> Tensor:
-        """See `Reranker`."""
         tokens = self.texts([PROMPT.format(name) for name in names], padding=True, return_tensors="pt")
         rows = []
         for image in images:
@@ -112,7 +110,6 @@ class BaseReranker:
 
     @torch.no_grad()
     def similarity(self, images: Sequence[UInt8Array], names: Sequence[str]) -> Tensor:
-        """See `Reranker`."""
         keys = [self.encoder.encode(_tensor(image, self.size)).pooled for image in images]
         scores: Tensor = self.base.scores_from(torch.cat(keys), [(name,) for name in names])
         return scores

@@ -49,17 +49,14 @@ class RetClip(FusedMemory):
     )
 
     def fixed(self) -> Setting:
-        """k, alpha, beta and gamma."""
         options = self.options
         return Setting(options.k, alpha=options.alpha, beta=options.beta, gamma=options.gamma)
 
     def fuse(self, setting: Setting, answers: Answers, known: Tensor, p_ret: Tensor, has_votes: Tensor) -> Tensor:
-        """The paper's fusion over the names known to the memory."""
         said = answers.heads
         clip, trained = (restrict_to_known(p.to(p_ret), known) for p in (said.out_of_vocabulary, said.in_vocabulary))
         return ret_clip(p_ret, clip, trained, said.seen, setting.alpha, setting.beta, setting.gamma)
 
     def grid(self, answers: Answers) -> Iterable[Setting]:
-        """k, alpha, beta and gamma."""
         seen = answers.heads.seen
         return ret_clip_grid(bool(seen.any()), bool((~seen).any()))

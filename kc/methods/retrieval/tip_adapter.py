@@ -31,7 +31,6 @@ class KeyCache(TensorState):
         self.keys: dict[int, dict[str, Tensor]] = {}
 
     def tensors(self) -> dict[str, Tensor]:
-        """The keys (N, D) of each class."""
         return {str(c): torch.stack(list(held.values())) for c, held in self.keys.items()}
 
     def get_extra_state(self) -> dict[str, list[str]]:
@@ -43,7 +42,6 @@ class KeyCache(TensorState):
         self.keys = {int(c): dict.fromkeys(samples, torch.empty(0)) for c, samples in state.items()}
 
     def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
-        """The keys of the samples."""
         self.keys = {c: dict(zip(held, tensors[str(c)].clone(), strict=True)) for c, held in self.keys.items()}
 
 
@@ -104,7 +102,6 @@ class TipAdapter(OnePassMethod):
 
     @torch.no_grad()
     def predict(self, batch: Batch, vocabulary: Sequence[int]) -> Prediction:
-        """The sum of cache and base logits over `vocabulary`."""
         vocab = tuple(vocabulary)
         pooled = self.context.encode(batch).pooled
         scores = torch.zeros(len(pooled), len(vocab))

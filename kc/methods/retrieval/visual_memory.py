@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -22,15 +21,15 @@ from kc.methods.base import Batch, Context
 from kc.methods.module import OnePassMethod
 from kc.methods.regions import Regions, best, normalised, posteriors, to_prediction
 from kc.methods.retrieval.build import labelled_rows
-from kc.methods.retrieval.vote_options import VoteOptions
-from kc.spec import Fraction, MethodSpec, NonNegative, Tunable
+from kc.methods.retrieval.vote_options import BlendOptions
+from kc.spec import MethodSpec, Tunable
 from kc.types import Float32Array, Neighbours, Prediction, Rows, Task
 
 TIE_BREAK = 1e-12
 """Relative lead that the class which reached a tied score first is given; votes are float64."""
 
 
-def voted(neighbours: Neighbours, vocabulary: tuple[int, ...], options: KnnOptions, base: Tensor | None) -> Tensor:
+def voted(neighbours: Neighbours, vocabulary: tuple[int, ...], options: BlendOptions, base: Tensor | None) -> Tensor:
     """Class scores (Q, C) of Q queries from their neighbours: votes as shares of 1, fused with base probabilities
     (Q, C) if given. A query without a vote of any class in `vocabulary` has zeros, or the base's answer."""
     votes = vote(neighbours, vocabulary, **options.rule())
@@ -47,19 +46,6 @@ TAUGHT = "taught"
 """Source of rows that a user taught after the run (`kc remember`); those of a run have none."""
 
 
-@dataclass(frozen=True)
-class KnnOptions(VoteOptions):
-    """Options of the visual memory.
-
-    Args:
-        lambda_: With a base: weight of the votes where they are fused with it.
-        threshold: With a base: it answers alone where its best probability reaches this; above 1 always fuses.
-    """
-
-    lambda_: Fraction = 0.7
-    threshold: NonNegative = 1.01
-
-
 class VisualMemory(OnePassMethod):
     """k nearest neighbours in the memory vote for a class; a base model, where there is one, is fused with the vote."""
 
@@ -70,7 +56,7 @@ class VisualMemory(OnePassMethod):
         paper="Geirhos et al. 2024, arXiv 2408.08172",
         formula=r"s_c = \sum_{j \in kNN(x), c_j = c} w_j",
         family="memory",
-        options=KnnOptions,
+        options=BlendOptions,
         base="optional",
         by_name=True,
         tune=Tunable("k", 2, whole=True),
@@ -149,7 +135,6 @@ class VisualMemory(OnePassMethod):
             self.memory.rollback(task.index - 1)
 
     def observe(self, batch: Batch) -> None:
-        """Keys and classes of one batch: whole images, or proposals that are mostly one labelled class."""
         self.stage(batch, None if self.context.regions is None else self.context.regions(batch))
 
     def stage(self, batch: Batch, regions: Sequence[Regions] | None) -> None:
@@ -169,20 +154,20 @@ class VisualMemory(OnePassMethod):
 
     def scores(self, keys: Float32Array, vocabulary: tuple[int, ...], base: Tensor | None) -> Tensor:
         """Class scores (Q, C) of keys (Q, D): votes as shares of 1, fused with base probabilities (Q, C) if given."""
+        # kNN-CLIP's rule: without a memory the base answers alone; without a base there is no answer to give.
+        alone = torch.zeros(len(keys), len(vocabulary)) if base is None else base
         if len(keys) == 0 or self.memory is None or len(self.memory) == 0:
-            # kNN-CLIP's rule: without a memory the base answers alone; without a base there is no answer to give.
-            return torch.zeros(len(keys), len(vocabulary)) if base is None else base
+            return alone
         # Where an answer may not name every class, its k neighbours are rows of those that it may name.
         hidden = self._learned - set(vocabulary)
         try:
             neighbours = self.memory.search(keys, self.options.k, classes=vocabulary if hidden else None)
         except EmptyMemoryError:
-            return torch.zeros(len(keys), len(vocabulary)) if base is None else base
+            return alone
         return voted(neighbours, vocabulary, self.options, base)
 
     @torch.no_grad()
     def predict(self, batch: Batch, vocabulary: Sequence[int]) -> Prediction:
-        """Neighbours vote over `vocabulary`."""
         vocab = tuple(vocabulary)
         base_model = self.context.base
         if self.context.regions is None:
@@ -190,21 +175,16 @@ class VisualMemory(OnePassMethod):
             base = None if base_model is None else base_model.scores_from(features.pooled, self.context.names(vocab))
             return Prediction(vocab, scores=self.scores(normalised(features.pooled), vocab, base))
         regions = self.context.regions(batch)
-        bases: list[Tensor] | list[None] = (
-            [None] * len(regions) if base_model is None else posteriors(self.context, batch, regions, vocab)
-        )
+        joined = None if base_model is None else torch.cat(posteriors(self.context, batch, regions, vocab))
         # One search for the whole batch: a GEMM over a thousand keys is several times faster than one an image.
         keys = np.concatenate([r.keys for r in regions])
-        joined = None if base_model is None else torch.cat([b for b in bases if b is not None])
         scores = self.scores(keys, vocab, joined)
         labels = [best(s, vocab) for s in torch.split(scores, [len(r.keys) for r in regions])]
         return to_prediction(self.context, vocab, regions, labels)
 
     def close(self) -> None:
-        """Give the memory's lock back."""
         if self.memory is not None:
             self.memory.close()
 
     def stored_bytes(self) -> int:
-        """Bytes of the memory's files, and of what is kept beside them."""
         return super().stored_bytes() + (0 if self.memory is None else int(self.memory.stats()["bytes"]))

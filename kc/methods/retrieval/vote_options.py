@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from kc.spec import Count, Positive
+from kc.spec import Count, Fraction, NonNegative, Positive
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,21 @@ class VoteOptions:
     def rule(self) -> dict[str, Any]:
         """What `kc.memory.vote.votes.vote` is told."""
         return {"kind": self.vote, "tau": self.tau, "rank_offset": self.rank_offset, "sharpness": self.sharpness}
+
+
+@dataclass(frozen=True)
+class BlendOptions(VoteOptions):
+    """How votes are fused with a classifier, a base or a trained head (kNN-CLIP, arXiv 2404.09447).
+
+    Args:
+        lambda_: Weight of what is retrieved where it is fused with the base or head (the paper's lambda; the value is
+            ours).
+        threshold: The base or head answers alone where its best probability reaches this (the paper's T); above 1
+            always fuses.
+    """
+
+    lambda_: Fraction = 0.7
+    threshold: NonNegative = 1.01
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,6 @@ class ZeroShot(OnePassMethod):
 
     @torch.no_grad()
     def predict(self, batch: Batch, vocabulary: Sequence[int]) -> Prediction:
-        """The base model's probabilities over `vocabulary`."""
         vocab = tuple(vocabulary)
         assert self.context.base is not None
         if self.context.regions is None:

@@ -42,7 +42,7 @@ class DenseBase:
         self.name = name
         self.segmenter = segmenter
         self.reads_pooled = reads_pooled
-        self._kept: BoundedCache[str, Cells] = BoundedCache(cache_bytes(ANSWERS), _bytes)
+        self._kept: BoundedCache[str, Cells] = BoundedCache(cache_bytes(ANSWERS), lambda cells: cells.nbytes)
 
     @property
     def key(self) -> str:
@@ -82,15 +82,9 @@ class DenseBase:
 
     @classmethod
     def load(
-        cls,
-        name: str,
-        encoder: Encoder,
-        *,
-        benchmark: str | None = None,
-        cache: Path | None = None,
-        device: str = "cpu",
-        **options: Any,
-    ) -> DenseBase:
+        cls, name: str, encoder: Encoder, *, benchmark: str | None = None, cache: Path | None = None,
+        device: str = "cpu", **options: Any,
+    ) -> DenseBase:  # fmt: skip
         """The base `ROW` on the run's `encoder`, or `ROW:MODEL[@FILE]` on a CLIP of its own.
 
         Raises KcError where the encoder is no CLIP the row can read, MissingExtraError where weights cannot be had.
@@ -125,7 +119,3 @@ def build(
     bank = TextBank(clip, protocol.templates, options.cache)
     segmenter = Segmenter(clip, DenseClip(clip.network.visual, row), bank, protocol, proxy)
     return DenseBase(name or row_name, segmenter, reads_pooled=reads_pooled)
-
-
-def _bytes(cells: Cells) -> int:
-    return sum(t.numel() * t.element_size() for t in (cells.values, cells.rows, cells.columns))

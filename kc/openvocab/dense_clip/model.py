@@ -1,7 +1,12 @@
-"""DenseClip: patch embeddings in the space of text, by any row of the table."""
+"""DenseClip: patch embeddings in the space of text, by any row of the table.
+
+Attention is given as a matrix to look at, and applied to values without forming it. q, k, v are (N, heads, L, d);
+L = 1 + h w tokens, the class token first, then patches in rows. Weights are (N, heads or 1, L, L), rows the queries.
+"""
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import torch
@@ -13,8 +18,9 @@ from kc.openvocab.dense_clip import tower
 from kc.openvocab.dense_clip.rows import Row
 from kc.openvocab.dense_clip.tower import suppressed
 
-PARTS = {"identity": "v", "qq": "qv", "kk+gauss": "kv", "amf": "qv", "proxy": "v"}
-"""Projections of the last block that an attention reads; all three where it is not named."""
+QQ, KK = ("q", "q"), ("k", "k")
+PAIRS = {"qk": (("q", "k"),), "qq+kk": (QQ, KK), "qq": (QQ,), "kk+gauss": (KK,), "amf": (QQ,)}
+"""The similarities of projections of the last block whose softmax, summed, is an attention; the others have none."""
 
 
 class DenseClip(nn.Module):
@@ -92,24 +98,20 @@ class DenseClip(nn.Module):
         row = self.row
         if row.attention == "proxy":
             return proxy_weights(_given(proxy), row.beta, row.gamma)
+        if row.attention == "identity":
+            return torch.eye(x.shape[1], dtype=x.dtype, device=x.device).expand(len(x), 1, -1, -1)
         qkv = tower.project(block, x, "qk")
-        q, k = qkv["q"], qkv["k"]
-        match row.attention:
-            case "qk":
-                return softmax_similarity(q, k)
-            case "identity":
-                return torch.eye(x.shape[1], dtype=x.dtype, device=x.device).expand(len(x), 1, -1, -1)
-            case "qq+kk":
-                return softmax_similarity(q, q) + softmax_similarity(k, k)
-            case "qq":
-                return softmax_similarity(q, q)
-            case "kk+gauss":
-                return softmax_similarity(k, k, gaussian(grid, row.sigma, x.device))
-            case "amf":
-                maps = [*(softmax_similarity(f["q"], f["k"]) for f in fused), softmax_similarity(q, q)]
-                if row.head_mode == "averaged":
-                    maps = [m.mean(1, keepdim=True) for m in maps]
-                return sum((w * m for w, m in zip(self._fuse_weights(), maps, strict=True)), torch.zeros_like(maps[0]))
+        bias = self._bias(grid, x)
+        first, *more = (softmax_similarity(qkv[a], qkv[b], bias) for a, b in PAIRS[row.attention])
+        if row.attention == "amf":
+            maps = [*(softmax_similarity(f["q"], f["k"]) for f in fused), first]
+            if row.head_mode == "averaged":
+                maps = [m.mean(1, keepdim=True) for m in maps]
+            return sum((w * m for w, m in zip(self._fuse_weights(), maps, strict=True)), torch.zeros_like(maps[0]))
+        return sum(more, first)
+
+    def _bias(self, grid: tuple[int, int], x: Tensor) -> Tensor | None:
+        return gaussian(grid, self.row.sigma, x.device) if self.row.attention == "kk+gauss" else None
 
     def _fuse_weights(self) -> tuple[float, ...]:
         assert self.row.fuse_layers is not None
@@ -121,31 +123,27 @@ class DenseClip(nn.Module):
     ) -> tuple[Tensor, tuple[int, int]]:
         """What the heads gather for each patch, (N, heads, P, d), and the grid of P."""
         row = self.row
-        qkv = tower.project(block, x, PARTS.get(row.attention, "qkv"))
+        pairs = PAIRS.get(row.attention, ())
+        qkv = tower.project(block, x, "".join(dict.fromkeys((*itertools.chain(*pairs), "v"))))
         v = qkv["v"]
         if row.attention == "proxy":
             weights = self._weights(block, x, grid, fused, proxy)
             out_grid = (_given(proxy).shape[2], _given(proxy).shape[3])
             return weights.to(v.dtype) @ _resized(v[:, :, 1:], grid, out_grid), out_grid
-        match row.attention:
-            case "qk":
-                found = attend(qkv["q"], qkv["k"], v)
-            case "identity":
-                found = v
-            case "qq+kk":
-                found = attend(qkv["q"], qkv["q"], v) + attend(qkv["k"], qkv["k"], v)
-            case "qq":
-                found = attend(qkv["q"], qkv["q"], v)
-            case "kk+gauss":
-                found = attend(qkv["k"], qkv["k"], v, gaussian(grid, row.sigma, x.device))
-            case "amf" if row.head_mode == "averaged":
-                found = self._weights(block, x, grid, fused, proxy) @ v
-            case "amf":
-                # A sum of maps times the values is the sum of what each map gathers: no map is ever formed.
-                *others, own = self._fuse_weights()
-                found = own * attend(qkv["q"], qkv["q"], v)
-                for weight, f in zip(others, fused, strict=True):
-                    found = found + weight * attend(f["q"], f["k"], v)
+        if row.attention == "identity":
+            found = v
+        elif row.attention == "amf" and row.head_mode == "averaged":
+            found = self._weights(block, x, grid, fused, proxy) @ v
+        else:
+            bias = self._bias(grid, x)
+            found, *more = (attend(qkv[a], qkv[b], v, bias) for a, b in pairs)
+            found = sum(more, found)
+        if row.attention == "amf" and row.head_mode == "per_head":
+            # A sum of maps times the values is the sum of what each map gathers: no map is ever formed.
+            *others, own = self._fuse_weights()
+            found = own * found
+            for weight, f in zip(others, fused, strict=True):
+                found = found + weight * attend(f["q"], f["k"], v)
         return found[:, :, 1:], grid
 
     def _finished(

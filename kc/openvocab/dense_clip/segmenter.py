@@ -43,6 +43,11 @@ class Cells:
         """(H, W) of the original image."""
         return len(self.rows), len(self.columns)
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all tensors."""
+        return self.values.nbytes + self.rows.nbytes + self.columns.nbytes
+
 
 class Segmenter:
     """Open-vocabulary segmentation of single images by a row of the table under a protocol."""
@@ -71,7 +76,6 @@ class Segmenter:
 
     @property
     def device(self) -> torch.device:
-        """Where the network runs."""
         return next(self.model.parameters()).device
 
     @torch.no_grad()
@@ -82,8 +86,7 @@ class Segmenter:
         multiple = self.model.patch_size if p.pad_to == "patch" else (p.pad_to, p.pad_to)
         rows, columns = (axis(n, p.crop, p.stride, m) for n, m in zip(pixels.shape[1:], multiple, strict=True))
         windows = cut(self.normalised(pixels), rows, columns)
-        parts = [self._patches(windows[i : i + self.batch]) for i in range(0, len(windows), self.batch)]
-        found = torch.cat(parts)
+        found = torch.cat([self._patches(part) for part in torch.split(windows, self.batch)])
         height, width = image.shape[:2]
         return Cells(
             join(found, rows, columns),

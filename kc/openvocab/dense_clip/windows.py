@@ -70,12 +70,8 @@ def axis(length: int, crop: int | None, stride: int | None, pad_to: int = 0) -> 
 def cut(images: Tensor, rows: Axis, columns: Axis) -> Tensor:
     """Windows (n_rows * n_columns, C, h, w) of one image (C, H, W), row after row, zero-padded."""
     padding = (columns.before, columns.after, rows.before, rows.after)
-    padded = [
-        F.pad(images[:, y : y + rows.window, x : x + columns.window], padding)
-        for y in rows.starts
-        for x in columns.starts
-    ]
-    return torch.stack(padded)
+    places = [(y, x) for y in rows.starts for x in columns.starts]
+    return torch.stack([F.pad(images[:, y : y + rows.window, x : x + columns.window], padding) for y, x in places])
 
 
 def join(windows: Tensor, rows: Axis, columns: Axis) -> Tensor:

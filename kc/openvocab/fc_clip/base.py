@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +19,13 @@ from kc.budget import ANSWERS, BoundedCache, cache_bytes
 from kc.encoders.base import Encoder, digest
 from kc.encoders.open_clip_model import OpenClipEncoder
 from kc.errors import KcError
-from kc.openvocab.base import BaseProbabilities, Names
+from kc.openvocab.base import BaseProbabilities, Names, plain_name, seen_in
 from kc.openvocab.dense_clip.text import TextBank
 from kc.openvocab.fc_clip.checkpoint import load_fc_clip
 from kc.openvocab.fc_clip.geometry import Frame, cover, frame_of, overlaps, pool_regions, prepare, to_original
 from kc.openvocab.fc_clip.network import FcClip, NetworkOutput, project
 from kc.openvocab.fc_clip.options import FcClipBaseOptions, FcClipOptions, options_for, weights_of
-from kc.openvocab.fc_clip.scores import clean, ensemble, mixed, name_logits, seen_in, with_void
+from kc.openvocab.fc_clip.scores import ensemble, mixed, name_logits, with_void
 from kc.openvocab.mask_inference import instances, panoptic_map
 from kc.spec import DENSE, BaseSpec
 from kc.types import Instances, Int32Array, Int64Array, Segments, UInt8Array
@@ -54,9 +55,8 @@ class ImageOutput:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all tensors."""
         parts = (self.classes, self.clip, self.masks, self.states, self.pixels, self.dense)
-        return sum(part.numel() * part.element_size() for part in parts)
+        return sum(part.nbytes for part in parts)
 
 
 class FcClipBase:
@@ -85,22 +85,15 @@ class FcClipBase:
         self.encoder = OpenClipEncoder(network.config.clip, network.clip)
         network.to(self.options.device)  # the encoder above has read its tower on the CPU
         self.bank = TextBank(self.encoder, TEMPLATES, self.options.cache)
-        self.trained = frozenset(clean(synonym) for synonyms in network.names for synonym in synonyms)
-        self._outputs: BoundedCache[bytes, ImageOutput] = BoundedCache(
-            cache_bytes(0.8 * ANSWERS), lambda output: output.nbytes
-        )
-        self._regions: BoundedCache[bytes, tuple[Tensor, Tensor]] = BoundedCache(
-            cache_bytes(0.2 * ANSWERS), lambda pair: pair[0].nbytes + pair[1].nbytes
-        )
-        self._fingerprint: str | None = None
+        self.trained = frozenset(plain_name(synonym) for synonyms in network.names for synonym in synonyms)
+        big, small = cache_bytes(0.8 * ANSWERS), cache_bytes(0.2 * ANSWERS)
+        self._outputs = BoundedCache[bytes, ImageOutput](big, lambda output: output.nbytes)
+        self._regions = BoundedCache[bytes, tuple[Tensor, Tensor]](small, lambda pair: pair[0].nbytes + pair[1].nbytes)
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """16 hex digits over architecture, trained names and every weight."""
-        if self._fingerprint is None:
-            header = (dataclasses.astuple(self.network.config), self.network.names)
-            self._fingerprint = digest(header, self.network.state_dict())
-        return self._fingerprint
+        return digest((dataclasses.astuple(self.network.config), self.network.names), self.network.state_dict())
 
     @property
     def key(self) -> str:
@@ -111,7 +104,6 @@ class FcClipBase:
 
     @property
     def device(self) -> torch.device:
-        """Where the network is."""
         return self.network.logit_scale.device
 
     def proposer(self) -> FcClipProposer:
@@ -133,9 +125,8 @@ class FcClipBase:
         frame = frame_of((image.shape[0], image.shape[1]), self.options.short_side, self.options.long_side)
         out: NetworkOutput = self.network(prepare(image, frame)[None].to(self.device))
         clip = self.network.clip_embed(out.dense, out.masks[-1])
-        return ImageOutput(
-            frame, out.classes[-1][0], clip[0], out.masks[-1][0], out.states[0], out.pixels[0], out.dense[0]
-        )
+        found = (out.classes[-1], clip, out.masks[-1], out.states, out.pixels, out.dense)
+        return ImageOutput(frame, *(part[0] for part in found))
 
     def text(self, names: Names) -> tuple[Tensor, list[int]]:
         """Unit embeddings (M, D) of all names, class after class, and how many each class has.
@@ -248,15 +239,9 @@ class FcClipBase:
 
     @classmethod
     def load(
-        cls,
-        name: str,
-        encoder: Encoder,
-        *,
-        benchmark: str = "",
-        cache: Path | None = None,
-        device: str = "cpu",
+        cls, name: str, encoder: Encoder, *, benchmark: str = "", cache: Path | None = None, device: str = "cpu",
         **options: Any,
-    ) -> FcClipBase:
+    ) -> FcClipBase:  # fmt: skip
         """The base `fc-clip@FILE` or `fc-clip:MODEL@FILE`, asked as published for `benchmark`.
 
         Raises MissingExtraError where weights or transformers are missing, KcError where the file does not fit.
@@ -279,7 +264,6 @@ class FcClipProposer:
 
     @property
     def name(self) -> str:
-        """As given on the command line."""
         return "fc-clip"
 
     @property

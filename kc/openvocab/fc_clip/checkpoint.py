@@ -28,6 +28,7 @@ IGNORED = ("criterion.empty_weight",)
 """Constants of the authors' loss that their checkpoints carry."""
 
 _PIXEL, _HEAD = "sem_seg_head.pixel_decoder.", "sem_seg_head.predictor."
+_ENCODER, _OFFICIAL = r"pixel_decoder\.encoder\.layers\.(\d+)\.", rf"{_PIXEL}transformer.encoder.layers.\1."
 _LAYER = r"decoder\.decoder\.layers\.(\d+)\."
 _RULES: tuple[tuple[str, str], ...] = (
     (r"clip\.(.*)", r"backbone.clip_model.\1"),
@@ -52,16 +53,10 @@ _RULES: tuple[tuple[str, str], ...] = (
     (r"pixel_decoder\.mask_projection\.(.*)", rf"{_PIXEL}mask_features.\1"),
     (r"pixel_decoder\.(adapter|layer)_1\.0\.weight", rf"{_PIXEL}\1_1.weight"),
     (r"pixel_decoder\.(adapter|layer)_1\.1\.(.*)", rf"{_PIXEL}\1_1.norm.\2"),
-    (r"pixel_decoder\.encoder\.layers\.(\d+)\.self_attn\.(.*)", rf"{_PIXEL}transformer.encoder.layers.\1.self_attn.\2"),
-    (r"pixel_decoder\.encoder\.layers\.(\d+)\.fc([12])\.(.*)", rf"{_PIXEL}transformer.encoder.layers.\1.linear\2.\3"),
-    (
-        r"pixel_decoder\.encoder\.layers\.(\d+)\.self_attn_layer_norm\.(.*)",
-        rf"{_PIXEL}transformer.encoder.layers.\1.norm1.\2",
-    ),
-    (
-        r"pixel_decoder\.encoder\.layers\.(\d+)\.final_layer_norm\.(.*)",
-        rf"{_PIXEL}transformer.encoder.layers.\1.norm2.\2",
-    ),
+    (rf"{_ENCODER}self_attn\.(.*)", rf"{_OFFICIAL}self_attn.\2"),
+    (rf"{_ENCODER}fc([12])\.(.*)", rf"{_OFFICIAL}linear\2.\3"),
+    (rf"{_ENCODER}self_attn_layer_norm\.(.*)", rf"{_OFFICIAL}norm1.\2"),
+    (rf"{_ENCODER}final_layer_norm\.(.*)", rf"{_OFFICIAL}norm2.\2"),
 )
 """Our key -> the official one, which joins the projections of query, key and value of self-attention in one tensor."""
 
@@ -121,11 +116,8 @@ def convert(
 def save_fc_clip(network: FcClip, path: Path) -> None:
     """Weights, architecture and trained names in one safetensors file. Raises RunError where it cannot be written."""
     state = {k: v.detach().cpu().clone().contiguous() for k, v in network.state_dict().items()}
-    metadata = {
-        "format": FORMAT,
-        "config": json.dumps(dataclasses.asdict(network.config)),
-        "names": json.dumps(network.names),
-    }
+    config = json.dumps(dataclasses.asdict(network.config))
+    metadata = {"format": FORMAT, "config": config, "names": json.dumps(network.names)}
     with atomic_path(path, failures=(OSError, SafetensorError)) as temporary:
         save_file(state, temporary, metadata=metadata)
 

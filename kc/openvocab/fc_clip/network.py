@@ -77,11 +77,9 @@ class FcClip(nn.Module):
 
     @property
     def dim(self) -> int:
-        """Size of CLIP's embeddings."""
         return int(self.clip.text_projection.shape[-1])
 
     def train(self, mode: bool = True) -> FcClip:
-        """Everything but CLIP."""
         super().train(mode)
         self.clip.eval()
         return self

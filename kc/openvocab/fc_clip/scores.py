@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-
-from kc.openvocab.base import Names
 
 MAX_SCALE = 100.0
 """CLIP's own limit of exp(logit scale)."""
@@ -54,13 +52,3 @@ def ensemble(in_vocabulary: Tensor, out_of_vocabulary: Tensor, seen: Tensor, alp
     named = mixed(in_vocabulary[..., :-1], out_of_vocabulary, seen, alpha, beta).softmax(-1) * (1 - void)
     p = torch.cat([void, named], dim=-1) + 1e-8
     return p / p.sum(-1, keepdim=True)
-
-
-def clean(name: str) -> str:
-    """A name as it is compared: underscores read as spaces, no double spaces, lower case."""
-    return " ".join(name.replace("_", " ").split()).lower()
-
-
-def seen_in(names: Names, trained: Collection[str]) -> Tensor:
-    """(C,) bool: classes of which any name or synonym is one of the names, `clean`, that the head was trained on."""
-    return torch.tensor([any(clean(name) in trained for name in synonyms) for synonyms in names], dtype=torch.bool)

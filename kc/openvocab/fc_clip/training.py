@@ -15,6 +15,7 @@ from kc.errors import KcError
 from kc.openvocab.fc_clip.geometry import Frame, prepare
 from kc.openvocab.fc_clip.network import FcClip, NetworkOutput, mask2former_config
 from kc.openvocab.fc_clip.scores import with_void
+from kc.openvocab.mask_inference import loss_terms, loss_weights
 from kc.proposals.oracle import propose_from
 from kc.types import VOID, Int32Array, Sample, UInt8Array
 
@@ -63,11 +64,7 @@ class FcClipLoss:
 
         config = mask2former_config(network.config)
         config.num_labels, config.train_num_points = len(counts), points
-        self.weights: dict[str, float] = {
-            "loss_cross_entropy": config.class_weight,
-            "loss_mask": config.mask_weight,
-            "loss_dice": config.dice_weight,
-        }
+        self.weights = loss_weights(config)
         self.network, self.text, self.counts = network, text, list(counts)
         self.criterion: Any = Loss(config, self.weights)
 
@@ -84,23 +81,7 @@ class FcClipLoss:
         wrong = [tuple(masks.shape[1:]) for masks, _ in targets if tuple(masks.shape[1:]) != size]
         if wrong:
             raise KcError(f"masks of {wrong[0]} pixels for an input of {size}: pad them as the image")
-        stages = [
-            {"class_queries_logits": c, "masks_queries_logits": m} for c, m in zip(classes, answer.masks, strict=True)
-        ]
-        last = stages.pop()
-        self.criterion.to(last["class_queries_logits"].device)
-        losses = self.criterion(
-            **last,
-            mask_labels=[masks for masks, _ in targets],
-            class_labels=[labels for _, labels in targets],
-            auxiliary_predictions=stages,
-        )
-        return {
-            key: value * weight
-            for key, value in losses.items()
-            for name, weight in self.weights.items()
-            if key.startswith(name)
-        }
+        return loss_terms(self.criterion, self.weights, classes, answer.masks, targets)
 
     def __call__(self, images: Tensor, targets: Sequence[Target]) -> Tensor:
         """The loss of normalised images (N, 3, H, W), H and W multiples of 32."""

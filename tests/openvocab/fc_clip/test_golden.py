@@ -13,12 +13,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from kc.openvocab.base import plain_name, seen_in
 from kc.openvocab.dense_clip.text import TextBank
 from kc.openvocab.fc_clip.base import FcClipBase
 from kc.openvocab.fc_clip.checkpoint import load_fc_clip, official_key
 from kc.openvocab.fc_clip.geometry import MEAN, STD, Frame
 from kc.openvocab.fc_clip.network import FcClip, levels
-from kc.openvocab.fc_clip.scores import clean, ensemble, name_logits, seen_in, with_void
+from kc.openvocab.fc_clip.scores import ensemble, name_logits, with_void
 from kc.openvocab.fc_clip.training import FcClipLoss
 from kc.openvocab.mask_inference import instances, panoptic_map
 from kc.types import VOID
@@ -78,7 +79,7 @@ def test_text(base: FcClipBase) -> None:
     text, counts = base.text(VOCABULARY)
     same(torch.cat([text, F.normalize(base.network.void.weight, dim=-1)]), GOLDEN["text"], 1e-5)
     assert counts == GOLDEN["counts"]
-    trained = {clean(name) for names in TRAINED for name in names}
+    trained = {plain_name(name) for names in TRAINED for name in names}
     assert seen_in(VOCABULARY, trained).tolist() == [bool(v) for v in GOLDEN["seen"]]
 
 
