@@ -1,7 +1,4 @@
-"""`hybrid`: a fine-tuned head and a memory of the same task stream answer together, by kNN-CLIP's fusion.
-
-What the head forgot, the memory may still know; `hybrid-replay` does the same beside replay.
-"""
+"""`hybrid`, `hybrid-replay`: a trained head fused with a memory of the same task stream (kNN-CLIP's fusion)."""
 
 from __future__ import annotations
 
@@ -58,8 +55,8 @@ class HeadReader(KnnClip):
         return single_head(self._head(batch, regions, ids).cpu(), torch.ones(len(ids), dtype=torch.bool))
 
 
-class MemoryBeside(GradientMethod):
-    """Learns as the method that it is mixed into; when a task ends, its images are seen once more and remembered."""
+class WithMemory(GradientMethod):
+    """Learns as the method that it is mixed into; when a task ends, its images are read once more and stored."""
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)
@@ -109,7 +106,7 @@ class MemoryBeside(GradientMethod):
         return super().stored_bytes() + self.reader.stored_bytes()
 
 
-class Hybrid(MemoryBeside, Finetune):
+class Hybrid(WithMemory, Finetune):
     """`finetune` and a memory."""
 
     name = "hybrid"
@@ -123,7 +120,7 @@ class Hybrid(MemoryBeside, Finetune):
     )
 
 
-class HybridReplay(MemoryBeside, Replay):
+class HybridReplay(WithMemory, Replay):
     """`replay` and a memory."""
 
     name = "hybrid-replay"

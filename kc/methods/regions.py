@@ -24,11 +24,12 @@ from kc.proposals.cache import PartitionCache
 from kc.proposals.merge import masks_to_panoptic, paint, semantic_to_panoptic
 from kc.proposals.oracle import partition_from
 from kc.proposals.pooling import pool, segment_labels
-from kc.types import BoolArray, Float32Array, Int32Array, Int64Array, Prediction, Segments, UInt8Array
+from kc.types import BoolArray, Features, Float32Array, Int32Array, Int64Array, Prediction, Segments, UInt8Array
 
 MAGIC = b"KCK1"
 
 
+@dataclass(frozen=True)
 class KeyStore:
     """Keys (N, D) of one image by sample id, float32 as they were made, so that reading and making agree to the bit.
 
@@ -36,10 +37,9 @@ class KeyStore:
     folder serves one benchmark: sample ids are unique in a benchmark only. A damaged file counts as absent.
     """
 
-    def __init__(self, folder: Path, encoder: Encoder, source: str) -> None:
-        self.folder = folder
-        self.encoder = encoder
-        self.source = source
+    folder: Path
+    encoder: Encoder
+    source: str
 
     def _path(self, sample_id: str, how: str) -> Path:
         folder = self.folder / file_name(self.encoder.fingerprint) / self.source / how
@@ -281,9 +281,14 @@ def posteriors(context: Context, batch: Batch, regions: Sequence[Regions], vocab
             for row, r in enumerate(regions)
         ]
     feature_base = cast(FeatureVocabulary, base)
-    maps = feature_base.posterior_map(context.encode(batch)).cpu()
-    means = [torch.from_numpy(pool(m, r.segments)) for m, r in zip(maps, regions, strict=True)]
+    means = region_means_of(feature_base, context.encode(batch), regions)
     return [feature_base.scores_from_posterior(p, names) for p in means]
+
+
+def region_means_of(base: FeatureVocabulary, features: Features, regions: Sequence[Regions]) -> list[Tensor]:
+    """The base's own posterior (N, K), averaged over each region of each image."""
+    maps = base.posterior_map(features).cpu()
+    return [torch.from_numpy(pool(m, r.segments)) for m, r in zip(maps, regions, strict=True)]
 
 
 def background_position(context: Context, vocabulary: Sequence[int]) -> int | None:

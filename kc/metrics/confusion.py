@@ -104,13 +104,7 @@ def class_groups(tasks: Sequence[Task], t: int) -> dict[str, tuple[int, ...]]:
     """Class ids of the groups reported after task `t`: base (first task) / novel (later), old / new (task t), all."""
     base = tasks[0].class_ids
     novel = tuple(c for c in tasks[t].seen_ids if c not in set(base))
-    return {
-        "base": base,
-        "novel": novel,
-        "old": tasks[t].old_ids,
-        "new": tasks[t].class_ids,
-        "all": tasks[t].seen_ids,
-    }
+    return {"base": base, "novel": novel, "old": tasks[t].old_ids, "new": tasks[t].class_ids, "all": tasks[t].seen_ids}
 
 
 def grouped_iou(matrix: Int64Array, class_ids: Sequence[int], groups: Mapping[str, Sequence[int]]) -> dict[str, float]:
@@ -164,10 +158,7 @@ class ConfusionMatrix:
 
     def accuracies(self) -> dict[str, float]:
         """`pixel_accuracy` and `mean_class_accuracy`, in [0, 1]."""
-        return {
-            "pixel_accuracy": pixel_accuracy(self.matrix),
-            "mean_class_accuracy": mean_class_accuracy(self.matrix),
-        }
+        return {"pixel_accuracy": pixel_accuracy(self.matrix), "mean_class_accuracy": mean_class_accuracy(self.matrix)}
 
     def compute(self, groups: Mapping[str, Sequence[int]] | None = None) -> dict[str, float]:
         """`miou`, the two accuracies, and with `groups` also `miou_<group>` and `miou_harmonic` of `grouped_iou`."""

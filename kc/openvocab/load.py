@@ -38,13 +38,7 @@ def check_base(name: str, encoder: str, kind: TaskKind, benchmark: str = "", **o
 
 
 def load_base(
-    name: str,
-    encoder: Encoder,
-    *,
-    benchmark: str = "",
-    cache: Path | None = None,
-    device: str = "cpu",
-    **options: Any,
+    name: str, encoder: Encoder, *, benchmark: str = "", cache: Path | None = None, device: str = "cpu", **options: Any
 ) -> OpenVocabulary:
     """The base `name` beside the run's `encoder`, with its own options.
 

@@ -101,11 +101,7 @@ def instances(
 
 def loss_weights(config: Any) -> dict[str, float]:
     """Term of transformers' Mask2FormerLoss -> its weight in the configuration."""
-    return {
-        "loss_cross_entropy": config.class_weight,
-        "loss_mask": config.mask_weight,
-        "loss_dice": config.dice_weight,
-    }
+    return {"loss_cross_entropy": config.class_weight, "loss_mask": config.mask_weight, "loss_dice": config.dice_weight}
 
 
 def loss_terms(

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from kc.methods.base import Batch, Context
-from kc.methods.finetune.heads import Head
+from kc.methods.finetune.heads import Head, copy_column
 from kc.methods.finetune.mask2former import Mask2Former
 from kc.methods.finetune.mask_head import MaskHead
 from kc.methods.finetune.mask_network import MaskNetwork, Pixels, Queries
@@ -212,7 +212,8 @@ class Eclipse(Mask2Former):
         super().start_task(task)
         if task.index == 0:
             return
-        _as_no_object(self.classifier.steps[-1], self.prompt_head.no_object)
+        # Every new column starts as "no object", as with the authors.
+        copy_column(self.prompt_head.no_object, self.classifier.steps[-1])
         self.prompt_head.add_prompts()
         self._freeze()
 
@@ -243,10 +244,3 @@ class Eclipse(Mask2Former):
         super().load_state(tensors, meta)
         if self.prompt_head.prompts:
             self._freeze()
-
-
-@torch.no_grad()
-def _as_no_object(step: nn.Module, no_object: nn.Module) -> None:
-    """Start every column of a new classifier as "no object", as the authors do."""
-    for new, old in zip(step.parameters(), no_object.parameters(), strict=True):
-        new.copy_(old.expand_as(new))

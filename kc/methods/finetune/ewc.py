@@ -110,37 +110,41 @@ def sample(batch: Batch, row: int) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class EwcOptions:
-    """Options of EWC.
+class FisherOptions:
+    """Options of a penalty by Fisher information.
 
     Args:
         lambda_: Weight of the penalty, lambda * sum F (w - w_old)^2 (half of Kirkpatrick's lambda); default: 100 for
             images, 500 for maps, where F is scaled to at most 1.
-        importance: How importance is measured: samples (the mean over the images of a finished task, one by one) or
-            running (as the authors of MiB do: 0.9 of the newest batch's squared gradient + 0.1 of what was, through all
-            steps and tasks).
         fisher: Labels of the Fisher information: empirical (those of the data) or sampled (drawn from the model).
     """
 
     lambda_: NonNegative | None = None
-    importance: Literal["samples", "running"] = "samples"
     fisher: Literal["empirical", "sampled"] = "empirical"
 
 
 @dataclass(frozen=True)
-class EwcOnlineOptions:
+class EwcOptions(FisherOptions):
+    """Options of EWC.
+
+    Args:
+        importance: How importance is measured: samples (the mean over the images of a finished task, one by one) or
+            running (as the authors of MiB do: 0.9 of the newest batch's squared gradient + 0.1 of what was, through all
+            steps and tasks).
+    """
+
+    importance: Literal["samples", "running"] = "samples"
+
+
+@dataclass(frozen=True)
+class EwcOnlineOptions(FisherOptions):
     """Options of online EWC.
 
     Args:
-        lambda_: Weight of the penalty, lambda * sum F (w - w_old)^2; default: 100 for images, 500 for maps, where F is
-            scaled to at most 1.
         decay: What is kept of the old importance when a task ends (gamma of Schwarz et al.).
-        fisher: Labels of the Fisher information: empirical (those of the data) or sampled (drawn from the model).
     """
 
-    lambda_: NonNegative | None = None
     decay: NonNegative = 1.0
-    fisher: Literal["empirical", "sampled"] = "empirical"
 
 
 class Ewc(Anchored):

@@ -83,6 +83,13 @@ class GrowingClassifier(nn.Module):
         return torch.cat([step(x) for step in self.steps], dim=1 if self.pointwise else -1)
 
 
+@torch.no_grad()
+def copy_column(source: nn.Module, new: nn.Module) -> None:
+    """Copy the one column of the layers `source` into every column of `new`, layers of the same kind."""
+    for own, old in zip(new.parameters(), source.parameters(), strict=True):
+        own.copy_(old.expand_as(own))
+
+
 def perceptron(width: int, out_features: int, layers: int) -> nn.Module:
     """`layers` linear layers of `width` inputs each, with ReLU between; one of them is just that layer."""
     last = nn.Linear(width, out_features)
@@ -90,6 +97,10 @@ def perceptron(width: int, out_features: int, layers: int) -> nn.Module:
         return last
     hidden = (part for _ in range(layers - 1) for part in (nn.Linear(width, width), nn.ReLU()))
     return nn.Sequential(*hidden, last)
+
+
+Net = nn.Module | None
+"""The encoder that is trained; None: it is frozen."""
 
 
 class Head(nn.Module, ABC):
@@ -122,7 +133,7 @@ class Head(nn.Module, ABC):
     def prepare(self, batch: Batch) -> Batch:
         return batch
 
-    def features(self, batch: Batch, network: nn.Module | None) -> Features:
+    def features(self, batch: Batch, network: Net) -> Features:
         """Features of a batch: frozen and cached, or from the `network` that is trained."""
         if network is None:
             return self.context.encode(batch)
@@ -154,13 +165,11 @@ class Head(nn.Module, ABC):
         return value
 
     @abstractmethod
-    def predict(self, batch: Batch, vocabulary: tuple[int, ...], network: nn.Module | None) -> Prediction:
+    def predict(self, batch: Batch, vocabulary: tuple[int, ...], network: Net) -> Prediction:
         """The answer over `vocabulary`, whose classes have columns."""
 
-    def posterior(
-        self, batch: Batch, regions: Sequence[Regions] | None, vocabulary: Sequence[int], network: nn.Module | None
-    ) -> Tensor:
-        """Probabilities (N, C) over `vocabulary` of the images or `regions` of a batch, joined in order."""
+    def posterior(self, batch: Batch, regions: Sequence[Regions] | None, ids: Sequence[int], network: Net) -> Tensor:
+        """Probabilities (N, C) over classes `ids` of the images or `regions` of a batch, joined in order."""
         raise NotImplementedError
 
     # -- exemplars --------------------------------------------------------------------------------------------------
@@ -193,15 +202,13 @@ class ImageHead(Head):
         encoder = context.encoder
         super().__init__(context, PooledVector(encoder.unit_pooled), GrowingClassifier(encoder.pooled_dim))
 
-    def predict(self, batch: Batch, vocabulary: tuple[int, ...], network: nn.Module | None) -> Prediction:
+    def predict(self, batch: Batch, vocabulary: tuple[int, ...], network: Net) -> Prediction:
         logits = self(self.features(batch, network))
         return Prediction(vocabulary, scores=logits[:, self.classifier.columns(vocabulary)])
 
-    def posterior(
-        self, batch: Batch, regions: Sequence[Regions] | None, vocabulary: Sequence[int], network: nn.Module | None
-    ) -> Tensor:
+    def posterior(self, batch: Batch, regions: Sequence[Regions] | None, ids: Sequence[int], network: Net) -> Tensor:
         logits: Tensor = self(self.features(batch, network))
-        return logits[:, self.classifier.columns(vocabulary)].softmax(1)
+        return logits[:, self.classifier.columns(ids)].softmax(1)
 
 
 class PixelHead(Head):
@@ -229,18 +236,16 @@ class PixelHead(Head):
         columns = self.columns(target, pixels)
         return pixel_cross_entropy(pixels, columns) * weight_of(columns != IGNORED)
 
-    def predict(self, batch: Batch, vocabulary: tuple[int, ...], network: nn.Module | None) -> Prediction:
+    def predict(self, batch: Batch, vocabulary: tuple[int, ...], network: Net) -> Prediction:
         logits = self(self.features(batch, network))[:, self.classifier.columns(vocabulary)]
         sizes = batch["original_size"]
         maps = [as_map(semantic_from_scores(z, vocabulary, size)) for z, size in zip(logits, sizes, strict=True)]
         return maps_to_prediction(self.context, vocabulary, maps)
 
-    def posterior(
-        self, batch: Batch, regions: Sequence[Regions] | None, vocabulary: Sequence[int], network: nn.Module | None
-    ) -> Tensor:
+    def posterior(self, batch: Batch, regions: Sequence[Regions] | None, ids: Sequence[int], network: Net) -> Tensor:
         """The mean over each region of the probabilities of its pixels."""
         assert regions is not None
-        maps = self(self.features(batch, network))[:, self.classifier.columns(vocabulary)].softmax(1).cpu()
+        maps = self(self.features(batch, network))[:, self.classifier.columns(ids)].softmax(1).cpu()
         return torch.cat([region_means(m, r.segments) for m, r in zip(maps, regions, strict=True)])
 
 
@@ -263,7 +268,7 @@ class RegionHead(Head):
     def prepare(self, batch: Batch) -> Batch:
         return with_keys(batch, self.regions, self.context.training.purity)
 
-    def features(self, batch: Batch, network: nn.Module | None) -> Features:
+    def features(self, batch: Batch, network: Net) -> Features:
         """The keys (M, D) of the M regions of a training batch."""
         return Features(torch.cat(batch["keys"]), (), ())
 
@@ -277,16 +282,14 @@ class RegionHead(Head):
         logits: Tensor = self(Features(keys, (), ()))
         return logits[:, self.classifier.columns(vocabulary)]
 
-    def predict(self, batch: Batch, vocabulary: tuple[int, ...], network: nn.Module | None) -> Prediction:
+    def predict(self, batch: Batch, vocabulary: tuple[int, ...], network: Net) -> Prediction:
         regions = self.regions(batch)
         parts = torch.split(self._logits(regions, vocabulary), [len(r.keys) for r in regions])
         return to_prediction(self.context, vocabulary, regions, [best(z, vocabulary) for z in parts])
 
-    def posterior(
-        self, batch: Batch, regions: Sequence[Regions] | None, vocabulary: Sequence[int], network: nn.Module | None
-    ) -> Tensor:
+    def posterior(self, batch: Batch, regions: Sequence[Regions] | None, ids: Sequence[int], network: Net) -> Tensor:
         assert regions is not None
-        return self._logits(regions, vocabulary).softmax(1)
+        return self._logits(regions, ids).softmax(1)
 
     def stored(self, batch: Batch) -> list[tuple[Tensor, Tensor]]:
         """Keys float32 (n, D) of each image's regions and their classes (n,)."""

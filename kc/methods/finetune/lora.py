@@ -61,10 +61,6 @@ class Lora(GradientMethod):
             self._add("all")
 
     @property
-    def trains_encoder(self) -> bool:
-        return True
-
-    @property
     def encoder_share(self) -> float:
         """Adapters start at zero: they learn at the full rate."""
         return 1.0

@@ -31,6 +31,7 @@ class Mask2Former(GradientMethod):
         formula=r"\mathcal{L}_{mask} = \lambda_c \mathcal{L}_{CE} + \lambda_m \mathcal{L}_{BCE} "
         r"+ \lambda_d \mathcal{L}_{dice}",
     )
+    may_train_encoder = False
     panoptic_limits = (SCORE, OVERLAP)
     """Score that a query must pass and share of its mask that it must win, to be a segment, where not given."""
     criterion: MaskLoss
@@ -49,11 +50,6 @@ class Mask2Former(GradientMethod):
         score, overlap = self.panoptic_limits
         given = self.options
         return score if given.score is None else given.score, overlap if given.overlap is None else given.overlap
-
-    @property
-    def trains_encoder(self) -> bool:
-        """The shared encoder is not read at all."""
-        return False
 
     def start_task(self, task: Task) -> None:
         super().start_task(task)

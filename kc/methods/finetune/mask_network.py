@@ -142,24 +142,14 @@ def tiny_config(**other: Any) -> Any:
     from transformers import Mask2FormerConfig, SwinConfig
 
     swin: dict[str, Any] = {
-        "embed_dim": 16,
-        "depths": [1, 1, 1, 1],
-        "num_heads": [1, 2, 4, 4],
-        "window_size": 4,
+        "embed_dim": 16, "depths": [1, 1, 1, 1], "num_heads": [1, 2, 4, 4], "window_size": 4,
         "out_features": ["stage1", "stage2", "stage3", "stage4"],
-    }
+    }  # fmt: skip
     tiny: dict[str, Any] = {
-        "feature_size": 64,
-        "mask_feature_size": 64,
-        "hidden_dim": 64,
-        "encoder_feedforward_dim": 64,
-        "dim_feedforward": 64,
-        "encoder_layers": 1,
-        "decoder_layers": 3,
-        "num_attention_heads": 4,
-        "num_queries": 20,
+        "feature_size": 64, "mask_feature_size": 64, "hidden_dim": 64, "encoder_feedforward_dim": 64,
+        "dim_feedforward": 64, "encoder_layers": 1, "decoder_layers": 3, "num_attention_heads": 4, "num_queries": 20,
         "train_num_points": 1024,
-    }
+    }  # fmt: skip
     return Mask2FormerConfig(backbone_config=SwinConfig(**swin), **(tiny | other))
 
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from kc.methods.finetune.heads import copy_column
 from kc.methods.finetune.losses import IGNORED, at_resolution
 from kc.methods.finetune.per_pixel import Maps, PerPixel
 from kc.spec import DENSE, MethodSpec, NonNegative, Tunable
@@ -63,10 +64,8 @@ def spread_background(background: nn.Linear | nn.Conv2d, new: nn.Linear | nn.Con
     `background` has one column; `new` has |N|. Both are changed in place.
     """
     assert background.bias is not None
-    assert new.bias is not None
-    new.weight.copy_(background.weight.expand_as(new.weight))
     background.bias -= math.log(new.weight.shape[0] + 1)
-    new.bias.copy_(background.bias.expand_as(new.bias))
+    copy_column(background, new)
 
 
 @dataclass(frozen=True)

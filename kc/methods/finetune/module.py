@@ -81,12 +81,15 @@ class GradientMethod(ContinualMethod):
 
     keeps_previous = False
     """True for methods that compare with the model before the task: `self.previous` while they learn."""
+    may_train_encoder = True
+    """False for methods that `--train full` does not reach."""
     stores_images = False
     """True for methods that keep images of what they learn from."""
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)
-        self.network: Encoder | None = context.encoder.to_train() if self.trains_encoder else None
+        trains = self.spec.trains_encoder or (self.may_train_encoder and context.training.train == "full")
+        self.network: Encoder | None = context.encoder.to_train() if trains else None
         self.head = self.make_head()
         self.previous: Previous | None = None
         self.task_index = 0
@@ -97,10 +100,6 @@ class GradientMethod(ContinualMethod):
     @property
     def classifier(self) -> GrowingClassifier:
         return self.head.classifier
-
-    @property
-    def trains_encoder(self) -> bool:
-        return self.context.training.train == "full"
 
     @property
     def needs_raw(self) -> bool:  # type: ignore[override]

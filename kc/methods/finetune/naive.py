@@ -30,9 +30,7 @@ class LinearProbe(GradientMethod):
         tune=TUNE_LR,
     )
 
-    @property
-    def trains_encoder(self) -> bool:
-        return False
+    may_train_encoder = False
 
 
 class Joint(GradientMethod):

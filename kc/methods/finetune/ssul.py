@@ -9,8 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from kc.methods.finetune.heads import copy_column
 from kc.methods.finetune.losses import pixel_binary_cross_entropy
 from kc.methods.finetune.per_pixel import Maps, PerPixel
 from kc.spec import DENSE, BelowOne, MethodSpec, Tunable
@@ -61,7 +62,7 @@ class Ssul(PerPixel):
             if module is not None:
                 module.requires_grad_(False)
         if n_new:
-            start_as(steps[0], steps[-1])
+            copy_column(steps[0], steps[-1])
 
     def on_train_start(self) -> None:
         """What is frozen also stays in evaluation mode: batch norms keep their statistics."""
@@ -80,14 +81,3 @@ class Ssul(PerPixel):
         score, found = old.pixels.sigmoid().max(1)
         believed = self.unlabelled(target) & (score >= self.options.threshold)
         return pixel_binary_cross_entropy(new.pixels, torch.where(believed, found, target)) * self.weight(target)
-
-
-@torch.no_grad()
-def start_as(source: nn.Module, new: nn.Module) -> None:
-    """Copy the one column of `source` into every column of `new`."""
-    assert isinstance(source, nn.Conv2d)
-    assert isinstance(new, nn.Conv2d)
-    assert source.bias is not None
-    assert new.bias is not None
-    new.weight.copy_(source.weight.expand_as(new.weight))
-    new.bias.copy_(source.bias.expand_as(new.bias))

@@ -14,10 +14,8 @@ from kc.methods.state import NamedTensors
 from kc.spec import Fraction, MethodSpec, Tunable
 from kc.types import Task
 
-Weights = dict[str, Tensor]
 
-
-def mixed(first: Mapping[str, Tensor], trained: Mapping[str, Tensor], alpha: float) -> Weights:
+def mixed(first: Mapping[str, Tensor], trained: Mapping[str, Tensor], alpha: float) -> dict[str, Tensor]:
     """(1 - alpha) * first + alpha * trained, of each weight (eq. 1)."""
     return {k: (1 - alpha) * first[k] + alpha * v for k, v in trained.items()}
 
@@ -56,7 +54,7 @@ class WiseFt(GradientMethod):
         self.first = NamedTensors(str, moves=False)
         self.now = NamedTensors(str, moves=False)
 
-    def _values(self) -> Weights:
+    def _values(self) -> dict[str, Tensor]:
         """Weights and running statistics, which are mixed alike."""
         own = {k: v for k, v in self.state_dict().items() if not k.startswith(("first.", "now."))}
         return {k: v for k, v in own.items() if isinstance(v, Tensor) and v.is_floating_point()}

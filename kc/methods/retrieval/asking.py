@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import cast
 
 import numpy as np
 import torch
@@ -14,10 +13,9 @@ from torch import Tensor
 from kc.errors import KcError
 from kc.memory.store.staging import renormalize
 from kc.methods.base import Batch, Context
-from kc.methods.regions import Regions, background_position, posteriors
+from kc.methods.regions import Regions, background_position, posteriors, region_means_of
 from kc.methods.state import TensorState
-from kc.openvocab.base import BaseProbabilities, CodedVocabulary, FeatureVocabulary, Names, Trained, TwoHeaded
-from kc.proposals.pooling import pool
+from kc.openvocab.base import BaseProbabilities, CodedVocabulary, Names, Trained, TwoHeaded
 from kc.types import Float32Array
 
 
@@ -77,9 +75,7 @@ def codes_of(context: Context, batch: Batch, regions: Sequence[Regions] | None) 
     features = context.encode(batch)
     if regions is None:
         return base.codes_from(features.pooled).cpu()
-    maps = cast(FeatureVocabulary, base).posterior_map(features).cpu()
-    means = [torch.from_numpy(pool(m, r.segments)) for m, r in zip(maps, regions, strict=True)]
-    return base.codes_from_posterior(torch.cat(means)).cpu()
+    return base.codes_from_posterior(torch.cat(region_means_of(base, features, regions))).cpu()
 
 
 class BaseOutputCache(TensorState):

@@ -13,7 +13,7 @@ from kc.methods.module import OnePassMethod
 from kc.methods.regions import background_position, best, maps_to_prediction, posteriors, to_prediction
 from kc.openvocab.base import DenseVocabulary, PanopticVocabulary
 from kc.spec import MethodSpec
-from kc.types import Int32Array, Int64Array, Prediction
+from kc.types import Int64Array, Prediction
 
 
 class ZeroShot(OnePassMethod):
@@ -40,33 +40,20 @@ class ZeroShot(OnePassMethod):
 
     @torch.no_grad()
     def predict(self, batch: Batch, vocabulary: Sequence[int]) -> Prediction:
-        vocab = tuple(vocabulary)
-        assert self.context.base is not None
-        if self.context.regions is None:
-            pooled = self.context.encode(batch).pooled
-            return Prediction(vocab, scores=self.context.base.scores_from(pooled, self.context.names(vocab)))
-        if isinstance(self.context.base, DenseVocabulary):
-            maps = self._pixels(self.context.base, batch, vocab)
-            if self.context.kind == "panoptic" and isinstance(self.context.base, PanopticVocabulary):
-                return Prediction(vocab, semantic=maps, panoptic=self._panoptic(self.context.base, batch, vocab))
-            return maps_to_prediction(self.context, vocab, maps)
-        regions = self.context.regions(batch)
-        labels = [best(p, vocab) for p in posteriors(self.context, batch, regions, vocab)]
-        return to_prediction(self.context, vocab, regions, labels)
-
-    def _panoptic(self, base: PanopticVocabulary, batch: Batch, vocab: tuple[int, ...]) -> list[Int32Array]:
-        """Panoptic maps by the base's own masks."""
-        names = self.context.names(vocab)
-        return [
-            base.panoptic(raw, sample_id, names, vocab, self.context.thing_ids)
-            for raw, sample_id in zip(batch["raw"], batch["sample_id"], strict=True)
-        ]
-
-    def _pixels(self, base: DenseVocabulary, batch: Batch, vocab: tuple[int, ...]) -> list[Int64Array]:
-        """Maps of class ids by the base's own protocol: pixels are decided one by one, proposals play no part."""
-        names, background = self.context.names(vocab), background_position(self.context, vocab)
-        ids: Int64Array = np.asarray(vocab, dtype=np.int64)
-        return [
-            ids[base.segment(raw, sample_id, names, background)]
-            for raw, sample_id in zip(batch["raw"], batch["sample_id"], strict=True)
-        ]
+        context, base, vocab = self.context, self.context.base, tuple(vocabulary)
+        assert base is not None
+        names = context.names(vocab)
+        if context.regions is None:
+            return Prediction(vocab, scores=base.scores_from(context.encode(batch).pooled, names))
+        if not isinstance(base, DenseVocabulary):
+            regions = context.regions(batch)
+            labels = [best(p, vocab) for p in posteriors(context, batch, regions, vocab)]
+            return to_prediction(context, vocab, regions, labels)
+        # The base decides pixels, and masks where it has any, by its own protocol: proposals play no part.
+        images = list(zip(batch["raw"], batch["sample_id"], strict=True))
+        ids, background = np.asarray(vocab, dtype=np.int64), background_position(context, vocab)
+        maps: list[Int64Array] = [ids[base.segment(raw, name, names, background)] for raw, name in images]
+        if context.kind == "panoptic" and isinstance(base, PanopticVocabulary):
+            panoptic = [base.panoptic(raw, name, names, vocab, context.thing_ids) for raw, name in images]
+            return Prediction(vocab, semantic=maps, panoptic=panoptic)
+        return maps_to_prediction(context, vocab, maps)

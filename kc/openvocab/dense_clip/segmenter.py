@@ -49,30 +49,24 @@ class Cells:
         return self.values.nbytes + self.rows.nbytes + self.columns.nbytes
 
 
+@dataclass(eq=False)
 class Segmenter:
-    """Open-vocabulary segmentation of single images by a row of the table under a protocol."""
+    """Open-vocabulary segmentation of single images by a row of the table under a protocol.
 
-    def __init__(
-        self,
-        encoder: OpenClipEncoder,
-        model: DenseClip,
-        bank: TextBank,
-        protocol: InferenceProtocol,
-        proxy: Encoder | None = None,
-        batch: int = 8,
-    ) -> None:
-        """`proxy`: whose features row `proxyclip` reads. `batch`: windows a pass.
+    `proxy`: whose features row `proxyclip` reads. `batch`: windows a pass. Raises KcError where the row needs a proxy
+    and has none, or has one and needs none.
+    """
 
-        Raises KcError where the row needs a proxy and has none, or has one and needs none.
-        """
-        if (model.row.attention == "proxy") != (proxy is not None):
+    encoder: OpenClipEncoder
+    model: DenseClip
+    bank: TextBank
+    protocol: InferenceProtocol
+    proxy: Encoder | None = None
+    batch: int = 8
+
+    def __post_init__(self) -> None:
+        if (self.model.row.attention == "proxy") != (self.proxy is not None):
             raise KcError("row 'proxyclip', and no other, reads a second encoder as its proxy")
-        self.encoder = encoder
-        self.model = model
-        self.bank = bank
-        self.protocol = protocol
-        self.proxy = proxy
-        self.batch = batch
 
     @property
     def device(self) -> torch.device:

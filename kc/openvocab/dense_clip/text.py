@@ -6,7 +6,6 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Protocol
 
 import open_clip
 import torch
@@ -15,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from kc.encoders.open_clip_model import OpenClipEncoder
 from kc.errors import KcError, unknown_name
 from kc.files import write_atomic
 
@@ -47,17 +47,6 @@ WRITE_EVERY = 32
 """Names after which the cache is written: hundreds of names take minutes on a CPU and a run may be stopped."""
 
 
-class TextTower(Protocol):
-    """What embeds texts: an encoder with a text tower, such as `OpenClipEncoder`."""
-
-    @property
-    def fingerprint(self) -> str: ...
-
-    def encode_text(self, texts: Sequence[str]) -> Tensor:
-        """Unit embeddings (N, D) of `texts` (N)."""
-        ...
-
-
 class TextBank:
     """Embeddings of names, each computed once: kept in memory, and in `folder` where one is given.
 
@@ -65,7 +54,7 @@ class TextBank:
     and apart from other names. One file a (weights, templates); damaged files are made again.
     """
 
-    def __init__(self, tower: TextTower, templates: str = "imagenet80", folder: Path | None = None) -> None:
+    def __init__(self, tower: OpenClipEncoder, templates: str = "imagenet80", folder: Path | None = None) -> None:
         """Raises UnknownNameError for a template set that does not exist."""
         if templates not in TEMPLATES:
             raise unknown_name("templates", templates, TEMPLATES)

@@ -251,6 +251,7 @@ class FcClipBase:
         return cls(name, load_fc_clip(path, clip), chosen)
 
 
+@dataclass(frozen=True)
 class FcClipProposer:
     """The mask of every query, where its logits are above 0.
 
@@ -258,13 +259,9 @@ class FcClipProposer:
     mean probability inside the mask. Masks that are empty or score below `min_score` are left out; masks may overlap.
     """
 
-    def __init__(self, base: FcClipBase, min_score: float = MIN_SCORE) -> None:
-        self.base = base
-        self.min_score = min_score
-
-    @property
-    def name(self) -> str:
-        return "fc-clip"
+    base: FcClipBase
+    min_score: float = MIN_SCORE
+    name: str = "fc-clip"
 
     @property
     def key(self) -> str:
