@@ -84,9 +84,8 @@ class Regions:
 class RegionEncoder:
     """Keys of proposals, see `KEYS`; one serves all methods of a run.
 
-    Regions of an image are kept (up to `budget` bytes; None: their share in `kc.budget`), because every epoch and every
-    evaluation asks for the same images again; their keys are also kept on disk, for the next run. True segments are
-    kept nowhere: they depend on which labels may be seen.
+    Regions of an image stay in memory (up to `budget` bytes; None: their share in `kc.budget`), their keys also on
+    disk. True segments are cached nowhere: they depend on which labels may be seen.
 
     Args:
         encoder: makes the keys.
@@ -281,11 +280,11 @@ def posteriors(context: Context, batch: Batch, regions: Sequence[Regions], vocab
             for row, r in enumerate(regions)
         ]
     feature_base = cast(FeatureVocabulary, base)
-    means = region_means_of(feature_base, context.encode(batch), regions)
+    means = region_posteriors(feature_base, context.encode(batch), regions)
     return [feature_base.scores_from_posterior(p, names) for p in means]
 
 
-def region_means_of(base: FeatureVocabulary, features: Features, regions: Sequence[Regions]) -> list[Tensor]:
+def region_posteriors(base: FeatureVocabulary, features: Features, regions: Sequence[Regions]) -> list[Tensor]:
     """The base's own posterior (N, K), averaged over each region of each image."""
     maps = base.posterior_map(features).cpu()
     return [torch.from_numpy(pool(m, r.segments)) for m, r in zip(maps, regions, strict=True)]

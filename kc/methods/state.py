@@ -12,10 +12,9 @@ EXTRA = "_extra_state"
 
 
 class TensorState(nn.Module):
-    """A module whose tensors come and go between tasks. They stay on the CPU.
+    """A module whose tensors come and go between tasks, on the CPU.
 
-    Subclasses give `tensors` and `load_tensors`, and `get_extra_state` and `set_extra_state` for JSON values, which are
-    set before the tensors are loaded.
+    Subclasses give `tensors` and `load_tensors`, and for JSON values, set first, `get_extra_state`, `set_extra_state`.
     """
 
     def tensors(self) -> dict[str, Tensor]:

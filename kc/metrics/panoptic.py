@@ -79,10 +79,7 @@ def _changes(pixels: PanopticMap) -> BoolArray:
 
 
 def _runs(target: PanopticMap, prediction: PanopticMap) -> tuple[Int64Array, Int64Array]:
-    """(R,) first pixel and (R,) length of the runs of `_pixels` in which, in reading order, neither map changes.
-
-    Segments are wide, so a map has far fewer runs than pixels, and only they have to be told apart and counted.
-    """
+    """(R,) first pixel and (R,) length of the runs of `_pixels` in which, in reading order, neither map changes."""
     n = len(target)
     begins = np.empty(n, dtype=np.bool_)
     begins[:1] = True

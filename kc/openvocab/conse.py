@@ -29,13 +29,11 @@ class Conse:
     """Zero-shot classification by lite0's ImageNet posterior and a text encoder.
 
     An image embeds as sum over its `top` most probable ImageNet classes of p * s(name), normalised (paper, eq. 3 and
-    4), where s is the mean over `prompts` of the unit text embeddings, of timm's full class name with all its synonyms
-    ("tabby, tabby cat"). A class scores the cosine with s of its name, the highest among its synonyms; probabilities
-    are softmax(cosine / temperature).
+    4); s is the mean over `prompts` of the unit embeddings of timm's full class name ("tabby, tabby cat"). A class
+    scores the highest cosine among its synonyms; probabilities are softmax(cosine / temperature).
 
-    Zero-shot accuracy on Caltech-50 test, images resized to a square, 160 / 224 pixels: one prompt "a photo of a {}.",
-    first synonym, top 3: 0.500 / 0.537; full name: 0.505 / 0.542; two prompts: 0.528 / 0.566; and top 10, the paper's
-    choice and the default here: 0.541 / 0.573.
+    Accuracy on Caltech-50 test at 160 / 224 pixels: one prompt, first synonym, top 3: 0.500 / 0.537; full name: 0.505 /
+    0.542; two prompts: 0.528 / 0.566; and top 10, the paper's choice and the default here: 0.541 / 0.573.
     """
 
     spec = BaseSpec(
@@ -71,7 +69,6 @@ class Conse:
 
     @property
     def key(self) -> str:
-        """Name, settings and both fingerprints."""
         settings = f"top={self.top} temperature={self.temperature} prompts={'|'.join(self.prompts)}"
         return f"conse {settings} {self.encoder.fingerprint} {self.text.fingerprint}"
 
@@ -102,17 +99,12 @@ class Conse:
 
     @torch.no_grad()
     def scores_from(self, pooled: Tensor, names: Names) -> Tensor:
-        """Probabilities (N, C) over `names` (C) of lite0's pooled features (N, 1280).
-
-        `pooled` is that of whole images, or the mean of `Lite0.dense_head` over regions.
-        """
+        """Probabilities (N, C) over `names` (C) of lite0's pooled features (N, 1280) of images or means of regions."""
         return self.scores_from_posterior(self.encoder.classify(pooled), names)
 
     def trained_on(self, names: Names) -> Tensor:
         """(C,) bool: whether a name or synonym of each class is, letter by letter, that of an ImageNet class."""
         return seen_in(names, self._own)
-
-    # -- asked again ------------------------------------------------------------------------------------------------
 
     def codes_from_posterior(self, posterior: Tensor) -> Tensor:
         """All that this base reads of ImageNet posteriors (N, 1000): (N, 2 * top) float16, the numbers of the `top`
@@ -135,10 +127,7 @@ class Conse:
 
     @torch.no_grad()
     def posterior_map(self, features: Features) -> Tensor:
-        """ImageNet posterior (N, 1000, h, w) at every position of the stride-32 level: the head applied before pooling.
-
-        The mean over the positions of a region is a posterior of that region, fit for `scores_from_posterior`.
-        """
+        """ImageNet posterior (N, 1000, h, w) at each position of the stride-32 level: the head before pooling."""
         head = self.encoder.dense_head(features.levels[-1])
         return self.encoder.classify(head.movedim(1, -1)).movedim(-1, 1)
 

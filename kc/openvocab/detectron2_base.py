@@ -46,7 +46,6 @@ class Detectron2Base:
 
     @property
     def key(self) -> str:
-        """Name and contents of both files, as one line."""
         return f"{self.name} | {self.model.digest}"
 
     @cached_property
@@ -60,11 +59,9 @@ class Detectron2Base:
         return things, stuff
 
     def scores_from(self, pooled: Tensor, names: Names) -> Tensor:
-        """Raises KcError: this base reads images, not the pooled features of another encoder."""
         raise KcError(f"base {self.name!r} labels regions and pixels of images; it does not read pooled features")
 
     def trained_on(self, names: Names) -> Tensor:
-        """Whether the model knows a name or synonym of each class, (C,) bool."""
         return self._matches(names).any(0)
 
     def evidence(self, image: UInt8Array, sample_id: str) -> Tensor:
@@ -121,7 +118,6 @@ class Detectron2Base:
     def region_scores(
         self, image: UInt8Array, sample_id: str, segments: Segments, names: Names, background: int | None
     ) -> Tensor:
-        """Probabilities (N, C) float32 over `names` (C) of N regions: of the mean evidence over their pixels."""
         flat = self.evidence(image, sample_id).flatten(1)
         region, pixel = (torch.from_numpy(a) for a in pixels_of(segments))
         n = torch.bincount(region, minlength=len(segments)).clamp(min=1)

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from kc.methods.base import Batch, Context
-from kc.methods.finetune.module import GradientMethod
+from kc.methods.finetune.naive import Finetune
 from kc.types import Features, Task
 
 TASKS = [Task(0, (1, 2), (1, 2), ("1", "2")), Task(1, (3,), (1, 2, 3), ("3",))]
 
 
-class Compares(GradientMethod):
+class Compares(Finetune):
     """Pulls new features to zero, so that every weight has a gradient."""
 
     keeps_previous = True

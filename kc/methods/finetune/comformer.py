@@ -48,8 +48,8 @@ def query_distillation(logits: Tensor, old_logits: Tensor, gamma: float = GAMMA)
 def pseudo_masks(classes: Tensor, masks: Tensor, taken: Tensor) -> MaskSet:
     """The old model's segments where nothing is labelled.
 
-    Every query whose best column is a class competes, by score x mask, for the pixels that are not `taken`. Its mask is
-    where it wins and is at least 1/2; it stays if it won more than half as many pixels as its mask has.
+    Queries whose best column is a class compete, by score x mask, for the pixels that are not `taken`. A mask is where
+    its query wins and is at least 1/2; it stays if it won more than half as many pixels as it has.
 
     Args:
         classes: (Q, 1 + O) logits, column 0 "no object".
@@ -87,9 +87,8 @@ class ComformerOptions(MaskOptions):
 class CoMFormer(Mask2Former):
     """Mask2Former's loss on labelled masks and those of the old model, + 10 x distillation of the last stage's classes.
 
-    The authors change the base network too (a softmax over masks, focal loss); here it is Mask2Former as it is. Where
-    hidden labels become the background class (semantic benchmarks that have one), its pixels are left to the old model
-    after the first task.
+    The authors' softmax over masks and focal loss are left out. Where hidden labels become the background class
+    (semantic benchmarks that have one), its pixels are left to the old model after the first task.
     """
 
     name = "comformer"

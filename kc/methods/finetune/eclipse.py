@@ -24,8 +24,7 @@ from kc.types import Task
 class PromptSet(nn.Module):
     """Queries of one step, with a position of their own in every layer, a mask head and a "no object" column.
 
-    They start from the frozen network: its mean query, its mask head, its "no object" column. The sets never attend to
-    one another, so that what an old one answers does not change.
+    They start from the frozen network's mean query, mask head and "no object" column, and attend to no other set.
 
     Args:
         network: the frozen network.
@@ -53,16 +52,14 @@ def _repeated(queries: Tensor, *shape: int) -> nn.Parameter:
 def manipulated(logits: Tensor, own: slice, delta: float) -> Tensor:
     """Logit manipulation: what the queries of one step say of all classes, as probabilities.
 
-    A query answers only for the classes of its own step. What its step did not know drifts in its "no object"; the
-    classifiers of the other steps know better, before and after it: where they see one of their classes, there is no
-    object for this query.
+    A query predicts only the classes of its own step. What its step did not know drifts in its "no object"; where the
+    classifiers of other steps see one of their classes, there is no object for this query.
 
     Args:
         logits: (..., 1 + C), column 0 the step's own "no object", then the classes of all steps.
         own: the columns of the step.
         delta: above 0: p_0 = delta * min(1, sum over the other classes of sigmoid(z)); below 0: p_0 = -delta *
-            sigmoid(z_0), which the authors take for few, large steps; 0: sigmoid(z_0). With no other class there is
-            nothing to learn it from, and it is sigmoid(z_0) too.
+            sigmoid(z_0), which the authors take for few, large steps; 0, or no other class: sigmoid(z_0).
 
     Returns:
         (..., 1 + C): p_0 and, for its own classes, sigmoid(z); 0 for those of other steps. They do not add up to 1.
@@ -180,8 +177,8 @@ class Eclipse(Mask2Former):
     """Mask2Former with sigmoid classifiers of three layers, frozen after the first task; each later task learns a set
     of deep prompts, their mask head and its own classes, from its own labels only.
 
-    The authors go on training one "no object" classifier in all steps; here each step has a copy, and the old ones stay
-    as they are. Their semantic maps are painted like panoptic ones; here they are Mask2Former's sum over queries.
+    The authors train one "no object" classifier in all steps, here each step has a copy; they paint semantic maps like
+    panoptic ones, here they are Mask2Former's sum over queries.
     """
 
     name = "eclipse"

@@ -63,8 +63,7 @@ def diagonal_fisher(
 ) -> dict[str, Tensor]:
     """F = mean over samples of (d loss / d w)^2, of the shape of each parameter (Kirkpatrick et al. 2017).
 
-    The gradient is taken of each sample alone: the square of a batch's mean gradient, which many frameworks take
-    instead, is smaller by up to the batch size, because the gradients of samples cancel.
+    The gradient is taken of each sample alone: in a batch's mean gradient those of samples cancel.
 
     Args:
         loss_of: the negative log likelihood of a batch of one.
@@ -150,17 +149,14 @@ class EwcOnlineOptions(FisherOptions):
 class Ewc(Anchored):
     """One quadratic penalty an old task, weighted by the Fisher information of its own images.
 
-    The penalties of several tasks, sum_t F_t (w - w_t)^2, are one parabola: their sum is A (w - B / A)^2 and a
-    constant, with A = sum F_t and B = sum F_t w_t. So importance and anchor are stored once, whatever the number of
-    tasks, and every gradient is that of the separate penalties; only the constant is missing from the loss.
+    The sum of the penalties, sum_t F_t (w - w_t)^2, is A (w - B / A)^2 and a constant, A = sum F_t, B = sum F_t w_t:
+    importance and anchor are stored once, whatever the number of tasks, and gradients are those of all penalties.
 
     For maps the Fisher information of each tensor is divided by its largest value, as in the comparisons of the
-    segmentation literature (fcdl94/MiB at 1c58983, `utils/regularizer.py`): a loss that is a mean over thousands of
-    pixels has tiny gradients, and lambda 500 belongs to this scale.
+    segmentation literature (fcdl94/MiB at 1c58983, `utils/regularizer.py`), to which lambda 500 belongs.
 
-    `importance="running"` measures as that code does instead: a running mean of the squared gradients of batches (see
-    `running_fisher`), along the training and through all tasks, of which only the newest few steps are left at the
-    end; one anchor, the newest weights; importance spread over [0, 1] in each tensor.
+    `importance="running"` measures as that code does: a running mean of the squared gradients of batches through all
+    tasks (see `running_fisher`); one anchor, the newest weights; importance spread over [0, 1] in each tensor.
     """
 
     name = "ewc"

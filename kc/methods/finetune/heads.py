@@ -172,8 +172,6 @@ class Head(nn.Module, ABC):
         """Probabilities (N, C) over classes `ids` of the images or `regions` of a batch, joined in order."""
         raise NotImplementedError
 
-    # -- exemplars --------------------------------------------------------------------------------------------------
-
     def stored(self, batch: Batch) -> list[tuple[Tensor, Tensor]]:
         """Input and target of each image of a training batch on the CPU, as exemplars keep them: uint8 (3, H, W)."""
         images = (batch["image"] * 255).round().to("cpu", torch.uint8)
@@ -250,10 +248,7 @@ class PixelHead(Head):
 
 
 class RegionHead(Head):
-    """One label a region, over the frozen encoder: the same proposals by the same keys as a memory has.
-
-    Then only the way of learning differs.
-    """
+    """One label a region, over the frozen encoder: the same proposals by the same keys as a memory has."""
 
     needs_raw = True
     reads_images = True

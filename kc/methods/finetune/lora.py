@@ -30,11 +30,10 @@ class LoraOptions:
 
 
 class Lora(GradientMethod):
-    """The head and adapters of rank `rank` learn; `scope` says how many adapters there are.
+    """The head and adapters learn: one adapter for all tasks (`scope` grow), or one more a task, the old ones frozen.
 
-    `grow`: one adapter is trained in every task. `task`: each task adds one to those of the tasks before, which stay
-    as they are. Adapters sit on every linear layer and every ordinary convolution of the encoder (not on depthwise
-    ones, and not on those that pad by the input's size), scaled by 1. Batch norms keep the statistics they came with.
+    Adapters sit on every linear layer and every ordinary convolution of the encoder (not on depthwise ones, and not on
+    those that pad by the input's size), scaled by 1. Batch norms keep the statistics they came with.
     """
 
     name = "lora"

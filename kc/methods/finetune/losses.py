@@ -32,8 +32,6 @@ def to_columns(target: Tensor, class_ids: Sequence[int]) -> Tensor:
 
 @lru_cache(maxsize=8)
 def _column_table(class_ids: tuple[int, ...], device: torch.device) -> Tensor:
-    """Column of each id from HIDDEN on, and one more entry for every id above them; a step asks for the same again and
-    again."""
     places = [c - HIDDEN for c in class_ids]
     table = torch.full((max([VOID - HIDDEN, *places]) + 2,), IGNORED, dtype=torch.int64)
     table[places] = torch.arange(len(class_ids))
@@ -55,10 +53,7 @@ def at_resolution(target: Tensor, size: Sequence[int]) -> Tensor:
 
 
 def at_loss(logits: Tensor, scale: int) -> Tensor:
-    """Logits (N, C, h, w) at the resolution where losses of pixels are taken: (N, C, scale h, scale w), bilinear.
-
-    Logits of vectors (N, C) have no resolution and stay as they are.
-    """
+    """Logits (N, C, h, w) where losses are taken: (N, C, scale h, scale w), bilinear; vectors (N, C) as they are."""
     if logits.ndim == 2:
         return logits
     return F.interpolate(logits, scale_factor=scale, mode="bilinear", align_corners=False)

@@ -33,13 +33,10 @@ class LwfOptions:
 
 
 class Lwf(GradientMethod):
-    """The base loss + lambda * divergence from the old model's answer, on the images of the new task.
+    """The base loss + lambda * divergence from the old model's prediction, on the images of the new task.
 
-    `columns="old"` compares the old columns among themselves, as with one head a task (Li and Hoiem; Avalanche);
-    `"all"` lets the new columns compete too and asks them for the probability 0, as van de Ven and Tolias 2019 (arXiv
-    1904.07734) do for one growing head.
-
-    Maps are distilled at every pixel, without temperature and with the strength of the segmentation literature.
+    `columns="old"` compares the old columns among themselves (Li and Hoiem; Avalanche); `"all"` gives new columns the
+    target 0 (van de Ven and Tolias 2019, arXiv 1904.07734). Maps are distilled at every pixel, without temperature.
     """
 
     name = "lwf"

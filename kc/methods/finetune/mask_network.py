@@ -71,11 +71,8 @@ class MaskNetwork(nn.Module):
         return tuple(self.backbone(images).feature_maps)
 
     def pixels(self, features: Features) -> Pixels:
-        """What `decode` reads of N images.
-
-        `features`: the levels of the backbone, finest first, where there are any, else the images in `pooled`:
-        (N, 3, H, W) float RGB in [0, 1].
-        """
+        """What `decode` reads of N images, from the backbone's levels, finest first, where there are any, else from
+        the images in `pooled`, (N, 3, H, W) float RGB in [0, 1]."""
         part, maps = self.model.transformer_module, features.levels or self.levels(features.pooled)
         out = self.model.pixel_level_module.decoder(maps, output_hidden_states=True)
         levels, positions, sizes = [], [], []
@@ -135,10 +132,7 @@ class MaskNetwork(nn.Module):
 
 
 def tiny_config(**other: Any) -> Any:
-    """A Mask2Former of 0.5 million weights that has learned nothing, for tests and first looks on a CPU.
-
-    `other`: settings of transformers in place of the tiny ones.
-    """
+    """A Mask2Former of 0.5 million weights, for tests and CPUs; `other`: settings of transformers in place of these."""
     from transformers import Mask2FormerConfig, SwinConfig
 
     swin: dict[str, Any] = {
@@ -177,10 +171,7 @@ class EncoderBackbone(nn.Module):
 
 
 def _over_encoder(encoder: Encoder, model: Any) -> MaskNetwork:
-    """A small Mask2Former whose backbone is a copy of `encoder` with its weights; the rest has learned nothing.
-
-    Its sizes are for a handful of objects and a CPU. Masks have the stride of the encoder's finest level.
-    """
+    """A small Mask2Former, for a CPU, whose backbone is a copy of `encoder` with its weights; the rest is random."""
     backbone = EncoderBackbone(encoder)
     config = tiny_config(
         feature_size=SMALL, mask_feature_size=SMALL, hidden_dim=SMALL, encoder_feedforward_dim=2 * SMALL,

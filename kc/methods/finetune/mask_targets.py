@@ -56,11 +56,10 @@ def sigmoid_focal(
         columns: (N, Q) int64, the one column of each query that is true.
         alpha: strength; it does not balance the true column against the others.
         gamma: exponent of (1 - p of the truth).
-        scale: factor of the mean. The authors' belongs to heads of a hundred columns, of which nearly all are told
-            apart at once: the fewer the columns, the more each counts in a mean.
+        scale: factor of the mean; the authors' belongs to heads of a hundred columns.
 
     Returns:
-        scale x the mean over queries and columns of alpha (1 - p_t)^gamma (-log p_t). All three numbers are those of
+        scale x the mean over queries and columns of alpha (1 - p_t)^gamma (-log p_t). The defaults are those of
         clovaai/ECLIPSE at 9266720 (`continual/method_wrapper/loss.py`, `mask2former/config.py`).
     """
     truth = F.one_hot(columns, logits.shape[-1]).to(logits)

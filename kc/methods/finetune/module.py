@@ -117,8 +117,6 @@ class GradientMethod(ContinualMethod):
         """Learning rate of a trained encoder as a share of the head's."""
         return self.context.training.encoder_lr
 
-    # -- learning ---------------------------------------------------------------------------------------------------
-
     def start_task(self, task: Task) -> None:
         """Keep a frozen copy where the method wants one, then give every class of the task a column."""
         self.task_index = task.index
@@ -206,8 +204,6 @@ class GradientMethod(ContinualMethod):
             learns = [p for p in self.network.parameters() if p.requires_grad]
             groups.append({"params": learns, "lr": rate * self.encoder_share})
         return groups
-
-    # -- answering --------------------------------------------------------------------------------------------------
 
     @torch.no_grad()
     def predict(self, batch: Batch, vocabulary: Sequence[int]) -> Prediction:

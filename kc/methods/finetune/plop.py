@@ -26,14 +26,9 @@ SCALES = (1, 2, 4)
 
 
 def strips(x: Tensor, scales: Sequence[int] = SCALES) -> Tensor:
-    """Row and column means of every cell of every scale.
+    """Means (N, D) over the columns and the rows of every cell of every scale of x (N, C, h, w).
 
-    Args:
-        x: (N, C, h, w).
-        scales: cells a side; no more than the map has rows or columns are made.
-
-    Returns:
-        (N, D): of each cell the means over its columns, one a row, and over its rows, one a column.
+    `scales`: cells a side; no more than the map has rows or columns are made.
     """
     parts: list[Tensor] = []
     for n in scales:

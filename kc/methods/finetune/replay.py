@@ -21,10 +21,10 @@ from kc.types import HIDDEN, VOID, Task
 
 @dataclass(frozen=True)
 class Exemplar:
-    """One stored image, its target as it was labelled then, and the classes it is kept for.
+    """A stored image `image`, uint8 (3, h, w), its target as labelled then, and the classes it is kept for.
 
-    `image`: uint8 (3, h, w), or where regions are classified their keys, float32 (n, D), with `target` (n,). Other
-    targets are a class id, (h, w) class ids, or (h, w, 2) class ids and instance numbers.
+    Targets are a class id, (h, w) class ids, or (h, w, 2) class ids and instance numbers. Where regions are classified,
+    `image` is their keys, float32 (n, D), and `target` (n,).
     """
 
     sample_id: str
@@ -60,10 +60,9 @@ class ExemplarSet(TensorState):
 
 
 def priority(seed: int, task: int, class_id: int, sample_id: str) -> int:
-    """A fixed pseudo-random rank. Keeping the lowest n of a stream is a uniform reservoir of size n, in any order.
+    """A fixed pseudo-random rank; the lowest n of a stream are a uniform reservoir of size n, in any order.
 
-    Each class has ranks of its own: where classes share images, as in street scenes, one rank for all would choose the
-    same few images for every class and leave most of the budget unused.
+    Each class has its own ranks: with one rank, classes that share images would all choose the same few.
     """
     # Not a CRC: it is linear, so that the ranks of two classes would differ by one constant.
     digest = hashlib.blake2b(f"{seed}/{task}/{class_id}/{sample_id}".encode(), digest_size=8).digest()

@@ -43,8 +43,7 @@ class SiOptions:
 class Si(Anchored):
     """The penalty of `Anchored` with importance from the path of the optimiser; no pass over the data is added.
 
-    The gradient along the path is that of the base loss: that of the penalty, which is known, is taken away. A sum
-    that is negative (steps against the gradient) counts 0, because a negative importance would push weights away.
+    The gradient along the path is that of the base loss. A negative sum counts 0: it would push weights away.
     """
 
     name = "si"

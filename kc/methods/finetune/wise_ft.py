@@ -32,10 +32,10 @@ class WiseFtOptions:
 
 
 class WiseFt(GradientMethod):
-    """Fine-tuning whose answers come from (1 - alpha) w_0 + alpha w; training goes on from w itself.
+    """Fine-tuning that predicts with (1 - alpha) w_0 + alpha w; training goes on from w itself.
 
-    w_0 is each weight as it came into being: the encoder's pretrained one, a column's and a decoder's first one. With
-    a frozen encoder only the head is mixed; `--train full` is what the paper does.
+    w_0 is each weight as it was made: the encoder's pretrained one, a column's first one. With a frozen encoder only
+    the head is mixed; `--train full` is what the paper does.
     """
 
     name = "wise-ft"

@@ -13,7 +13,7 @@ from torch import Tensor
 from kc.errors import KcError
 from kc.memory.store.staging import renormalize
 from kc.methods.base import Batch, Context
-from kc.methods.regions import Regions, background_position, posteriors, region_means_of
+from kc.methods.regions import Regions, background_position, posteriors, region_posteriors
 from kc.methods.state import TensorState
 from kc.openvocab.base import BaseProbabilities, CodedVocabulary, Names, Trained, TwoHeaded
 from kc.types import Float32Array
@@ -75,15 +75,14 @@ def codes_of(context: Context, batch: Batch, regions: Sequence[Regions] | None) 
     features = context.encode(batch)
     if regions is None:
         return base.codes_from(features.pooled).cpu()
-    return base.codes_from_posterior(torch.cat(region_means_of(base, features, regions))).cpu()
+    return base.codes_from_posterior(torch.cat(region_posteriors(base, features, regions))).cpu()
 
 
 class BaseOutputCache(TensorState):
-    """What the base said of each stored row, by the row's key, so that it can be asked again without the image.
+    """The base's outputs for each stored row, by the row's key, so that they are there again without the image.
 
-    A base with codes (`CodedVocabulary`) keeps them: 40 bytes a row for conse, which can then be asked for any names.
-    Of another base its probabilities over the names known at that time are kept, as float16, three a name (its own
-    answer and both heads'): 6 bytes a name and row. A name that came later counts 0 there.
+    Codes (`CodedVocabulary`) where the base has them: 40 bytes a row for conse, for any names. Else its probabilities
+    over the names known at that time, float16, three a name (its own and both heads'); a later name counts 0.
     """
 
     def __init__(self) -> None:

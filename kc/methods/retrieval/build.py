@@ -33,9 +33,6 @@ Advance = Callable[[int], None]
 """Told how many images are done."""
 
 
-# -- labelled images ---------------------------------------------------------------------------------------------------
-
-
 def labelled_rows(
     batch: Batch, regions: Sequence[Regions], class_ids: Iterable[int], purity: float, source: str = ""
 ) -> Iterator[Rows]:
@@ -111,9 +108,6 @@ def _commits(memory: Memory, task: int) -> Iterator[Callable[[int], None]]:
     memory.commit(task)
 
 
-# -- unlabelled images and names ---------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class Picture:
     """An image of no benchmark: a name that tells it apart, and (H, W, 3) uint8 RGB."""
@@ -161,15 +155,11 @@ def add_named(
     return total
 
 
-# -- names that the memory lacks ---------------------------------------------------------------------------------------
-
-
 class FallbackImages:
-    """A second set of images that is asked for one name at a time.
+    """A second set of images, searched for one name at a time.
 
-    Folders of classes (FOLDER/NAME/*.jpg, spaces, "_" and "-" alike, any case): the images of the folder of that name,
-    each one region as a whole, or, with a `proposer`, what it finds there under the name. A folder of images without
-    sub-folders has no names: it needs a `proposer`, which looks through all of it.
+    Folders of classes (FOLDER/NAME/*.jpg, spaces, "_" and "-" alike, any case): each image of that folder is one region
+    or, with a `proposer`, what it finds there. Images without a folder are all searched, by the `proposer`.
 
     Args:
         files: the image files, relative to the folder.

@@ -55,9 +55,8 @@ class FeCamOptions:
 class FeCam(OnePassMethod):
     """Per class: mean and covariance of unit features; the class whose shrunk, normalised metric is nearest wins.
 
-    The defaults are those of the authors' script for pretrained transformers (shrinkage 1 and 0, no transform); for
-    networks that end in a ReLU they use 1 and 1 and an exponent of 0.5. A class without spread (one
-    image, or all the same) gets the identity. A class without an image scores lowest.
+    The defaults are those of the authors' script for pretrained transformers; for networks that end in a ReLU they use
+    shrinkage 1 and 1 and an exponent of 0.5. A class without spread gets the identity, one without images is last.
     """
 
     name = "fecam"

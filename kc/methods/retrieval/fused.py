@@ -34,12 +34,10 @@ them is VOID outside."""
 
 
 class FusedMemory(VisualMemory):
-    """A base and a memory answer together. A name that the memory has never seen is answered by the base alone; an
-    empty memory leaves the base alone with every name.
+    """A base fused with a memory; the base alone for names that the memory has never seen.
 
-    Option `names` adds names that are asked for beside the classes learned so far. With `fusion="calibrated"`
-    the weights are chosen after each task, see `kc.methods.retrieval.calibration`; what was chosen is written to
-    `calibration.json`.
+    Option `names` adds names to predict beside the classes learned so far. With `fusion="calibrated"` the weights are
+    chosen after each task (`kc.methods.retrieval.calibration`) and written to `calibration.json`.
     """
 
     needs_base = True
@@ -54,8 +52,6 @@ class FusedMemory(VisualMemory):
         self._logged: set[str] = set()
         lines = [] if (file := getattr(self.options, "names", None)) is None else read_names(file)
         self._asking, self._added = with_names(context, lines)
-
-    # -- what a method of this family says ---------------------------------------------------------------------------
 
     def fixed(self) -> Setting:
         """The weights as given."""
@@ -72,8 +68,6 @@ class FusedMemory(VisualMemory):
     def grid(self, answers: Answers) -> Iterable[Setting]:
         """The settings among which calibration chooses."""
         raise TypeError(f"{type(self).__name__} does not say what it calibrates")
-
-    # -- remembering -------------------------------------------------------------------------------------------------
 
     def start_task(self, task: Task) -> None:
         super().start_task(task)
@@ -137,8 +131,6 @@ class FusedMemory(VisualMemory):
         kept.append({"task": self.task_index, **dataclasses.asdict(self.setting), **found})
         write_atomic(path, json.dumps(kept, indent=1).encode())
 
-    # -- answering ---------------------------------------------------------------------------------------------------
-
     def asked(self, vocabulary: Sequence[int]) -> tuple[int, ...]:
         """`vocabulary` and the ids of the names that were added up to the current task."""
         have = set(vocabulary)
@@ -199,8 +191,6 @@ class FusedMemory(VisualMemory):
 
     def answers(self, batch: Batch, regions: Sequence[Regions] | None, ids: Sequence[int]) -> Answers:
         return base_predictions(self._asking, batch, regions, ids)
-
-    # -- keeping -----------------------------------------------------------------------------------------------------
 
     def get_extra_state(self) -> dict[str, Any]:
         return {"setting": dataclasses.asdict(self.setting), "task": self.task_index}

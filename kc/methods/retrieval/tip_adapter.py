@@ -63,9 +63,8 @@ class TipAdapterOptions:
 class TipAdapter(OnePassMethod):
     """Zero-shot logits + alpha * cache logits, with `shots` images a class in the cache.
 
-    The zero-shot model is the base model of the run (`--base`): the logarithm of its probabilities is its logits up
-    to a constant that no decision depends on. Without a base model the cache answers alone. Which images a class
-    keeps follows from seed and name, not from the order in which they come.
+    The zero-shot logits are the logarithm of the probabilities of the run's base (`--base`), if any. Which images a
+    class keeps follows from seed and name, not from the order in which they come.
     """
 
     name = "tip-adapter"

@@ -94,8 +94,6 @@ class VisualMemory(OnePassMethod):
             parts += [self.context.regions.source, self.context.regions.keys]
         return "+".join(parts)
 
-    # -- remembering ------------------------------------------------------------------------------------------------
-
     def store(self, task: int, n_processes: int) -> None:
         """Add what `observe` staged to the memory; of several processes, what all of them saw, on rank 0."""
         staged, self.staged = self.staged, []
@@ -149,8 +147,6 @@ class VisualMemory(OnePassMethod):
         background = self.context.background_id
         wanted = {*self.task.class_ids, *self.task.returning_ids, *(() if background is None else (background,))}
         self.staged += labelled_rows(batch, regions, wanted, self.context.training.purity)
-
-    # -- answering --------------------------------------------------------------------------------------------------
 
     def scores(self, keys: Float32Array, vocabulary: tuple[int, ...], base: Tensor | None) -> Tensor:
         """Class scores (Q, C) of keys (Q, D): votes as shares of 1, fused with base probabilities (Q, C) if given."""

@@ -46,7 +46,6 @@ class DenseBase:
 
     @property
     def key(self) -> str:
-        """Name, row, protocol and fingerprints, as one line."""
         s = self.segmenter
         proxy = [] if s.proxy is None else [f"proxy {s.proxy.fingerprint}"]
         return " | ".join([f"{self.name}: {s.model.row.key}", s.protocol.key, s.encoder.fingerprint, *proxy])
@@ -74,7 +73,6 @@ class DenseBase:
         return s.class_scores(cosines, counts).cpu()
 
     def segment(self, image: UInt8Array, sample_id: str, names: Names, background: int | None) -> Int64Array:
-        """Position in `names` (C) of the class of each pixel, (H, W) int64, by the whole protocol."""
         return self.segmenter.segment(image, names, background, self._cells(image, sample_id))
 
     def _cells(self, image: UInt8Array, sample_id: str) -> Cells:

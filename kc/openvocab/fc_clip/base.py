@@ -97,7 +97,6 @@ class FcClipBase:
 
     @property
     def key(self) -> str:
-        """Name, settings and fingerprint, as one line."""
         o = self.options
         settings = f"alpha={o.alpha:g} beta={o.beta:g} sides={o.short_side},{o.long_side} score={o.score:g}"
         return f"{self.name}: {self.network.config.clip} | {settings} overlap={o.overlap:g} | {self.fingerprint}"
@@ -107,14 +106,10 @@ class FcClipBase:
         return self.network.logit_scale.device
 
     def proposer(self) -> FcClipProposer:
-        """Its own masks as class-agnostic regions."""
         return FcClipProposer(self)
 
     def scores_from(self, pooled: Tensor, names: Names) -> Tensor:
-        """Raises KcError: this base reads images, not the pooled features of another encoder."""
         raise KcError(f"base {self.name!r} labels regions and pixels of images; it does not read pooled features")
-
-    # -- one image -----------------------------------------------------------------------------------------------------
 
     def image_output(self, image: UInt8Array) -> ImageOutput:
         """The network's output for `image` (H, W, 3) uint8 RGB, cached by its content."""
@@ -159,7 +154,6 @@ class FcClipBase:
         return total
 
     def segment(self, image: UInt8Array, sample_id: str, names: Names, background: int | None) -> Int64Array:
-        """Position in `names` (C) of the class of each pixel, (H, W) int64."""
         best: Int64Array = self.semantic_scores(self.image_output(image), names).argmax(0).cpu().numpy()
         return best
 
@@ -167,7 +161,6 @@ class FcClipBase:
     def panoptic(
         self, image: UInt8Array, sample_id: str, names: Names, class_ids: Sequence[int], thing_ids: Collection[int]
     ) -> Int32Array:
-        """A panoptic map (H, W, 2) int32 over `names` (C) with `class_ids` (C), VOID where nothing is sure."""
         output = self.image_output(image)
         p = self.query_scores(output, names)
         best, column = p.max(-1)
@@ -185,10 +178,7 @@ class FcClipBase:
         return instances(self.query_scores(output, names), masks, class_ids, thing_ids)
 
     def trained_on(self, names: Names) -> Tensor:
-        """Whether a name or synonym of each class is one that the head was trained on, (C,) bool."""
         return seen_in(names, self.trained)
-
-    # -- given regions -------------------------------------------------------------------------------------------------
 
     @torch.no_grad()
     def region_probabilities(
@@ -196,8 +186,7 @@ class FcClipBase:
     ) -> BaseProbabilities:
         """Probabilities of N regions of `image` (H, W, 3) uint8 RGB over `names` (C) by head and CLIP, on the CPU.
 
-        Both read averages over the region. The head also reads a query; a region has that of the network's own mask
-        with the highest overlap (intersection over union), which for its own masks is the query that made them.
+        The head also reads a query: that of the network's own mask with the highest intersection over union.
         """
         text, counts = self.text(names)
         inside, outside = self._embeddings(image, segments)
@@ -265,7 +254,6 @@ class FcClipProposer:
 
     @property
     def key(self) -> str:
-        """Name, settings and the network's fingerprint."""
         o = self.base.options
         return f"fc-clip-{o.short_side}-{o.long_side}-{self.min_score:g}-{self.base.fingerprint}"
 

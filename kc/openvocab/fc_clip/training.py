@@ -27,9 +27,7 @@ Target = tuple[Tensor, Tensor]
 class Recipe:
     """The published optimiser (configs/coco of bytedance/fc-clip at 2b0bbe2): AdamW, batches of 16, 368,750 steps, the
     rate a tenth after each of `drops` (shares of all steps), whole gradients cut at norm `clip_grad`; images cut from
-    0.1 to 2 times their size to 1024 x 1024.
-
-    Weights of norms and embeddings do not decay.
+    0.1 to 2 times their size to 1024 x 1024. Weights of norms and embeddings do not decay.
     """
 
     lr: float = 1e-4
