@@ -175,10 +175,8 @@ class RegionEncoder:
         if not rows:
             return []
         if self.keys == "masked":
-            device = batch["image"].device
-            return [
-                masked_keys(self.encoder, batch["raw"][row], s, device) for row, s in zip(rows, segments, strict=True)
-            ]
+            pairs, device = zip(rows, segments, strict=True), batch["image"].device
+            return [masked_keys(self.encoder, batch["raw"][row], s, device) for row, s in pairs]
         features = self.features.encode(batch["image"], list(batch["sample_id"]))
         maps = dense(features, self.encoder.strides[0])[list(rows)].cpu()
         return [pool(m, s) for m, s in zip(maps, segments, strict=True)]

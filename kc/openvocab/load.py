@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from kc.errors import MissingExtraError, unknown_name
 from kc.registry import BASES, base_spec, forms, load_class
@@ -47,5 +47,4 @@ def load_base(
     base and MissingExtraError where the base's weights are not installed.
     """
     make: Any = load_class("base", base_family(name))
-    base: OpenVocabulary = make.load(name, encoder, benchmark=benchmark, cache=cache, device=device, **options)
-    return base
+    return cast(OpenVocabulary, make.load(name, encoder, benchmark=benchmark, cache=cache, device=device, **options))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -125,8 +125,7 @@ class PromptHead(MaskHead):
     def queries(self, pixels: Pixels, step: int) -> Queries:
         """What the queries of a step see: those of the network itself in the first."""
         if step > 0:
-            queries: Queries = self.prompts[step - 1](self.mask_network, pixels)
-            return queries
+            return cast(Queries, self.prompts[step - 1](self.mask_network, pixels))
         return self.mask_network.own_queries(pixels)
 
     def classes(self, state: Tensor, step: int) -> Tensor:

@@ -6,9 +6,10 @@
 
 from __future__ import annotations
 
+import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -72,11 +73,10 @@ class GrowingClassifier(nn.Module):
 
     def set_extra_state(self, state: Mapping[str, Any]) -> None:
         """Grow to the columns of `state`, whose first ones are there already."""
-        position, start = 0, len(self.class_ids)
-        for size in state["step_sizes"]:
-            position += size
-            if position > start:
-                self.grow(state["class_ids"][position - size : position])
+        start = len(self.class_ids)
+        for size, end in zip(state["step_sizes"], itertools.accumulate(state["step_sizes"]), strict=True):
+            if end > start:
+                self.grow(state["class_ids"][end - size : end])
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., D) -> (..., C), or pointwise (N, D, h, w) -> (N, C, h, w); C = number of classes learned so far."""
@@ -137,18 +137,15 @@ class Head(nn.Module, ABC):
         """Features of a batch: frozen and cached, or from the `network` that is trained."""
         if network is None:
             return self.context.encode(batch)
-        found: Features = network(batch["image"])
-        return found
+        return cast(Features, network(batch["image"]))
 
     def embed(self, features: Features) -> Tensor:
         """What the classifier reads: (N, D), or the decoder's map (N, D, h, w)."""
-        body: Tensor = self.decoder(features)
-        return body
+        return cast(Tensor, self.decoder(features))
 
     def forward(self, features: Features) -> Tensor:
         """Logits (N, C) or (N, C, h, w) over the classifier's columns."""
-        logits: Tensor = self.classifier(self.embed(features))
-        return logits
+        return cast(Tensor, self.classifier(self.embed(features)))
 
     def scaled(self, logits: Tensor) -> Tensor:
         """Logits at the resolution where losses are taken."""
@@ -161,8 +158,7 @@ class Head(nn.Module, ABC):
 
     def target(self, batch: Batch) -> Tensor:
         """Class ids of a training batch: (N,) of images or regions, (N, H, W) of pixels."""
-        value: Tensor = batch[self.target_key]
-        return value
+        return cast(Tensor, batch[self.target_key])
 
     @abstractmethod
     def predict(self, batch: Batch, vocabulary: tuple[int, ...], network: Net) -> Prediction:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -56,8 +56,7 @@ class MaskNetwork(nn.Module):
 
     @property
     def backbone(self) -> nn.Module:
-        part: nn.Module = self.model.pixel_level_module.encoder
-        return part
+        return cast(nn.Module, self.model.pixel_level_module.encoder)
 
     def forward(self, features: Features) -> Queries:
         """The network's own queries in N images, as `pixels` reads them."""

@@ -56,20 +56,17 @@ class Previous(Unsaved):
         """What the old encoder says of a batch; `features` are those of the new one, the same where it is frozen."""
         if self.network is None:
             return features
-        old: Features = self.network(batch["image"])
-        return old
+        return cast(Features, self.network(batch["image"]))
 
     @torch.no_grad()
     def embed(self, features: Features) -> Tensor:
         """What the old classifier reads: (N, D) or (N, D, h, w); `features` are the old ones."""
-        body: Tensor = self.decoder(features)
-        return body
+        return cast(Tensor, self.decoder(features))
 
     @torch.no_grad()
     def logits(self, features: Features) -> Tensor:
         """(N, C_old) or (N, C_old, h, w) over the old columns; `features` are the old ones."""
-        logits: Tensor = self.classifier(self.embed(features))
-        return logits
+        return cast(Tensor, self.classifier(self.embed(features)))
 
 
 class GradientMethod(ContinualMethod):
@@ -144,8 +141,7 @@ class GradientMethod(ContinualMethod):
         return self.head.features(batch, self.network)
 
     def logits(self, features: Features) -> Tensor:
-        logits: Tensor = self.head(features)
-        return logits
+        return cast(Tensor, self.head(features))
 
     def loss(self, logits: Tensor, target: Tensor) -> Tensor:
         return self.head.loss(logits, target)

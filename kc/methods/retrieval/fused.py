@@ -24,6 +24,7 @@ from kc.methods.regions import Regions, best, normalised, to_prediction
 from kc.methods.retrieval.asking import Answers, BaseOutputCache, base_predictions, codes_of
 from kc.methods.retrieval.calibration import KS, Setting, choose, hits, leave_samples_out
 from kc.methods.retrieval.visual_memory import VisualMemory
+from kc.openvocab.base import BaseProbabilities
 from kc.types import HIDDEN, VOID, ClassInfo, Float32Array, Neighbours, Prediction, Rows, Task
 
 log = logging.getLogger("kc")
@@ -203,24 +204,21 @@ class FusedMemory(VisualMemory):
 def with_names(context: Context, lines: Sequence[Sequence[Name]]) -> tuple[Context, list[list[int]]]:
     """The context with a class for each name of `lines` that the benchmark does not have, and the ids of each line."""
     known = {n.casefold(): c.id for c in context.classes.values() for n in (c.name, *c.synonyms)}
-    classes = dict(context.classes)
-    free = ADDED
-    ids: list[list[int]] = []
-    for line in lines:
-        ids.append([])
-        for name in line:
-            found = next((known[n.casefold()] for n in name if n.casefold() in known), None)
-            if found is None:
-                found, free = free, free - 1
-                classes[found] = ClassInfo(found, name[0], tuple(name[1:]))
-            ids[-1].append(found)
-    return dataclasses.replace(context, classes=classes), ids
+    added: dict[int, ClassInfo] = {}
+
+    def id_of(name: Name) -> int:
+        found = next((known[n.casefold()] for n in name if n.casefold() in known), ADDED - len(added))
+        if found <= ADDED:
+            added[found] = ClassInfo(found, name[0], tuple(name[1:]))
+        return found
+
+    ids = [[id_of(name) for name in line] for line in lines]
+    return dataclasses.replace(context, classes={**context.classes, **added}), ids
 
 
 def of_images(scores: Tensor, asked: tuple[int, ...], classes: set[int]) -> Prediction:
     """Scores over the benchmark's classes, and one column VOID with the best of all other names."""
-    inside = [i for i, c in enumerate(asked) if c in classes]
-    outside = [i for i, c in enumerate(asked) if c not in classes]
+    inside, outside = ([i for i, c in enumerate(asked) if (c in classes) == own] for own in (True, False))
     vocab = tuple(asked[i] for i in inside)
     if not outside:
         return Prediction(vocab, scores=scores)
@@ -229,6 +227,5 @@ def of_images(scores: Tensor, asked: tuple[int, ...], classes: set[int]) -> Pred
 
 
 def _rows_of(answers: Answers, rows: Tensor) -> Answers:
-    o = answers.heads
-    chosen = dataclasses.replace(o, in_vocabulary=o.in_vocabulary[rows], out_of_vocabulary=o.out_of_vocabulary[rows])
-    return Answers(answers.own[rows], chosen)
+    inside, outside = answers.heads.in_vocabulary[rows], answers.heads.out_of_vocabulary[rows]
+    return Answers(answers.own[rows], BaseProbabilities(inside, outside, answers.heads.seen))

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 import torch
@@ -46,9 +45,7 @@ def rerank(neighbours: Neighbours, similarity: Tensor, class_ids: Sequence[int],
     at = np.vectorize(lambda c: column.get(int(c), len(column)), otypes=[np.int64])(head)
     order = np.argsort(-np.take_along_axis(table, at, 1), axis=1, kind="stable")
     whole = np.concatenate([order, np.tile(np.arange(head.shape[1], neighbours.id.shape[1]), (len(order), 1))], axis=1)
-    return replace(
-        neighbours, **{name: np.take_along_axis(column, whole, 1) for name, column in vars(neighbours).items()}
-    )
+    return Neighbours(**{name: np.take_along_axis(values, whole, 1) for name, values in vars(neighbours).items()})
 
 
 class OpenClipReranker:
@@ -61,8 +58,7 @@ class OpenClipReranker:
     def similarity(self, images: Sequence[UInt8Array], names: Sequence[str]) -> Tensor:
         texts = self.encoder.encode_text([PROMPT.format(name) for name in names])
         keys = [self.encoder.encode(_tensor(image)).pooled for image in images]
-        cosine: Tensor = F.normalize(torch.cat(keys), dim=1) @ texts.T
-        return cosine
+        return cast(Tensor, F.normalize(torch.cat(keys), dim=1) @ texts.T)
 
 
 class TransformersReranker:
@@ -111,8 +107,7 @@ class BaseReranker:
     @torch.no_grad()
     def similarity(self, images: Sequence[UInt8Array], names: Sequence[str]) -> Tensor:
         keys = [self.encoder.encode(_tensor(image, self.size)).pooled for image in images]
-        scores: Tensor = self.base.scores_from(torch.cat(keys), [(name,) for name in names])
-        return scores
+        return cast(Tensor, self.base.scores_from(torch.cat(keys), [(name,) for name in names]))
 
 
 def check_reranker_name(name: str) -> None:

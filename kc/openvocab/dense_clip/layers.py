@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -87,5 +87,4 @@ def calibration_images(size: tuple[int, int], preprocessing: Sequence[float]) ->
     for i, name in enumerate(CALIBRATION):
         photograph = torch.from_numpy(getattr(skimage.data, name)()).permute(2, 0, 1)[None] / 255
         result[i] = F.interpolate(photograph, size=size, mode="bilinear", antialias=True)[0]
-    normalised: Tensor = (result - mean) / std
-    return normalised
+    return cast(Tensor, (result - mean) / std)

@@ -7,7 +7,7 @@ L = 1 + h w tokens, the class token first, then patches in rows. Weights are (N,
 from __future__ import annotations
 
 import itertools
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -51,8 +51,7 @@ class DenseClip(nn.Module):
     @property
     def patch_size(self) -> tuple[int, int]:
         """Height and width of a patch in pixels."""
-        size: tuple[int, int] = self.visual.conv1.kernel_size
-        return size
+        return cast(tuple[int, int], self.visual.conv1.kernel_size)
 
     def forward(self, images: Tensor, proxy: Tensor | None = None) -> Tensor:
         """Patch embeddings (N, D, h, w), not normalised, of normalised images (N, 3, H, W).
@@ -84,8 +83,7 @@ class DenseClip(nn.Module):
     def second_weight(self, layer: int) -> Tensor | None:
         """The suppressed second FFN weight (D, 4 D) of block `layer` (-1: the last); None if not suppressed."""
         layer %= len(self.visual.transformer.resblocks)
-        found: Tensor | None = getattr(self, f"suppressed_{layer}", None)
-        return found
+        return cast(Tensor | None, getattr(self, f"suppressed_{layer}", None))
 
     def weights(self, images: Tensor, proxy: Tensor | None = None) -> Tensor:
         """The last block's attention (N, heads or 1, L, L), rows the queries; (N, 1, P, P) of patches for a proxy."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -93,22 +93,19 @@ def project(block: Any, x: Tensor, parts: str) -> dict[str, Tensor]:
 
 def merge_heads(block: Any, attended: Tensor) -> Tensor:
     """The attention branch (N, L, D) of what the heads gathered (N, heads, L, d): output projection and layer scale."""
-    result: Tensor = block.ls_1(block.attn.out_proj(attended.transpose(1, 2).flatten(2)))
-    return result
+    return cast(Tensor, block.ls_1(block.attn.out_proj(attended.transpose(1, 2).flatten(2))))
 
 
 def ffn(block: Any, x: Tensor, c_proj: Tensor | None = None) -> Tensor:
     """x + FFN(ln_2(x)), (N, L, D)."""
     y = block.ln_2(x)
     y = block.mlp(y) if c_proj is None else functional_call(block.mlp, {"c_proj.weight": c_proj}, (y,))
-    result: Tensor = x + block.ls_2(y)
-    return result
+    return cast(Tensor, x + block.ls_2(y))
 
 
 def read_out(visual: Any, x: Tensor) -> Tensor:
     """Tokens (N, L, D) of the last block in the space shared with text, (N, L, D_text)."""
-    result: Tensor = visual.ln_post(x) @ visual.proj
-    return result
+    return cast(Tensor, visual.ln_post(x) @ visual.proj)
 
 
 @dataclass(frozen=True)
@@ -124,8 +121,7 @@ class Outlier:
 
 def channel_norms(weight: Tensor) -> Tensor:
     """L2 norm (D,) float32 of each output channel of a linear weight (D, D_in)."""
-    norms: Tensor = torch.linalg.vector_norm(weight.detach().float(), dim=1)
-    return norms
+    return cast(Tensor, torch.linalg.vector_norm(weight.detach().float(), dim=1))
 
 
 def outlier(weight: Tensor) -> Outlier:

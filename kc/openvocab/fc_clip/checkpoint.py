@@ -205,12 +205,8 @@ def _fill(
         for key, value in state.items()
         if key in expected and value.shape != expected[key].shape
     ]
-    parts = [
-        f"{what}: {', '.join(found)}"
-        for what, found in (("missing", missing), ("unknown", unknown), ("of another shape", shapes))
-        if found
-    ]
-    if parts:
+    wrong = {"missing": missing, "unknown": unknown, "of another shape": shapes}
+    if parts := [f"{what}: {', '.join(found)}" for what, found in wrong.items() if found]:
         raise KcError(f"{path} does not fit an FC-CLIP on {network.config.clip}; {'; '.join(parts)}")
     network.load_state_dict(state, assign=True)
     network.requires_grad_(True)

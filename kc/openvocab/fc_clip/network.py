@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import open_clip
 import torch
@@ -101,8 +101,7 @@ class FcClip(nn.Module):
 
     def embed(self, pixels: Tensor, masks: Tensor, states: Tensor) -> Tensor:
         """Class embeddings (N, Q, D) of queries (N, Q, W) with mask logits (N, Q, h, w) over `pixels` (N, E, h, w)."""
-        embedded: Tensor = self.class_head(mask_pool(pixels, masks), states)
-        return embedded
+        return cast(Tensor, self.class_head(mask_pool(pixels, masks), states))
 
     def clip_embed(self, dense: Tensor, masks: Tensor) -> Tensor:
         """CLIP's embeddings (N, Q, D), not normalised, of what mask logits (N, Q, h, w) cover of `dense`."""
@@ -116,17 +115,11 @@ def mask2former_config(config: FcClipConfig) -> Any:
     except ImportError as error:
         raise MissingExtraError("base fc-clip needs transformers: pip install 'kc-continual[masks]'") from error
     return Mask2FormerConfig(
-        feature_size=config.width,
-        mask_feature_size=config.mask_width,
-        hidden_dim=config.width,
-        encoder_feedforward_dim=config.pixel_ffn,
-        encoder_layers=config.pixel_layers,
+        feature_size=config.width, mask_feature_size=config.mask_width, hidden_dim=config.width,
+        encoder_feedforward_dim=config.pixel_ffn, encoder_layers=config.pixel_layers,
         decoder_layers=config.layers + 1,  # transformers counts the learned queries as one
-        num_attention_heads=config.heads,
-        dim_feedforward=config.ffn,
-        num_queries=config.queries,
-        dropout=0.0,
-    )
+        num_attention_heads=config.heads, dim_feedforward=config.ffn, num_queries=config.queries, dropout=0.0,
+    )  # fmt: skip
 
 
 def _initialise(network: FcClip) -> None:
