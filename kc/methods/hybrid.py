@@ -16,7 +16,7 @@ from kc.methods.finetune.module import GradientMethod
 from kc.methods.finetune.naive import Finetune
 from kc.methods.finetune.replay import Replay
 from kc.methods.regions import Regions
-from kc.methods.retrieval.asking import Answers, single_head
+from kc.methods.retrieval.base_outputs import BaseOutputs, single_head
 from kc.methods.retrieval.knn_clip import KnnClip
 from kc.methods.retrieval.vote_options import BlendOptions
 from kc.spec import MethodSpec, Tunable
@@ -51,7 +51,7 @@ class HeadReader(KnnClip):
         self.open_vocabulary = False
         self._head = head
 
-    def answers(self, batch: Batch, regions: Sequence[Regions] | None, ids: Sequence[int]) -> Answers:
+    def answers(self, batch: Batch, regions: Sequence[Regions] | None, ids: Sequence[int]) -> BaseOutputs:
         return single_head(self._head(batch, regions, ids).cpu(), torch.ones(len(ids), dtype=torch.bool))
 
 

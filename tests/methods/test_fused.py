@@ -18,7 +18,7 @@ from kc.errors import KcError
 from kc.memory.vote.fusion import knn_clip, ret_clip, retrieval_logits
 from kc.methods.base import Context
 from kc.methods.regions import RegionEncoder
-from kc.methods.retrieval.asking import Answers, BaseOutputCache, base_predictions, single_head
+from kc.methods.retrieval.base_outputs import BaseOutputCache, BaseOutputs, base_predictions, single_head
 from kc.methods.retrieval.fused import FusedMemory
 from kc.methods.retrieval.knn_clip import KnnClip, KnnClipOptions
 from kc.methods.retrieval.ret_clip import RetClip, RetClipOptions
@@ -281,7 +281,7 @@ def test_kept_probabilities_are_zero_for_names_that_came_later() -> None:
     cache.keep_answers(keys[:2], single_head(p, torch.tensor([True, False])), (4, 2))
     q = torch.tensor([[0.5, 0.25, 0.25]])
     cache.keep_answers(
-        keys[2:], Answers(q, BaseProbabilities(q / 2, q / 4, torch.tensor([False, False, True]))), (2, 4, 3)
+        keys[2:], BaseOutputs(q, BaseProbabilities(q / 2, q / 4, torch.tensor([False, False, True]))), (2, 4, 3)
     )
     found = cache.answers(None, keys, (3, 4), [("3",), ("4",)])
     assert found.own.tolist() == [[0, 0.75], [0, 0.5], [0.25, 0.25]]

@@ -21,7 +21,7 @@ from kc.memory.vote.votes import columns_of, vote
 from kc.methods.base import Batch, Context
 from kc.methods.names import Name, read_names
 from kc.methods.regions import Regions, best, normalised, to_prediction
-from kc.methods.retrieval.asking import Answers, BaseOutputCache, base_predictions, codes_of
+from kc.methods.retrieval.base_outputs import BaseOutputCache, BaseOutputs, base_predictions, codes_of
 from kc.methods.retrieval.calibration import KS, Setting, choose, hits, leave_samples_out
 from kc.methods.retrieval.visual_memory import VisualMemory
 from kc.openvocab.base import BaseProbabilities
@@ -62,11 +62,11 @@ class FusedMemory(VisualMemory):
     def calibrated(self) -> bool:
         return bool(self.options.fusion == "calibrated")
 
-    def fuse(self, setting: Setting, answers: Answers, known: Tensor, p_ret: Tensor, has_votes: Tensor) -> Tensor:
+    def fuse(self, setting: Setting, answers: BaseOutputs, known: Tensor, p_ret: Tensor, has_votes: Tensor) -> Tensor:
         """The base and the memory as one, (Q, C), over the names `known` to the memory ((C,) or (Q, C) bool)."""
         raise TypeError(f"{type(self).__name__} does not say how it fuses")
 
-    def grid(self, answers: Answers) -> Iterable[Setting]:
+    def grid(self, answers: BaseOutputs) -> Iterable[Setting]:
         """The settings among which calibration chooses."""
         raise TypeError(f"{type(self).__name__} does not say what it calibrates")
 
@@ -146,13 +146,13 @@ class FusedMemory(VisualMemory):
         total = votes.sum(1, keepdim=True)
         return votes / total.clamp_min(torch.finfo(votes.dtype).tiny), total[:, 0] > 0
 
-    def join(self, setting: Setting, answers: Answers, known: Tensor, p_ret: Tensor, has: Tensor) -> Tensor:
+    def join(self, setting: Setting, answers: BaseOutputs, known: Tensor, p_ret: Tensor, has: Tensor) -> Tensor:
         """Scores (Q, C): the fusion over known names beside the base alone over the others."""
         own = answers.own.to(p_ret)
         fused = fuse_known_names(self.fuse(setting, answers, known, p_ret, has), own, known)
         return torch.where(has[:, None], fused, own)
 
-    def together(self, keys: Float32Array, ids: tuple[int, ...], answers: Answers) -> Tensor:
+    def together(self, keys: Float32Array, ids: tuple[int, ...], answers: BaseOutputs) -> Tensor:
         """Scores (Q, C) of keys (Q, D) over the classes `ids`."""
         memory = self.memory
         if len(keys) == 0:
@@ -190,7 +190,7 @@ class FusedMemory(VisualMemory):
         shown = [np.where(np.isin(x, classes), x, VOID) for x in labels]
         return to_prediction(self.context, vocab, regions, shown)
 
-    def answers(self, batch: Batch, regions: Sequence[Regions] | None, ids: Sequence[int]) -> Answers:
+    def answers(self, batch: Batch, regions: Sequence[Regions] | None, ids: Sequence[int]) -> BaseOutputs:
         return base_predictions(self._asking, batch, regions, ids)
 
     def get_extra_state(self) -> dict[str, Any]:
@@ -226,6 +226,6 @@ def of_images(scores: Tensor, asked: tuple[int, ...], classes: set[int]) -> Pred
     return Prediction((*vocab, VOID), scores=torch.cat([scores[:, inside], other], dim=1))
 
 
-def _rows_of(answers: Answers, rows: Tensor) -> Answers:
+def _rows_of(answers: BaseOutputs, rows: Tensor) -> BaseOutputs:
     inside, outside = answers.heads.in_vocabulary[rows], answers.heads.out_of_vocabulary[rows]
-    return Answers(answers.own[rows], BaseProbabilities(inside, outside, answers.heads.seen))
+    return BaseOutputs(answers.own[rows], BaseProbabilities(inside, outside, answers.heads.seen))

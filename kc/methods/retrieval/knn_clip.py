@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from kc.memory.vote.fusion import knn_clip, restrict_to_known
-from kc.methods.retrieval.asking import Answers
+from kc.methods.retrieval.base_outputs import BaseOutputs
 from kc.methods.retrieval.calibration import Setting, knn_clip_grid
 from kc.methods.retrieval.fused import FusedMemory
 from kc.methods.retrieval.vote_options import BlendOptions, FusedOptions
@@ -39,9 +39,9 @@ class KnnClip(FusedMemory):
     def fixed(self) -> Setting:
         return Setting(self.options.k, lam=self.options.lambda_, threshold=self.options.threshold)
 
-    def fuse(self, setting: Setting, answers: Answers, known: Tensor, p_ret: Tensor, has_votes: Tensor) -> Tensor:
+    def fuse(self, setting: Setting, answers: BaseOutputs, known: Tensor, p_ret: Tensor, has_votes: Tensor) -> Tensor:
         base = restrict_to_known(answers.own.to(p_ret), known)
         return knn_clip(base, p_ret, has_votes, setting.lam, setting.threshold)
 
-    def grid(self, answers: Answers) -> Iterable[Setting]:
+    def grid(self, answers: BaseOutputs) -> Iterable[Setting]:
         return knn_clip_grid()

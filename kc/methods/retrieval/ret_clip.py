@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from kc.memory.vote.fusion import restrict_to_known, ret_clip
-from kc.methods.retrieval.asking import Answers
+from kc.methods.retrieval.base_outputs import BaseOutputs
 from kc.methods.retrieval.calibration import Setting, ret_clip_grid
 from kc.methods.retrieval.fused import FusedMemory
 from kc.methods.retrieval.vote_options import FusedOptions
@@ -52,11 +52,11 @@ class RetClip(FusedMemory):
         options = self.options
         return Setting(options.k, alpha=options.alpha, beta=options.beta, gamma=options.gamma)
 
-    def fuse(self, setting: Setting, answers: Answers, known: Tensor, p_ret: Tensor, has_votes: Tensor) -> Tensor:
+    def fuse(self, setting: Setting, answers: BaseOutputs, known: Tensor, p_ret: Tensor, has_votes: Tensor) -> Tensor:
         said = answers.heads
         clip, trained = (restrict_to_known(p.to(p_ret), known) for p in (said.out_of_vocabulary, said.in_vocabulary))
         return ret_clip(p_ret, clip, trained, said.seen, setting.alpha, setting.beta, setting.gamma)
 
-    def grid(self, answers: Answers) -> Iterable[Setting]:
+    def grid(self, answers: BaseOutputs) -> Iterable[Setting]:
         seen = answers.heads.seen
         return ret_clip_grid(bool(seen.any()), bool((~seen).any()))

@@ -23,9 +23,8 @@ from kc.openvocab.base import BaseProbabilities, Names, plain_name, seen_in
 from kc.openvocab.dense_clip.text import TextBank
 from kc.openvocab.fc_clip.checkpoint import load_fc_clip
 from kc.openvocab.fc_clip.geometry import Frame, cover, frame_of, overlaps, pool_regions, prepare, to_original
-from kc.openvocab.fc_clip.network import FcClip, NetworkOutput, project
+from kc.openvocab.fc_clip.network import FcClip, NetworkOutput, ensemble, mixed, name_logits, project, with_void
 from kc.openvocab.fc_clip.options import FcClipBaseOptions, FcClipOptions, options_for, weights_of
-from kc.openvocab.fc_clip.scores import ensemble, mixed, name_logits, with_void
 from kc.openvocab.mask_inference import instances, panoptic_map
 from kc.spec import DENSE, BaseSpec
 from kc.types import Instances, Int32Array, Int64Array, Segments, UInt8Array

@@ -13,8 +13,7 @@ from torch import Tensor, distributed, nn
 
 from kc.errors import KcError
 from kc.openvocab.fc_clip.geometry import Frame, prepare
-from kc.openvocab.fc_clip.network import FcClip, NetworkOutput, mask2former_config
-from kc.openvocab.fc_clip.scores import with_void
+from kc.openvocab.fc_clip.network import FcClip, NetworkOutput, mask2former_config, with_void
 from kc.openvocab.mask_inference import loss_terms, loss_weights
 from kc.proposals.oracle import propose_from
 from kc.types import VOID, Int32Array, Sample, UInt8Array

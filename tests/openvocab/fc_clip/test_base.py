@@ -13,9 +13,8 @@ from kc.openvocab.base import DenseVocabulary, PanopticVocabulary, TwoHeaded
 from kc.openvocab.fc_clip.base import FcClipBase
 from kc.openvocab.fc_clip.checkpoint import convert
 from kc.openvocab.fc_clip.geometry import Frame, cover, frame_of, overlaps, prepare, to_original
-from kc.openvocab.fc_clip.network import FcClip, levels, mask_pool, project
+from kc.openvocab.fc_clip.network import FcClip, ensemble, levels, mask_pool, mixed, name_logits, project
 from kc.openvocab.fc_clip.options import FcClipOptions, options_for
-from kc.openvocab.fc_clip.scores import ensemble, mixed, name_logits
 from kc.openvocab.load import base_family, check_base, load_base
 from kc.proposals.base import as_masks, from_partition
 from kc.types import VOID, Segments, UInt8Array

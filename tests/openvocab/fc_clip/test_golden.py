@@ -18,8 +18,7 @@ from kc.openvocab.dense_clip.text import TextBank
 from kc.openvocab.fc_clip.base import FcClipBase
 from kc.openvocab.fc_clip.checkpoint import load_fc_clip, official_key
 from kc.openvocab.fc_clip.geometry import MEAN, STD, Frame
-from kc.openvocab.fc_clip.network import FcClip, levels
-from kc.openvocab.fc_clip.scores import ensemble, name_logits, with_void
+from kc.openvocab.fc_clip.network import FcClip, ensemble, levels, name_logits, with_void
 from kc.openvocab.fc_clip.training import FcClipLoss
 from kc.openvocab.mask_inference import instances, panoptic_map
 from kc.types import VOID

@@ -1,4 +1,4 @@
-"""What the base says of the regions or images of a batch, and what is kept of it to ask again later."""
+"""The base's outputs for the regions or images of a batch, and what is kept of it to ask again later."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from kc.types import Float32Array
 
 
 @dataclass(frozen=True)
-class Answers:
+class BaseOutputs:
     """The base's own probabilities `own` (N, C), and those of its two heads where it has two, else twice its own."""
 
     own: Tensor
     heads: BaseProbabilities
 
 
-def single_head(own: Tensor, seen: Tensor) -> Answers:
+def single_head(own: Tensor, seen: Tensor) -> BaseOutputs:
     """The probabilities of a base without heads stand for both; `seen` (C,) bool."""
-    return Answers(own, BaseProbabilities(own, own, seen))
+    return BaseOutputs(own, BaseProbabilities(own, own, seen))
 
 
 def seen_names(base: object, names: Names) -> Tensor:
@@ -37,8 +37,10 @@ def seen_names(base: object, names: Names) -> Tensor:
     return base.trained_on(names) if isinstance(base, Trained) else torch.zeros(len(names), dtype=torch.bool)
 
 
-def base_predictions(context: Context, batch: Batch, regions: Sequence[Regions] | None, ids: Sequence[int]) -> Answers:
-    """What the base says of every region of a batch (joined in order), or of every image where there are no regions.
+def base_predictions(
+    context: Context, batch: Batch, regions: Sequence[Regions] | None, ids: Sequence[int]
+) -> BaseOutputs:
+    """The base's outputs for every region of a batch (joined in order), or of every image where there are no regions.
 
     Raises KcError for a region of another size than its image.
     """
@@ -64,7 +66,7 @@ def base_predictions(context: Context, batch: Batch, regions: Sequence[Regions] 
         torch.cat([o.out_of_vocabulary.cpu() for o in each]),
         each[0].seen.cpu(),
     )
-    return Answers(own, joined)
+    return BaseOutputs(own, joined)
 
 
 def codes_of(context: Context, batch: Batch, regions: Sequence[Regions] | None) -> Tensor | None:
@@ -98,8 +100,8 @@ class BaseOutputCache(TensorState):
         """Codes (N, E) float16 of rows with `keys` (N, D)."""
         self._values.update(zip(digests(keys), codes.half(), strict=True))
 
-    def keep_answers(self, keys: Float32Array, answers: Answers, ids: Sequence[int]) -> None:
-        """Answers over the classes `ids` of rows with `keys` (N, D)."""
+    def keep_answers(self, keys: Float32Array, answers: BaseOutputs, ids: Sequence[int]) -> None:
+        """BaseOutputs over the classes `ids` of rows with `keys` (N, D)."""
         self._columns += [c for c in ids if c not in self._columns]
         self._seen.update(zip(ids, answers.heads.seen.tolist(), strict=True))
         at = [self._columns.index(c) for c in ids]
@@ -108,8 +110,8 @@ class BaseOutputCache(TensorState):
         values[:, :, at] = torch.stack(heads, dim=1).half()
         self._values.update(zip(digests(keys), values, strict=True))
 
-    def answers(self, base: object, keys: Float32Array, ids: Sequence[int], names: Names) -> Answers:
-        """What the base says of stored rows with `keys` (N, D) over the classes `ids` with these `names`.
+    def answers(self, base: object, keys: Float32Array, ids: Sequence[int], names: Names) -> BaseOutputs:
+        """The base's outputs for stored rows with `keys` (N, D) over the classes `ids` with these `names`.
 
         Raises KcError for a row of which nothing was kept.
         """
@@ -117,7 +119,7 @@ class BaseOutputCache(TensorState):
         kept = [v for v in found if v is not None]
         if len(kept) < len(found):
             raise KcError(
-                f"{len(found) - len(kept)} of {len(found)} rows were stored without what the base said of them: "
+                f"{len(found) - len(kept)} of {len(found)} rows were stored without the base's outputs for them: "
                 "--fusion calibrated needs a memory that was learned with it"
             )
         if isinstance(base, CodedVocabulary):
@@ -129,7 +131,7 @@ class BaseOutputCache(TensorState):
                 of_rows = [v[:, at].float() if at < v.shape[1] else torch.zeros(3) for v in kept]
                 values[:, :, column] = torch.stack(of_rows)
         seen = torch.tensor([self._seen.get(c, False) for c in ids], dtype=torch.bool)
-        return Answers(values[:, 0], BaseProbabilities(values[:, 1], values[:, 2], seen))
+        return BaseOutputs(values[:, 0], BaseProbabilities(values[:, 1], values[:, 2], seen))
 
     def tensors(self) -> dict[str, Tensor]:
         """Rows by the number of values kept of each."""
