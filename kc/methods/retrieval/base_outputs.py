@@ -101,7 +101,7 @@ class BaseOutputCache(TensorState):
         self._values.update(zip(digests(keys), codes.half(), strict=True))
 
     def keep_answers(self, keys: Float32Array, answers: BaseOutputs, ids: Sequence[int]) -> None:
-        """BaseOutputs over the classes `ids` of rows with `keys` (N, D)."""
+        """Outputs over the classes `ids` of rows with `keys` (N, D)."""
         self._columns += [c for c in ids if c not in self._columns]
         self._seen.update(zip(ids, answers.heads.seen.tolist(), strict=True))
         at = [self._columns.index(c) for c in ids]
