@@ -41,8 +41,7 @@ class HeadReader(KnnClip):
     """kNN-CLIP's memory and fusion with a trained head in the place of the open-vocabulary base."""
 
     name = "hybrid"
-    spec = dataclasses.replace(KnnClip.spec, options=HybridOptions)
-    needs_base = False
+    spec = dataclasses.replace(KnnClip.spec, options=HybridOptions, base="unused")
     calibrated = False
     """Its head was trained on the rows that calibration would ask."""
 

@@ -16,7 +16,7 @@ from kc.types import Prediction, Task
 
 
 class ContinualMethod(L.LightningModule):
-    """The contract between the stream and a method.
+    """The contract between the stream and a method; KcError where the context is none for its spec.
 
     What `state_dict` holds is its checkpoint: parameters, buffers, `TensorState`s, JSON values of `get_extra_state`.
     """
@@ -34,6 +34,10 @@ class ContinualMethod(L.LightningModule):
 
     def __init__(self, context: Context) -> None:
         super().__init__()
+        if context.kind not in self.spec.kinds:
+            raise KcError(f"method {self.name!r} does {', '.join(self.spec.kinds)}; this benchmark is {context.kind}")
+        if self.spec.base == "required" and context.base is None:
+            raise KcError(f"{self.name} needs an open-vocabulary base model, for example --base conse")
         self.context = context
         # Those of a spec that was read from the text of a module are of a class of their own.
         self.options: Any = self.spec.options(**({} if context.options is None else vars(context.options)))

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from kc.errors import UnknownNameError
 from kc.methods.finetune.losses import IGNORED
 from kc.methods.finetune.pseudo_labels import EntropyFilter, paint, valid_fraction, weighted_cross_entropy
 
@@ -134,8 +133,3 @@ def test_gradient_of_the_weighted_cross_entropy(wave: Wave) -> None:
     target = torch.tensor([[[0, 1], [2, IGNORED]], [[1, IGNORED], [IGNORED, 0]]])
     weight = torch.tensor([0.3, 0.8], dtype=torch.float64)
     assert torch.autograd.gradcheck(lambda z: weighted_cross_entropy(z, target, weight), logits)
-
-
-def test_unknown_reading() -> None:
-    with pytest.raises(UnknownNameError, match="Valid: official, paper"):
-        EntropyFilter(2, 3, "papr")

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 
 from kc.encoders.cache import FeatureCache
-from kc.errors import KcError
 from kc.methods.base import Batch, Context, as_map
 from kc.methods.finetune.heads import GrowingClassifier, Head
 from kc.methods.finetune.mask_network import EncoderBackbone, MaskNetwork, Queries, load_mask_network
@@ -26,7 +25,7 @@ class MaskHead(Head):
     Hidden and void pixels belong to no mask.
 
     Args:
-        context: of a segmentation benchmark; else KcError.
+        context: of a segmentation benchmark.
         network: see `load_mask_network`; with `--train head` its backbone is frozen.
         layers: linear layers of the classifier.
         limits: score that a query must pass and share of its mask that it must win, to be a panoptic segment.
@@ -35,8 +34,6 @@ class MaskHead(Head):
     reads_images = True
 
     def __init__(self, context: Context, network: str, layers: int, limits: tuple[float, float]) -> None:
-        if context.kind == "classification":
-            raise KcError("a mask classifier labels pixels; this benchmark is classification")
         decoder = load_mask_network(network, context.encoder)
         super().__init__(context, decoder, GrowingClassifier(decoder.width, layers=layers))
         self.trains_backbone = context.training.train == "full"

@@ -8,7 +8,6 @@ from functools import cached_property
 
 from torch import Tensor, nn
 
-from kc.errors import KcError
 from kc.methods.base import Batch
 from kc.methods.distributed import weight_of
 from kc.methods.finetune.heads import Head, PixelHead
@@ -40,14 +39,12 @@ class PerPixel(GradientMethod, ABC):
     """A method that compares its maps with those of the model before the task.
 
     Column 0 is the background: the benchmark's class, or the column HIDDEN, which is trained on pixels whose class the
-    task may not see; both stand for every class that is not labelled. Raises KcError for classification.
+    task may not see; both stand for every class that is not labelled.
     """
 
     keeps_previous = True
 
     def make_head(self) -> Head:
-        if self.context.kind == "classification":
-            raise KcError(f"method {self.name!r} labels pixels; this benchmark is classification")
         return PixelHead(self.context)
 
     @property

@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kc.errors import KcError
 from kc.files import write_atomic
 from kc.memory.vote.fusion import fuse_known_names, retrieval_logits
 from kc.memory.vote.votes import columns_of, vote
@@ -41,11 +40,7 @@ class FusedMemory(VisualMemory):
     chosen after each task (`kc.methods.retrieval.calibration`) and written to `calibration.json`.
     """
 
-    needs_base = True
-
     def __init__(self, context: Context) -> None:
-        if self.needs_base and context.base is None:
-            raise KcError(f"{self.name} needs an open-vocabulary base model, for example --base conse")
         super().__init__(context)
         self.setting = self.fixed()
         self.cache = BaseOutputCache()

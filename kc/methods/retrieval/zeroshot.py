@@ -7,8 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from kc.errors import KcError
-from kc.methods.base import Batch, Context
+from kc.methods.base import Batch
 from kc.methods.module import OnePassMethod
 from kc.methods.regions import background_position, best, maps_to_prediction, posteriors, to_prediction
 from kc.openvocab.base import DenseVocabulary, PanopticVocabulary
@@ -29,11 +28,6 @@ class ZeroShot(OnePassMethod):
         by_name=True,
     )
     open_vocabulary = True
-
-    def __init__(self, context: Context) -> None:
-        super().__init__(context)
-        if context.base is None:
-            raise KcError("zeroshot needs an open-vocabulary base model, for example --base conse")
 
     def observe(self, batch: Batch) -> None:
         """Nothing is learned."""

@@ -40,8 +40,6 @@ class Row:
     """ProxyCLIP's sharpness."""
 
     def __post_init__(self) -> None:
-        if self.attention not in get_args(Attention):
-            raise unknown_name("attention", self.attention, get_args(Attention))
         if self.head_mode not in get_args(HeadMode):
             raise unknown_name("head mode", self.head_mode, get_args(HeadMode))
         if self.fuse_layers != () and self.attention != "amf":
