@@ -47,4 +47,4 @@ def load_base(
     base and MissingExtraError where the base's weights are not installed.
     """
     make: Any = load_class("base", base_family(name))
-    return cast(OpenVocabulary, make.load(name, encoder, benchmark=benchmark, cache=cache, device=device, **options))
+    return cast("OpenVocabulary", make.load(name, encoder, benchmark=benchmark, cache=cache, device=device, **options))

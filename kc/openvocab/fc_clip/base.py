@@ -239,7 +239,7 @@ class FcClipBase:
         return cls(name, load_fc_clip(path, clip), chosen)
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class FcClipProposer:
     """The mask of every query, where its logits are above 0.
 
