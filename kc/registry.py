@@ -213,14 +213,7 @@ def _is_light(node: ast.stmt) -> bool:
         name = node.module or ""
         if name.startswith("kc."):
             return name in LIGHT or name.rpartition(".")[2].endswith("options")
-        return name.partition(".")[0] in {
-            "__future__",
-            "dataclasses",
-            "typing",
-            "pathlib",
-            "annotated_types",
-            "pydantic",
-        }
+        return name.partition(".")[0] in LIGHT_PACKAGES
     if isinstance(node, ast.ClassDef):
         return any("dataclass" in ast.dump(d) for d in node.decorator_list) and node.name.endswith("Options")
     if isinstance(node, ast.Assign):

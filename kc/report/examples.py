@@ -15,6 +15,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Sequence
+from colorsys import hsv_to_rgb
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -158,13 +159,8 @@ def class_color(info: ClassInfo) -> tuple[int, int, int]:
     if info.background or any(info.color):
         return info.color
     # Steps of the golden angle around the hue circle: neighbours in id are far apart in hue.
-    hue, light = (info.id * 137.508) % 360 / 60, (0.95, 0.75, 0.55)[info.id % 3]
-    chroma, low = light * 0.75, light * 0.25
-    middle = chroma * (1 - abs(hue % 2 - 1))
-    table = [(chroma, middle, 0), (middle, chroma, 0), (0, chroma, middle)]
-    table += [(0, middle, chroma), (middle, 0, chroma), (chroma, 0, middle)]
-    red, green, blue = (round(255 * (part + low)) for part in table[int(hue)])
-    return red, green, blue
+    red, green, blue = hsv_to_rgb((info.id * 137.508) % 360 / 360, 0.75, (0.95, 0.75, 0.55)[info.id % 3])
+    return round(255 * red), round(255 * green), round(255 * blue)
 
 
 def render(image: UInt8Array, answer: npt.NDArray[np.integer[Any]], infos: Sequence[ClassInfo]) -> UInt8Array:

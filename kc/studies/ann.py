@@ -17,7 +17,7 @@ from kc.studies.base import whole_numbers
 from kc.studies.figures import curve, legend, log_axes, panels, style_axes
 from kc.studies.fusion import voted_class
 from kc.studies.keys import memory_of
-from kc.studies.options import RegionOptions, StudySpec
+from kc.studies.options import SizedOptions, StudySpec
 from kc.studies.record import Row, column
 from kc.studies.regions import Regions, RegionStudy, with_simulated
 
@@ -28,17 +28,12 @@ QUERIES = 2_000
 
 
 @dataclass(frozen=True)
-class AnnOptions(RegionOptions):
-    """Options of ann.
-
-    Args:
-        rows: Sizes of the memory, separated by commas.
-    """
+class AnnOptions(SizedOptions):
+    """Options of ann."""
 
     benchmark: str = "camvid"
     proposals: str = "superpixels"
     limit_images: Count | None = 60
-    rows: str = "1000,10000,100000"
 
 
 class Ann(RegionStudy[AnnOptions]):

@@ -35,6 +35,7 @@ STRENGTHS: dict[str, tuple[float, ...]] = {
 }
 """Standard deviation of Gaussian noise, that of a Gaussian blur in pixels, JPEG quality, contrast kept; the values of
 the benchmark's public code for images of 224 pixels, applied here to the images as the encoder sees them."""
+# Not `kc.data.corruptions`, which has the same values: it rounds to 8 bits, and the numbers of this study do not.
 
 
 class Corruptions(VoteStudy[KeyOptions]):

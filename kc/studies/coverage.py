@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -12,32 +11,21 @@ from kc.studies.base import whole_numbers
 from kc.studies.figures import curves, legend, level, panels
 from kc.studies.fusion import default_setting, score_base, score_fused
 from kc.studies.keys import memory_of
-from kc.studies.options import RegionOptions, StudySpec
+from kc.studies.options import SizedOptions, StudySpec
 from kc.studies.record import Row, column
 from kc.studies.regions import Regions, RegionStudy, with_simulated
 
 COVERED = (0.5, 0.75, 1.0)
 
 
-@dataclass(frozen=True)
-class CoverageOptions(RegionOptions):
-    """Options of coverage.
-
-    Args:
-        rows: Sizes of the memory, separated by commas.
-    """
-
-    rows: str = "1000,10000,100000"
-
-
-class Coverage(RegionStudy[CoverageOptions]):
+class Coverage(RegionStudy[SizedOptions]):
     """A row a size and share of classes: base and memory together; rows beyond the real ones are simulated around
     them (column `simulated`)."""
 
     spec = StudySpec(
         summary="Memories of 1,000 to 100,000 rows that hold 50, 75 and 100 % of the classes.",
         plots="scores against rows in memory, a line a share of the classes",
-        options=CoverageOptions,
+        options=SizedOptions,
     )
 
     def run(self) -> Figure:

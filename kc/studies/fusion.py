@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import product
 
 import numpy as np
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 from kc.memory.disk import Memory
 from kc.memory.vote.fusion import fuse_known_names, knn_clip, restrict_to_known, retrieval_logits
 from kc.memory.vote.votes import decide
+from kc.methods.regions import best
 from kc.methods.retrieval.calibration import KS, LAMBDAS, Setting, choose, knn_clip_grid, leave_samples_out
 from kc.studies.record import Row
 from kc.studies.regions import Benchmark, Regions
@@ -42,12 +44,6 @@ def fuse_neighbours(
     return fuse(base, known, setting, *retrieval_logits(neighbours, ids))
 
 
-def best_class(scores: Tensor, ids: Sequence[int]) -> Int64Array:
-    """Class id of the best score of each row of (N, C)."""
-    found: Int64Array = np.asarray(ids, np.int64)[scores.argmax(1).numpy()]
-    return found
-
-
 def voted_class(neighbours: Neighbours, ids: Sequence[int]) -> Int64Array:
     """The memory alone: the winner (Q,) of the softmax vote of `knn`."""
     answer: Int64Array = decide(neighbours, ids).numpy()
@@ -66,10 +62,8 @@ def default_setting(k: int) -> Setting:
 
 def fixed_settings() -> Iterator[Setting]:
     """The settings among which the best on the test images is looked for."""
-    for k in SWEPT_K:
-        for threshold in SWEPT_THRESHOLDS:
-            for lam in LAMBDAS:
-                yield Setting(k, lam, threshold, 0, 0, 0)
+    for k, threshold, lam in product(SWEPT_K, SWEPT_THRESHOLDS, LAMBDAS):
+        yield Setting(k, lam, threshold, 0, 0, 0)
 
 
 def calibrated_setting(bench: Benchmark, memory: Memory, regions: Regions, seed: int) -> Setting:
@@ -78,19 +72,16 @@ def calibrated_setting(bench: Benchmark, memory: Memory, regions: Regions, seed:
         return default_setting(1)
     out = leave_samples_out(memory, bench.ids, max(KS), seed)
     base = bench.base_scores(regions.at(out.ids - memory.labels().id[0]))
-    setting, _ = choose(
-        out,
-        bench.ids,
-        knn_clip_grid(),
-        lambda neighbours: retrieval_logits(neighbours, bench.ids),
-        lambda s, p, has: fuse(base, out.known, s, p, has),
-    )
-    return setting
+
+    def read(neighbours: Neighbours) -> tuple[Tensor, Tensor]:
+        return retrieval_logits(neighbours, bench.ids)
+
+    return choose(out, bench.ids, knn_clip_grid(), read, lambda s, p, has: fuse(base, out.known, s, p, has))[0]
 
 
 def score_base(bench: Benchmark, base: Tensor) -> dict[str, float]:
     """Scores on the test images of the base alone, from its probabilities (N, C)."""
-    return bench.score(best_class(base, bench.ids))
+    return bench.score(best(base, bench.ids))
 
 
 def score_memory(bench: Benchmark, memory: Memory, k: int) -> dict[str, float]:
@@ -102,7 +93,7 @@ def score_fused(bench: Benchmark, memory: Memory, base: Tensor, setting: Setting
     """A setting of kNN-CLIP and the scores on the test images of base and memory together."""
     found = memory.search(bench.test.keys, setting.k)
     scores = fuse_neighbours(base, found, bench.ids, in_memory(memory, bench.ids), setting)
-    return {**values_of(setting), **bench.score(best_class(scores, bench.ids))}
+    return {**values_of(setting), **bench.score(best(scores, bench.ids))}
 
 
 def values_of(setting: Setting) -> Row:

@@ -101,6 +101,17 @@ class RegionOptions(StudyOptions):
 
 
 @dataclass(frozen=True)
+class SizedOptions(RegionOptions):
+    """Options of studies of memories of several sizes.
+
+    Args:
+        rows: Sizes of the memory, separated by commas.
+    """
+
+    rows: str = "1000,10000,100000"
+
+
+@dataclass(frozen=True)
 class PairOptions(RegionOptions):
     """Options of studies of two benchmarks of regions.
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from matplotlib.figure import Figure
+from scipy.stats import linregress
 from scipy.stats import t as student
 
 from kc.errors import KcError
@@ -192,17 +193,13 @@ def law_axis(rows: Float64Array | float) -> Float64Array:
 
 def fit_law(rows: Float64Array, error: Float64Array) -> Law | None:
     """Least squares over memories of `rows` (N,) with `error` (N,) per cent; None for fewer than three points that can
-    be drawn (rows above 1, error above 0) or rows all alike."""
+    be drawn (rows above 1, error above 0) or rows all alike. R squared is NaN where all errors are alike."""
     use = (rows > 1) & (error > 0)
     x, y = law_axis(rows[use]), np.log10(error[use])
     if len(x) < 3 or np.ptp(x) == 0:
         return None
-    mean_x, sum_x = float(x.mean()), float(((x - x.mean()) ** 2).sum())
-    slope = float(((x - mean_x) * (y - y.mean())).sum() / sum_x)
-    intercept = float(y.mean() - slope * mean_x)
-    left = y - intercept - slope * x
-    spread = float(np.sqrt((left**2).sum() / (len(x) - 2)))
-    half = float(student.ppf(0.975, len(x) - 2)) * spread / np.sqrt(sum_x)
-    total = float(((y - y.mean()) ** 2).sum())
-    r2 = 1 - float((left**2).sum()) / total if total > 0 else float("nan")
-    return Law(intercept, slope, slope - half, slope + half, r2, len(x), spread, mean_x, sum_x)
+    line, sum_x = linregress(x, y), float(((x - x.mean()) ** 2).sum())
+    slope, half = float(line.slope), float(student.ppf(0.975, len(x) - 2) * line.stderr)
+    r2 = float(line.rvalue**2) if np.ptp(y) > 0 else float("nan")
+    spread = float(line.stderr) * sum_x**0.5
+    return Law(float(line.intercept), slope, slope - half, slope + half, r2, len(x), spread, float(x.mean()), sum_x)

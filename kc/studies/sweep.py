@@ -7,12 +7,12 @@ from functools import partial
 from matplotlib.figure import Figure
 
 from kc.memory.vote.fusion import retrieval_logits
+from kc.methods.regions import best
 from kc.methods.retrieval.calibration import Setting
 from kc.progress import track
 from kc.studies.figures import curves, legend, level, panels
 from kc.studies.fusion import (
     SWEPT_K,
-    best_class,
     calibrated_setting,
     default_setting,
     fixed_settings,
@@ -50,7 +50,7 @@ class Sweep(RegionStudy[RegionOptions]):
 
             def fixed(s: Setting) -> Row:
                 scores = fuse(base, known, s, *retrieved[s.k])
-                return {"setting": "fixed", **values_of(s), **bench.score(best_class(scores, bench.ids))}
+                return {"setting": "fixed", **values_of(s), **bench.score(best(scores, bench.ids))}
 
             def calibrated() -> Row:
                 setting = calibrated_setting(bench, memory, stored, self.options.seed)

@@ -9,12 +9,12 @@ from matplotlib.figure import Figure
 from kc.memory.disk import Memory
 from kc.memory.vote.evaluation import first_k
 from kc.memory.vote.fusion import retrieval_logits
+from kc.methods.regions import best
 from kc.methods.retrieval.calibration import Setting
 from kc.progress import track
 from kc.report.style import looks
 from kc.studies.figures import METRICS, bars, panels, style_axes
 from kc.studies.fusion import (
-    best_class,
     calibrated_setting,
     default_setting,
     fixed_settings,
@@ -41,7 +41,7 @@ class Target:
         """The setting and its scores on the test images."""
         p_ret, has = retrieval_logits(first_k(self.neighbours, setting.k), self.bench.ids)
         scores = fuse(self.base, self.known, setting, p_ret, has)
-        return {**head(what, self.bench, origin, setting), **self.bench.score(best_class(scores, self.bench.ids))}
+        return {**head(what, self.bench, origin, setting), **self.bench.score(best(scores, self.bench.ids))}
 
 
 class Transfer(PairStudy[PairOptions]):

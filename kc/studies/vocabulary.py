@@ -13,10 +13,11 @@ from matplotlib.figure import Figure
 from timm.data.imagenet_info import ImageNetInfo
 
 from kc.errors import KcError
+from kc.methods.regions import best
 from kc.report.style import looks
 from kc.studies.base import whole_numbers
 from kc.studies.figures import curve, legend, panels, style_axes
-from kc.studies.fusion import best_class, default_setting, fuse_neighbours, in_memory
+from kc.studies.fusion import default_setting, fuse_neighbours, in_memory
 from kc.studies.keys import memory_of
 from kc.studies.options import RegionOptions, StudySpec
 from kc.studies.record import Row, column
@@ -81,8 +82,8 @@ class Vocabulary(RegionStudy[VocabularyOptions]):
             answered = time.perf_counter() - start
             n_bytes = int(memory.stats()["bytes"])
         # Another name is void where maps are scored.
-        best = (best_class(scores, ids), best_class(base, ids))
-        fused, alone = (np.where(np.isin(answer, bench.ids), answer, VOID) for answer in best)
+        answers = (best(scores, ids), best(base, ids))
+        fused, alone = (np.where(np.isin(answer, bench.ids), answer, VOID) for answer in answers)
         return {
             "names": len(ids), "rows": len(stored.label), "simulated": len(simulated.label), "bytes": n_bytes,
             "seconds_to_read_names": read, "seconds_to_learn": learned,
