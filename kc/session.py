@@ -11,7 +11,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 import torch
@@ -41,9 +41,6 @@ from kc.types import ClassInfo, Float32Array, Sample, Segments, SplitName, TaskK
 if TYPE_CHECKING:
     from kc.data.datamodule import IncrementalDataModule
     from kc.data.readers.base import Reader
-
-KEPT_BYTES = 1 << 26
-"""Regions that are kept for images of no benchmark that are asked about again."""
 
 
 @dataclass(frozen=True)
@@ -101,8 +98,8 @@ class Session:
                 partitions = (
                     UncachedPartitions(proposer) if place is None else PartitionCache(place / "proposals", proposer)
                 )
-            kept: dict[str, Any] = {"budget": KEPT_BYTES} if place is None else {"folder": place / "keys"}
-            regions = RegionEncoder(encoder, features, partitions, str(config.keys), **kept)
+            keys = None if place is None else place / "keys"
+            regions = RegionEncoder(encoder, features, partitions, str(config.keys), folder=keys)
         return cls(config, facts, encoder, features, regions, base)
 
     @classmethod

@@ -39,10 +39,9 @@ def run(config: ReportConfig) -> int:
     if config.wandb is not None and not re.fullmatch(r"[^/\s]+/[^/\s]+", config.wandb):
         raise KcError(f"--wandb {config.wandb}: expected ENTITY/PROJECT")
     from kc.report.combine import combine, open_runs
-    from kc.report.export import latex, table_csv
     from kc.report.figures import paper
     from kc.report.html import write_page
-    from kc.report.tables import markdown
+    from kc.report.tables import latex, markdown, table_csv
 
     runs = open_runs(config.runs)
     comparison = combine(runs)

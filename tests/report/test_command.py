@@ -10,9 +10,8 @@ from pathlib import Path
 import pytest
 
 from kc.cli import main
-from kc.report.export import latex, table_csv
 from kc.report.records import Results
-from kc.report.tables import markdown
+from kc.report.tables import latex, markdown, table_csv
 
 Make = Callable[..., Results]
 

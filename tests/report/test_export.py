@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from kc.report.export import escape_latex, latex, table_csv
 from kc.report.records import Results
+from kc.report.tables import escape_latex, latex, table_csv
 
 Make = Callable[..., Results]
 TEX = next((p for n in ("tectonic", "pdflatex") if (p := shutil.which(n))), None)
