@@ -15,7 +15,7 @@ import numbers
 import os
 import platform
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, get_args
@@ -255,10 +255,12 @@ def _sorted(value: Any) -> Any:
 
 
 def nan_to_null(value: Any) -> Any:
-    """A value of dicts, lists and plain values as JSON can hold it: NaN is null."""
-    if isinstance(value, dict):
+    """A value as JSON can hold it: NaN is null, tuples and arrays are lists, numpy's numbers are Python's."""
+    if isinstance(value, np.generic | np.ndarray):
+        value = value.tolist()
+    if isinstance(value, Mapping):
         return {k: nan_to_null(v) for k, v in value.items()}
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         return [nan_to_null(v) for v in value]
     return None if isinstance(value, float) and math.isnan(value) else value
 

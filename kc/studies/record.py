@@ -145,17 +145,8 @@ def column(rows: Sequence[Row], name: str) -> npt.NDArray[np.float64]:
 
 
 def _plain(values: Mapping[str, Any]) -> Row:
-    plain: Row = json.loads(json.dumps(nan_to_null(_python(values)), allow_nan=False))
+    plain: Row = json.loads(json.dumps(nan_to_null(values), allow_nan=False))
     return plain
-
-
-def _python(value: Any) -> Any:
-    """Dicts, lists and Python's own numbers for mappings, tuples and numpy's."""
-    if isinstance(value, Mapping):
-        return {k: _python(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_python(v) for v in value]
-    return value.tolist() if isinstance(value, np.generic | np.ndarray) else value
 
 
 def _line(content: Mapping[str, Any]) -> bytes:
