@@ -12,20 +12,21 @@ from typing import Any
 
 import numpy as np
 
+from kc.cli import main
+
 ROOT = Path(__file__).parents[1]
 
 
 def matrices(out: Path, *given: str | Path) -> dict[str, Any]:
-    command = [sys.executable, ROOT / "experiments" / "continual.py", *given, "--accelerator", "cpu",
-               "--wandb", "disabled", "--epochs", "2", "--out", out]  # fmt: skip
-    done = subprocess.run(
-        [str(c) for c in command],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    """Matrix of each method: of two processes that a command starts, or of this one."""
+    options = [str(g) for g in (*given, "--accelerator", "cpu", "--wandb", "disabled", "--epochs", "2", "--out", out)]
+    if "--devices" in options:
+        command = [sys.executable, str(ROOT / "experiments" / "continual.py"), *options]
+        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
+        assert done.returncode == 0, done.stdout + done.stderr
+    else:
+        assert main(["run", *options]) == 0
     (folder,) = out.iterdir()
     results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
     return {m["name"]: np.array(m["matrix"], dtype=float) for m in results["methods"]}

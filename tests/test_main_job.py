@@ -114,7 +114,8 @@ def test_a_memory_beats_fine_tuning_on_old_tasks(finished: Path) -> None:
 
 
 def test_same_seed_same_numbers_with_loader_workers(finished: Path, tiny_manifest: Path, tmp_path: Path) -> None:
-    run(*arguments(tiny_manifest, tmp_path, "replay,knn"), "--num-workers", "2", "--wandb", "disabled")
+    given = map(str, arguments(tiny_manifest, tmp_path, "replay,knn"))
+    assert main(["run", *given, "--num-workers", "2", "--wandb", "disabled"]) == 0
     (other,) = tmp_path.iterdir()
     assert scores_of(other, "replay", "knn") == scores_of(finished, "replay", "knn")
 
@@ -130,25 +131,25 @@ def kill_when(path: Path, process: subprocess.Popen[bytes], delay: float) -> Non
 
 
 @pytest.mark.parametrize(
-    ("method", "mark", "delay"),
-    [("replay", "state.json", 0.0), ("knn", "memory", 0.3)],
+    ("methods", "mark", "delay"),
+    [("replay,knn", "replay-s0/state.json", 0.0), ("knn", "knn-s0/memory", 0.3)],
 )
 def test_a_killed_run_resumes_to_the_same_results(
-    method: str, mark: str, delay: float, finished: Path, tiny_manifest: Path, tmp_path: Path
+    methods: str, mark: str, delay: float, finished: Path, tiny_manifest: Path, tmp_path: Path
 ) -> None:
     process = subprocess.Popen(
-        command(*arguments(tiny_manifest, tmp_path, "replay,knn"), "--wandb", "disabled"),
+        command(*arguments(tiny_manifest, tmp_path, methods), "--wandb", "disabled"),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
     limit = time.monotonic() + 120
-    while not list(tmp_path.glob(f"*/methods/{method}-s0")) and time.monotonic() < limit:
+    while not list(tmp_path.glob(f"*/methods/{Path(mark).parent}")) and time.monotonic() < limit:
         time.sleep(0.02)
     (folder,) = tmp_path.iterdir()
-    kill_when(folder / "methods" / f"{method}-s0" / mark, process, delay)
+    kill_when(folder / "methods" / mark, process, delay)
     assert not (folder / "results.json").exists()
-    run("--resume", folder, "--wandb", "disabled")
-    assert scores_of(folder, "replay", "knn") == scores_of(finished, "replay", "knn")
+    assert main(["run", "--resume", str(folder), "--wandb", "disabled"]) == 0
+    assert scores_of(folder, *methods.split(",")) == scores_of(finished, *methods.split(","))
 
 
 def test_resume_refuses_other_settings(finished: Path) -> None:

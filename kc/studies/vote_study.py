@@ -86,11 +86,12 @@ class VoteStudy(Study[Options]):
         """Keys of the rows of a split, of "test" those of `--queries`; see `Source.keys`."""
         if self.queries is None:
             return self.source.keys(encoder, split, change, tag)
+        same = self.same  # before anything is encoded: benchmarks without a common class are refused here
         if split != "test":
             found = self.source.keys(encoder, split, change, tag)
-            return found.take(np.isin(found.label, list(self.same.values())))
+            return found.take(np.isin(found.label, list(same.values())))
         theirs = self.queries.keys(encoder, split, change, tag)
-        found = replace(theirs, label=renamed(theirs.label, self.same))
+        found = replace(theirs, label=renamed(theirs.label, same))
         return found.take(found.label != NOT_IN_MEMORY)
 
     def both(self, encoder: str | None = None) -> tuple[Keys, Keys]:
