@@ -26,9 +26,9 @@ from kc.memory.store.inputs import (
     new_salt,
 )
 from kc.memory.store.lock import WriterLock
-from kc.memory.store.staging import Staging, as_table
+from kc.memory.store.staging import Staging, as_table, repeats
 from kc.memory.store.table import Table
-from kc.types import Int64Array, Rows
+from kc.types import BoolArray, Int64Array, Rows
 
 
 class MemoryStore(MemoryReader):
@@ -157,9 +157,13 @@ class MemoryStore(MemoryReader):
     def add(self, rows: Rows, task: int, fingerprint: str | None = None) -> int:
         """Stage rows in RAM; they are searched from the next `commit` on. Returns how many were new.
 
-        A row whose (sample_id, segment) is staged or visible already is skipped; one that was retired may come back
-        and gets a new id. Raises ValueError for a wrong shape, a class or task id below 0, keys that are not unit
-        vectors, weights below 0 or not finite; FingerprintError for another encoder.
+        A row is known by its region, (sample_id, segment). One of a known region with the same class, source and key is
+        skipped; any other replaces it at the commit, and versions before still show the old one. A row of a background
+        class never replaces one of another class: hidden classes are labelled background too. A region that was retired
+        may come back and gets a new id.
+
+        Raises ValueError for a wrong shape, a class or task id below 0, keys that are not unit vectors, weights below 0
+        or not finite; FingerprintError for another encoder.
         """
         self._check_writer()
         self._check_encoder(fingerprint)
@@ -170,9 +174,9 @@ class MemoryStore(MemoryReader):
     def merge(self, other: MemoryStore) -> int:
         """Stage the visible rows of another memory, in its order, with their class, weight, source and task of now.
 
-        Returns how many were new: a row whose (sample_id, segment) is stored or staged is skipped, so repeating it
-        adds nothing. Call `commit` then; until it the new rows are held in RAM. Raises FingerprintError or ValueError
-        if the other memory holds keys of another encoder or size, or names under a salt that this one does not know.
+        Returns how many were new, as `add` counts them: repeating it adds nothing. Call `commit` then; until it the new
+        rows are held in RAM. Raises FingerprintError or ValueError if the other memory holds keys of another encoder or
+        size, or names under a salt that this one does not know.
         """
         header = exchange.Header(len(other), other.dim, other.fingerprint, other._about.salt)
         return self._stage(other.tables(), header, other.path)
@@ -205,7 +209,18 @@ class MemoryStore(MemoryReader):
 
     @abstractmethod
     def _stage_new(self, table: Table) -> int:
-        """Stage the rows whose (sample, segment) is neither staged nor visible; returns how many."""
+        """Stage the rows that `repeats` does not hold back; returns how many."""
+
+    @property
+    def _background(self) -> list[int]:
+        """Ids of background classes."""
+        info = self._about.info
+        return [] if info is None else [c.id for c in info.classes.values() if c.background]
+
+    def _stay(self, ids: Int64Array, new: Table) -> BoolArray:
+        """`repeats` for visible rows."""
+        held = self.rows_of(ids)
+        return repeats(new, held.class_id, held.source, self.keys(ids), self._background)
 
     def commit(self, task: int) -> int:
         """Make the staged rows durable and visible, all or none, and name this state the version of `task`.

@@ -20,7 +20,7 @@ from kc.memory.store import exchange, files, upkeep
 from kc.memory.store import manifest as manifests
 from kc.memory.store.info import MemoryInfo
 from kc.memory.store.lock import WriterLock
-from kc.memory.store.manifest import MemoryManifest, VersionInfo
+from kc.memory.store.manifest import DeltaInfo, MemoryManifest, VersionInfo
 from kc.memory.store.segments import room_for_deltas, write_delta
 from kc.memory.store.table import Table
 from kc.types import Int64Array
@@ -86,7 +86,7 @@ class Memory(DiskReader, MemoryStore):
     # -- writing ----------------------------------------------------------------------------------------------------
 
     def _stage_new(self, table: Table) -> int:
-        return self._staging.add_table(table, self._view)
+        return self._staging.add_table(table, self._view, self._stay, self._background)
 
     def _changed_since_newest(self) -> bool:
         return self._manifest.versions[-1].seq < self._manifest.last_change
@@ -95,8 +95,10 @@ class Memory(DiskReader, MemoryStore):
         n_new, seq = len(self._staging), self._manifest.number + 1
         with self._writing("commit to"):
             new = self._staging.write(self.path, self._manifest, seq)
+            retired = self._still_visible(self._staging.replaced())
+            deltas = self._delta("tombstones", retired, retired)
             versions = tuple(v for v in self._manifest.versions if v.task != task)
-            info = VersionInfo(task=task, seq=seq, rows=len(self) + n_new)
+            info = VersionInfo(task=task, seq=seq, rows=len(self) + n_new - len(retired))
             self._publish(
                 replace(
                     self._manifest,
@@ -104,11 +106,12 @@ class Memory(DiskReader, MemoryStore):
                     next_id=self._manifest.next_id + n_new,
                     next_segment=self._manifest.next_segment + len(new),
                     segments=(*self._manifest.segments, *new),
+                    deltas=(*self._manifest.deltas, *deltas),
                     versions=(*versions, info),
                 ),
                 trusted={s.name for s in new},
             )
-        self._staging.committed()
+        self._staging.committed(self._manifest.next_id - n_new)
 
     def _rollback(self, n_kept: int) -> None:
         kept = self._manifest.versions[:n_kept]
@@ -172,16 +175,27 @@ class Memory(DiskReader, MemoryStore):
                 files.remove(path)
         return folder / f"{self._seq(at):06d}"
 
+    def _still_visible(self, ids: Int64Array) -> Int64Array:
+        if len(ids) == 0:
+            return ids
+        view = self._view()
+        position, known = view.columns.positions(ids)
+        return ids[known & view.visible[position]]
+
+    def _delta(self, kind: str, ids: Int64Array, values: npt.NDArray[Any]) -> tuple[DeltaInfo, ...]:
+        """What the next commit changes of older rows, written but not yet named; nothing for no ids."""
+        if len(ids) == 0:
+            return ()
+        seq, room = self._manifest.number + 1, room_for_deltas(self._manifest.deltas)
+        return (write_delta(self.path, seq, kind, ids, values, f"{seq:06d}-{kind}.npy", room),)
+
     def _add_delta(self, kind: str, ids: Int64Array, values: npt.NDArray[Any]) -> None:
         """Commit one delta (none for no ids)."""
-        if len(ids) == 0:
-            return
         seq, view = self._manifest.number + 1, self._view()
-        room = room_for_deltas(self._manifest.deltas)
         with self._writing("change"):
-            delta = write_delta(self.path, seq, kind, ids, values, f"{seq:06d}-{kind}.npy", room)
-            self._publish(replace(self._manifest, number=seq, deltas=(*self._manifest.deltas, delta)))
-            self._views[seq] = view.then(seq, kind, ids, values)
+            if delta := self._delta(kind, ids, values):
+                self._publish(replace(self._manifest, number=seq, deltas=(*self._manifest.deltas, *delta)))
+                self._views[seq] = view.then(seq, kind, ids, values)
 
     @contextlib.contextmanager
     def _writing(self, what: str) -> Iterator[None]:

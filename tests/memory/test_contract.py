@@ -36,7 +36,9 @@ INSTALLED = all(importlib.util.find_spec(name) for name in ("pymilvus", "milvus_
 needs_milvus = pytest.mark.skipif(not INSTALLED, reason="pymilvus and milvus-lite: pip install 'kc-continual[milvus]'")
 STORED: dict[Path, Twin] = {}
 """What twins would have on disk."""
-INFO = MemoryInfo("lite0", "classification", (28, 28), {0: ClassInfo(0, "cat")})
+INFO = MemoryInfo(
+    "lite0", "classification", (28, 28), {0: ClassInfo(0, "cat"), 3: ClassInfo(3, "nothing", background=True)}
+)
 
 
 # -- the twin ----------------------------------------------------------------------------------------------------------
@@ -107,14 +109,30 @@ class Twin:
     def add(self, rows: Rows, task: int, fingerprint: str | None = None) -> int:
         self.writer()
         self.same(fingerprint)
-        n = len(self.staged)
         weights = np.ones(len(rows)) if rows.weight is None else rows.weight
-        for i in range(len(rows)):
-            name = rows.sample_id[i], int(rows.segment[i])
-            if name not in {(r.sample, r.segment) for r in [*self.staged, *self.rows] if r.visible}:
-                args = rows.keys[i].copy(), int(rows.class_id[i]), float(weights[i]), *name, rows.source, task
-                self.staged.append(Row(-1, *args))
-        return len(self.staged) - n
+        last = {(rows.sample_id[i], int(rows.segment[i])): i for i in range(len(rows))}
+        fresh = []
+        for name, i in sorted(last.items(), key=lambda item: item[1]):
+            new = Row(
+                -1, rows.keys[i].copy(), int(rows.class_id[i]), float(weights[i]), *name, source=rows.source, task=task
+            )
+            held = self.held(self.staged, new) or self.held(self.rows, new)
+            if held is not None and held.class_id == new.class_id:
+                if held.source == new.source and held.key @ new.key > 0.9999:
+                    continue
+            elif held is not None and new.class_id in self.background:
+                continue
+            fresh.append(new)
+        self.staged = [r for r in self.staged if self.held(fresh, r) is None] + fresh
+        return len(fresh)
+
+    @property
+    def background(self) -> set[int]:
+        return {c.id for c in self.info.classes.values() if c.background} if self.info else set()
+
+    def held(self, rows: list[Row], new: Row) -> Row | None:
+        known = [r for r in rows if r.visible and (r.sample, r.segment) == (new.sample, new.segment)]
+        return known[-1] if known else None
 
     def commit(self, task: int) -> int:
         self.writer()
@@ -124,6 +142,8 @@ class Twin:
             return len(self.snapshot(task).__dict__) * 0
         n = len(self.staged)
         for row in self.staged:
+            if (old := self.held(self.rows, row)) is not None:
+                old.visible = False
             self.rows.append(replace(row, id=self.next_id))
             self.next_id += 1
         self.staged = []
@@ -324,7 +344,7 @@ class TestContract:
         again.close()
 
     def test_a_row_is_stored_once(self, store: Any, kind: Any, rows: Callable[..., Rows]) -> None:
-        again = rows(10, 2, prefix="t2-", seed=2)
+        again = rows(10, 2, prefix="t2-", seed=2, source="c")
         assert store.add(again, 2) == 0  # stored: a task replayed
         fresh = rows(4, 2, prefix="x")
         assert store.add(fresh, 2) == 4
@@ -336,6 +356,54 @@ class TestContract:
         assert reopened.add(fresh, 2) == 0
         assert len(reopened) == 38
         reopened.close()
+
+    def test_another_label_of_a_region_replaces_its_row(self, store: Any, kind: Any, rows: Callable[..., Rows]) -> None:
+        before = store.ids(sample_id="t2-4").tolist()
+        assert store.add(rows(10, [2, 2, 2, 2, 7, 2, 2, 2, 2, 2], prefix="t2-", seed=2, source="c"), 3) == 1
+        assert store.commit(3) == 1
+        assert len(store) == 30
+        (new,) = store.ids(sample_id="t2-4").tolist()
+        assert (store.rows_of([new]).class_id[0], store.rows_of([new]).task[0]) == (7, 3)
+        assert store.ids(at=2, sample_id="t2-4").tolist() == before  # the version before still shows the old label
+        assert [v.rows for v in store.versions()] == [10, 20, 30, 30]
+        assert store.search(store.keys([new]), 1).class_id.tolist() == [[7]]
+        assert store.search(store.keys([new]), 1, at=2).class_id.tolist() == [[2]]
+        store.rollback(2)
+        assert store.ids(sample_id="t2-4").tolist() == before
+
+    def test_a_replaced_row_is_counted_by_an_opened_store(
+        self, store: Any, kind: Any, rows: Callable[..., Rows]
+    ) -> None:
+        store.add(rows(10, 5, prefix="t2-", seed=2, source="c"), 3)
+        assert store.add(rows(10, 6, prefix="t2-", seed=2, source="c"), 3) == 10  # staged rows are replaced too
+        assert store.commit(3) == 10
+        store.close()
+        opened = kind.open(store.path, write=True)
+        assert (len(opened), len(opened.ids(class_id=[2])), len(opened.ids(class_id=[6]))) == (30, 0, 10)
+        assert opened.add(rows(10, 6, prefix="t2-", seed=2, source="c"), 4) == 0
+        opened.close()
+
+    def test_another_source_or_key_replaces_a_row(self, store: Any, kind: Any, rows: Callable[..., Rows]) -> None:
+        assert store.add(rows(10, 2, prefix="t2-", seed=2, source="other"), 3) == 10
+        assert store.add(rows(10, 1, prefix="t1-", seed=9, source="b"), 3) == 10
+        store.commit(3)
+        assert (len(store), len(store.ids(source=["c"])), len(store.ids(source=["other"]))) == (30, 0, 10)
+
+    def test_background_replaces_no_class(self, store: Any, kind: Any, rows: Callable[..., Rows]) -> None:
+        assert store.add(rows(10, 3, prefix="t2-", seed=2, source="c"), 3) == 0  # 3 is the background of INFO
+        assert store.add(rows(2, 3, prefix="new", seed=5), 3) == 2
+        store.commit(3)
+        assert store.add(rows(2, 1, prefix="new", seed=5), 4) == 2  # a class replaces background
+        store.commit(4)
+        assert (len(store), len(store.ids(class_id=[3])), len(store.ids(at=3, class_id=[3]))) == (32, 0, 2)
+
+    def test_a_staged_row_that_is_dropped_replaces_nothing(
+        self, store: Any, kind: Any, rows: Callable[..., Rows]
+    ) -> None:
+        store.add(rows(10, 5, prefix="t2-", seed=2, source="c"), 3)
+        assert store.remove(class_id=5) == 10
+        store.commit(3)
+        assert (len(store), len(store.ids(class_id=[2]))) == (30, 10)
 
     def test_opening(self, store: Any, kind: Any, tmp_path: Path) -> None:
         assert (store.dim, store.fingerprint, store.info) == (8, "enc:1", INFO)
@@ -561,7 +629,9 @@ class Machine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.folder = Path(tempfile.mkdtemp())
-        self.stores: list[Any] = [c.create(self.folder / "m", dim=4, fingerprint="f") for c in (MilvusMemory, Twin)]
+        self.stores: list[Any] = [
+            c.create(self.folder / "m", dim=4, fingerprint="f", info=INFO) for c in (MilvusMemory, Twin)
+        ]
         self.task = 0
 
     def teardown(self) -> None:

@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from kc.memory.store.staging import NumberSet, RowNumbers
+from kc.memory.store.staging import NumberMap, RowNumbers
 from kc.memory.store.table import NameColumn
 
 
@@ -25,20 +25,21 @@ def test_equal_keys_and_only_they_get_the_same_number() -> None:
     assert RowNumbers().of(NameColumn.of([]), np.zeros(0, np.int64)).shape == (0,)
 
 
-def test_sets_are_those_of_python() -> None:
+def test_maps_are_those_of_python() -> None:
     rng = np.random.default_rng(0)
-    ours, theirs = NumberSet(), set[int]()
-    for _ in range(60):
+    ours, theirs = NumberMap(), dict[int, int]()
+    for turn in range(60):
         asked = rng.integers(0, 4000, rng.integers(0, 80))
-        assert ours.holds(asked).tolist() == [n in theirs for n in asked.tolist()]
-        fresh = np.array(sorted(set(asked.tolist()) - theirs), np.int64)
-        rng.shuffle(fresh)
-        ours.add(fresh)
-        theirs |= set(fresh.tolist())
-    sizes = [len(run) for run in ours._runs]
-    assert sum(sizes) == len(theirs)
+        assert ours.find(asked).tolist() == [theirs.get(n, -1) for n in asked.tolist()]
+        distinct = rng.permutation(np.unique(asked))  # known ones get another value
+        values = turn * 10_000 + np.arange(len(distinct))
+        ours.add(distinct, values)
+        theirs |= dict(zip(distinct.tolist(), values.tolist(), strict=True))
+    everything = np.arange(4000)
+    assert ours.find(everything).tolist() == [theirs.get(n, -1) for n in range(4000)]
+    sizes = [len(run) for run, _ in ours._runs]
     assert all(a >= 2 * b for a, b in pairwise(sizes))  # few runs, however many additions
-    more = NumberSet()
-    more.add(np.array([9001, 9000]))
-    ours.update(more)
-    assert ours.holds(np.array([8999, 9000, 9001])).tolist() == [False, True, True]
+    more = NumberMap()
+    more.add(np.array([9001, 9000]), np.array([1, 0]))
+    ours.update(more, 500)
+    assert ours.find(np.array([8999, 9000, 9001])).tolist() == [-1, 500, 501]

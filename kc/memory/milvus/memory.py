@@ -1,8 +1,8 @@
 """The same memory in Milvus: for rows that one machine no longer carries, and for tests of the contract in a folder.
 
-What it promises as `kc.memory.disk.Memory` does: rows are stored once by (sample, segment), a commit shows all of its
-rows or none (one entity, written last, says which commit is shown; what is beyond it is swept by the next writer), a
-version is a filter and replays, an encoder's fingerprint is compared, ties go to the lowest id.
+What it promises as `kc.memory.disk.Memory` does: of a region, (sample, segment), one row is visible, a commit shows all
+of its rows or none (one entity, written last, says which commit is shown; what is beyond it is swept by the next
+writer), a version is a filter and replays, an encoder's fingerprint is compared, ties go to the lowest id.
 
 What it cannot promise:
 - One writer. In a local folder a lock sees to it. Milvus has no such thing: on a cluster a second writer is refused
@@ -126,7 +126,7 @@ class MilvusMemory(MilvusReader, MemoryStore):
     # -- writing ----------------------------------------------------------------------------------------------------
 
     def _stage_new(self, table: Table) -> int:
-        """Reads sample and segment of the visible rows of the samples in `table`."""
+        """Reads sample, segment and id of the visible rows of the samples in `table`."""
         samples = {digest(name): name for name in table.sample.used().names}
         digests = list(samples)
         found = [
@@ -134,13 +134,13 @@ class MilvusMemory(MilvusReader, MemoryStore):
             for first in range(0, len(digests), BATCH)
             for page in self._store.pages(
                 f"{visible(self._marker.head)} and {named_one_of('sample', digests[first : first + BATCH])}",
-                ["sample_hash", "segment"],
+                ["sample_hash", "segment", "id"],
             )
             for e in page
         ]
         sample = NameColumn.of([samples[e["sample_hash"]] for e in found])
-        segment = np.array([e["segment"] for e in found], np.int64)
-        return self._staging.add_new(table, sample, segment)
+        segment, ids = (np.array([e[column] for e in found], np.int64) for column in ("segment", "id"))
+        return self._staging.add_new(table, sample, segment, ids, self._stay, self._background)
 
     @contextlib.contextmanager
     def _changing(self) -> Iterator[int]:
@@ -181,6 +181,9 @@ class MilvusMemory(MilvusReader, MemoryStore):
         with self._changing() as number:
             for table in self._staging.tables(marker.next_id, number, BATCH):
                 self._store.write(entities(table, marker.next_state + int(table.ids[0]) - marker.next_id))
+            shown = f"removed == {FOREVER} and {visible(marker.head)}"
+            for part in id_filters(self._staging.replaced()):
+                self._store.change(f"{shown} and {part}", removed=number)
             self._store.flush()
             self._publish(
                 replace(

@@ -1,8 +1,8 @@
-"""Rows that wait in RAM for their commit, and the row numbers that keep a row from being stored twice."""
+"""Rows that wait in RAM for their commit, and the row numbers by which a region is stored once."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -39,35 +39,42 @@ class RowNumbers:
         return (codes[sample.codes] << 32) | segment
 
 
-class NumberSet:
-    """A set of numbers that grows by many at once, held as a few sorted runs."""
+class NumberMap:
+    """Number -> value, both int64, of many at once, held as a few sorted runs; the newest value of a number counts."""
 
     def __init__(self) -> None:
-        self._runs: list[Int64Array] = []
+        self._runs: list[tuple[Int64Array, Int64Array]] = []
 
-    def add(self, numbers: Int64Array) -> None:
-        """Add numbers (N,), each of them new and given once."""
+    def add(self, numbers: Int64Array, values: Int64Array) -> None:
+        """Set the values (N,) of distinct numbers (N,)."""
         if len(numbers) == 0:
             return
-        run = np.sort(numbers)
+        order = np.argsort(numbers)
+        numbers, values = numbers[order], values[order]
         # Every run is at least twice as long as the next: few runs to look through, few numbers sorted again.
-        while self._runs and len(self._runs[-1]) < 2 * len(run):
-            run = np.concatenate([self._runs.pop(), run])
-            run.sort(kind="stable")  # which takes two sorted runs as they are
-        self._runs.append(run)
+        while self._runs and len(self._runs[-1][0]) < 2 * len(numbers):
+            older = self._runs.pop()
+            numbers, values = np.concatenate([older[0], numbers]), np.concatenate([older[1], values])
+            order = np.argsort(numbers, kind="stable")  # which takes two sorted runs as they are
+            numbers, values = numbers[order], values[order]
+            newest = np.append(numbers[1:] != numbers[:-1], True)
+            if not newest.all():
+                numbers, values = numbers[newest], values[newest]
+        self._runs.append((numbers, values))
 
-    def update(self, other: NumberSet) -> None:
-        """Add all of another set that shares nothing with this one."""
-        for run in other._runs:
-            self.add(run)
+    def update(self, other: NumberMap, shift: int) -> None:
+        """Add all of another map, its values grown by `shift`."""
+        for numbers, values in other._runs:
+            self.add(numbers, values + shift)
 
-    def holds(self, numbers: Int64Array) -> BoolArray:
-        """(N,) whether each number is in the set."""
-        found = np.zeros(len(numbers), bool)
-        for run in self._runs:
+    def find(self, numbers: Int64Array) -> Int64Array:
+        """(N,) the value of each number, -1 where it has none."""
+        found = np.full(len(numbers), -1, np.int64)
+        for run, values in self._runs:
             likely = np.flatnonzero((numbers >= run[0]) & (numbers <= run[-1]))
             place = np.searchsorted(run, numbers[likely])
-            found[likely] |= run[place] == numbers[likely]
+            held = run[place] == numbers[likely]
+            found[likely[held]] = values[place[held]]
         return found
 
 
@@ -79,17 +86,45 @@ NORM_ROWS = 1024
 """Keys whose lengths are taken at once, in float64: as many as stay in the CPU's cache."""
 
 
+SAME_KEY = 1 - 1e-4
+"""Cosine from which on two keys of one region count as the same: the features are cached in half precision."""
+
+Repeats = Callable[[Int64Array, Table], BoolArray]
+"""Ids (N,) of visible rows and new rows of the same regions -> (N,) whether each stays: see `repeats`."""
+
+
+def repeats(
+    new: Table, class_id: Int64Array, source: Iterable[str], keys: Float32Array, background: Collection[int]
+) -> BoolArray:
+    """(N,) whether a row that is held already stays when another of the same region comes.
+
+    It stays where class, source and key are the same, and where it has a class and `new` is background: that is also
+    what classes of other tasks are labelled as.
+
+    Args:
+        new: the rows that come.
+        class_id, source, keys: (N,), (N,) and (N, D) of the rows that are held.
+        background: ids of background classes.
+    """
+    same = new.class_id == class_id
+    hidden = ~same & np.isin(new.class_id, list(background))
+    same &= np.fromiter((a == b for a, b in zip(new.source, source, strict=True)), bool, len(new))
+    same &= np.einsum("nd,nd->n", new.vectors, keys) >= SAME_KEY
+    return same | hidden
+
+
 class Staging:
-    """What was added since the last commit. A row's key is (sample id, segment): stored or staged once."""
+    """What was added since the last commit. A row's key is (sample id, segment): of one key the last row counts."""
 
     def __init__(self, dim: int) -> None:
         self.dim = dim
         self._chunks: list[Table] = []
-        """Without ids and commit number: they are given when written."""
+        """Their `ids` are those of the stored rows that they replace, -1 for none; their own are given when written."""
         self._numbers = RowNumbers()
-        self._staged = NumberSet()
-        self._stored: NumberSet | None = None
-        """Keys of visible stored rows; None until the first `add` needs them."""
+        self._staged = NumberMap()
+        """Number of a key -> place among the staged rows."""
+        self._stored: NumberMap | None = None
+        """Number of a key -> id of the visible stored row; None until the first `add` needs them."""
 
     def __len__(self) -> int:
         return sum(len(c) for c in self._chunks)
@@ -97,54 +132,83 @@ class Staging:
     def clear(self) -> None:
         """Forget the staged rows."""
         self._chunks = []
-        self._staged = NumberSet()
+        self._staged = NumberMap()
 
-    def committed(self) -> None:
-        """The staged rows are stored now."""
+    def committed(self, first_id: int) -> None:
+        """The staged rows are stored now, with ids from `first_id` on."""
         if self._stored is not None:
-            self._stored.update(self._staged)
+            self._stored.update(self._staged, first_id)
         self.clear()
 
     def forget_stored(self) -> None:
         """Stored rows were removed: read their keys again when needed."""
         self._stored = None
 
-    def add_table(self, table: Table, view: Callable[[], View]) -> int:
-        """Stage the rows of a checked `table` whose key is neither staged nor visible in `view`; returns how many.
+    def replaced(self) -> Int64Array:
+        """Ids of the stored rows that staged ones replace."""
+        ids = np.concatenate([np.zeros(0, np.int64), *(c.ids for c in self._chunks)])
+        return np.sort(ids[ids >= 0])
 
-        Its ids and commit numbers do not count. Keeps its arrays: the caller must not change them.
+    def add_table(self, table: Table, view: Callable[[], View], stays: Repeats, background: Collection[int]) -> int:
+        """Stage the rows of a checked `table` that `repeats` does not hold back; returns how many.
+
+        Args:
+            table: its ids and commit numbers do not count. Keeps its arrays: the caller must not change them.
+            view: what is stored and visible.
+            stays: `repeats` for rows of `view`.
+            background: ids of background classes.
         """
         if self._stored is None:
             self._numbers = RowNumbers()  # names of rows that are gone are forgotten with them
             self._restage()
-            self._stored = NumberSet()
-            for sample, segment in _visible_keys(view()):
-                # A key is visible once only.
-                self._stored.add(self._numbers.of(sample, segment))
-        return self._add(table, self._stored)
+            self._stored = NumberMap()
+            for sample, segment, ids in _visible_keys(view()):
+                self._stored.add(self._numbers.of(sample, segment), ids)
+        return self._add(table, self._stored, stays, background)
 
-    def add_new(self, table: Table, sample: NameColumn, segment: Int64Array) -> int:
-        """The same, where `sample` and `segment` (N,) are the keys that are visible of the samples in `table`."""
-        stored = NumberSet()
-        stored.add(self._numbers.of(sample, segment))
-        return self._add(table, stored)
+    def add_new(
+        self,
+        table: Table,
+        sample: NameColumn,
+        segment: Int64Array,
+        ids: Int64Array,
+        stays: Repeats,
+        background: Collection[int],
+    ) -> int:
+        """The same, where `sample`, `segment` and `ids` (N,) are of the visible rows of the samples in `table`."""
+        stored = NumberMap()
+        stored.add(self._numbers.of(sample, segment), ids)
+        return self._add(table, stored, stays, background)
 
-    def _add(self, table: Table, stored: NumberSet) -> int:
+    def _add(self, table: Table, stored: NumberMap, stays: Repeats, background: Collection[int]) -> int:
         number = self._numbers.of(table.sample, table.segment)
-        fresh = ~(self._staged.holds(number) | stored.holds(number))
-        distinct, first = np.unique(number[fresh], return_index=True)
-        if len(distinct) < len(table):
-            table = table.take(np.flatnonzero(fresh)[np.sort(first)])
-        if len(distinct):
-            self._staged.add(distinct)
-            self._chunks.append(table)
-        return len(distinct)
+        last = len(number) - 1 - np.unique(number[::-1], return_index=True)[1]
+        if len(last) < len(number):
+            number, table = number[np.sort(last)], table.take(np.sort(last))
+        place, ids = self._staged.find(number), stored.find(number)
+        fresh = np.ones(len(table), bool)
+        if len(again := np.flatnonzero(place >= 0)):
+            held = joined(self._chunks).take(place[again])
+            fresh[again] = ~repeats(table.take(again), held.class_id, held.source, held.vectors, background)
+        if len(known := np.flatnonzero((ids >= 0) & (place < 0))):
+            fresh[known] = ~stays(ids[known], table.take(known))
+        if not fresh.any():
+            return 0
+        if len(other := place[fresh & (place >= 0)]):
+            kept = np.ones(len(self), bool)
+            kept[other] = False
+            self._chunks = [joined(self._chunks).take(kept)]
+            self._restage()
+        self._staged.add(number[fresh], len(self) + np.arange(fresh.sum()))
+        self._chunks.append(replace(table if fresh.all() else table.take(fresh), ids=ids[fresh]))
+        return int(fresh.sum())
 
     def _restage(self) -> None:
         """Number the staged keys anew."""
-        self._staged = NumberSet()
+        self._staged, first = NumberMap(), 0
         for chunk in self._chunks:
-            self._staged.add(self._numbers.of(chunk.sample, chunk.segment))
+            self._staged.add(self._numbers.of(chunk.sample, chunk.segment), np.arange(first, first + len(chunk)))
+            first += len(chunk)
 
     def drop(self, criteria: Mapping[str, Any]) -> int:
         """Forget the staged rows that meet every criterion (none has an id yet); returns how many."""
@@ -261,7 +325,8 @@ def norms(keys: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
     return np.sqrt(out, out=out)
 
 
-def _visible_keys(view: View) -> Iterator[tuple[NameColumn, Int64Array]]:
+def _visible_keys(view: View) -> Iterator[tuple[NameColumn, Int64Array, Int64Array]]:
     for number, segment in enumerate(view.columns.segments):
-        rows = np.flatnonzero(view.visible[view.columns.offsets[number] : view.columns.offsets[number + 1]])
-        yield segment.sample.take(rows).used(), segment.segment[rows]
+        span = slice(int(view.columns.offsets[number]), int(view.columns.offsets[number + 1]))
+        rows = np.flatnonzero(view.visible[span])
+        yield segment.sample.take(rows).used(), segment.segment[rows], view.columns.ids[span][rows]
