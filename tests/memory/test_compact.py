@@ -124,7 +124,9 @@ def test_rollback_after_compaction(worn: Memory, rows: Callable[..., Rows], task
     else:
         assert len(worn) == 0
     assert worn.verify()["orphans"] == []
-    assert worn.add(rows(6, 3, prefix="t3-", seed=3), 3) == {-1: 6, 0: 6, 1: 6, 2: 6, 3: 1}[task]
+    assert (
+        worn.add(rows(6, 3, prefix="t3-", seed=3), 3) == {-1: 6, 0: 6, 1: 6, 2: 6, 3: 2}[task]
+    )  # row 31 had another class
 
 
 def test_without_history_only_the_present_is_left(worn: Memory) -> None:
@@ -192,21 +194,20 @@ def test_merge(three: Memory, rows: Callable[..., Rows], tmp_path: Path) -> None
     three.relabel([6], [7])
     three.reweight([7], [0.5])
     with Memory.create(tmp_path / "other", dim=8, fingerprint="enc:1") as other:
-        other.add(replace(rows(2, 4, prefix="t0-", seed=9), source="z"), 1)  # the keys of two rows of `three`
+        other.add(replace(rows(2, 4, prefix="t0-", seed=9), source="z"), 1)  # regions of two rows of `three`
         other.add(replace(rows(3, 5, prefix="o", seed=8), source="z"), 2)
         other.commit(2)
-        assert other.merge(three) == 27
+        assert other.merge(three) == 29
         assert other.merge(three) == 0
         assert len(other) == 5
-        assert other.commit(2) == 27
+        assert other.commit(2) == 29
         assert other.merge(three) == 0
         want, got = three.rows_of(three.ids()), other.rows_of(other.ids())
-        first = want.sample_id.index("t0-2")
         for name in ("class_id", "weight", "task", "sample_id", "segment", "source"):
-            assert list(getattr(got, name)[5:]) == list(getattr(want, name)[first:])
-        assert np.array_equal(other.keys(other.ids()[5:]), three.keys(three.ids()[first:]))
-        assert got.source[:5] == ("z",) * 5
-        assert got.class_id[:5].tolist() == [4, 4, 5, 5, 5]
+            assert list(getattr(got, name)[3:]) == list(getattr(want, name))
+        assert np.array_equal(other.keys(other.ids()[3:]), three.keys(three.ids()))
+        assert got.source[:3] == ("z",) * 3
+        assert got.class_id[:3].tolist() == [5, 5, 5]
 
 
 def test_memories_of_another_encoder_do_not_mix(three: Memory, tmp_path: Path) -> None:

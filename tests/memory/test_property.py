@@ -89,19 +89,26 @@ class Machine(RuleBasedStateMachine):
             np.zeros(len(rows), np.int64),
             weight=np.array([w for *_, w in rows], np.float32),
         )
-        new = 0
-        known = {r.sample for r in self.twin.now.values()}
-        for n, v, c, w in rows:
-            if f"s{n}" not in known and f"s{n}" not in self.twin.staged:
-                self.twin.staged[f"s{n}"] = Row(-1, POOL[v], c, w, f"s{n}", self.task)
-                new += 1
-        assert self.memory.add(batch, self.task) == new
+        known = {r.sample: r for r in self.twin.now.values()} | self.twin.staged
+        fresh = {}
+        for n, v, c, w in {n: (n, v, c, w) for n, v, c, w in rows}.values():  # the last of a region counts
+            new = Row(-1, POOL[v], c, w, f"s{n}", self.task)
+            held = known.get(new.sample)
+            if held is None or held.class_id != c or held.key @ new.key < 0.9999:
+                fresh[new.sample] = new
+        last = {n: i for i, (n, *_) in enumerate(rows)}
+        for n in sorted(last, key=last.__getitem__):
+            if (row := fresh.get(f"s{n}")) is not None:
+                self.twin.staged.pop(row.sample, None)
+                self.twin.staged[row.sample] = row
+        assert self.memory.add(batch, self.task) == len(fresh)
 
     @rule(next_task=st.booleans())
     def commit(self, next_task: bool) -> None:
         assert self.memory.commit(self.task) == len(self.twin.staged)
         for row in self.twin.staged.values():
             row.id = self.twin.next_id
+            self.twin.now = {i: r for i, r in self.twin.now.items() if r.sample != row.sample}
             self.twin.now[row.id] = row
             self.twin.next_id += 1
         self.twin.staged = {}

@@ -113,7 +113,7 @@ def test_staged_rows_are_forgotten_too(memory: Memory, rows: Callable[..., Rows]
 
 def test_a_retired_row_may_come_back_under_a_new_id(three: Memory, rows: Callable[..., Rows]) -> None:
     three.remove([29])
-    assert three.add(rows(10, 2, prefix="t2-", seed=2), 2) == 1
+    assert three.add(rows(10, 2, prefix="t2-", seed=2, source="c"), 2) == 1
     three.commit(2)
     assert three.ids(sample_id="t2-9").tolist() == [30]
 
