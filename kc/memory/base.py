@@ -213,12 +213,10 @@ class MemoryStore(MemoryReader):
 
     @property
     def _background(self) -> list[int]:
-        """Ids of background classes."""
         info = self._about.info
         return [] if info is None else [c.id for c in info.classes.values() if c.background]
 
     def _stay(self, ids: Int64Array, new: Table) -> BoolArray:
-        """`repeats` for visible rows."""
         held = self.rows_of(ids)
         return repeats(new, held.class_id, held.source, self.keys(ids), self._background)
 

@@ -110,7 +110,8 @@ def repeats(
     hidden = ~same & np.isin(new.class_id, list(background))
     same &= np.fromiter((a == b for a, b in zip(new.source, source, strict=True)), bool, len(new))
     same &= np.einsum("nd,nd->n", new.vectors, keys) >= SAME_KEY
-    return same | hidden
+    stays: BoolArray = same | hidden
+    return stays
 
 
 class Staging:
