@@ -93,16 +93,22 @@ class Segments:
     """Class-agnostic regions of one image.
 
     Either `partition` (H, W) int32 with values 0..N-1 (every pixel in exactly one region, as superpixels give),
-    or `masks` (N, H, W) bool (may overlap, may leave pixels uncovered). `scores` (N,) in [0, 1].
+    or `masks` (N, H, W) bool (may overlap, may leave pixels uncovered). `scores` (N,) in [0, 1]. `number` (N,) int64:
+    what a memory knows each region by, the same whenever the image comes back; None: its position.
     """
 
     size: tuple[int, int]
     scores: Float32Array
     partition: Int32Array | None = None
     masks: BoolArray | None = None
+    number: Int64Array | None = None
 
     def __len__(self) -> int:
         return len(self.scores)
+
+    def numbers(self, chosen: Int64Array) -> Int64Array:
+        """The numbers of the regions at the positions `chosen`."""
+        return chosen.astype(np.int64) if self.number is None else self.number[chosen]
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from kc.proposals.base import from_partition
 from kc.types import VOID, Int64Array, Segments
 
 IntMap = npt.NDArray[np.integer[Any]]
+_INSTANCE_BITS = 32
 
 
 def propose_from(target: IntMap) -> tuple[Segments, Int64Array]:
@@ -35,12 +37,17 @@ def propose_from(target: IntMap) -> tuple[Segments, Int64Array]:
 def partition_from(target: IntMap) -> Segments:
     """The segments of one image as a partition (H, W) that also holds one region for VOID, for readers of partitions.
 
-    `target` as in `propose_from`. Regions are ordered by class id and instance, HIDDEN and VOID last.
+    `target` as in `propose_from`. Regions are ordered by class id and instance, HIDDEN and VOID last. The `number` of a
+    region is made of its class and instance, so that it stays when other classes of the image become visible; that of
+    HIDDEN and VOID is negative.
     """
     category = np.asarray(target if target.ndim == 2 else target[..., 0], dtype=np.int64)
-    category = np.where(category < 0, category + int(category.max(initial=0)) + 3, category)
-    if target.ndim == 2:
-        return from_partition(category)
-    instance = target[..., 1].astype(np.int64)
+    top = int(category.max(initial=0))
+    category = np.where(category < 0, category + top + 3, category)
+    instance = np.zeros_like(category) if target.ndim == 2 else target[..., 1].astype(np.int64)
     low = int(instance.min(initial=0))
-    return from_partition(category * (int(instance.max(initial=0)) - low + 1) + (instance - low))
+    span = int(instance.max(initial=0)) - low + 1
+    combined = category * span + (instance - low)
+    values = np.unique(combined)
+    number = np.where(values // span > top, -1 - values, (values // span << _INSTANCE_BITS) + values % span + low)
+    return replace(from_partition(combined), number=number)

@@ -83,14 +83,26 @@ def test_every_wanted_segment_of_every_image_becomes_a_row_once(
     regions = RegionEncoder(context.encoder, context.features, None, "pooled")
     done: list[int] = []
     n = add_labelled(memory, batches(), regions, [1, 2, 3], source="tiny", advance=done.append)
-    # Regions are numbered by class id: 1, 2, 4, VOID.
-    assert rows(memory) == [(f"train/{i}", c - 1, c, "tiny") for i in range(3) for c in (1, 2)]
+    # A true segment is numbered by its class and instance.
+    assert rows(memory) == [(f"train/{i}", c << 32, c, "tiny") for i in range(3) for c in (1, 2)]
     assert (n, done) == (6, [1, 1, 1])
     before = memory.stats()
     assert add_labelled(memory, batches(), regions, [1, 2, 3], source="tiny") == 0
     assert memory.stats() == before
     keys = regions(next(batches()))[0].keys
     np.testing.assert_allclose(np.concatenate([t.vectors for t in memory.tables()])[:2], keys[:2], atol=1e-6)
+
+
+def test_every_class_of_an_image_that_comes_back_is_stored(memory: Memory, toy_context: Callable[..., Context]) -> None:
+    context = toy_context("semantic")
+    regions = RegionEncoder(context.encoder, context.features, None, "pooled")
+    for task, shown in enumerate([1, 2]):  # as in an overlapped stream: the same images, other classes are void
+        shown_alone = [
+            batch | {name: [np.where(x == shown, x, VOID) for x in batch[name]] for name in ("labels_raw", "semantic")}
+            for batch in batches()
+        ]
+        assert add_labelled(memory, shown_alone, regions, [shown], task=task) == 3
+    assert sorted(r[2] for r in rows(memory)) == [1, 1, 1, 2, 2, 2]
 
 
 def test_impure_regions_are_no_rows(memory: Memory, toy_context: Callable[..., Context]) -> None:

@@ -11,7 +11,7 @@ import torch
 
 from kc.errors import KcError
 from kc.methods.base import Context
-from kc.methods.finetune.replay import Replay, priority
+from kc.methods.finetune.replay import Replay, narrowed, priority
 from kc.methods.training_options import Training
 from kc.types import HIDDEN, VOID, ClassInfo, Task, TaskKind
 
@@ -136,3 +136,11 @@ def test_weights_of_other_shapes_are_listed() -> None:
     tensors["head.classifier.steps.0.bias"] = torch.zeros(9)
     with pytest.raises(KcError, match=r"size mismatch for head\.classifier\.steps\.0\.bias"):
         Replay(context("classification", 6)).load_state(tensors, meta)
+
+
+@pytest.mark.parametrize(("top", "dtype"), [(32_767, torch.int16), (32_768, torch.int32), (2**31, torch.int64)])
+def test_labels_are_kept_as_narrow_as_they_fit(top: int, dtype: torch.dtype) -> None:
+    labels = torch.tensor([[VOID, 0], [HIDDEN, top]])
+    kept = narrowed(labels)
+    assert kept.dtype == dtype
+    assert torch.equal(kept.long(), labels)

@@ -15,7 +15,7 @@ from kc.proposals.load import load_proposer
 from kc.proposals.oracle import partition_from, propose_from
 from kc.proposals.superpixels import Felzenszwalb, Superpixels
 from kc.registry import PROPOSERS, proposer_spec
-from kc.types import VOID, Segments
+from kc.types import HIDDEN, VOID, Segments
 
 
 @pytest.fixture(scope="module")
@@ -105,3 +105,18 @@ def test_oracle_partition_covers_void_too() -> None:
     assert areas(partition_from(category)).tolist() == [2, 4, 2]
     panoptic = np.stack([category, np.array([[1, 1, 0, 0], [1, 0, 2, 0]])], axis=-1)
     assert areas(partition_from(panoptic)).tolist() == [2, 3, 1, 2]
+
+
+def test_a_true_segment_keeps_its_number_when_other_classes_become_visible() -> None:
+    whole = np.array([[3, 3, 1, VOID], [3, 1, 5, VOID]])
+    things = np.stack([whole, np.array([[1, 2, 0, 0], [1, 0, 7, 0]])], axis=-1)
+    for target in (whole, things):
+        everything = partition_from(target)
+        known = {n: m.tolist() for n, m in zip(everything.number.tolist(), as_masks(everything), strict=True)}
+        for shown in ([1], [3], [5], [3, 5]):
+            hidden = np.where(np.isin(target if target.ndim == 2 else target[..., :1], shown), target, HIDDEN)
+            part = partition_from(hidden)
+            for number, mask in zip(part.number.tolist(), as_masks(part), strict=True):
+                if number in known and whole[mask].min() >= 0 and np.isin(whole[mask], shown).all():
+                    assert mask.tolist() == known[number]
+            assert {n for n in part.number.tolist() if n >> 32 in shown} == {n for n in known if n >> 32 in shown}

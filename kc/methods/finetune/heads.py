@@ -177,7 +177,7 @@ class Head(nn.Module, ABC):
         """A training batch and, behind it, stored inputs and targets with their sample ids."""
         target = self.target(batch)
         images = torch.stack([image for image, _ in exemplars]).to(batch["image"]) / 255
-        targets = torch.stack([t for _, t in exemplars]).to(target)
+        targets = torch.stack([t.to(target) for _, t in exemplars])
         return {
             **batch,
             "image": torch.cat([batch["image"], images]),

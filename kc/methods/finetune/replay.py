@@ -128,7 +128,7 @@ class Replay(GradientMethod):
             classes = tuple(sorted(current & set(torch.unique(labels).tolist())))
             if not classes:
                 continue
-            kept = target.to(torch.int64 if target.ndim == 0 else torch.int16)
+            kept = target.to(torch.int64) if target.ndim == 0 else narrowed(target)
             if target.ndim and not instances and self.context.background_id is None:
                 # Unlabelled then says nothing of the classes that came later: it must not be trained as "none" now.
                 kept = torch.where(kept == HIDDEN, torch.full_like(kept, VOID), kept)
@@ -157,3 +157,10 @@ class Replay(GradientMethod):
             keep |= {(e.task, e.sample_id): e for e in ranked[:quota]}
         self.stored.items = [keep[key] for key in sorted(keep)]
         self._offered = {}
+
+
+def narrowed(labels: Tensor) -> Tensor:
+    """Class ids and instance numbers (...) in the first of int16, int32 and int64 that holds them."""
+    low, high = (int(x) for x in labels.aminmax())
+    fitting = (t for t in (torch.int16, torch.int32) if torch.iinfo(t).min <= low and high <= torch.iinfo(t).max)
+    return labels.to(next(fitting, torch.int64))
