@@ -176,8 +176,9 @@ class Bars:
         self.asked.append(tuple(names))
         position = np.array([i for i, n in enumerate(names) for _ in n if image.any()], np.int64)
         masks = np.zeros((len(position), *image.shape[:2]), bool)
-        for i, mask in enumerate(masks):
-            mask[:, 4 * i : 4 * i + 6] = True
+        letters = [letter for n in names for letter in n if image.any()]
+        for letter, mask in zip(letters, masks, strict=True):
+            mask[:, ord(letter) - 97 : ord(letter) - 91] = True
         return Segments(image.shape[:2], np.ones(len(position), np.float32), masks=masks), position
 
 
