@@ -106,8 +106,8 @@ def test_a_damaged_safetensors_file(authors_file: Path, tiny_clip: str, tmp_path
     convert(authors_file, target, tiny_clip)
     with safe_open(target, framework="pt") as file:
         metadata = file.metadata()
-        state = {key: file.get_tensor(key).clone() for key in file.keys()}  # noqa: SIM118; written over below
-    del state["void.weight"]
+        state = {key: file.get_tensor(key).clone() for key in file.keys()}  # noqa: SIM118
+    del state["void.weight"]  # clones: what is written over below may be the file itself
     save_file(state, target, metadata=metadata)
     with pytest.raises(KcError, match=r"missing: void\.weight"):
         load_fc_clip(target)
