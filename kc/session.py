@@ -25,7 +25,7 @@ from kc.encoders.cache import FeatureCache, UncachedFeatures
 from kc.encoders.load import load_encoder
 from kc.files import cache_dir
 from kc.memory.store.info import MemoryInfo
-from kc.methods.base import Batch, Context
+from kc.methods.base import Context
 from kc.methods.module import ContinualMethod
 from kc.methods.regions import RegionEncoder, normalised
 from kc.methods.training_options import Training
@@ -36,7 +36,7 @@ from kc.proposals.cache import PartitionCache, UncachedPartitions
 from kc.proposals.load import load_proposer
 from kc.registry import load_class, method_spec
 from kc.resolve import base_to_load, components, n_tasks, stream_of, with_options
-from kc.types import ClassInfo, Float32Array, Sample, Segments, SplitName, TaskKind, UInt8Array
+from kc.types import Batch, ClassInfo, Float32Array, Sample, Segments, SplitName, TaskKind, UInt8Array
 
 if TYPE_CHECKING:
     from kc.data.datamodule import IncrementalDataModule

@@ -10,8 +10,9 @@ Conventions used everywhere:
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -35,6 +36,9 @@ Int32Array = npt.NDArray[np.int32]
 Int64Array = npt.NDArray[np.int64]
 Float32Array = npt.NDArray[np.float32]
 BoolArray = npt.NDArray[np.bool_]
+
+Batch = Mapping[str, Any]
+"""A batch of a loader; `kc.data.dataset.collate_training` and `collate_evaluation` name its keys and shapes."""
 
 
 @dataclass(frozen=True)

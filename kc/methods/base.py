@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -14,14 +14,10 @@ from kc.encoders.base import Encoder
 from kc.encoders.cache import FeatureCache
 from kc.errors import RunError
 from kc.memory.store.info import MemoryInfo
+from kc.methods.regions import RegionEncoder
 from kc.methods.training_options import Training
 from kc.openvocab.base import OpenVocabulary
-from kc.types import ClassInfo, Features, TaskKind
-
-if TYPE_CHECKING:
-    from kc.methods.regions import RegionEncoder
-
-Batch = Mapping[str, Any]
+from kc.types import Batch, ClassInfo, Features, TaskKind
 
 
 @dataclass

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, distributed
 
 from kc.memory.store.distributed import process_rank as process_rank
-from kc.methods.base import Batch
+from kc.types import Batch
 
 Rows = TypeVar("Rows", bound=Any)
 

@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from kc.methods.base import Batch, Context
+from kc.methods.base import Context
 from kc.methods.distributed import local_shard
 from kc.methods.finetune.module import GradientMethod
 from kc.methods.finetune.naive import Finetune
@@ -20,7 +20,7 @@ from kc.methods.retrieval.base_outputs import BaseOutputs, single_head
 from kc.methods.retrieval.knn_clip import KnnClip
 from kc.methods.retrieval.vote_options import BlendOptions
 from kc.spec import MethodSpec, Tunable
-from kc.types import Prediction, Task
+from kc.types import Batch, Prediction, Task
 
 HeadPosterior = Callable[[Batch, Sequence[Regions] | None, Sequence[int]], Tensor]
 """(batch, its regions, class ids) -> probabilities (N, C) of the regions or images of the batch."""

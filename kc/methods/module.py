@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from kc.errors import KcError
-from kc.methods.base import Batch, Context
+from kc.methods.base import Context
 from kc.spec import MethodSpec
-from kc.types import Prediction, Task
+from kc.types import Batch, Prediction, Task
 
 
 class ContinualMethod(L.LightningModule):

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 import torch
@@ -18,13 +17,10 @@ from kc.encoders.base import Encoder, dense
 from kc.encoders.cache import FeatureCache, packed, read_checked, unpacked, write_checked
 from kc.errors import KcError
 from kc.files import file_name, hashed_path
-from kc.methods.base import Batch, Context
-from kc.openvocab.base import DenseVocabulary, FeatureVocabulary
 from kc.proposals.cache import PartitionCache
-from kc.proposals.merge import masks_to_panoptic, paint, semantic_to_panoptic
 from kc.proposals.oracle import partition_from
 from kc.proposals.pooling import pool, segment_labels
-from kc.types import BoolArray, Features, Float32Array, Int32Array, Int64Array, Prediction, Segments, UInt8Array
+from kc.types import Batch, BoolArray, Float32Array, Int64Array, Segments, UInt8Array
 
 MAGIC = b"KCK1"
 
@@ -266,55 +262,6 @@ def segment_boxes(segments: Segments) -> Int64Array:
         if len(y):
             boxes[i] = (y[0], x[0], y[-1] + 1, x[-1] + 1)
     return boxes
-
-
-def posteriors(context: Context, batch: Batch, regions: Sequence[Regions], vocabulary: Sequence[int]) -> list[Tensor]:
-    """The open-vocabulary base model's probabilities (N, C) for the regions of each image."""
-    base, names = context.base, context.names(vocabulary)
-    if isinstance(base, DenseVocabulary):
-        background = background_position(context, vocabulary)
-        return [
-            base.region_scores(batch["raw"][row], batch["sample_id"][row], r.segments, names, background)
-            for row, r in enumerate(regions)
-        ]
-    feature_base = cast(FeatureVocabulary, base)
-    means = region_posteriors(feature_base, context.encode(batch), regions)
-    return [feature_base.scores_from_posterior(p, names) for p in means]
-
-
-def region_posteriors(base: FeatureVocabulary, features: Features, regions: Sequence[Regions]) -> list[Tensor]:
-    """The base's own posterior (N, K), averaged over each region of each image."""
-    maps = base.posterior_map(features).cpu()
-    return [torch.from_numpy(pool(m, r.segments)) for m, r in zip(maps, regions, strict=True)]
-
-
-def background_position(context: Context, vocabulary: Sequence[int]) -> int | None:
-    """Where the benchmark's background class stands in `vocabulary`, None where it is not asked for."""
-    ids = list(vocabulary)
-    return ids.index(context.background_id) if context.background_id in ids else None
-
-
-def to_prediction(
-    context: Context, vocabulary: tuple[int, ...], regions: Sequence[Regions], labels: Sequence[Int64Array]
-) -> Prediction:
-    """Paint region labels into maps.
-
-    Neighbouring regions of a partition that are one thing class become one instance; of masks each is one.
-    """
-    pairs = list(zip(regions, labels, strict=True))
-    maps = [paint(r.segments, x) for r, x in pairs]
-    if context.kind != "panoptic" or any(r.segments.masks is None for r in regions):
-        return maps_to_prediction(context, vocabulary, maps)
-    panoptic = [masks_to_panoptic(r.segments, x, context.thing_ids) for r, x in pairs]
-    return Prediction(vocabulary, semantic=maps, panoptic=panoptic)
-
-
-def maps_to_prediction(context: Context, vocabulary: tuple[int, ...], maps: list[Int64Array]) -> Prediction:
-    """(H, W) maps of class ids as a prediction; connected areas of one thing class become one instance."""
-    panoptic: list[Int32Array] = []
-    if context.kind == "panoptic":
-        panoptic = [semantic_to_panoptic(m, context.thing_ids) for m in maps]
-    return Prediction(vocabulary, semantic=maps, panoptic=panoptic)
 
 
 def normalised(pooled: Tensor) -> Float32Array:

@@ -16,7 +16,8 @@ from kc.memory.base import MemoryStore
 from kc.memory.disk import Memory
 from kc.memory.vote.votes import contributions
 from kc.methods.module import ContinualMethod
-from kc.methods.regions import Regions, normalised, posteriors
+from kc.methods.predictions import posteriors
+from kc.methods.regions import Regions, normalised
 from kc.methods.retrieval.visual_memory import voted
 from kc.predict.answer import Answer, Area, Votes, mean_score, pixels_in, voters_of
 from kc.predict.names import ids_of

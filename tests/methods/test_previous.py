@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from kc.methods.base import Batch, Context
+from kc.methods.base import Context
 from kc.methods.finetune.naive import Finetune
-from kc.types import Features, Task
+from kc.types import Batch, Features, Task
 
 TASKS = [Task(0, (1, 2), (1, 2), ("1", "2")), Task(1, (3,), (1, 2, 3), ("3",))]
 

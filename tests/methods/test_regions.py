@@ -13,7 +13,8 @@ import torch
 from kc.encoders.lite import Lite0
 from kc.errors import RunError
 from kc.methods.base import Context
-from kc.methods.regions import CROP, KeyStore, RegionEncoder, cut_out, masked_keys, segment_boxes, to_prediction
+from kc.methods.predictions import to_prediction
+from kc.methods.regions import CROP, KeyStore, RegionEncoder, cut_out, masked_keys, segment_boxes
 from kc.proposals.base import from_partition
 from kc.proposals.cache import PartitionCache
 from kc.types import VOID, ClassInfo, Segments

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from kc.methods.base import Batch
 from kc.methods.distributed import mean_of
 from kc.methods.finetune.mask2former import Mask2Former
 from kc.methods.finetune.mask_network import Queries
@@ -15,7 +14,7 @@ from kc.methods.finetune.mask_options import MASK_SPEC, MaskOptions
 from kc.methods.finetune.mask_targets import MaskSet
 from kc.openvocab.mask_inference import at_size
 from kc.spec import NonNegative, Tunable
-from kc.types import HIDDEN
+from kc.types import HIDDEN, Batch
 
 KEPT = 0.5
 GAMMA = 2.0

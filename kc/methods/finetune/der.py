@@ -6,12 +6,11 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from kc.methods.base import Batch
 from kc.methods.distributed import all_gather_batch
 from kc.methods.finetune.er import Buffered, as_batch, padded
 from kc.methods.finetune.losses import logit_distance
 from kc.spec import MethodSpec, NonNegative, Tunable
-from kc.types import Features
+from kc.types import Batch, Features
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from kc.methods.base import Batch, Context
+from kc.methods.base import Context
 from kc.methods.finetune.heads import Head, copy_column
 from kc.methods.finetune.mask2former import Mask2Former
 from kc.methods.finetune.mask_head import MaskHead
@@ -18,7 +18,7 @@ from kc.methods.finetune.mask_network import MaskNetwork, Pixels, Queries
 from kc.methods.finetune.mask_options import MASK_SPEC, MaskOptions
 from kc.methods.finetune.mask_targets import MaskLoss, MaskSet, mask_sets
 from kc.spec import Count, Positive, SignedPerTask, at_task
-from kc.types import Task
+from kc.types import Batch, Task
 
 
 class PromptSet(nn.Module):

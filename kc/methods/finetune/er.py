@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from kc.errors import KcError
-from kc.methods.base import Batch, Context
+from kc.methods.base import Context
 from kc.methods.distributed import all_gather_batch, local_shard, world
 from kc.methods.finetune.module import GradientMethod
 from kc.methods.state import TensorState
 from kc.spec import TUNE_LR, MethodSpec
-from kc.types import Task
+from kc.types import Batch, Task
 
 
 @dataclass(frozen=True)

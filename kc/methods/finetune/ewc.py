@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from kc.methods.base import Batch, Context
+from kc.methods.base import Context
 from kc.methods.finetune.module import GradientMethod
 from kc.methods.state import NamedTensors
 from kc.spec import MethodSpec, NonNegative, Tunable
-from kc.types import Features, Task
+from kc.types import Batch, Features, Task
 
 Weights = dict[str, Tensor]
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from kc.errors import KcError
-from kc.methods.base import Batch, Context, as_map, semantic_from_scores
+from kc.methods.base import Context, as_map, semantic_from_scores
 from kc.methods.distributed import weight_of
 from kc.methods.finetune.decoders import PooledVector, decoder_of
 from kc.methods.finetune.losses import (
@@ -27,9 +27,10 @@ from kc.methods.finetune.losses import (
     to_columns,
     vector_cross_entropy,
 )
-from kc.methods.regions import Regions, best, maps_to_prediction, to_prediction, with_keys
+from kc.methods.predictions import maps_to_prediction, to_prediction
+from kc.methods.regions import Regions, best, with_keys
 from kc.proposals.pooling import coverage
-from kc.types import HIDDEN, Features, Prediction, Segments
+from kc.types import HIDDEN, Batch, Features, Prediction, Segments
 
 
 class GrowingClassifier(nn.Module):

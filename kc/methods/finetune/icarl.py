@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from kc.methods.base import Batch, Context
+from kc.methods.base import Context
 from kc.methods.finetune.losses import icarl_loss, to_columns
 from kc.methods.finetune.replay import Exemplar, Replay
 from kc.methods.state import NamedTensors
 from kc.spec import TUNE_LR, MethodSpec
-from kc.types import Prediction, Task
+from kc.types import Batch, Prediction, Task
 
 
 def herd(features: Tensor, n: int) -> list[int]:

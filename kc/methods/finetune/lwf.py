@@ -7,11 +7,10 @@ from typing import Literal
 
 from torch import Tensor
 
-from kc.methods.base import Batch
 from kc.methods.finetune.losses import distillation, pixel_distillation
 from kc.methods.finetune.module import GradientMethod
 from kc.spec import MethodSpec, NonNegative, Positive, Tunable
-from kc.types import Features
+from kc.types import Batch, Features
 
 
 @dataclass(frozen=True)

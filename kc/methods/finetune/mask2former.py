@@ -7,7 +7,6 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from kc.methods.base import Batch
 from kc.methods.finetune.heads import Head
 from kc.methods.finetune.mask_head import MaskHead
 from kc.methods.finetune.mask_network import Queries
@@ -16,7 +15,7 @@ from kc.methods.finetune.mask_targets import MaskLoss
 from kc.methods.finetune.module import GradientMethod
 from kc.methods.finetune.replay import Replay
 from kc.openvocab.mask_inference import OVERLAP, SCORE
-from kc.types import Task
+from kc.types import Batch, Task
 
 
 class Mask2Former(GradientMethod):

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from kc.encoders.cache import FeatureCache
-from kc.methods.base import Batch, Context, as_map
+from kc.methods.base import Context, as_map
 from kc.methods.finetune.heads import GrowingClassifier, Head
 from kc.methods.finetune.mask_network import EncoderBackbone, MaskNetwork, Queries, load_mask_network
 from kc.methods.finetune.mask_targets import MaskSet, mask_sets
 from kc.openvocab.mask_inference import at_size, instances, panoptic_map, semantic_scores
-from kc.types import HIDDEN, VOID, Features, Prediction
+from kc.types import HIDDEN, VOID, Batch, Features, Prediction
 
 NO_OBJECT = HIDDEN - 1
 """What names the first column of the classifier, which is no class and no label."""

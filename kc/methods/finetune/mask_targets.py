@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from kc.methods.base import Batch
 from kc.methods.distributed import mean_of, weight_of, world
 from kc.methods.finetune.mask_network import Queries
 from kc.openvocab.mask_inference import loss_terms, loss_weights
+from kc.types import Batch
 
 _PAIR = 1 << 32
 """More than any instance number."""

@@ -13,13 +13,13 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, PolynomialL
 
 from kc.encoders.base import Encoder
 from kc.errors import DivergedError
-from kc.methods.base import Batch, Context
+from kc.methods.base import Context
 from kc.methods.finetune.heads import GrowingClassifier, Head, head_of
 from kc.methods.module import ContinualMethod
 from kc.methods.state import Unsaved
 from kc.methods.training_options import TrainingOptions
 from kc.spec import at_task
-from kc.types import Features, Prediction, Task
+from kc.types import Batch, Features, Prediction, Task
 
 
 class Previous(Unsaved):

@@ -8,12 +8,11 @@ from functools import cached_property
 
 from torch import Tensor, nn
 
-from kc.methods.base import Batch
 from kc.methods.distributed import weight_of
 from kc.methods.finetune.heads import Head, PixelHead
 from kc.methods.finetune.losses import IGNORED, at_loss
 from kc.methods.finetune.module import GradientMethod, Previous
-from kc.types import Features
+from kc.types import Batch, Features
 
 
 @dataclass(frozen=True)

@@ -14,13 +14,13 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from kc.methods.base import Batch, Context
+from kc.methods.base import Context
 from kc.methods.finetune.mib import start_as_background
 from kc.methods.finetune.module import Previous
 from kc.methods.finetune.per_pixel import Maps, PerPixel
 from kc.methods.finetune.pseudo_labels import EntropyFilter, paint, valid_fraction, weighted_cross_entropy
 from kc.spec import DENSE, MethodSpec, NonNegative, Tunable
-from kc.types import Task
+from kc.types import Batch, Task
 
 SCALES = (1, 2, 4)
 

@@ -10,13 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kc.methods.base import Batch, Context
+from kc.methods.base import Context
 from kc.methods.distributed import all_gather_batch, local_shard, world
 from kc.methods.finetune.er import check_budget
 from kc.methods.finetune.module import GradientMethod
 from kc.methods.state import TensorState
 from kc.spec import TUNE_LR, MethodSpec
-from kc.types import HIDDEN, VOID, Task
+from kc.types import HIDDEN, VOID, Batch, Task
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from kc.methods.base import Batch, Context
+from kc.methods.base import Context
 from kc.methods.finetune.ewc import Anchored, Weights
 from kc.spec import MethodSpec, NonNegative, Positive, Tunable
-from kc.types import Task
+from kc.types import Batch, Task
 
 
 def path_importance(path: Mapping[str, Tensor], moved: Mapping[str, Tensor], damping: float) -> dict[str, Tensor]:

@@ -12,11 +12,12 @@ from torch import Tensor
 
 from kc.errors import KcError
 from kc.memory.store.staging import renormalize
-from kc.methods.base import Batch, Context
-from kc.methods.regions import Regions, background_position, posteriors, region_posteriors
+from kc.methods.base import Context
+from kc.methods.predictions import background_position, posteriors, region_posteriors
+from kc.methods.regions import Regions
 from kc.methods.state import TensorState
 from kc.openvocab.base import BaseProbabilities, CodedVocabulary, Names, Trained, TwoHeaded
-from kc.types import Float32Array
+from kc.types import Batch, Float32Array
 
 
 @dataclass(frozen=True)

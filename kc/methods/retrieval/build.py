@@ -13,10 +13,9 @@ import numpy as np
 
 from kc.encoders.cache import FeatureCache
 from kc.memory.disk import Memory
-from kc.methods.base import Batch
 from kc.methods.regions import RegionEncoder, Regions, normalised
 from kc.proposals.pooling import segment_labels
-from kc.types import VOID, Float32Array, Int64Array, Rows, Segments, UInt8Array
+from kc.types import VOID, Batch, Float32Array, Int64Array, Rows, Segments, UInt8Array
 
 FALLBACK = "fallback:"
 """What the source of a row begins with that was added because the memory lacked its name; the name follows."""

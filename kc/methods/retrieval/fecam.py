@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from kc.methods.base import Batch, Context
+from kc.methods.base import Context
 from kc.methods.module import OnePassMethod
 from kc.methods.state import NamedTensors
 from kc.spec import MethodSpec, NonNegative, Positive, Tunable
-from kc.types import Prediction, Task
+from kc.types import Batch, Prediction, Task
 
 
 def shrunk(covariance: Tensor, diagonal: float, off: float) -> Tensor:

@@ -17,14 +17,15 @@ from torch import Tensor
 from kc.files import write_atomic
 from kc.memory.vote.fusion import fuse_known_names, retrieval_logits
 from kc.memory.vote.votes import columns_of, vote
-from kc.methods.base import Batch, Context
+from kc.methods.base import Context
 from kc.methods.names import Name, read_names
-from kc.methods.regions import Regions, best, normalised, to_prediction
+from kc.methods.predictions import to_prediction
+from kc.methods.regions import Regions, best, normalised
 from kc.methods.retrieval.base_outputs import BaseOutputCache, BaseOutputs, base_predictions, codes_of
 from kc.methods.retrieval.calibration import KS, Setting, choose, hits, leave_samples_out
 from kc.methods.retrieval.visual_memory import VisualMemory
 from kc.openvocab.base import BaseProbabilities
-from kc.types import HIDDEN, VOID, ClassInfo, Float32Array, Neighbours, Prediction, Rows, Task
+from kc.types import HIDDEN, VOID, Batch, ClassInfo, Float32Array, Neighbours, Prediction, Rows, Task
 
 log = logging.getLogger("kc")
 

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import torch
 from torch.nn import functional as F
 
-from kc.methods.base import Batch, Context
+from kc.methods.base import Context
 from kc.methods.module import OnePassMethod
 from kc.methods.state import NamedTensors
 from kc.spec import MethodSpec
-from kc.types import Prediction
+from kc.types import Batch, Prediction
 
 
 class NearestClassMean(OnePassMethod):

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from kc.methods.base import Batch, Context
+from kc.methods.base import Context
 from kc.methods.module import OnePassMethod
 from kc.methods.state import NamedTensors
 from kc.spec import Count, MethodSpec, Tunable
-from kc.types import Prediction, Task
+from kc.types import Batch, Prediction, Task
 
 RIDGES = tuple(10.0**power for power in range(-8, 9))
 

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from kc.methods.base import Batch, Context
+from kc.methods.base import Context
 from kc.methods.module import OnePassMethod
 from kc.methods.state import TensorState
 from kc.spec import Count, MethodSpec, NonNegative, Tunable
-from kc.types import Prediction
+from kc.types import Batch, Prediction
 
 
 def cache_logits(queries: Tensor, keys: Tensor, values: Tensor, beta: float) -> Tensor:

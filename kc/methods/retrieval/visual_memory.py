@@ -17,13 +17,14 @@ from kc.memory.disk import Memory
 from kc.memory.store.distributed import gather_rows, on_rank_0, process_rank
 from kc.memory.vote.fusion import knn_clip
 from kc.memory.vote.votes import decide, vote
-from kc.methods.base import Batch, Context
+from kc.methods.base import Context
 from kc.methods.module import OnePassMethod
-from kc.methods.regions import Regions, best, normalised, posteriors, to_prediction
+from kc.methods.predictions import posteriors, to_prediction
+from kc.methods.regions import Regions, best, normalised
 from kc.methods.retrieval.build import labelled_rows
 from kc.methods.retrieval.vote_options import BlendOptions
 from kc.spec import MethodSpec, Tunable
-from kc.types import Float32Array, Neighbours, Prediction, Rows, Task
+from kc.types import Batch, Float32Array, Neighbours, Prediction, Rows, Task
 
 TIE_BREAK = 1e-12
 """Relative lead that the class which reached a tied score first is given; votes are float64."""

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from kc.methods.base import Batch
 from kc.methods.module import OnePassMethod
-from kc.methods.regions import background_position, best, maps_to_prediction, posteriors, to_prediction
+from kc.methods.predictions import background_position, maps_to_prediction, posteriors, to_prediction
+from kc.methods.regions import best
 from kc.openvocab.base import DenseVocabulary, PanopticVocabulary
 from kc.spec import MethodSpec
-from kc.types import Int64Array, Prediction
+from kc.types import Batch, Int64Array, Prediction
 
 
 class ZeroShot(OnePassMethod):
