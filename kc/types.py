@@ -110,9 +110,10 @@ class Segments:
     def __len__(self) -> int:
         return len(self.scores)
 
-    def numbers(self, chosen: Int64Array) -> Int64Array:
-        """The numbers of the regions at the positions `chosen`."""
-        return chosen.astype(np.int64) if self.number is None else self.number[chosen]
+    @property
+    def numbers(self) -> Int64Array:
+        """(N,) `number` of every region."""
+        return np.arange(len(self), dtype=np.int64) if self.number is None else self.number
 
 
 @dataclass(frozen=True)

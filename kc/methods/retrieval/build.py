@@ -42,7 +42,7 @@ def labelled_rows(
         chosen = np.flatnonzero(np.isin(labels, wanted) & (labels != VOID))
         if len(chosen):
             samples = (batch["sample_id"][row],) * len(chosen)
-            yield Rows(r.keys[chosen], labels[chosen], samples, r.segments.numbers(chosen), source)
+            yield Rows(r.keys[chosen], labels[chosen], samples, r.segments.numbers[chosen], source)
 
 
 def with_features(rows: Rows) -> Rows:

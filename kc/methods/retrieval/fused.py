@@ -78,11 +78,11 @@ class FusedMemory(VisualMemory):
 
     def _keep(self, batch: Batch, regions: Sequence[Regions] | None, staged: Sequence[Rows]) -> None:
         ids = list(batch["sample_id"])
-        ends = np.cumsum([0, *([1] * len(ids) if regions is None else [len(r.keys) for r in regions])])
-        first = dict(zip(ids, ends[:-1].tolist(), strict=True))
-        rows = np.concatenate(
-            [[first[s] + n for s, n in zip(r.sample_id, r.segment.tolist(), strict=True)] for r in staged] or [[]]
-        ).astype(np.int64)
+        numbers = [[0] for _ in ids] if regions is None else [r.segments.numbers.tolist() for r in regions]
+        named = [(s, n) for s, own in zip(ids, numbers, strict=True) for n in own]
+        place = dict(zip(named, range(len(named)), strict=True))
+        stored = [pair for r in staged for pair in zip(r.sample_id, r.segment.tolist(), strict=True)]
+        rows = np.array([place[pair] for pair in stored], np.int64)
         if len(rows) == 0:
             return
         keys = np.concatenate([r.keys for r in staged])
