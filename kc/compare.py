@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from hashlib import sha256
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from kc.config import RunConfig, stored
 from kc.data.datamodule import IncrementalDataModule
 from kc.data.lists import fingerprint
 from kc.data.predictions import PredictionWriter
+from kc.data.readers.base import HasOwnerIds
 from kc.errors import RunError
 from kc.files import write_atomic
 from kc.methods.distributed import process_rank
@@ -153,14 +155,14 @@ def new_folder(config: RunConfig) -> Path:
     name = Path(config.benchmark).stem
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
     folder = config.out / f"{stamp}-{name}"
-    number = 2
-    while folder.exists():
-        folder = config.out / f"{stamp}-{name}-{number}"
-        number += 1
-    try:
-        folder.mkdir(parents=True)
-    except OSError as error:
-        raise RunError(f"{folder} cannot be made ({error.strerror}); choose another --out") from error
+    for number in count(2):
+        try:
+            folder.mkdir(parents=True)
+            break
+        except FileExistsError:  # another run may have been started in the same second
+            folder = config.out / f"{stamp}-{name}-{number}"
+        except OSError as error:
+            raise RunError(f"{folder} cannot be made ({error.strerror}); choose another --out") from error
     text = yaml.safe_dump(stored(config), sort_keys=False, allow_unicode=True)
     write_atomic(folder / "config.yaml", text.encode())
     return folder
@@ -278,7 +280,9 @@ def make_loop(
     options = TrainerOptions(config.accelerator, config.devices, session.context(name, seed, place, config).training)
     predictions = None
     if config.save_predictions and split == "test":
-        predictions = PredictionWriter(place / "predictions", kind, data.classes.values())
+        reader = data.images.samples(split).reader
+        owner_id = reader.owner_id if isinstance(reader, HasOwnerIds) else None
+        predictions = PredictionWriter(place / "predictions", kind, data.classes.values(), owner_id)
 
     def make() -> ContinualMethod:
         return session.method(name, seed, place, config)

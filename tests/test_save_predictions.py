@@ -149,6 +149,64 @@ def test_instances_score_the_same_in_pycocotools(tmp_path: Path) -> None:
     assert 0.1 < wanted["ap"] < 0.9
 
 
+def test_panoptic_files_keep_the_ids_of_the_owners_annotations(tiny_coco: SimpleNamespace, tmp_path: Path) -> None:
+    folder, method = run_with(tmp_path, benchmark=str(tiny_coco.path), data_root=tiny_coco.root, proposals="oracle")
+    owner = json.loads((tiny_coco.folder / "annotations" / "test.json").read_text())
+    saved, truth = (json.loads((place / "panoptic.json").read_text()) for place in (folder, folder / "truth"))
+    for content in (saved, truth):
+        fields = ("id", "height", "width")
+        assert [[i[f] for f in fields] for i in content["images"]] == [[i[f] for f in fields] for i in owner["images"]]
+        assert [a["image_id"] for a in content["annotations"]] == [a["image_id"] for a in owner["annotations"]]
+        named = [[c[f] for f in ("id", "name", "isthing")] for c in content["categories"]]
+        assert named == [[c[f] for f in ("id", "name", "isthing")] for c in owner["categories"]]
+    for mine, theirs in zip(truth["annotations"], owner["annotations"], strict=True):
+        assert sorted((s["category_id"], s["iscrowd"]) for s in mine["segments_info"]) == sorted(
+            (s["category_id"], s["iscrowd"]) for s in theirs["segments_info"]
+        )
+    evaluation = pytest.importorskip("panopticapi.evaluation", reason="panopticapi is not installed")
+    with contextlib.redirect_stdout(io.StringIO()):
+        theirs = evaluation.pq_compute(
+            str(tiny_coco.folder / "annotations" / "test.json"), str(folder / "panoptic.json"),
+            str(tiny_coco.folder / "annotations" / "test"), str(folder / "panoptic"),
+        )  # fmt: skip
+    assert theirs["All"]["pq"] == pytest.approx(method["final"]["pq"])
+
+
+def test_instances_are_scored_by_pycocotools_with_the_owners_annotations(tmp_path: Path) -> None:
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    truth = np.full((24, 30, 2), (9, 0), np.int32)
+    truth[2:12, 3:13] = (2, 1)
+    square = [[3, 2, 13, 2, 13, 12, 3, 12]]
+    owner = {
+        "images": [{"id": n, "file_name": f"{n}.png", "height": 24, "width": 30} for n in (700, 41)],
+        "annotations": [
+            {"id": i, "image_id": n, "category_id": 2, "segmentation": square, "area": 100, "iscrowd": 0,
+             "bbox": [3, 2, 10, 10]} for i, n in enumerate((700, 41), start=1)
+        ],
+        "categories": [{"id": 2, "name": "dog"}],
+    }  # fmt: skip
+    (tmp_path / "owner.json").write_text(json.dumps(owner))
+    classes = (ClassInfo(2, "dog", is_thing=True), ClassInfo(9, "grass"))
+    writer = PredictionWriter(tmp_path / "out", "panoptic", classes, {5: 700, 2: 41}.__getitem__)
+    writer.start()
+    found = Instances((truth[..., 1] == 1)[None], np.array([2]), np.ones(1, np.float32))
+    for row in (5, 2):
+        batch = {"sample_id": [f"test/{row}"], "index": np.array([row]), "semantic": [truth[..., 0]],
+                 "panoptic": [truth], "crowd": [frozenset()]}  # fmt: skip
+        semantic = truth[..., 0].astype(np.int64)
+        writer.add(None, batch, Prediction((2, 9), semantic=[semantic], panoptic=[truth], instances=[found]))
+    writer.finish()
+    with contextlib.redirect_stdout(io.StringIO()):
+        theirs = COCO(str(tmp_path / "owner.json"))
+        scorer = COCOeval(theirs, theirs.loadRes(str(tmp_path / "out" / "instances.json")), "segm")
+        scorer.evaluate()
+        scorer.accumulate()
+        scorer.summarize()
+    assert scorer.stats[0] == pytest.approx(1)
+
+
 def test_table_of_a_classification(tmp_path: Path) -> None:
     folder, method = run_with(tmp_path, benchmark="digits", limit_images=40)
     with (folder / "answers.csv").open(encoding="utf-8", newline="") as file:

@@ -68,8 +68,6 @@ def check(
         report.n_read[split] = 0
         n_images = np.zeros(len(manifest.classes), dtype=np.int64)
         ids = reader.sample_ids
-        if len(set(ids)) < len(ids):
-            report.problems.append(f"{split}: {len(ids) - len(set(ids))} samples have the id of another one")
         for index, seen in enumerate(in_order(_reads(manifest, reader), len(reader), workers)):
             if progress is not None:
                 progress(split, index + 1, len(reader))

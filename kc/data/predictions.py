@@ -1,6 +1,7 @@
 """A method's answers as files that other programs score: COCO panoptic and results, index PNGs, a table.
 
-What was asked lies beside them in `truth`, with the same image numbers. See docs/how-to/own-data.md.
+What was asked lies beside them in `truth`, with the same image ids: those of the owner's annotation file, where the
+images come from one. See docs/how-to/own-data.md.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +27,17 @@ class PredictionWriter:
     """Writes `folder`, whole or not at all: until `finish` everything lies in a folder beside it.
 
     A part is one pass over test images; the only one lies in `folder` itself, several in `task-1`, `task-2`, ...
+    `owner_id`: the owner's id of an image by its row in the reader; None: images are numbered from 1.
     """
 
-    def __init__(self, folder: Path, kind: TaskKind, classes: Iterable[ClassInfo]) -> None:
-        self.folder, self.kind, self.classes = folder, kind, tuple(classes)
+    def __init__(
+        self,
+        folder: Path,
+        kind: TaskKind,
+        classes: Iterable[ClassInfo],
+        owner_id: Callable[[int], int | str] | None = None,
+    ) -> None:
+        self.folder, self.kind, self.classes, self.owner_id = folder, kind, tuple(classes), owner_id
         self._draft = folder.with_name(folder.name + ".part")
         self._parts: dict[int | None, _Table | _Maps] = {}
 
@@ -43,7 +51,9 @@ class PredictionWriter:
         if part not in self._parts:
             place = self._draft if part is None else self._draft / f"task-{part + 1}"
             self._parts[part] = (
-                _Table(place, self.classes) if self.kind == "classification" else _Maps(place, self.kind, self.classes)
+                _Table(place, self.classes)
+                if self.kind == "classification"
+                else _Maps(place, self.kind, self.classes, self.owner_id)
             )
         self._parts[part].add(batch, prediction)
 
@@ -84,11 +94,16 @@ class _Table:
 class _Maps:
     """Label maps as PNGs of class ids; of panoptic benchmarks JSON beside them."""
 
-    def __init__(self, folder: Path, kind: TaskKind, classes: Sequence[ClassInfo]) -> None:
-        self.folder, self.classes = folder, classes
+    def __init__(
+        self,
+        folder: Path,
+        kind: TaskKind,
+        classes: Sequence[ClassInfo],
+        owner_id: Callable[[int], int | str] | None,
+    ) -> None:
+        self.folder, self.classes, self.owner_id = folder, classes, owner_id
         self.things = tuple(c.id for c in classes if c.is_thing)
         self.top = max(c.id for c in classes)
-        self.number = 0
         self.panoptic: tuple[PanopticWriter, PanopticWriter] | None = None
         if kind == "panoptic":
             truth = folder / "truth"
@@ -103,11 +118,11 @@ class _Maps:
     def add(self, batch: Mapping[str, Any], prediction: Prediction) -> None:
         vocabulary = (*prediction.vocabulary, VOID)
         for i, sample_id in enumerate(batch["sample_id"]):
-            self.number += 1
+            number = len(self.images) + 1 if self.owner_id is None else self.owner_id(int(batch["index"][i]))
             name = f"{file_name(sample_id.partition('/')[2])}.png"
             truth = np.asarray(batch["semantic"][i])
             height, width = truth.shape
-            self.images.append({"id": self.number, "file_name": name, "height": height, "width": width})
+            self.images.append({"id": number, "file_name": name, "height": height, "width": width})
             self._semantic(self.folder / "semantic" / name, prediction.semantic[i])
             asked = np.where(np.isin(truth, vocabulary), truth, VOID)
             self._semantic(self.folder / "truth" / "semantic" / name, asked)
@@ -117,30 +132,33 @@ class _Maps:
             panoptic: Int32Array = np.array(batch["panoptic"][i], dtype=np.int32)
             panoptic[~np.isin(panoptic[..., 0], vocabulary)] = (VOID, 0)
             crowd = frozenset(batch["crowd"][i])
-            answers.add(self.number, name, prediction.panoptic[i])
-            questions.add(self.number, name, panoptic, crowd)
+            answers.add(number, name, prediction.panoptic[i])
+            questions.add(number, name, panoptic, crowd)
             if prediction.instances:
-                self._instances(panoptic, crowd, prediction.instances[i], prediction.vocabulary)
+                self._instances(number, panoptic, crowd, prediction.instances[i], prediction.vocabulary)
 
     def _semantic(self, path: Path, semantic: Int64Array) -> None:
         save_png(path, to_pixels(semantic, self.top))
 
     def _instances(
-        self, panoptic: Int32Array, crowd: frozenset[int], found: Instances, vocabulary: Sequence[int]
+        self,
+        number: int | str,
+        panoptic: Int32Array,
+        crowd: frozenset[int],
+        found: Instances,
+        vocabulary: Sequence[int],
     ) -> None:
         self.found = self.found or []
         things = [c for c in self.things if c in vocabulary]
         keep = np.isin(found.class_ids, things)
-        self.found += instance_results(
-            self.number, found.masks[keep], found.class_ids[keep].tolist(), found.scores[keep]
-        )
+        self.found += instance_results(number, found.masks[keep], found.class_ids[keep].tolist(), found.scores[keep])
         of_things = panoptic[np.isin(panoptic[..., 0], things)]
         pairs = [(c, n, (panoptic == (c, n)).all(-1), n in crowd) for c, n in np.unique(of_things, axis=0).tolist()]
         void = panoptic[..., 0] == VOID
         if void.any():  # void pixels are no evidence: a crowd of every class, as our mask AP counts them
             pairs += [(c, 0, void, True) for c in things]
         for class_id, _, mask, is_crowd in pairs:
-            (result,) = instance_results(self.number, mask[None], [class_id], np.ones(1, np.float32))
+            (result,) = instance_results(number, mask[None], [class_id], np.ones(1, np.float32))
             result.pop("score")
             self.true.append({**result, "id": len(self.true) + 1, "area": int(mask.sum()), "iscrowd": int(is_crowd)})
 

@@ -12,7 +12,7 @@ from kc.budget import SAMPLES, cache_bytes
 from kc.data.domains import DomainReader
 from kc.data.lists import find, load_image_lists
 from kc.data.manifest import Manifest
-from kc.data.readers.base import Reader
+from kc.data.readers.base import Reader, check_ids
 from kc.data.readers.open import open_good
 from kc.data.sample_cache import SampleCache, sample_budget
 from kc.data.selection import BitTable, ClassTable, images_with, leaked, long_tailed, samples_of_task
@@ -84,6 +84,7 @@ class TaskImages:
             reader = DomainReader(reader, self.stream.domain_list())
         elif self.stream.kind == "long-tailed" and split == "train":
             reader = reader.select(long_tailed(reader.class_table, self.stream.imbalance, self.seed).tolist())
+        check_ids(reader)  # also of readers that are given, and of the ids that domains make
         return SampleCache(reader, self._kept)
 
     def _table(self, split: SplitName) -> ClassTable:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, Generic, Protocol, Self, TypeVar, runtime_checkable
 
 import numpy as np
@@ -53,6 +55,15 @@ class Reader(Protocol):
 
     def select(self, indices: Sequence[int]) -> Self:
         """A reader of only these samples, in this order."""
+        ...
+
+
+@runtime_checkable
+class HasOwnerIds(Protocol):
+    """A reader whose images have numbers, or names, of their owner's: COCO's `image_id`."""
+
+    def owner_id(self, index: int) -> int | str:
+        """What the owner's annotation file calls an image."""
         ...
 
 
@@ -180,13 +191,9 @@ FileItem = TypeVar("FileItem", bound=ImageItem)
 
 @dataclass(frozen=True)
 class FileReader(ItemReader[FileItem]):
-    """A reader of image files below `root`."""
+    """A reader of image files below `root`; items have a `name`, unique in the split (`unique_names`)."""
 
     root: Path
-
-    def name(self, item: FileItem) -> str:
-        """The stem of the image file, unless the item has a name."""
-        return str(getattr(item, "name", None) or PurePosixPath(item.image).stem)
 
     def where(self, index: int) -> str:
         return f"{self.root}/{self.items[index].image}"
@@ -215,6 +222,35 @@ class LabelledArrays(ItemReader[int]):
 
     def image(self, index: int) -> UInt8Array:
         return np.array(self.images[self.items[index]])
+
+
+def unique_names(files: Sequence[str], folder: str, numbers: Sequence[int | str] | None = None) -> list[str]:
+    """A name for each file, in order: its path below `folder` without the ending.
+
+    The ending stays where two would be equal (`0.bmp`, `0.png`). `numbers`: what tells one file that is listed twice
+    apart (`0@17`).
+    """
+    whole = [file.removeprefix(f"{folder}/") for file in files]
+    short = [os.path.splitext(name)[0] for name in whole]
+    taken = Counter(os.path.splitext(name)[0] for name in {*whole}) + Counter({*whole})
+    names = [s if taken[s] == 1 + (s == w) else w for s, w in zip(short, whole, strict=True)]
+    if numbers is None:
+        return names
+    times = Counter(names)
+    return [n if times[n] == 1 else f"{n}@{number}" for n, number in zip(names, numbers, strict=True)]
+
+
+def check_ids(reader: Reader) -> None:
+    """Raise LayoutError where two samples of a reader have one id: what is kept by id would be that of either."""
+    ids = reader.sample_ids
+    if len(set(ids)) == len(ids):
+        return
+    first: dict[str, int] = {}
+    pairs = [(first[name], i) for i, name in enumerate(ids) if first.setdefault(name, i) != i]
+    where = getattr(reader, "where", lambda i: f"sample {i}")
+    raise LayoutError(
+        [f"{where(a)} and {where(b)}: two samples have the id {ids[a]!r}; rename or remove one" for a, b in pairs]
+    )
 
 
 def columns_of(manifest: Manifest, *, ids: bool = False) -> dict[str, int]:

@@ -9,15 +9,15 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from kc.data.manifest import Manifest
-from kc.data.readers.base import FileReader, complete
+from kc.data.readers.base import FileReader, complete, unique_names
 from kc.data.readers.files import inside, read_mask
 from kc.data.splits import CocoInstancesSplit, CocoPanopticSplit
 from kc.errors import DataError, ManifestError
@@ -34,16 +34,36 @@ class CocoSegment:
 
 
 @dataclass(frozen=True)
-class CocoItem:
-    """One image: files relative to the root, and its segments in the order of the JSON."""
+class CocoImage:
+    """`image`: its file relative to the root; `number`: its id in the JSON; `name`: unique in the split."""
 
     image: str
+    number: int | str
+    name: str = field(default="", kw_only=True)
+
+
+@dataclass(frozen=True)
+class CocoItem(CocoImage):
+    """One image: its mask relative to the root, and its segments in the order of the JSON."""
+
     mask: str
     segments: tuple[CocoSegment, ...]
 
 
+Item = TypeVar("Item", bound=CocoImage)
+
+
 @dataclass(frozen=True)
-class CocoPanopticReader(FileReader[CocoItem]):
+class CocoReader(FileReader[Item]):
+    """The images of one JSON, in order of file name."""
+
+    def owner_id(self, index: int) -> int | str:
+        """The image's id in the JSON."""
+        return self.items[index].number
+
+
+@dataclass(frozen=True)
+class CocoPanopticReader(CocoReader[CocoItem]):
     """The annotated images of one JSON, in order of image file name."""
 
     @classmethod
@@ -62,7 +82,8 @@ class CocoPanopticReader(FileReader[CocoItem]):
             categories = {int(c["id"]): (str(c["name"]).strip(), bool(c["isthing"])) for c in content["categories"]}
             # As text: COCO numbers its images, the ADE20K files of Mask2Former name them.
             names = {str(image["id"]): str(image["file_name"]) for image in content["images"]}
-            items = [_item(part, annotation, names) for annotation in content["annotations"]]
+            numbers = _numbers(path, content["images"])
+            items = [_item(part, a, names, numbers) for a in content["annotations"]]
             labelled = Counter(str(annotation["image_id"]) for annotation in content["annotations"])
         names_in_files = zip(manifest.classes, manifest.names_in_files(), strict=True)
         wanted = {c.id: f"{name} ({_kind(c.thing)})" for c, name in names_in_files}
@@ -78,8 +99,8 @@ class CocoPanopticReader(FileReader[CocoItem]):
                     )
         wrong = {i: name for i, name in names.items() if labelled[i] != 1} if items else {}
         problems = [f"{path}: {labelled[i]} annotations of image {name}; expected one" for i, name in wrong.items()]
-        items.sort(key=lambda item: item.image)
-        return cls(manifest, split, complete(items, problems, f"{path}: no annotations"), root)
+        found = complete(_named(items, part.images), problems, f"{path}: no annotations")
+        return cls(manifest, split, found, root)
 
     def where_labels(self, index: int) -> str:
         return f"{self.root}/{self.items[index].mask}"
@@ -137,12 +158,34 @@ class CocoPanopticReader(FileReader[CocoItem]):
         return frozenset(self.manifest.thing_ids)
 
 
-def _item(part: CocoPanopticSplit, annotation: dict[str, Any], names: dict[str, str]) -> CocoItem:
+def _numbers(path: Path, images: Sequence[dict[str, Any]]) -> dict[str, int | str]:
+    """The ids of the images by their text. Raises DataError where two images have one."""
+    numbers: dict[str, int | str] = {}
+    files: dict[str, str] = {}
+    for image in images:
+        key, file = str(image["id"]), str(image["file_name"])
+        if key in numbers:
+            raise DataError(f"{path}: image id {key} is that of {files[key]} and of {file}; each needs its own")
+        numbers[key] = image["id"] if isinstance(image["id"], int) else key
+        files[key] = file
+    return numbers
+
+
+def _named(items: Iterable[Item], folder: str) -> list[Item]:
+    """The items in order of file name, with names."""
+    ordered = sorted(items, key=lambda item: item.image)
+    names = unique_names([item.image for item in ordered], folder, [item.number for item in ordered])
+    return [replace(item, name=name) for item, name in zip(ordered, names, strict=True)]
+
+
+def _item(
+    part: CocoPanopticSplit, annotation: dict[str, Any], names: dict[str, str], numbers: dict[str, int | str]
+) -> CocoItem:
     segments = tuple(
         CocoSegment(int(s["id"]), int(s["category_id"]), bool(s.get("iscrowd", 0))) for s in annotation["segments_info"]
     )
-    image, mask = names[str(annotation["image_id"])], str(annotation["file_name"])
-    return CocoItem(f"{part.images}/{image}", f"{part.masks}/{mask}", segments)
+    key, mask = str(annotation["image_id"]), str(annotation["file_name"])
+    return CocoItem(f"{part.images}/{names[key]}", numbers[key], f"{part.masks}/{mask}", segments)
 
 
 Marked = tuple[int, Any, bool]
@@ -176,16 +219,15 @@ def painted(instances: Sequence[Marked], height: int, width: int) -> tuple[Int32
 
 
 @dataclass(frozen=True)
-class InstancesItem:
-    """One image: its file below the root, its size (H, W), and its instances in the order of the JSON."""
+class InstancesItem(CocoImage):
+    """One image: its size (H, W), and its instances in the order of the JSON."""
 
-    image: str
     size: tuple[int, int]
     instances: tuple[Marked, ...]
 
 
 @dataclass(frozen=True)
-class CocoInstancesReader(FileReader[InstancesItem]):
+class CocoInstancesReader(CocoReader[InstancesItem]):
     """Every image of one JSON, also those without an instance, in order of file name.
 
     Instances are painted large to small; pixels of none are the background, else VOID.
@@ -208,9 +250,11 @@ class CocoInstancesReader(FileReader[InstancesItem]):
             for a in content["annotations"]:
                 is_crowd = bool(a.get("iscrowd", 0))
                 marked[str(a["image_id"])].append((int(a["category_id"]), a["segmentation"], is_crowd))
+            numbers = _numbers(path, content["images"])
             items = [
                 InstancesItem(
                     f"{part.images}/{image['file_name']}",
+                    numbers[str(image["id"])],
                     (int(image["height"]), int(image["width"])),
                     tuple(marked[str(image["id"])]),
                 )
@@ -226,8 +270,7 @@ class CocoInstancesReader(FileReader[InstancesItem]):
             unknown = {class_id for class_id, _, _ in item.instances} - categories.keys()
             if unknown:
                 raise DataError(f"{path}: an instance of {item.image} has category {min(unknown)}, which is not listed")
-        items.sort(key=lambda item: item.image)
-        return cls(manifest, split, complete(items, (), f"{path}: no images"), root)
+        return cls(manifest, split, complete(_named(items, part.images), (), f"{path}: no images"), root)
 
     def where_labels(self, index: int) -> str:
         return f"{self.where(index)} in its JSON"

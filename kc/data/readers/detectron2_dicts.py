@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from kc.data.manifest import ClassSpec, Manifest
-from kc.data.readers.base import ItemReader
+from kc.data.readers.base import ItemReader, unique_names
 from kc.data.readers.coco import painted
 from kc.data.readers.files import read_image, read_mask
 from kc.data.splits import Detectron2Split
@@ -110,11 +111,19 @@ class Detectron2Reader(ItemReader[Mapping[str, Any]]):
             for contiguous, name in enumerate(about.get(f"{kind}_classes", None) or []):
                 if name in by_name:
                     numbers[thing, contiguous] = by_name[name]
-        return cls(manifest, split, tuple(dicts), numbers)
+        files = [str(d["file_name"]) for d in dicts]
+        names = unique_names(files, os.path.commonpath([os.path.dirname(file) for file in files]) if files else "")
+        items = tuple({**d, "image_id": d.get("image_id", name)} for d, name in zip(dicts, names, strict=True))
+        return cls(manifest, split, items, numbers)
+
+    def owner_id(self, index: int) -> int | str:
+        """The image's id."""
+        number: int | str = self.items[index]["image_id"]
+        return number
 
     def name(self, item: Mapping[str, Any]) -> str:
-        """The image's id, or the stem of the file where it has none."""
-        return str(item.get("image_id", PurePosixPath(item["file_name"]).stem))
+        """The image's id; the path of its file where it has none."""
+        return str(item["image_id"])
 
     def where(self, index: int) -> str:
         return str(self.items[index]["file_name"])

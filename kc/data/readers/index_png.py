@@ -161,7 +161,7 @@ def _listed_pairs(root: Path, part: IndexPngSplit, file: str, problems: list[str
             image, mask = images.get(name), masks.get(name)
             looked = f"{root / part.images} and {root / part.labels}"
         elif len(words) == 2 and all(PurePosixPath(word).suffix.lower() in IMAGE_SUFFIXES for word in words):
-            name = PurePosixPath(words[0]).stem
+            name = str(PurePosixPath(words[0].lstrip("/").removeprefix(f"{part.images}/")).with_suffix(""))
             image, mask = (word.lstrip("/") if inside(root, word.lstrip("/")).is_file() else None for word in words)
             looked = str(root)
         else:

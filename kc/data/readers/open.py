@@ -11,7 +11,7 @@ import numpy as np
 
 from kc.data.manifest import Manifest
 from kc.data.parallel import in_order
-from kc.data.readers.base import Reader
+from kc.data.readers.base import Reader, check_ids
 from kc.data.readers.cifar import open_cifar
 from kc.data.readers.coco import CocoInstancesReader, CocoPanopticReader
 from kc.data.readers.detectron2_dicts import Detectron2Reader
@@ -58,6 +58,7 @@ def open_reader(
 
     Raises:
         DataError: the split or the data is missing, or does not fit the manifest.
+        LayoutError: two samples have the same id.
     """
     if split not in manifest.splits:
         raise DataError(f"{manifest.name} has no split {split!r}; its splits: {', '.join(manifest.splits)}")
@@ -77,6 +78,7 @@ def open_reader(
         root = resolve_data_root(manifest, data_root)
         _verify_checksums(manifest, root)
         reader = READERS[manifest.source.reader](manifest, split, root)
+    check_ids(reader)
     if limit is None or limit >= len(reader):
         return reader
     if manifest.task_kind == "classification":
