@@ -5,7 +5,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a checkout without installation too
 
-from kc.cli import run_main
+from kc.cli import main
 
 if __name__ == "__main__":
-    sys.exit(run_main())
+    sys.exit(main(["run", *sys.argv[1:]]))

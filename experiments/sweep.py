@@ -5,7 +5,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a checkout without installation too
 
-from kc.cli import sweep_main
+from kc.cli import main
 
 if __name__ == "__main__":
-    sys.exit(sweep_main())
+    sys.exit(main(["sweep", *sys.argv[1:]]))

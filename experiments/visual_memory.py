@@ -5,7 +5,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a checkout without installation too
 
-from kc.cli import execute
+from kc.cli import main
 
 if __name__ == "__main__":
-    sys.exit(execute("study"))
+    sys.exit(main(["study", *sys.argv[1:]]))

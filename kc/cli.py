@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from kc import __version__
 from kc.actions import Table, dispatch
 from kc.errors import KcError
-from kc.process import configure, kept_heap
+from kc.process import Terminated, configure, kept_heap, stoppable
 
 COMMANDS: Table = {
     "run": ("kc.commands.run:main", "compare methods over a stream of tasks (the main job)"),
@@ -30,45 +30,28 @@ COMMANDS: Table = {
 """Command -> what runs it, and what it does."""
 
 
-def program(
-    job: str | Table, arguments: Sequence[str] | None = None, prog: str = "kc", stopped: str = "stopped."
-) -> int:
-    """Run `job`, a target of `kc.actions.Table`. Returns its exit status; what a user can act on is one
-    message, without a traceback, and so is `stopped`."""
-    configure()
-    try:
-        with kept_heap():
-            return dispatch(job, list(sys.argv[1:] if arguments is None else arguments), prog)
-    except KcError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt as stop:
-        print(f"stopped; {stop}" if str(stop) else stopped, file=sys.stderr)
-        return 130
-
-
-def execute(command: str, arguments: Sequence[str] | None = None) -> int:
-    """Run one of COMMANDS as `program` does."""
-    return program(COMMANDS[command][0], arguments, f"kc {command}")
-
-
-def run_main(arguments: Sequence[str] | None = None) -> int:
-    """The main job as a program of its own: `python experiments/continual.py`."""
-    return execute("run", arguments)
-
-
-def sweep_main(arguments: Sequence[str] | None = None) -> int:
-    """The sweep as a program of its own: `python experiments/sweep.py`."""
-    return execute("sweep", arguments)
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The console command `kc`."""
+    """The console command `kc`. Returns its exit status: 2 after an error, which is one line where a user can act on
+    it, 130 after Ctrl-C, 143 after SIGTERM."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     if given == ["--version"]:
         print(__version__)
         return 0
-    return program(COMMANDS, given)
+    configure()
+    status = 2
+    try:
+        with stoppable(), kept_heap():
+            return dispatch(COMMANDS, given, "kc")
+    except KcError as error:
+        said = f"error: {error}"
+    except UnicodeEncodeError as error:
+        if sys.getfilesystemencoding() == "utf-8":
+            raise
+        said = f"error: {error.object!a}: this shell takes only {error.encoding} in names of files; set PYTHONUTF8=1"
+    except KeyboardInterrupt as stop:
+        said, status = f"stopped; {stop}" if str(stop) else "stopped.", 143 if isinstance(stop, Terminated) else 130
+    print(said, file=sys.stderr)
+    return status
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from kc.errors import RunError
 from kc.files import write_atomic
 from kc.methods.distributed import process_rank
 from kc.methods.module import ContinualMethod
-from kc.progress import elapsed
+from kc.progress import elapsed, now_and_then
 from kc.registry import method_spec
 from kc.report.examples import save_example, save_prediction
 from kc.report.figures import curves
@@ -58,7 +58,8 @@ def run(config: RunConfig, console: Console | None = None) -> Path:
     config = resolve(config)
     if process_rank() > 0:
         return run_worker(config)
-    data = open_data(config)
+    with now_and_then(lambda: console.print(f"reading the list of images of {config.benchmark} ...")):
+        data = open_data(config)
     folder = config.resume or new_folder(config)
     if config.devices > 1:
         os.environ[RUN_FOLDER] = str(folder.absolute())
@@ -90,6 +91,8 @@ def compare(
     if skipped := [problem for problems in data.skipped.values() for problem in problems]:
         write_atomic(folder / "skipped.txt", "".join(f"{problem}\n" for problem in skipped).encode())
         console.print(f"skipped {len(skipped)} images that cannot be read: {folder / 'skipped.txt'}", soft_wrap=True)
+    if sum(finished(folder).values()) == len(config.seeds) * len(config.method_names) * len(data.tasks):
+        console.print("nothing left to learn: the report is made again")
     states: list[MethodState] = []
     fingerprints: dict[str, str] = {}
     try:
@@ -98,7 +101,8 @@ def compare(
                 if len(config.seeds) > 1:
                     progress.line(f"seed {seed}")
                 data = data if seed == data.seed else open_data(config, seed)
-                session = Session.of_data(config, data)
+                with progress.bar(f"loading {config.encoder}", None, "", line=False):
+                    session = Session.of_data(config, data)
                 if session.base is not None:
                     progress.line(f"base {session.base.key}")
                 fingerprints = check_fingerprints(folder, session)
@@ -106,6 +110,8 @@ def compare(
                 for name in config.method_names:
                     states.append(run_method(own.get(name, config), session, name, seed, folder, progress))
     except KeyboardInterrupt:
+        kept = ", ".join(f"{name} {n}" for name, n in finished(folder).items())
+        console.print(f"kept in {folder}, of {len(data.tasks)} tasks: {kept or 'none'}", soft_wrap=True)
         console.print(f"go on after the last finished task with: {again}", soft_wrap=True)
         raise
     results = build_results(
@@ -124,6 +130,12 @@ def compare(
     )
     write_everything(folder, results, console)
     return states
+
+
+def finished(folder: Path) -> dict[str, int]:
+    """`METHOD-sSEED` -> the number of tasks that a run has finished; those without one are left out."""
+    states = {path.parent.name: MethodState.load(path.parent) for path in sorted(folder.glob("methods/*/state.json"))}
+    return {name: state.tasks_done for name, state in states.items() if state is not None}
 
 
 def settings_of(config: RunConfig, name: str) -> dict[str, Any]:
@@ -232,7 +244,8 @@ def run_method(
     try:
         state, method = make_loop(config, session, name, seed, folder, progress, tracker.task).run()
         if seed == config.seeds[0]:
-            save_examples(folder / "examples", session.stream, method, name)
+            with progress.bar(f"drawing examples of {name}", None, "", line=False):
+                save_examples(folder / "examples", session.stream, method, name)
         method.close()
         tasks = [t.class_names for t in session.stream.tasks]
         tracker.finish(method_result(state, tasks, None, settings), folder / "examples")
@@ -292,6 +305,7 @@ def make_loop(
 
 def write_everything(folder: Path, results: Results, console: Console) -> None:
     """Results, table, figure and report from the record alone."""
+    console.print("writing the report")
     results.save(folder / "results.json")
     metrics_csv(results, folder / "metrics.csv")
     curves(results, folder / "curves.png")

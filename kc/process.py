@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import codecs
+import contextlib
 import ctypes
+import io
 import os
+import signal
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, TextIO, cast
+
+from kc.errors import KcError
 
 # Parameters of mallopt, from malloc.h of the GNU C library.
 TRIM_THRESHOLD, MMAP_THRESHOLD, MMAP_MAX = -1, -3, -4
@@ -15,6 +23,8 @@ MIB = 1 << 20
 CORE_TYPE = "OPENBLAS_CORETYPE"
 AVX512 = {"avx512f", "avx512cd", "avx512bw", "avx512dq", "avx512vl"}
 """What OpenBLAS's kernels for SkylakeX use."""
+PLAIN = str.maketrans({"↑": "^", "↓": "v", "–": "-", "−": "-", "±": "+-", "×": "x", "→": "->", "·": "-", "…": "..."})
+"""How signs of our own tables are written where they cannot be."""
 _keepers = 0
 _configured = False
 
@@ -107,3 +117,84 @@ def kept_heap() -> Iterator[None]:
             library.mallopt(MMAP_THRESHOLD, 32 * MIB)
             library.mallopt(MMAP_MAX, 65_536)
             give_back()
+
+
+class Patient:
+    """An output that never stops a job: signs it cannot take are spelled (PLAIN, else `\\u2713`), and from the first
+    failure on (`| head`, a full disk) what is written is dropped. `failure` is then what went wrong."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self.failure: OSError | None = None
+        if stream.errors in ("strict", "surrogateescape") and isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="kc.plain")
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        """As of a file; never raises OSError."""
+        self._try("write", text)
+        return len(text)
+
+    def flush(self) -> None:
+        """As of a file; never raises OSError."""
+        self._try("flush")
+
+    def _try(self, what: str, *arguments: str) -> None:
+        try:
+            getattr(self._stream, what)(*arguments)
+        except OSError as error:
+            self.failure = self.failure or error
+            with contextlib.suppress(OSError, ValueError):  # what is left in the buffer goes nowhere
+                os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
+
+
+def _plain(error: UnicodeError) -> tuple[str | bytes, int]:
+    if isinstance(error, UnicodeEncodeError) and (text := error.object[error.start]).translate(PLAIN) != text:
+        return text.translate(PLAIN), error.start + 1
+    return codecs.backslashreplace_errors(error)
+
+
+codecs.register_error("kc.plain", _plain)
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, which a scheduler sends before it kills: a stop like that of Ctrl-C."""
+
+
+@contextmanager
+def stoppable() -> Iterator[None]:
+    """SIGTERM within is Terminated, and outputs are `Patient`. Raises KcError at the end where what was said is lost on
+    a full disk; a reader that went away (`| head`) is no failure."""
+    asked: list[int] = []
+    mine, main = os.getpid(), threading.current_thread() is threading.main_thread()
+
+    def stop(signum: int, _: object) -> None:
+        if os.getpid() != mine:  # a worker that was forked is just to end
+            os._exit(128 + signum)
+        asked.append(signum)
+        raise Terminated
+
+    for fd in range(3):  # one that is closed (`>&-`) would be the number of a file of ours, and libraries print into it
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+    before = signal.signal(signal.SIGTERM, stop) if main else None
+    streams = sys.stdout, sys.stderr
+    out, err = (Patient(s or open(os.devnull, "w", encoding="utf-8")) for s in streams)  # noqa: SIM115
+    sys.stdout, sys.stderr = cast(TextIO, out), cast(TextIO, err)
+    try:
+        yield
+        out.flush()
+    except KeyboardInterrupt as error:
+        if asked:  # Lightning makes a plain one of it
+            raise Terminated(*error.args) from error
+        raise
+    finally:
+        sys.stdout, sys.stderr = streams
+        if main:
+            signal.signal(signal.SIGTERM, before)
+    if out.failure is not None and not isinstance(out.failure, BrokenPipeError):
+        raise KcError(f"standard output: {out.failure.strerror}: what was printed is lost, files are written")

@@ -1,13 +1,16 @@
-"""Progress a person can follow: a bar with rate and remaining time on a terminal, one line in a log.
+"""Progress a person can follow: a bar with rate and remaining time on a terminal, lines in a log.
 
-Nothing is said of work that took less than two seconds.
+A log is told nothing of work that took less than two seconds, one line when longer work is done, and how far it is
+after eight seconds and every half minute then.
 """
 
 from __future__ import annotations
 
+import re
+import threading
 import time
-from collections.abc import Iterable, Iterator, Sized
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sized
+from contextlib import contextmanager, nullcontext
 from typing import TypeVar
 
 from rich.console import Console
@@ -25,7 +28,9 @@ from rich.progress import (
 from rich.text import Text
 
 LATE = 2.0
-"""Seconds after which a log gets its line."""
+"""Seconds after which a log gets its line when the work is done."""
+FIRST, EVERY = 8.0, 30.0
+"""Seconds after which a log is told how far it is, and how often then."""
 
 _Item = TypeVar("_Item")
 
@@ -51,7 +56,12 @@ def duration(seconds: float) -> str:
 
 def summary(text: str, n: int, unit: str, seconds: float) -> str:
     """The line that a log gets: `encoding: 367 images in 34 s (11/s)`."""
-    return f"{text}: {n:,} {unit.removesuffix('s') if n == 1 else unit} {elapsed(n, seconds)}"
+    return f"{text}: {counted(n, unit)} {elapsed(n, seconds)}"
+
+
+def counted(n: int, unit: str) -> str:
+    """`1 batch`, `20 images`."""
+    return f"{n:,} {re.sub('(?<=ch)es$|s$', '', unit) if n == 1 else unit}"
 
 
 def elapsed(n: int, seconds: float) -> str:
@@ -90,6 +100,21 @@ class Bar:
     def __init__(self, progress: Progress, task: TaskID) -> None:
         self._progress, self._task = progress, task
         self.done = 0
+        self._began = time.perf_counter()
+
+    def so_far(self) -> None:
+        """Print how far it is: `encoding: 40 of 367 images in 8 s, 1 min 5 s left`."""
+        task, seconds = (
+            self._progress.tasks[self._progress.task_ids.index(self._task)],
+            time.perf_counter() - self._began,
+        )
+        of, left = "", ""
+        if task.total is not None:
+            of = f"{self.done:,} of "
+            left = f", {duration(seconds / self.done * (task.total - self.done))} left" if self.done else ""
+        count = counted(int(self.done if task.total is None else task.total), task.fields["unit"])
+        text = f"{of}{count} in " if task.fields["unit"] else "since "
+        _print(self._progress.console, f"{task.description.strip()}: {text}{duration(seconds)}{left}")
 
     def advance(self, n: int = 1) -> None:
         """Mark `n` more units as done."""
@@ -107,19 +132,43 @@ class Bar:
 
 
 @contextmanager
-def one_bar(progress: Progress, text: str, total: int | None, unit: str, line: bool = True) -> Iterator[Bar]:
-    """A bar of `progress` for one piece of work; with `line`, a log gets one when it is done."""
+def one_bar(progress: Progress, text: str, total: int | None, unit: str, line: bool | None = True) -> Iterator[Bar]:
+    """A bar of `progress` for one piece of work; with `line`, a log gets one when it is done; None: it gets nothing."""
     task = progress.add_task(text, total=total, unit=unit)
     started = time.perf_counter()
     bar = Bar(progress, task)
     try:
-        yield bar
+        with now_and_then(bar.so_far) if progress.disable and line is not None else nullcontext():
+            yield bar
     finally:
         progress.remove_task(task)
     seconds = time.perf_counter() - started
     if line and progress.disable and seconds >= LATE:
-        said = summary(text, bar.done, unit, seconds)
-        progress.console.print(said, highlight=False, markup=False, soft_wrap=True)
+        _print(progress.console, summary(text, bar.done, unit, seconds))
+
+
+@contextmanager
+def now_and_then(say: Callable[[], None]) -> Iterator[None]:
+    """Call `say` after FIRST seconds and every EVERY then, from another thread, as long as the block takes."""
+    done = threading.Event()
+
+    def run() -> None:
+        wait = FIRST
+        while not done.wait(wait):
+            say()
+            wait = EVERY
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+def _print(console: Console, text: str) -> None:
+    console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 def track(items: Iterable[_Item], text: str, console: Console, unit: str = "images") -> Iterator[_Item]:

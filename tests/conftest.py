@@ -9,7 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-# Read when torch loads: threads that spin while they wait slow a busy machine down (see kc.cli.execute).
+# Read when torch loads: threads that spin while they wait slow a busy machine down (see kc.process.configure).
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 if "PYTEST_XDIST_WORKER" in os.environ:  # worker processes share the cores; what they start inherits it
     os.environ.setdefault("OMP_NUM_THREADS", "1")

@@ -254,6 +254,20 @@ def test_a_stopped_run_says_what_to_type(
     assert shlex.split(typed) == ["kc", "run", "--resume", str(folder)]
 
 
+def test_a_terminated_run_says_what_is_kept(
+    tiny_manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = [str(a) for a in arguments(tiny_manifest, tmp_path / "runs", "knn")]
+    with monkeypatch.context() as patch:
+        patch.setattr("kc.tracking.Tracker.finish", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+        assert main(["run", *given]) == 143
+    (folder,) = (tmp_path / "runs").iterdir()
+    lines = capsys.readouterr().out.splitlines()
+    assert f"kept in {folder}, of 3 tasks: knn-s0 3" in lines
+    assert main(["run", "--resume", str(folder), "--wandb", "disabled", "--accelerator", "cpu"]) == 0
+    assert "nothing left to learn: the report is made again" in capsys.readouterr().out.splitlines()
+
+
 def test_a_run_may_be_resumed_from_another_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from kc.config import RunConfig
     from kc.parsing import anchored

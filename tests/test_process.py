@@ -5,14 +5,18 @@ from __future__ import annotations
 import json
 import os
 import platform
+import shlex
+import signal
 import subprocess
 import sys
 import types
+from collections.abc import Mapping
+from pathlib import Path
 
 import pytest
 
 from kc import process
-from kc.process import AVX512, CORE_TYPE, core_type, faiss_kernels, kept_heap
+from kc.process import AVX512, CORE_TYPE, Terminated, core_type, faiss_kernels, kept_heap, stoppable
 
 # In a process of its own: whose blocks lie on top of the heap decides what the library returns.
 STEPS = """
@@ -105,3 +109,52 @@ def test_importing_kc_changes_no_setting_of_the_process() -> None:
     code = "import os, kc.memory.disk; assert not {'OMP_WAIT_POLICY', 'OPENBLAS_CORETYPE'} & os.environ.keys()"
     env = {name: value for name, value in os.environ.items() if name not in (CORE_TYPE, "OMP_WAIT_POLICY")}
     subprocess.run([sys.executable, "-c", code], check=True, env=env)
+
+
+def kc(*arguments: str, env: Mapping[str, str] | None = None, shell: str = "") -> subprocess.CompletedProcess[bytes]:
+    """`python -m kc` in a process of its own, `shell` behind it."""
+    command = f"set -o pipefail; {sys.executable} -m kc {shlex.join(arguments)} {shell}"
+    return subprocess.run(["bash", "-c", command], capture_output=True, check=False, env={**os.environ, **(env or {})})
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_an_output_takes_only_some_signs(encoding: str) -> None:
+    code = "from kc.process import stoppable\nwith stoppable(): print('pq ↑ 1.0 ± 0.1 – ü 梨')"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, check=True, env={**os.environ, "PYTHONIOENCODING": encoding}
+    )
+    spelled = {"ascii": r"pq ^ 1.0 +- 0.1 - \xfc \u68a8", "latin-1": "pq ^ 1.0 ± 0.1 - ü \\u68a8"}[encoding]
+    assert done.stdout.decode(encoding) == f"{spelled}\n"
+
+
+def test_a_reader_that_goes_away_is_no_failure_and_a_full_disk_is_one() -> None:
+    assert (done := kc("--help", shell="| head -1")).returncode == 0
+    assert (len(done.stdout.splitlines()), done.stderr) == (1, b"")
+    assert kc("data", "list", shell=">&- 2>&-").returncode == 0
+    assert (full := kc("data", "list", shell="> /dev/full")).returncode == 2
+    assert full.stderr.startswith(b"error: standard output: No space left on device")
+
+
+def test_names_that_the_locale_cannot_write_are_one_error(tmp_path: Path) -> None:
+    plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    code = f"from kc.cli import main; raise SystemExit(main(['report', {str(tmp_path)!r} + '/\\xe4pfel']))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False, env={**os.environ, **plain})
+    assert (done.returncode, b"PYTHONUTF8=1" in done.stderr, b"Traceback" in done.stderr) == (2, True, False)
+
+
+def test_sigterm_is_a_stop_and_no_worker_takes_it_for_one() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+
+    def job() -> None:
+        if (worker := os.fork()) == 0:
+            os.kill(os.getpid(), signal.SIGTERM)
+            os._exit(0)
+        assert os.waitstatus_to_exitcode(os.waitpid(worker, 0)[1]) == 143
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        except KeyboardInterrupt as stop:  # what Lightning does
+            raise KeyboardInterrupt("go on") from stop
+
+    with pytest.raises(Terminated, match="go on"), stoppable():
+        job()
+    assert signal.getsignal(signal.SIGTERM) == before

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import re
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -111,3 +113,21 @@ def test_shards_that_were_stopped_say_so(
         assert main(command) == 130
     assert "stopped; the same command goes on after the last whole shard" in capsys.readouterr().err
     assert main(command) == 0
+
+
+def test_a_log_is_told_how_far_long_work_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "FIRST", 0.02)
+    monkeypatch.setattr(progress, "EVERY", 60.0)
+    console = Console(file=io.StringIO(), width=40)
+    for line in (False, None):
+        with progress.bars(console) as drawn, progress.one_bar(drawn, "encoding [x]", 8, "images", line=line) as bar:
+            bar.advance(2)
+            time.sleep(0.3)
+    assert re.findall("^encoding .*$", console.file.getvalue(), re.M) == [  # type: ignore[attr-defined]
+        "encoding [x]: 2 of 8 images in 0 s, 0 s left"
+    ]
+
+
+def test_one_batch_and_one_class() -> None:
+    assert [progress.counted(1, unit) for unit in ("batches", "images", "shards")] == ["1 batch", "1 image", "1 shard"]
+    assert progress.counted(0, "batches") == "0 batches"

@@ -13,6 +13,7 @@ from kc.actions import FLAG
 from kc.commands.console import Terminal, bars
 from kc.commands.data import ReadingConfig, TasksConfig, check_part
 from kc.errors import SplitError, stopped
+from kc.progress import counted
 from kc.spec import Count
 from kc.types import Setting, SplitName
 
@@ -138,7 +139,8 @@ def shards(config: ShardsConfig) -> int:
         for problem in bad:
             print(f"skipped: {problem}")
         print(
-            f"{manifest.name} {part}: {done.samples} images in {done.new + done.kept} shards, {done.bytes:,} bytes; "
+            f"{manifest.name} {part}: {counted(done.samples, 'images')} in {counted(done.new + done.kept, 'shards')}, "
+            f"{done.bytes:,} bytes; "
             f"wrote {done.new}, {done.kept} were there" + (f"; skipped {len(bad)} bad files" if bad else "")
         )
     name = f"{manifest.name}.yaml"

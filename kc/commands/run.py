@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 
 from kc.parsing import parse, parse_as
+from kc.progress import now_and_then
 
 
 def main(arguments: Sequence[str], prog: str) -> int:
     """Check every option, then run. Returns the exit status."""
     config = parse(arguments, prog)
-    from kc.compare import run
+    with now_and_then(lambda: print("loading PyTorch ...", file=sys.stderr, flush=True)):
+        from kc.compare import run
 
     run(config)
     return 0

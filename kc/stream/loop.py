@@ -95,7 +95,7 @@ class MethodLoop:
             self.progress.line(f"{self.name}: {state.tasks_done} of {len(tasks)} tasks were done already")
         elif method.open_vocabulary:
             state.baseline = [none_if_nan(self.evaluator.ahead(method, t.index, None)) for t in tasks]
-        with self.progress.bar(self.name, len(tasks), "tasks", line=False) as bar:
+        with self.progress.bar(self.name, len(tasks), "tasks", line=None) as bar:
             bar.advance(state.tasks_done)
             for task in tasks[state.tasks_done :]:
                 self._task(method, state, task.index)

@@ -29,8 +29,10 @@ class RunProgress:
         """A line that stays, and stays one line in a log."""
         self.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
-    def bar(self, description: str, total: int | None, unit: str, line: bool = True) -> AbstractContextManager[Bar]:
-        """A bar for one piece of work, gone when the work is done; `line`: a log gets one then (see `kc.progress`)."""
+    def bar(
+        self, description: str, total: int | None, unit: str, line: bool | None = True
+    ) -> AbstractContextManager[Bar]:
+        """A bar for one piece of work, gone when the work is done; `line`: see `kc.progress.one_bar`."""
         return one_bar(self._bars, description, total, unit, line)
 
 

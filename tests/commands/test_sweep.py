@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from kc.cli import run_main, sweep_main
+from kc.cli import main
 from kc.commands import sweep_trials
 from kc.commands.sweep_trials import SweepRecord, Trial, Tuning
 from kc.compare import make_loop
@@ -71,7 +71,7 @@ def test_mistakes_are_one_line(
     if grid is not None:
         (tmp_path / "s.yaml").write_text(grid, encoding="utf-8")
         given = [*given, "--grid", str(tmp_path / "s.yaml")]
-    assert sweep_main(["--benchmark", "digits", "--out", str(tmp_path / "runs"), *given]) == 2
+    assert main(["sweep", "--benchmark", "digits", "--out", str(tmp_path / "runs"), *given]) == 2
     error = capsys.readouterr().err
     assert said in error
     assert error.count("\n") == 1
@@ -90,7 +90,7 @@ def test_a_sweep_and_the_test_split_waits_for_the_choice(
     test, away = tiny_folder.folder / "test", tmp_path / "away"
     test.rename(away)
     given = arguments(tiny_folder, tmp_path / "runs", "--methods", "er,lwf,ncm", "--budget", "2", "--holdout", "0.25")
-    assert sweep_main(given) == 2  # all trials are done without the test images, which are missed only then
+    assert main(["sweep", *given]) == 2  # all trials are done without the test images, which are missed only then
     assert str(test) in capsys.readouterr().err
     folder = only(tmp_path / "runs")
     before = SweepRecord.load(folder)
@@ -110,7 +110,7 @@ def test_a_sweep_and_the_test_split_waits_for_the_choice(
     assert not (folder / "results.json").exists()
 
     away.rename(test)
-    assert sweep_main(["--resume", str(folder), "--wandb", "disabled", "--accelerator", "cpu"]) == 0
+    assert main(["sweep", "--resume", str(folder), "--wandb", "disabled", "--accelerator", "cpu"]) == 0
     after = SweepRecord.load(folder)
     assert [t.trials for t in after.methods] == [t.trials for t in before.methods]  # seconds too: nothing was repeated
     assert [len(t.test) for t in after.methods] == [1, 1, 1]
@@ -121,7 +121,7 @@ def test_a_sweep_and_the_test_split_waits_for_the_choice(
     # The final run is `kc run` with the chosen value, on all training images.
     lwf = after.methods[1]
     alone = arguments(tiny_folder, tmp_path / "alone", "--methods", "lwf", "--lwf.lambda", str(lwf.chosen))
-    assert run_main(alone) == 0
+    assert main(["run", *alone]) == 0
     assert matrices(only(tmp_path / "alone"))["lwf"] == matrices(folder)["lwf"]
     assert lwf.test[0].average == pytest.approx(sum(matrices(folder)["lwf"][-1]) / 3)
     configs = {m["name"]: m["config"] for m in json.loads((folder / "results.json").read_text())["methods"]}
@@ -132,7 +132,7 @@ def test_a_stopped_sweep_goes_on_within_the_trial(
     tiny_folder: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     more = ["--methods", "ewc,er", "--budget", "2"]
-    assert sweep_main(arguments(tiny_folder, tmp_path / "whole", *more)) == 0
+    assert main(["sweep", *arguments(tiny_folder, tmp_path / "whole", *more)]) == 0
     begun: list[tuple[str, Any]] = []
 
     def stopping(config: Any, shared: Any, name: str, *rest: Any) -> Any:
@@ -147,12 +147,12 @@ def test_a_stopped_sweep_goes_on_within_the_trial(
         return loop
 
     monkeypatch.setattr(sweep_trials, "make_loop", stopping)
-    assert sweep_main(arguments(tiny_folder, tmp_path / "the parts", *more)) == 130
+    assert main(["sweep", *arguments(tiny_folder, tmp_path / "the parts", *more)]) == 130
     folder = only(tmp_path / "the parts")
     assert f"go on after the last finished task with: kc sweep --resume '{folder}'\n" in capsys.readouterr().out
     assert [len(t.trials) for t in SweepRecord.load(folder).methods] == [1, 0]
     assert (folder / "trials" / "ewc-1" / "methods" / "ewc-s0" / "state.json").is_file()
-    assert sweep_main(["--resume", str(folder), "--wandb", "disabled", "--accelerator", "cpu"]) == 0
+    assert main(["sweep", "--resume", str(folder), "--wandb", "disabled", "--accelerator", "cpu"]) == 0
     assert begun == [("ewc", 100.0), ("ewc", 1000.0), ("ewc", 1000.0), ("er", 0.002), ("er", 0.00632)]
     assert without_seconds(folder) == without_seconds(only(tmp_path / "whole"))
     assert matrices(folder) == matrices(only(tmp_path / "whole"))
@@ -167,7 +167,7 @@ def test_trials_are_scored_on_the_split_val(tiny_index_png: SimpleNamespace, tmp
     given = ["--benchmark", tiny_index_png.path, "--data-root", tiny_index_png.root, "--out", tmp_path / "runs",
              "--tasks", "2", "--methods", "lwf,knn", "--budget", "2", "--epochs", "1", "--accelerator", "cpu",
              "--wandb", "disabled", "--seed", "3,4"]  # fmt: skip
-    assert sweep_main([str(g) for g in given]) == 0
+    assert main(["sweep", *map(str, given)]) == 0
     record = SweepRecord.load(only(tmp_path / "runs"))
     assert record.validation.model_dump() == {"source": "val split", "share": None, "n_images": 2, "sample_ids": []}
     assert [t.option for t in record.methods] == ["lwf.pixel-kd", "knn.k"]
@@ -183,7 +183,7 @@ def test_a_task_that_nothing_validates_is_refused(
 ) -> None:
     given = ["--benchmark", tiny_index_png.path, "--data-root", tiny_index_png.root, "--out", tmp_path / "runs",
              "--split", "2-1", "--methods", "lwf"]  # fmt: skip
-    assert sweep_main([str(g) for g in given]) == 2
+    assert main(["sweep", *map(str, given)]) == 2
     assert "task 2 (road) has no image among the 2 that validate" in capsys.readouterr().err
     assert not (tmp_path / "runs").exists()
 
@@ -194,12 +194,12 @@ def test_a_value_that_diverges_is_a_trial_without_a_score(
     grid = tmp_path / "s.yaml"
     grid.write_text("finetune: {lr: [1.0e+38, 0.01]}\nmib: {lr: [1]}\n")
     more = ["--methods", "finetune", "--optimizer", "sgd", "--grid", str(grid)]
-    assert sweep_main(arguments(tiny_folder, tmp_path / "runs", *more, "--budget", "2")) == 0
+    assert main(["sweep", *arguments(tiny_folder, tmp_path / "runs", *more, "--budget", "2")]) == 0
     (tuning,) = SweepRecord.load(only(tmp_path / "runs")).methods
     assert tuning.trials[0].average is None
     assert "the loss is nan at step" in tuning.trials[0].note
     assert tuning.chosen == 0.01
-    assert sweep_main(arguments(tiny_folder, tmp_path / "none", *more, "--budget", "1")) == 2
+    assert main(["sweep", *arguments(tiny_folder, tmp_path / "none", *more, "--budget", "1")]) == 2
     assert "finetune: no lr has a score" in capsys.readouterr().err
 
 
@@ -209,15 +209,15 @@ def test_resume_refuses_what_is_not_this_sweep(
     grid = tmp_path / "s.yaml"
     grid.write_text("knn: {k: [1, 2]}\n")
     more = ["--methods", "knn", "--budget", "2", "--grid", str(grid)]
-    assert sweep_main(arguments(tiny_folder, tmp_path / "runs", *more)) == 0
+    assert main(["sweep", *arguments(tiny_folder, tmp_path / "runs", *more)]) == 0
     folder = only(tmp_path / "runs")
-    assert sweep_main(["--resume", str(folder), "--budget", "3"]) == 2
+    assert main(["sweep", "--resume", str(folder), "--budget", "3"]) == 2
     assert "--budget would change them" in capsys.readouterr().err
     grid.write_text("knn: {k: [1, 3]}\n")
-    assert sweep_main(["--resume", str(folder)]) == 2
+    assert main(["sweep", "--resume", str(folder)]) == 2
     assert "values or validation images are not those it was begun with" in capsys.readouterr().err
-    assert run_main(["--resume", str(folder)]) == 2
+    assert main(["run", "--resume", str(folder)]) == 2
     assert "not the config of a run" in capsys.readouterr().err
-    assert run_main(arguments(tiny_folder, tmp_path / "plain", "--methods", "knn")) == 0
-    assert sweep_main(["--resume", str(only(tmp_path / "plain"))]) == 2
+    assert main(["run", *arguments(tiny_folder, tmp_path / "plain", "--methods", "knn")]) == 0
+    assert main(["sweep", "--resume", str(only(tmp_path / "plain"))]) == 2
     assert "expected the folder of a sweep" in capsys.readouterr().err

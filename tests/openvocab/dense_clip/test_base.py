@@ -10,7 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from kc.cli import run_main
+from kc.cli import main
 from kc.encoders.load import load_encoder
 from kc.encoders.open_clip_model import OpenClipEncoder
 from kc.errors import KcError, UnknownNameError
@@ -187,7 +187,7 @@ def test_every_row_is_a_base(row: str, clip_encoder: OpenClipEncoder) -> None:
 def run(manifest: SimpleNamespace, out: Path, *more: str) -> dict[str, object]:
     arguments = ["--benchmark", str(manifest.path), "--data-root", str(manifest.root), "--out", str(out),
                  "--accelerator", "cpu", "--wandb", "disabled", "--tasks", "2", *more]  # fmt: skip
-    assert run_main(arguments) == 0
+    assert main(["run", *arguments]) == 0
     (folder,) = out.iterdir()
     found: dict[str, object] = json.loads((folder / "results.json").read_text())
     return found
@@ -233,7 +233,7 @@ def test_mistakes_are_one_line(
     more: list[str], message: str, tiny_index_png: SimpleNamespace, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     where = ["--benchmark", str(tiny_index_png.path), "--data-root", str(tiny_index_png.root), "--out", str(tmp_path)]
-    assert run_main([*where, "--tasks", "2", "--methods", "knn", *more]) == 2
+    assert main(["run", *where, "--tasks", "2", "--methods", "knn", *more]) == 2
     said = capsys.readouterr()
     assert message in said.err
     assert "Traceback" not in said.err

@@ -1,0 +1,7 @@
+"""`python -m kc` is `kc`."""
+
+import sys
+
+from kc.cli import main
+
+sys.exit(main())
