@@ -39,6 +39,8 @@ BoolArray = npt.NDArray[np.bool_]
 
 Batch = Mapping[str, Any]
 """A batch of a loader; `kc.data.dataset.collate_training` and `collate_evaluation` name its keys and shapes."""
+REPEATED = "repeated"
+"""Key of items, and of batches of nothing else, that another process sees too: `kc.data.dataset.SeededSampler`."""
 
 
 @dataclass(frozen=True)

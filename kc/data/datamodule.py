@@ -21,12 +21,14 @@ from kc.data.dataset import (
     Item,
     LabelledImages,
     SeededSampler,
+    SharedSampler,
     View,
     collate_evaluation,
     collate_training,
     generator_of,
     hidden_label,
     seed_worker,
+    size_in_step,
 )
 from kc.data.manifest import Manifest, load_manifest
 from kc.data.readers.base import Reader
@@ -259,25 +261,25 @@ class IncrementalDataModule(LightningDataModule):
     ) -> DataLoader[Item]:
         """A loader over `dataset(...)`, in the reader's order or shuffled by (seed, task, epoch).
 
-        Of every batch each of `parts` processes that train together gets a `part`.
+        Of every batch each of `parts` processes that work together gets a `part`; see `SeededSampler`.
         """
         data = self.dataset(split, task, scope, at=at, raw=raw, with_images=with_images)
         order = None
         if shuffle and self.shard_order == "stream":
             order = partial(stream_order, self.images.shards(split)[data.indices])
-        sampler = SeededSampler(
-            len(data), shuffle=shuffle, seed=self.seed, task=task, part=part, parts=parts, order=order
-        )
+        kind = SharedSampler if parts > 1 else SeededSampler
+        sampler = kind(len(data), shuffle=shuffle, seed=self.seed, task=task, part=part, parts=parts, order=order)
+        size = max(1, self.batch_size // parts)
         return DataLoader(
             data,
-            batch_size=self.batch_size // parts,
+            batch_size=size if shuffle else size_in_step(len(data), parts, size),
             sampler=sampler,
             num_workers=self.num_workers,
             collate_fn=collate_training if data.view.training else collate_evaluation,
             worker_init_fn=seed_worker,
             # Its own generator: drawing worker seeds must not move the global one.
             generator=generator_of(self.seed, task),
-            persistent_workers=self.num_workers > 0,
+            persistent_workers=self.num_workers > 0 and split != "test",  # testing has a loader a task
         )
 
     def task(
@@ -325,10 +327,12 @@ class TaskDataModule(LightningDataModule):
     def _loader(self, split: SplitName, task: int, scope: Scope, **more: Any) -> DataLoader[Item]:
         return self.parent.loader(split, task, scope, raw=self.raw, with_images=self.with_images, **more)
 
+    def _share(self) -> dict[str, int]:
+        return {} if self.trainer is None else {"part": self.trainer.global_rank, "parts": self.trainer.world_size}
+
     def train_dataloader(self) -> DataLoader[Item]:
         """Shuffled by (seed, task, epoch)."""
-        part, parts = (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
-        return self._loader("train", self.index, self.scope, shuffle=True, part=part, parts=parts)
+        return self._loader("train", self.index, self.scope, shuffle=True, **self._share())
 
     def statistics_dataloader(self) -> DataLoader[Item]:
         """The training images once, in the reader's order, all of them in every process."""
@@ -338,9 +342,9 @@ class TaskDataModule(LightningDataModule):
         """One loader over the validation split in the same scope; none where the benchmark has no such split."""
         if "val" not in self.parent.splits:
             return []
-        return [self._loader("val", self.index, self.scope)]
+        return [self._loader("val", self.index, self.scope, **self._share())]
 
     def test_dataloader(self) -> list[DataLoader[Item]]:
         """One loader a seen task, in order."""
         last = len(self.parent.tasks) - 1 if self.scope == "all" else self.index
-        return [self._loader("test", t, "task", at=last) for t in range(last + 1)]
+        return [self._loader("test", t, "task", at=last, **self._share()) for t in range(last + 1)]

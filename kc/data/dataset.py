@@ -16,17 +16,19 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler, default_collate, get_worker_info
+from torch.utils.data.distributed import DistributedSampler
 
 from kc.data.sample_cache import SampleCache
 from kc.data.selection import hide, hide_panoptic
 from kc.data.transforms import flip_image, flip_labels, flips, image_to_tensor, resize_labels
-from kc.types import HIDDEN, VOID, Int32Array, Int64Array, Sample, TaskKind
+from kc.types import HIDDEN, REPEATED, VOID, Int32Array, Int64Array, Sample, TaskKind
 
 Item = dict[str, Any]
 Batch = dict[str, Any]
 _PIECE = 1024
 EpochIndex = tuple[int, int]
-"""(epoch, position): the epoch travels with the index, so persistent workers augment by the right one."""
+"""(epoch, position): the epoch travels with the index, so persistent workers augment by the right one. A position
+below 0 repeats an image, see `SeededSampler`."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,12 @@ class LabelledImages(Dataset[Item]):
         return len(self.view.indices)
 
     def __getitem__(self, key: int | EpochIndex) -> Item:
-        epoch, position = key if isinstance(key, tuple) else (0, key)
+        if isinstance(key, tuple):
+            item = self._item(*key)
+            return {**item, REPEATED: True} if key[1] < 0 else item
+        return self._item(0, key)
+
+    def _item(self, epoch: int, position: int) -> Item:
         index = int(self.view.indices[position])
         reader = self.samples.reader
         if self.kind == "classification" and not self.with_images and not self.raw:
@@ -164,8 +171,10 @@ def collate_training(items: list[Item]) -> Batch:
     "image" (B, 3, h, w) float32 RGB in [0, 1]; "index" (B,) int64, the reader's row; "sample_id" list of str;
     "original_size" list of (H, W); "label" (B,) int64 (classification); "semantic" (B, h, w) int64; "panoptic"
     (B, h, w, 2) int32; "crowd" list of frozensets of instance numbers. With `raw`, lists of numpy arrays at the
-    original size: "raw" (H, W, 3) uint8, "labels_raw" (H, W) int64, "panoptic_raw" (H, W, 2) int32.
+    original size: "raw" (H, W, 3) uint8, "labels_raw" (H, W) int64, "panoptic_raw" (H, W, 2) int32. Images that only
+    keep several processes in step are left out; a batch of nothing else has the key REPEATED, and should weigh nothing.
     """
+    items = [item for item in items if REPEATED not in item] or items
     return _batch(items, ("image", "index", "label", "semantic", "panoptic"))
 
 
@@ -208,7 +217,9 @@ class SeededSampler(Sampler[EpochIndex]):
     kind of permutation of 0..n-1 than an even one.
 
     With `parts` processes each takes every `parts`-th position, so that B / parts of each make the batch of B that one
-    process would see; where n does not divide, the first positions are seen again at the end, to keep them in step.
+    process would see. Where n does not divide, the first positions are seen again at the end of a shuffled order, as
+    position - n, to keep processes in step (`collate_training` drops them); without shuffling, parts differ by one.
+    With fewer images than processes every process sees all of them then, which leaves means as they are.
     """
 
     def __init__(
@@ -236,6 +247,8 @@ class SeededSampler(Sampler[EpochIndex]):
         self.epoch = epoch
 
     def __len__(self) -> int:
+        if not self.shuffle:
+            return len(range(self.part, self.n, self.parts)) if self.n >= self.parts else self.n
         return -(-self.n // self.parts)
 
     def __iter__(self) -> Iterator[EpochIndex]:
@@ -245,9 +258,25 @@ class SeededSampler(Sampler[EpochIndex]):
         elif self.shuffle:
             order = torch.randperm(self.n, generator=generator_of(self.seed, self.task, self.epoch))
         epoch = self.epoch
-        order = order.repeat(2)[self.part : len(self) * self.parts : self.parts] if self.parts > 1 else order
+        if self.shuffle:
+            again = order.repeat(self.parts)[: len(self) * self.parts - self.n] - self.n
+            order = torch.cat([order, again])[self.part :: self.parts]
+        elif self.n >= self.parts:
+            order = order[self.part :: self.parts]
         # A piece at a time: a million positions do not become a million Python objects before the first batch.
         return ((epoch, position) for i in range(0, len(order), _PIECE) for position in order[i : i + _PIECE].tolist())
+
+
+def size_in_step(n: int, parts: int, size: int) -> int:
+    """The least batch size from `size` on with which parts of `n` images that differ by one have as many batches each:
+    a process without a next one would have the others wait for ever."""
+    while n > parts and n % parts and n // parts % size == 0:
+        size += 1
+    return size
+
+
+class SharedSampler(SeededSampler, DistributedSampler[EpochIndex]):
+    """The share of one of several processes. Its type says so to Lightning, which would share it out once more."""
 
 
 def generator_of(*numbers: int) -> torch.Generator:

@@ -84,7 +84,9 @@ class WithMemory(GradientMethod):
     def commit(self, task: int, n_processes: int) -> int:
         """Remember the images of the task, each process its share; all or none. Returns how many rows are new."""
         for batch in self.task_batches():
-            self.reader.observe({k: local_shard(v) for k, v in batch.items()})
+            share = {k: local_shard(v) for k, v in batch.items()}
+            if share["sample_id"]:  # the last batch may have fewer images than there are processes
+                self.reader.observe(share)
             self.reader.store(task, n_processes)
         return self.reader.commit(task, n_processes)
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from kc.errors import KcError
 from kc.methods.base import Context
 from kc.spec import MethodSpec
-from kc.types import Batch, Prediction, Task
+from kc.types import REPEATED, Batch, Prediction, Task
 
 
 class ContinualMethod(L.LightningModule):
@@ -110,7 +110,8 @@ class OnePassMethod(ContinualMethod):
         raise NotImplementedError
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
-        self.observe(batch)
+        if REPEATED not in batch:
+            self.observe(batch)
 
     def configure_optimizers(self) -> None:
         """Nothing is optimised."""

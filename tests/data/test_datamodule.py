@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import lightning.pytorch as lightning
 import numpy as np
 import pytest
 import torch
+from torch.utils.data.distributed import DistributedSampler
 
 from kc.data.datamodule import IncrementalDataModule
 from kc.data.manifest import Manifest
@@ -408,7 +411,33 @@ def test_parts_of_an_epoch_make_the_batches_of_one_process() -> None:
     (alone,) = orders(7, 1)
     first, second = orders(7, 2)
     assert len(first) == len(second) == 4
-    assert sorted(first + second) == sorted([*range(7), alone[0]])  # one image is seen twice to keep them in step
+    # One image keeps the processes in step; below 0, so that it can be left out of its batch.
+    assert sorted(first + second) == sorted([*range(7), alone[0] - 7])
+
+
+def test_parts_of_an_evaluation_are_each_image_once_in_as_many_batches() -> None:
+    samples = [Sample(f"{i}", image(i), semantic=stripes(0, 1)) for i in range(9)]
+    data = semantic(readers={s: FakeReader(samples, (0, 1)) for s in ("train", "test")}, tasks=1, batch_size=4)
+    for parts in (2, 3, 4, 12):
+        loaders = [data.loader("test", 0, part=i, parts=parts) for i in range(parts)]
+        batches = [[batch["sample_id"] for batch in loader] for loader in loaders]
+        assert len({len(own) for own in batches}) == 1
+        seen = [name for own in batches for batch in own for name in batch]
+        assert sorted(seen) == sorted(s.id for s in samples) if parts <= 9 else seen == [s.id for s in samples] * parts
+
+
+def test_a_share_is_not_shared_out_again() -> None:
+    samples = [Sample(f"{i}", image(i), semantic=stripes(0, 1)) for i in range(5)]
+    data = semantic(readers={s: FakeReader(samples, (0, 1)) for s in ("train", "test")}, tasks=1, batch_size=2)
+    task = data.task(0)
+    task.trainer = SimpleNamespace(global_rank=1, world_size=2)  # type: ignore[assignment]
+    for loader in (task.train_dataloader(), *task.test_dataloader()):
+        assert isinstance(loader.sampler, DistributedSampler)
+    assert not isinstance(data.loader("train", 0, shuffle=True).sampler, DistributedSampler)
+    whole, last = len(task.train_dataloader()), list(task.train_dataloader())[-1]
+    assert whole == 3
+    assert last["repeated"] == [True]  # the fifth image is with the other process
+    assert [len(batch["sample_id"]) for batch in data.loader("train", 0, shuffle=True)] == [2, 2, 1]
 
 
 def test_a_benchmark_of_questions_alone_makes_no_stream() -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from kc.methods.distributed import all_gather_batch
+from kc.methods.distributed import all_gather_batch, weight_of_rows
 from kc.methods.finetune.er import Buffered, as_batch, padded
 from kc.methods.finetune.losses import logit_distance
 from kc.spec import MethodSpec, NonNegative, Tunable
@@ -51,7 +51,8 @@ class DerPlusPlus(Buffered):
         if len(self.buffer):
             first, second = self.draw(batch), self.draw(batch)
             old = padded([s.logits for s in first]).to(logits)
-            extra = self.options.alpha * logit_distance(self.logits(self.features(as_batch(first, batch))), old)
+            distance = logit_distance(self.logits(self.features(as_batch(first, batch))), old)
+            extra = self.options.alpha * distance * weight_of_rows(old)
             again = as_batch(second, batch)
             extra = extra + self.options.beta * self.loss(self.logits(self.features(again)), again["label"])
         seen = all_gather_batch({**batch, "logits": logits.detach()})

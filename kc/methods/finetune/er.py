@@ -11,11 +11,11 @@ from torch import Tensor
 
 from kc.errors import KcError
 from kc.methods.base import Context
-from kc.methods.distributed import all_gather_batch, local_shard, world
+from kc.methods.distributed import all_gather_batch, share_of_draw
 from kc.methods.finetune.module import GradientMethod
 from kc.methods.state import TensorState
 from kc.spec import TUNE_LR, MethodSpec
-from kc.types import Batch, Task
+from kc.types import REPEATED, Batch, Task
 
 
 @dataclass(frozen=True)
@@ -107,6 +107,7 @@ def as_batch(stored: Sequence[Stored], like: Batch) -> dict[str, Any]:
 def merged_batches(first: Batch, second: Batch) -> dict[str, Any]:
     """Two batches of labelled images as one."""
     return {
+        **{k: v for k, v in first.items() if k == REPEATED},
         "image": torch.cat([first["image"], second["image"]]),
         "sample_id": [*first["sample_id"], *second["sample_id"]],
         "label": torch.cat([first["label"], second["label"]]),
@@ -135,7 +136,7 @@ class Buffered(GradientMethod):
         super().start_task(task)
 
     def draw(self, batch: Batch) -> list[Stored]:
-        return local_shard(self.buffer.draw(len(batch["sample_id"]) * world()))
+        return share_of_draw(self.buffer.draw, batch)
 
 
 class Er(Buffered):

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from kc.methods.base import Context
+from kc.methods.distributed import weight_of_rows
 from kc.methods.finetune.losses import icarl_loss, to_columns
 from kc.methods.finetune.replay import Exemplar, Replay
 from kc.methods.state import NamedTensors
@@ -63,7 +64,7 @@ class ICarl(Replay):
         previous = self.previous
         old = None if previous is None else previous.logits(previous.features(batch, features))
         columns = to_columns(self.head.target(batch), self.classifier.class_ids)
-        return icarl_loss(self.logits(features), columns, old)
+        return icarl_loss(self.logits(features), columns, old) * weight_of_rows(columns)
 
     def _offer(self, batch: Batch) -> None:
         """Nothing is chosen on the way: herding needs the features of the trained network."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 from torch.nn import functional as F
 
+from kc.methods.distributed import weight_of_rows
 from kc.methods.finetune.losses import pixel_cross_entropy, pixel_distillation
 from kc.methods.finetune.per_pixel import Maps, PerPixel
 from kc.spec import DENSE, MethodSpec, NonNegative, Tunable
@@ -49,4 +50,5 @@ class Ilt(PerPixel):
         ce = pixel_cross_entropy(new.pixels, target) * self.weight(target)
         kd = pixel_distillation(new.pixels, old.pixels)
         bodies = (new.levels[-1], old.levels[-1]) if new.levels else (new.body, old.body)
-        return ce + self.options.kd * kd + self.options.features * F.mse_loss(*bodies)
+        distance = self.options.kd * kd + self.options.features * F.mse_loss(*bodies)
+        return ce + distance * weight_of_rows(target)

@@ -7,6 +7,7 @@ from typing import Literal
 
 from torch import Tensor
 
+from kc.methods.distributed import weight_of_rows
 from kc.methods.finetune.losses import distillation, pixel_distillation
 from kc.methods.finetune.module import GradientMethod
 from kc.spec import MethodSpec, NonNegative, Positive, Tunable
@@ -57,7 +58,8 @@ class Lwf(GradientMethod):
         options = self.options
         old = self.previous.logits(self.previous.features(batch, features))
         if not self.head.of_images:
-            return options.pixel_kd * pixel_distillation(self.head.scaled(logits), self.head.scaled(old))
+            kd = pixel_distillation(self.head.scaled(logits), self.head.scaled(old))
+            return options.pixel_kd * kd * weight_of_rows(logits)
         if options.columns == "old":
             logits = logits[:, : old.shape[1]]
-        return options.lambda_ * distillation(logits, old, options.temperature)
+        return options.lambda_ * distillation(logits, old, options.temperature) * weight_of_rows(logits)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from kc.methods.distributed import weight_of_rows
 from kc.methods.finetune.heads import copy_column
 from kc.methods.finetune.losses import IGNORED, at_resolution
 from kc.methods.finetune.per_pixel import Maps, PerPixel
@@ -105,7 +106,7 @@ class Mib(PerPixel):
     def loss_against(self, new: Maps, old: Maps, target: Tensor) -> Tensor:
         kd = unbiased_distillation(new.pixels, old.pixels)
         ce = unbiased_cross_entropy(new.pixels, target, old.pixels.shape[1]) * self.weight(target)
-        return ce + self.options.kd * kd
+        return ce + self.options.kd * kd * weight_of_rows(target)
 
 
 def start_as_background(method: PerPixel) -> None:

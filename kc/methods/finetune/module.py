@@ -14,12 +14,13 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, PolynomialL
 from kc.encoders.base import Encoder
 from kc.errors import DivergedError
 from kc.methods.base import Context
+from kc.methods.distributed import counting
 from kc.methods.finetune.heads import GrowingClassifier, Head, head_of
 from kc.methods.module import ContinualMethod
 from kc.methods.state import Unsaved
 from kc.methods.training_options import TrainingOptions
 from kc.spec import at_task
-from kc.types import Batch, Features, Prediction, Task
+from kc.types import REPEATED, Batch, Features, Prediction, Task
 
 
 class Previous(Unsaved):
@@ -167,13 +168,14 @@ class GradientMethod(ContinualMethod):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """One step on one batch. Raises DivergedError for a loss that is not finite."""
-        loss = self.loss_on(batch)
+        with counting(batch):
+            loss = self.loss_on(batch)
         if not torch.isfinite(loss):
             raise DivergedError(
                 f"{self.name}: the loss is {loss.item()} at step {self.global_step} of task {self.task_index + 1}; "
                 f"try a smaller --lr"
             )
-        return loss
+        return loss * 0 if REPEATED in batch else loss
 
     def optimizer_step(
         self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Callable[[], Any] | None = None

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from kc.methods.base import Context
+from kc.methods.distributed import weight_of_rows
 from kc.methods.finetune.mib import start_as_background
 from kc.methods.finetune.module import Previous
 from kc.methods.finetune.per_pixel import Maps, PerPixel
@@ -163,4 +164,4 @@ class Plop(PerPixel):
             logit_weight=self.options.logits,
             squared=self.options.pod == "official",
         )
-        return ce + pod
+        return (ce + pod) * weight_of_rows(target)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from kc.methods.base import Context
-from kc.methods.distributed import all_gather_batch, local_shard, world
+from kc.methods.distributed import all_gather_batch, share_of_draw
 from kc.methods.finetune.er import check_budget
 from kc.methods.finetune.module import GradientMethod
 from kc.methods.state import TensorState
@@ -111,9 +111,8 @@ class Replay(GradientMethod):
         old = [e for e in self.exemplars if self._task is None or e.task < self._task.index]
         if not old:
             return batch
-        n = len(batch["sample_id"])
         # Torch's global generator, seeded at the start of each task: a resumed task draws the same exemplars.
-        chosen = local_shard([old[i] for i in torch.randint(len(old), (n * world(),)).tolist()])
+        chosen = share_of_draw(lambda n: [old[i] for i in torch.randint(len(old), (n,)).tolist()], batch)
         pairs = [(e.image, e.target) for e in chosen]
         return self.head.with_stored(batch, pairs, [e.sample_id for e in chosen])
 
