@@ -6,7 +6,9 @@ Every reader of such a file goes through here, so that whatever is wrong is one 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -133,3 +135,66 @@ def _check_events(events: Iterator[Any]) -> None:
 def _shortened(reason: object) -> str:
     text = " ".join(str(reason).split())
     return text if len(text) <= _MOST_SHOWN else text[:_MOST_SHOWN] + " ..."
+
+
+@lru_cache(maxsize=1024)
+def _kept(folder: str) -> str:
+    return os.path.realpath(folder, strict=True)  # raises, and so keeps nothing, where there is no such folder yet
+
+
+def _real(folder: str) -> str:
+    try:
+        return _kept(folder)
+    except OSError:
+        return os.path.realpath(folder)
+
+
+def inside(root: Path, relative: str | Path) -> Path:
+    """The path under `root`, with links followed.
+
+    Raises:
+        DataError: the path, or what a link in it points to, lies outside `root` and the folders of KC_LINK_ROOTS.
+    """
+    return Path(inside_text(root, relative))
+
+
+def inside_text(root: Path, relative: str | Path) -> str:
+    """What `inside` gives, as text."""
+    # On text: making Path objects of every step costs several times what following the links does. The links of a
+    # folder are followed once a process, those of a file every time.
+    base = _real(os.path.abspath(root))  # a relative one depends on where we are
+    folder, name = os.path.split(os.path.join(base, relative))
+    path = os.path.join(_real(folder), name)
+    if name in ("", os.curdir, os.pardir) or os.path.islink(path):
+        path = os.path.realpath(path)
+    if not _below(path, base):
+        if ".." in os.path.normpath(relative).split(os.sep) or os.path.isabs(relative):
+            raise DataError(f"{root / relative}: this name leaves the data folder {base}: refused")
+        if not any(_below(path, _real(root)) for root in link_roots()):
+            raise DataError(
+                f"{root / relative}: leaves the data folder {base}: this link points to {path}. Copy the data "
+                "inside, or allow the folder it points into: --link-roots DIR, or KC_LINK_ROOTS"
+            )
+    return path
+
+
+def _below(path: str, base: str) -> bool:
+    return path == base or path.startswith(base.rstrip(os.sep) + os.sep)
+
+
+def link_roots() -> list[str]:
+    """Folders outside a data folder into which its links may point: the environment variable KC_LINK_ROOTS."""
+    given = os.environ.get("KC_LINK_ROOTS", "").replace(os.pathsep, ",").split(",")
+    return [os.path.abspath(os.path.expanduser(root.strip())) for root in given if root.strip()]
+
+
+def plain_name(name: object, where: str, *, error: ErrorType = DataError) -> str:
+    """A name from outside that is to become one file of a folder.
+
+    Raises:
+        error: it is no text, empty, has a separator, is a folder (`.`, `..`) or a drive, or has control characters.
+    """
+    text = name if isinstance(name, str) else ""
+    if not text or text in (os.curdir, os.pardir) or not text.isprintable() or set(text) & set("/\\:"):
+        raise error(f"{where}: {str(name)[:80]!r} is not the name of a file in one folder: refused")
+    return text

@@ -16,9 +16,9 @@ from pathlib import Path
 from kc import __version__
 from kc.data.addresses import Archive
 from kc.data.manifest import Manifest
-from kc.data.readers.files import inside
 from kc.data.unpack import free_bytes, unpack
 from kc.errors import DataError
+from kc.outside import inside
 
 DOWNLOADS = ".kc-downloads"
 """Folder below the data root: archives while they are needed, and a mark for each that is unpacked."""

@@ -47,22 +47,29 @@ _OWN_NUMBERS = ("pascal_context", "ade20k_full")
 _HAVE_VALUES = ("index_png", "torchvision", "huggingface", *_OWN_NUMBERS)
 
 
+MOST_CLASS_ID = 65_534
+"""The highest class id: label maps are kept as PNGs of 16 bits, where 65535 is void."""
+MOST_VALUE = (1 << 24) - 1
+"""The highest value of a mask that a manifest may name."""
+MaskValue = Annotated[int, Field(ge=0, le=MOST_VALUE)]
+
+
 class ClassSpec(Strict):
     """One class as the manifest writes it.
 
-    `folder`: its name in the files (of a class folder, in a table, in a JSON) where that differs from the class name.
-    `values`: in index masks further values beside the id that mean this class, such as all stuff for a background; in
-    data with numbers of its own (PASCAL-Context, the full ADE20K) the numbers of this class.
+    `id`: at most MOST_CLASS_ID. `folder`: its name in the files (of a class folder, in a table, in a JSON) where that
+    differs from the class name. `values`: in index masks further values beside the id that mean this class, such as all
+    stuff for a background; in data with numbers of its own (PASCAL-Context, the full ADE20K) the numbers of this class.
     """
 
-    id: Annotated[int, Field(ge=0)]
+    id: Annotated[int, Field(ge=0, le=MOST_CLASS_ID)]
     name: Annotated[str, Field(min_length=1)]
     synonyms: tuple[str, ...] = ()
     thing: bool = False
     color: tuple[Channel, Channel, Channel] = (0, 0, 0)
     background: bool = False
     folder: RelativePath | None = None
-    values: tuple[Annotated[int, Field(ge=0)], ...] = ()
+    values: tuple[MaskValue, ...] = ()
 
 
 class Recommended(Strict):
@@ -91,7 +98,7 @@ class Manifest(Strict):
     source: Source
     splits: Annotated[dict[SplitName, Split], Field(min_length=1)]
     classes: Annotated[tuple[ClassSpec, ...], Field(min_length=1)]
-    ignore: Annotated[int, Field(ge=0)] | tuple[Annotated[int, Field(ge=0)], ...] | None = None
+    ignore: MaskValue | tuple[MaskValue, ...] | None = None
     input_size: tuple[Positive, Positive]
     task_splits: dict[str, tuple[Positive, ...]] = Field(default_factory=dict)
     recommended: Recommended = Field(default_factory=Recommended)

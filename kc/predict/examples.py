@@ -1,7 +1,8 @@
 """A folder of pictures that show one thing, with where it is.
 
 A picture `photo.jpg` may have beside it
-- `photo.mask.png`: of its size, every pixel that is not 0 is the thing (any mode; of RGBA pictures the last channel);
+- `photo.mask.png`, or `photo.jpg.mask.png`: of its size, every pixel that is not 0 is the thing (any mode; where the
+  picture has an alpha channel that is not full everywhere, that channel);
 - rows in `boxes.csv` of the folder: `image,x,y,width,height`, in pixels from the upper left corner, one box a row;
 - entries in a COCO file `annotations.json`: `images` and `annotations` with `bbox` or `segmentation`; all count,
   whatever their category;
@@ -13,22 +14,27 @@ A mask wins over boxes. A picture with neither shows the thing all over.
 from __future__ import annotations
 
 import csv
-import json
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageDraw
-from pycocotools import mask as coco
 
-from kc.data.readers.files import IMAGE_SUFFIXES, check_same_size, list_files, read_image
+from kc.data.readers.drawn import coordinates, instance_mask, labelme_area, labelme_shape
+from kc.data.readers.files import (
+    IMAGE_SUFFIXES,
+    check_same_size,
+    decode_layers,
+    list_files,
+    read_turned,
+    says_orientation,
+    turned_with,
+)
 from kc.errors import DataError
+from kc.outside import MOST_JSON, read_json
 from kc.types import BoolArray, UInt8Array
 
-MASK = ".mask.png"
 BOXES = "boxes.csv"
 COCO = "annotations.json"
 _COLUMNS = ("image", "x", "y", "width", "height")
@@ -43,9 +49,6 @@ class ExampleImage:
     mask: BoolArray | None = None
 
 
-_FEWEST_POINTS = {"polygon": 3, "rectangle": 2, "circle": 2}
-
-
 class Examples(Sequence[ExampleImage]):
     """The pictures in `folder`, sorted by name; each is read when it is asked for.
 
@@ -55,9 +58,11 @@ class Examples(Sequence[ExampleImage]):
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.files = [f.removeprefix("./") for f in list_files(folder, ".") if not f.endswith(MASK)]
+        found = [f.removeprefix("./") for f in list_files(folder, ".")]
+        self.files = [f for f in found if not is_mask(f)]
         if not self.files:
             raise DataError(f"{folder}: no picture in it ({', '.join(sorted(IMAGE_SUFFIXES))})")
+        self._masks = _masks(folder, self.files, [f for f in found if is_mask(f)])
         self._boxes, self._entries = _boxes(folder, self.files), _annotations(folder, self.files)
 
     def __len__(self) -> int:
@@ -69,12 +74,12 @@ class Examples(Sequence[ExampleImage]):
         return self._read(self.files[item])
 
     def _read(self, file: str) -> ExampleImage:
-        folder, image = self.folder, read_image(self.folder, file)
-        mask, drawn = _mask_file(folder, file), (folder / file).with_suffix(".json")
+        folder, (image, orientation) = self.folder, read_turned(self.folder, file)
+        mask, drawn = self._masks.get(file), (folder / file).with_suffix(".json")
         has_shapes = drawn.is_file() and drawn.name != COCO
         area: BoolArray | None = None
         if mask is not None:
-            area = _read_mask(folder, file, image, mask)
+            area = _read_mask(folder, file, image, orientation, mask)
         elif file in self._boxes or file in self._entries or has_shapes:
             area = np.zeros(image.shape[:2], dtype=bool)
             for box in self._boxes.get(file, []):
@@ -100,20 +105,40 @@ def box_mask(box: tuple[float, float, float, float], size: tuple[int, ...], wher
     return inside
 
 
-def _mask_file(folder: Path, file: str) -> Path | None:
-    path = folder / (str(Path(file).with_suffix("")) + MASK)
-    return path if path.is_file() else None
+def is_mask(file: str) -> bool:
+    """Whether a picture is the mask of another: NAME.mask.png, in any case and any format."""
+    return PurePath(file).with_suffix("").name.lower().endswith(".mask")
 
 
-def _read_mask(folder: Path, file: str, image: UInt8Array, path: Path) -> BoolArray:
-    try:
-        with Image.open(path) as opened:
-            values = np.array(opened.convert("RGBA") if opened.mode in ("RGBA", "PA", "LA") else opened)
-    except (OSError, ValueError, SyntaxError) as error:
-        raise DataError(f"{path}: cannot read the mask ({error})") from error
+def _masks(folder: Path, files: list[str], masks: list[str]) -> dict[str, str]:
+    """Picture -> its mask. Raises DataError for a mask of no picture or of two, and one whose format is not exact."""
+    named: dict[str, list[str]] = {}
+    for file in files:
+        named.setdefault(file.lower(), []).append(file)
+        named.setdefault(str(PurePath(file).with_suffix("")).lower(), []).append(file)
+    found: dict[str, str] = {}
+    for mask in masks:
+        of = named.get(mask.lower().rpartition(".mask.")[0], [])
+        if len(of) != 1 or of[0] in found:
+            raise DataError(
+                f"{folder / mask}: a mask of {' and '.join(of) or 'no picture beside it'}; expected one of one"
+            )
+        if mask.lower().endswith((".jpg", ".jpeg", ".jpe", ".jfif")):
+            raise DataError(f"{folder / mask}: a mask saved as JPEG is not exact at its borders; save it as PNG")
+        found[of[0]] = mask
+    return found
+
+
+def _read_mask(folder: Path, file: str, image: UInt8Array, orientation: int, mask: str) -> BoolArray:
+    path = str(folder / mask)
+    values = decode_layers(path)
     if values.ndim == 3:
-        values = values[..., 3] if values.shape[2] == 4 else values.max(axis=2)
-    check_same_size(str(folder / file), image, str(path), values)
+        alpha = values.shape[2] in (2, 4) and not (values[..., -1] == 255).all()
+        layers = values[..., :-1] if values.shape[2] in (2, 4) else values
+        values = values[..., -1] if alpha else layers.max(axis=2)
+    if orientation != 1 and not says_orientation(path):
+        values = turned_with(str(folder / file), image, orientation, path, values)
+    check_same_size(str(folder / file), image, path, values)
     area: BoolArray = values > 0
     return area
 
@@ -128,12 +153,23 @@ def _boxes(folder: Path, files: list[str]) -> dict[str, list[tuple[float, float,
             rows = csv.DictReader(file, skipinitialspace=True)
             if set(_COLUMNS) - set(rows.fieldnames or ()):
                 raise DataError(f"{path}: its first line must name the columns {','.join(_COLUMNS)}")
-            for number, row in enumerate(rows, start=2):
-                if row["image"] not in files:
-                    raise DataError(f"{path}, line {number}: there is no picture {row['image']!r} beside it")
-                x, y, width, height = (float(row[name]) for name in _COLUMNS[1:])
-                found.setdefault(row["image"], []).append((x, y, width, height))
-    except (OSError, ValueError, TypeError, csv.Error) as error:
+            for row in rows:
+                cells = [(row[name] or "").strip() for name in _COLUMNS]
+                where = f"{path}, line {rows.line_num}"
+                if not any(cells):
+                    continue
+                name = PurePath(cells[0]).as_posix()
+                if name not in files:
+                    raise DataError(f"{where}: there is no picture {cells[0]!r} beside it")
+                try:
+                    if None in row:
+                        raise ValueError("more cells than columns")
+                    x, y, width, height = (float(cell) for cell in cells[1:])
+                except ValueError as error:
+                    raise DataError(f"{where}: expected {','.join(_COLUMNS)}; {error}") from error
+                coordinates([x, y, width, height], 2, where)
+                found.setdefault(name, []).append((x, y, width, height))
+    except (OSError, ValueError, csv.Error) as error:
         raise DataError(f"{path}: not a table of boxes ({error})") from error
     return found
 
@@ -143,12 +179,12 @@ def _annotations(folder: Path, files: list[str]) -> dict[str, list[dict[str, Any
     if not path.is_file():
         return {}
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        names = {image["id"]: str(image["file_name"]) for image in content["images"]}
+        content = read_json(path, most=MOST_JSON)
+        names = {image["id"]: PurePath(str(image["file_name"])).as_posix() for image in content["images"]}
         found: dict[str, list[dict[str, Any]]] = {}
         for entry in content["annotations"]:
             found.setdefault(names[entry["image_id"]], []).append(entry)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{path}: not a COCO file ({type(error).__name__}: {error})") from error
     missing = sorted(set(found) - set(files))
     if missing:
@@ -157,43 +193,28 @@ def _annotations(folder: Path, files: list[str]) -> dict[str, list[dict[str, Any
 
 
 def _coco_area(entry: dict[str, Any], size: tuple[int, ...], path: Path) -> BoolArray:
-    try:
-        shape = entry.get("segmentation")
-        if not shape:
-            x, y, width, height = (float(v) for v in entry["bbox"])
-            return box_mask((x, y, width, height), size, str(path))
-        if isinstance(shape, list):
-            code = coco.merge(coco.frPyObjects(shape, size[0], size[1]))
-        else:
-            code = coco.frPyObjects(shape, size[0], size[1]) if isinstance(shape["counts"], list) else shape
-        area: BoolArray = coco.decode(code).astype(bool)
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path}: annotation {entry.get('id')}: {error}") from error
-    if area.shape != tuple(size):
-        raise DataError(f"{path}: annotation {entry.get('id')} has a mask of another size than its picture")
-    return area
+    where = f"{path}: annotation {entry.get('id')}"
+    shape = entry.get("segmentation")
+    if shape:
+        return instance_mask(shape, (size[0], size[1]), where)
+    if entry.get("bbox") is None:
+        raise DataError(f"{where} has neither segmentation nor bbox")
+    if len(corners := coordinates(entry["bbox"], 2, where).ravel().tolist()) != 4:
+        raise DataError(f"{where}: a bbox of {len(corners)} numbers; expected x, y, width, height")
+    x, y, width, height = corners
+    return box_mask((x, y, width, height), size, where)
 
 
 def _labelme_area(path: Path, size: tuple[int, ...]) -> BoolArray:
     """The pixels (H, W) of all shapes of a LabelMe file, their outlines included, as LabelMe draws them."""
-    mask = Image.new("1", (size[1], size[0]))
-    draw = ImageDraw.Draw(mask)
+    height, width = size[:2]
+    area = np.zeros((height, width), dtype=bool)
+    content = read_json(path, most=MOST_JSON)
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        if (int(content["imageHeight"]), int(content["imageWidth"])) != tuple(size):
+        if (int(content["imageHeight"]), int(content["imageWidth"])) != (height, width):
             raise ValueError(f"its picture is said to be {content['imageWidth']}x{content['imageHeight']}")
-        for shape in content["shapes"]:
-            kind, points = shape.get("shape_type") or "polygon", [(float(x), float(y)) for x, y in shape["points"]]
-            if len(points) < _FEWEST_POINTS.get(kind, len(points) + 1) or not np.isfinite(points).all():
-                raise ValueError(f"a {kind} of {len(points)} points has no area")
-            xs, ys = [x for x, _ in points], [y for _, y in points]
-            if kind == "polygon":
-                draw.polygon(points, outline=1, fill=1)
-            elif kind == "rectangle":
-                draw.rectangle([min(xs), min(ys), max(xs), max(ys)], outline=1, fill=1)
-            else:
-                radius = math.dist(*points[:2])
-                draw.ellipse([xs[0] - radius, ys[0] - radius, xs[0] + radius, ys[0] + radius], outline=1, fill=1)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        for number, shape in enumerate(content["shapes"]):
+            area |= labelme_area(*labelme_shape(shape, f"{path}: shape {number}"), (height, width))
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise DataError(f"{path}: not a LabelMe file of its picture ({type(error).__name__}: {error})") from error
-    return np.array(mask)
+    return area

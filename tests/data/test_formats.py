@@ -128,7 +128,7 @@ def test_voc_list_problems_are_all_named(voc: SimpleNamespace) -> None:
     with pytest.raises(DataError, match="leaves the data folder"):
         open_reader(voc.manifest, "val", voc.root)
     (lists / "val.txt").unlink()
-    with pytest.raises(DataError, match=r"val\.txt: cannot read this list"):
+    with pytest.raises(DataError, match=r"val\.txt: cannot be read"):
         open_reader(voc.manifest, "test", voc.root)
 
 
@@ -387,9 +387,9 @@ def test_labelme_background_fills_what_no_shape_covers(tmp_path: Path, labelme: 
     ("change", "said"),
     [
         (lambda c: c["shapes"][0].update(label="gras"), r"label 'gras' is no class of tiny; did you mean 'grass'"),
-        (lambda c: c["shapes"][0].update(shape_type="linestrip"), r"a 'linestrip' of 'grass' has no area"),
-        (lambda c: c["shapes"][0].update(points=[[1, 1], [2, 2]]), r"a polygon of 'grass' has 2 points"),
-        (lambda c: c["shapes"][0].update(points=[[1, float("nan")]] * 3), r"may not be numbers"),
+        (lambda c: c["shapes"][0].update(shape_type="linestrip"), r"'grass': a 'linestrip' has no area"),
+        (lambda c: c["shapes"][0].update(points=[[1, 1], [2, 2]]), r"'grass': a polygon: 2 points"),
+        (lambda c: c["shapes"][0].update(points=[[1, float("nan")]] * 3), r"NaN"),
         (lambda c: c.update(imagePath="other.png"), r"its image .*other\.png is missing"),
         (lambda c: c.update(imagePath="../../../x.png"), "leaves the data folder"),
         (lambda c: c.pop("shapes"), "not a LabelMe file"),

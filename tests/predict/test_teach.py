@@ -180,7 +180,7 @@ def test_boxes_and_masks_are_read_as_written(tmp_path: Path) -> None:
     [
         ("boxes.csv", "image,x,y\na.png,1,2\n", "must name the columns"),
         ("boxes.csv", "image,x,y,width,height\nz.png,1,1,1,1\n", "no picture 'z.png'"),
-        ("boxes.csv", "image,x,y,width,height\na.png,1,1,1,wide\n", "not a table of boxes"),
+        ("boxes.csv", "image,x,y,width,height\na.png,1,1,1,wide\n", "line 2: expected image,x,y,width,height"),
         ("boxes.csv", "image,x,y,width,height\na.png,90,1,1,1\n", "is not in the picture of 8x6"),
         ("annotations.json", "{}", "not a COCO file"),
         ("a.mask.png", "no picture", "cannot read the mask"),
@@ -230,7 +230,7 @@ def test_shapes_of_labelme_are_read(tmp_path: Path) -> None:
     assert not mask[4, [1, 7]].any()
     assert not mask[1].any()
     for broken, said in (
-        ({"shapes": [{"label": "x", "points": [[1, 1]], "shape_type": "point"}]}, "a point of 1 points has no area"),
+        ({"shapes": [{"label": "x", "points": [[1, 1]], "shape_type": "point"}]}, "a 'point' has no area"),
         ({"imageWidth": 11}, "its picture is said to be 11x8"),
         ({"shapes": 3}, "not a LabelMe file"),
     ):

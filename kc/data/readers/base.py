@@ -13,9 +13,10 @@ from typing import Any, Generic, Protocol, Self, TypeVar, runtime_checkable
 import numpy as np
 
 from kc.data.manifest import Manifest
-from kc.data.readers.files import check_same_size, inside, read_image
+from kc.data.readers.files import check_same_size, read_turned, turned_with
 from kc.data.readers.mask_values import ValueTable
 from kc.errors import DataError, nearest
+from kc.outside import inside
 from kc.types import BoolArray, Int32Array, Int64Array, Sample, SplitName, UInt8Array
 
 _SHOWN = 5
@@ -119,6 +120,14 @@ class ItemReader(Generic[Item]):
         """(H, W, 3) uint8 RGB."""
         raise NotImplementedError
 
+    def turned_image(self, index: int) -> tuple[UInt8Array, int]:
+        """The image, and the EXIF orientation from which it was turned upright: 1 where it is as stored."""
+        return self.image(index), 1
+
+    def labels_upright(self, index: int) -> bool:
+        """Whether a label map is known to be of the upright image, whatever orientation the stored one has."""
+        return False
+
     def column(self, index: int) -> int:
         """The class of an image, by its position in the manifest."""
         item: Any = self.items[index]
@@ -162,10 +171,16 @@ class ItemReader(Generic[Item]):
 
     def read(self, index: int) -> Sample:
         """The sample at its original resolution. Raises DataError, naming the files, where its parts do not fit."""
-        return self.sample(index, self.image(index))
+        return self.sample(index, *self.turned_image(index))
 
     def sample(
-        self, index: int, image: UInt8Array, *, column: int | None = None, semantic: Int64Array | None = None
+        self,
+        index: int,
+        image: UInt8Array,
+        orientation: int = 1,
+        *,
+        column: int | None = None,
+        semantic: Int64Array | None = None,
     ) -> Sample:
         """The sample of an image and its label, which is read unless it is given. Raises DataError as `read`."""
         name, kind = self.sample_ids[index], self.manifest.task_kind
@@ -175,6 +190,10 @@ class ItemReader(Generic[Item]):
         panoptic, crowd = self.panoptic(index) if kind == "panoptic" else (None, frozenset[int]())
         if semantic is None:
             semantic = self.semantic(index) if panoptic is None else panoptic[..., 0].astype(np.int64)
+        if orientation != 1 and not self.labels_upright(index):
+            names = self.where(index), image, orientation, self.where_labels(index)
+            semantic = turned_with(*names, semantic)
+            panoptic = None if panoptic is None else turned_with(*names, panoptic)
         check_same_size(self.where(index), image, self.where_labels(index), semantic)
         return Sample(name, image, semantic=semantic, panoptic=panoptic, crowd=crowd)
 
@@ -199,7 +218,10 @@ class FileReader(ItemReader[FileItem]):
         return f"{self.root}/{self.items[index].image}"
 
     def image(self, index: int) -> UInt8Array:
-        return read_image(self.root, self.items[index].image)
+        return self.turned_image(index)[0]
+
+    def turned_image(self, index: int) -> tuple[UInt8Array, int]:
+        return read_turned(self.root, self.items[index].image)
 
     def image_file(self, index: int) -> Path:
         """The file of an image."""

@@ -11,10 +11,10 @@ import numpy as np
 
 from kc.data.manifest import Manifest
 from kc.data.readers.base import LabelledArrays, complete
-from kc.data.readers.files import inside
 from kc.data.sources import CifarSource
 from kc.data.splits import CifarSplit
 from kc.errors import DataError
+from kc.outside import inside
 from kc.types import SplitName
 
 _SIDE = 32

@@ -5,7 +5,6 @@ Kirillov et al. 2019, "Panoptic Segmentation"; https://cocodataset.org/#format-d
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -18,10 +17,14 @@ import numpy as np
 
 from kc.data.manifest import Manifest
 from kc.data.readers.base import FileReader, complete, unique_names
-from kc.data.readers.files import inside, read_mask
+from kc.data.readers.drawn import Marked, painted
+from kc.data.readers.files import check_area, read_mask, says_orientation
 from kc.data.splits import CocoInstancesSplit, CocoPanopticSplit
 from kc.errors import DataError, ManifestError
-from kc.types import VOID, BoolArray, Int32Array, SplitName
+from kc.outside import MOST_JSON, inside, read_json
+from kc.types import VOID, Int32Array, SplitName
+
+_MOST_SEGMENTS = 65_533
 
 
 @dataclass(frozen=True)
@@ -91,7 +94,16 @@ class CocoPanopticReader(CocoReader[CocoItem]):
         for item in items:
             inside(root, item.image)
             inside(root, item.mask)
+            if len(item.segments) > _MOST_SEGMENTS:
+                raise DataError(
+                    f"{path}: {len(item.segments)} segments of {item.mask}; at most {_MOST_SEGMENTS} are read"
+                )
             for segment in item.segments:
+                if not 0 < segment.id < 1 << 24:
+                    raise DataError(
+                        f"{path}: segment id {segment.id} of {item.mask}; expected 1 to {(1 << 24) - 1}, the numbers "
+                        "that the three colours of a PNG can hold"
+                    )
                 if segment.class_id not in categories:
                     raise DataError(
                         f"{path}: segment {segment.id} of {item.mask} has category {segment.class_id}; "
@@ -104,6 +116,9 @@ class CocoPanopticReader(CocoReader[CocoItem]):
 
     def where_labels(self, index: int) -> str:
         return f"{self.root}/{self.items[index].mask}"
+
+    def labels_upright(self, index: int) -> bool:
+        return says_orientation(inside(self.root, self.items[index].mask))
 
     def held(self, index: int) -> Iterable[int]:
         """From the JSON; `read` verifies that every segment has pixels."""
@@ -188,36 +203,6 @@ def _item(
     return CocoItem(f"{part.images}/{names[key]}", numbers[key], f"{part.masks}/{mask}", segments)
 
 
-Marked = tuple[int, Any, bool]
-"""Class id, `segmentation` of COCO, whether it is a crowd."""
-
-
-def instance_mask(segmentation: Any, height: int, width: int) -> BoolArray:
-    """(H, W) bool of a COCO segmentation: polygons, or run lengths, compressed or not."""
-    from pycocotools import mask as coder
-
-    if isinstance(segmentation, list):
-        rle = coder.merge(coder.frPyObjects(segmentation, height, width))
-    elif isinstance(segmentation["counts"], list):
-        rle = coder.frPyObjects(segmentation, height, width)
-    else:
-        rle = segmentation
-    mask: BoolArray = coder.decode(rle).astype(np.bool_)
-    return mask
-
-
-def painted(instances: Sequence[Marked], height: int, width: int) -> tuple[Int32Array, frozenset[int]]:
-    """The map (H, W, 2) of instances, numbered from 1 in their order, and which of them are crowds; the rest is VOID.
-
-    Painted large to small, so that what lies in front, which is smaller as a rule, stays whole.
-    """
-    masks = [instance_mask(segmentation, height, width) for _, segmentation, _ in instances]
-    panoptic = np.stack([np.full((height, width), VOID), np.zeros((height, width))], axis=-1).astype(np.int32)
-    for i in sorted(range(len(masks)), key=lambda i: -int(masks[i].sum())):
-        panoptic[masks[i]] = (instances[i][0], i + 1)
-    return panoptic, frozenset(i + 1 for i, (_, _, crowd) in enumerate(instances) if crowd)
-
-
 @dataclass(frozen=True)
 class InstancesItem(CocoImage):
     """One image: its size (H, W), and its instances in the order of the JSON."""
@@ -248,8 +233,10 @@ class CocoInstancesReader(CocoReader[InstancesItem]):
             categories = {int(c["id"]): str(c["name"]).strip() for c in content["categories"]}
             marked: dict[str, list[Marked]] = {str(image["id"]): [] for image in content["images"]}
             for a in content["annotations"]:
-                is_crowd = bool(a.get("iscrowd", 0))
-                marked[str(a["image_id"])].append((int(a["category_id"]), a["segmentation"], is_crowd))
+                one = Marked(
+                    int(a["category_id"]), a.get("segmentation"), bool(a.get("iscrowd", 0)), f"annotation {a.get('id')}"
+                )
+                marked[str(a["image_id"])].append(one)
             numbers = _numbers(path, content["images"])
             items = [
                 InstancesItem(
@@ -267,7 +254,8 @@ class CocoInstancesReader(CocoReader[InstancesItem]):
             raise ManifestError(f"{path}: holds things alone, but {manifest.name} has the stuff class {stuff[0]!r}")
         for item in items:
             inside(root, item.image)
-            unknown = {class_id for class_id, _, _ in item.instances} - categories.keys()
+            check_area(item.size, f"{path}: {item.image}")
+            unknown = {one.class_id for one in item.instances} - categories.keys()
             if unknown:
                 raise DataError(f"{path}: an instance of {item.image} has category {min(unknown)}, which is not listed")
         return cls(manifest, split, complete(_named(items, part.images), (), f"{path}: no images"), root)
@@ -277,16 +265,13 @@ class CocoInstancesReader(CocoReader[InstancesItem]):
 
     def held(self, index: int) -> Iterable[int]:
         """Listed in the JSON; where pixels may be left for a background, the instances are drawn."""
-        listed = (class_id for class_id, _, _ in self.items[index].instances)
+        listed = (one.class_id for one in self.items[index].instances)
         return listed if self.manifest.background_id is None else super().held(index)
 
     def panoptic(self, index: int) -> tuple[Int32Array, frozenset[int]]:
         """The map (H, W, 2) of class id and instance number, and which instances are crowds."""
         item = self.items[index]
-        try:
-            panoptic, crowd = painted(item.instances, *item.size)
-        except Exception as error:  # pycocotools tells bad polygons and run lengths in many ways
-            raise DataError(f"{self.root / item.image}: a segmentation cannot be drawn ({error})") from error
+        panoptic, crowd = painted(item.instances, item.size, str(self.root / item.image))
         if self.manifest.background_id is not None:
             panoptic[panoptic[..., 0] == VOID, 0] = self.manifest.background_id
         return panoptic, crowd
@@ -296,10 +281,10 @@ class CocoInstancesReader(CocoReader[InstancesItem]):
 def _coco_file(path: Path, expected_by: str) -> Iterator[Any]:
     """The content of a JSON; what does not fit the format while it is read is a DataError."""
     try:
-        yield json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: no such file; {expected_by} expects it") from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        if not path.is_file():
+            raise DataError(f"{path}: no such file; {expected_by} expects it")
+        yield read_json(path, most=MOST_JSON)
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise DataError(f"{path}: not a COCO annotation file ({type(error).__name__}: {error})") from error
 
 

@@ -17,8 +17,8 @@ import numpy as np
 
 from kc.data.manifest import ClassSpec, Manifest
 from kc.data.readers.base import ItemReader, unique_names
-from kc.data.readers.coco import painted
-from kc.data.readers.files import read_image, read_mask
+from kc.data.readers.drawn import Marked, painted
+from kc.data.readers.files import check_area, read_mask, read_turned, says_orientation
 from kc.data.splits import Detectron2Split
 from kc.errors import DataError, MissingExtraError
 from kc.types import VOID, Int32Array, Int64Array, SplitName, TaskKind, UInt8Array
@@ -137,8 +137,15 @@ class Detectron2Reader(ItemReader[Mapping[str, Any]]):
         return self.manifest.task_kind == "semantic" and "sem_seg_file_name" in self.items[index]
 
     def image(self, index: int) -> UInt8Array:
+        return self.turned_image(index)[0]
+
+    def turned_image(self, index: int) -> tuple[UInt8Array, int]:
         path = self.image_file(index)
-        return read_image(path.parent, path.name)
+        return read_turned(path.parent, path.name)
+
+    def labels_upright(self, index: int) -> bool:
+        labels = self.where_labels(index)
+        return labels != self.where(index) and says_orientation(labels)
 
     def held(self, index: int) -> Iterable[int]:
         """From the dicts alone, unless their labels are a map."""
@@ -180,8 +187,12 @@ class Detectron2Reader(ItemReader[Mapping[str, Any]]):
         """The map (H, W, 2) of class id and instance number, and the instance numbers that are crowds."""
         found = self.items[index]
         if "pan_seg_file_name" not in found:
-            marked = [(self.class_of(a), a["segmentation"], bool(a.get("iscrowd"))) for a in found["annotations"]]
-            return painted(marked, int(found["height"]), int(found["width"]))
+            marked = [
+                Marked(self.class_of(a), a.get("segmentation"), bool(a.get("iscrowd")), f"annotation {i}")
+                for i, a in enumerate(found["annotations"])
+            ]
+            check_area((int(found["height"]), int(found["width"])), self.where(index))
+            return painted(marked, (int(found["height"]), int(found["width"])), self.where(index))
         path = Path(found["pan_seg_file_name"])
         rgb = read_mask(path.parent, path.name, channels=3).astype(np.int64)
         ids = rgb[..., 0] + 256 * rgb[..., 1] + 65536 * rgb[..., 2]

@@ -3,55 +3,39 @@
 from __future__ import annotations
 
 import os
-from functools import lru_cache
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps
+from PIL import Image
 
 from kc.errors import DataError
+from kc.outside import inside, inside_text, read_text
 from kc.types import UInt8Array
 
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm"})
-_BROKEN = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
+IMAGE_SUFFIXES = frozenset(
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".webp", ".ppm", ".pgm", ".pbm", ".pnm", ".tif", ".tiff", ".gif"}
+)
+"""What is read as an image."""
+NOT_READ = frozenset(
+    {".heic", ".heif", ".avif", ".jp2", ".j2k", ".jxl", ".tga", ".dng", ".cr2", ".nef", ".svg", ".psd"}
+)
+"""Images too, but not read: where one lies among images, it is named."""
+
+DEFAULT_PIXELS = 178_956_970
+"""Pixels of the largest image that is read unless KC_MAX_PIXELS says another number: Pillow's own limit."""
 _DEEP_MODES = ("I", "F", "I;16", "I;16B", "I;16L")
 _MAY_TURN = {"exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif"}
-
-
-@lru_cache(maxsize=1024)
-def _kept(folder: str) -> str:
-    return os.path.realpath(folder, strict=True)  # raises, and so keeps nothing, where there is no such folder yet
-
-
-def _real(folder: str) -> str:
-    try:
-        return _kept(folder)
-    except OSError:
-        return os.path.realpath(folder)
-
-
-def inside(root: Path, relative: str | Path) -> Path:
-    """The path under `root`, with links followed.
-
-    Raises:
-        DataError: the path, or what a link in it points to, lies outside `root`.
-    """
-    return Path(_inside(root, relative))
-
-
-def _inside(root: Path, relative: str | Path) -> str:
-    # On text: making Path objects of every step costs several times what following the links does. The links of a
-    # folder are followed once a process, those of a file every time.
-    base = _real(os.path.abspath(root))  # a relative one depends on where we are
-    folder, name = os.path.split(os.path.join(base, relative))
-    path = os.path.join(_real(folder), name)
-    if name in ("", os.curdir, os.pardir) or os.path.islink(path):
-        path = os.path.realpath(path)
-    if path != base and not path.startswith(base.rstrip(os.sep) + os.sep):
-        raise DataError(f"{root / relative}: leaves the data folder {base} (it points to {path}); copy the data inside")
-    return path
+_ORIENTATION = 0x0112
+_ONE_PICTURE = ("GIF", "TIFF", "PNG", "WEBP")  # not MPO: photographs with a preview or a second lens behind them
+_OTHER_FILES = (
+    (b"version https://git-lfs", "a pointer of Git LFS, not the file itself: run `git lfs pull`"),
+    (b"<!doctype html", "a web page, not an image: the download failed"),
+    (b"<html", "a web page, not an image: the download failed"),
+)
 
 
 def list_files(
@@ -86,70 +70,191 @@ def read_lines(root: Path, relative: str) -> list[tuple[int, str]]:
     Raises:
         DataError: the file is missing, not UTF-8, or outside `root`.
     """
-    path = inside(root, relative)
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot read this list ({error})") from error
+    text = read_text(inside(root, relative))
     return [(number, line.strip()) for number, line in enumerate(text.splitlines(), start=1) if line.strip()]
+
+
+def most_pixels() -> int:
+    """The environment variable KC_MAX_PIXELS, else DEFAULT_PIXELS. Raises DataError where it is no number."""
+    given = os.environ.get("KC_MAX_PIXELS")
+    if not given:
+        return DEFAULT_PIXELS
+    try:
+        return max(1, int(given))
+    except ValueError as error:
+        raise DataError(f"KC_MAX_PIXELS is {given!r}; expected a number of pixels such as 400000000") from error
+
+
+def check_area(size: tuple[int, int], where: str) -> None:
+    """Raise DataError unless an image of this height and width may be read."""
+    if min(size) < 1 or size[0] * size[1] > most_pixels():
+        raise DataError(
+            f"{where}: {size[1]}x{size[0]} pixels; expected at least one and at most {most_pixels():,}: make the image "
+            "smaller or raise KC_MAX_PIXELS"
+        )
+
+
+@contextmanager
+def _opened(file: str | Path | BinaryIO, name: str, what: str) -> Iterator[Image.Image]:
+    """An image file; whatever goes wrong while it is read is a DataError that calls the file `name`."""
+    most = most_pixels()
+    if most > DEFAULT_PIXELS:
+        Image.MAX_IMAGE_PIXELS = most
+    try:
+        if isinstance(file, str | Path) and not os.path.isfile(file):  # a pipe would be waited for
+            raise FileNotFoundError
+        with Image.open(file) as image:
+            check_area((image.height, image.width), name)
+            yield image
+    except FileNotFoundError as error:
+        raise DataError(f"{name}: the {what} is missing") from error
+    except (Image.DecompressionBombError, MemoryError) as error:
+        raise DataError(
+            f"{name}: the {what} is too large: more than {most:,} pixels, or than memory holds; make it smaller or "
+            "raise KC_MAX_PIXELS"
+        ) from error
+    except DataError:
+        raise
+    except Exception as error:  # the formats of Pillow fail in many ways
+        said = _other_file(file) or f"the file is corrupt or not an image ({error})"
+        raise DataError(f"{name}: cannot read the {what}, {said}") from error
+
+
+def _other_file(file: str | Path | BinaryIO) -> str | None:
+    """What a file is that is no image, where its first bytes tell."""
+    try:
+        if isinstance(file, str | Path):
+            with open(file, "rb") as opened:
+                start = opened.read(64)
+        else:
+            file.seek(0)
+            start = file.read(64)
+    except (OSError, ValueError):
+        return None
+    if start[4:8] == b"ftyp":
+        return f"{start[8:12].decode('ascii', 'replace')} (HEIC, AVIF or video) is not read: convert it to PNG or JPEG"
+    return next((said for mark, said in _OTHER_FILES if start.lstrip().lower().startswith(mark)), None)
 
 
 def read_image(root: Path, relative: str) -> UInt8Array:
     """An image file as (H, W, 3) uint8 RGB, turned upright by its EXIF orientation; grey and CMYK become RGB.
 
     Raises:
-        DataError: the file is missing, corrupt, deeper than 8 bits, or outside `root`.
+        DataError: the file is missing, corrupt, too large, deeper than 8 bits, or outside `root`.
     """
-    path = _inside(root, relative)
-    return decode_image(path, path)
+    return read_turned(root, relative)[0]
+
+
+def read_turned(root: Path, relative: str) -> tuple[UInt8Array, int]:
+    """What `read_image` reads, and the orientation from which it was turned: 1 where it is as stored."""
+    path = inside_text(root, relative)
+    with _opened(path, path, "image") as image:
+        return _upright(image, path)
 
 
 def decode_image(file: str | Path | BinaryIO, name: str) -> UInt8Array:
     """What `read_image` reads, of a file or of one in memory; `name` is what errors call it."""
-    try:
-        with Image.open(file) as image:
-            return upright_rgb(image, name)
-    except FileNotFoundError as error:
-        raise DataError(f"{name}: the image is missing") from error
-    except _BROKEN as error:
-        raise DataError(f"{name}: cannot read the image, the file is corrupt or not an image ({error})") from error
+    return decode_turned(file, name)[0]
+
+
+def decode_turned(file: str | Path | BinaryIO, name: str) -> tuple[UInt8Array, int]:
+    """What `read_turned` reads, of a file or of one in memory."""
+    with _opened(file, name, "image") as image:
+        return _upright(image, name)
 
 
 def upright_rgb(image: Image.Image, name: str) -> UInt8Array:
     """An image as `read_image` gives it. Raises DataError for one that is deeper than 8 bits."""
+    return _upright(image, name)[0]
+
+
+def _upright(image: Image.Image, name: str) -> tuple[UInt8Array, int]:
     if image.mode in _DEEP_MODES:
         raise DataError(f"{name}: image mode {image.mode!r} is deeper than 8 bits; convert it to 8-bit RGB")
+    if image.format in _ONE_PICTURE and getattr(image, "n_frames", 1) > 1:
+        raise DataError(f"{name}: holds {image.n_frames} pictures; expected one: save the one that counts")  # type: ignore[attr-defined]
     # A JPEG says in its head, which is read already, whether it has any of this, and so does an image that another
     # package has decoded; other formats are asked.
+    orientation = 1
     if image.format not in ("JPEG", None) or image.info.keys() & _MAY_TURN:
-        ImageOps.exif_transpose(image, in_place=True)
-    return np.array(image if image.mode == "RGB" else image.convert("RGB"))
+        orientation = _orientation(image)
+    return turned(np.array(image if image.mode == "RGB" else image.convert("RGB")), orientation), orientation
+
+
+def _orientation(image: Image.Image) -> int:
+    image.load()
+    found = image.getexif().get(_ORIENTATION, 1)
+    return found if found in range(1, 9) else 1
+
+
+Pixels = TypeVar("Pixels", bound=np.generic)
+
+
+def turned(pixels: npt.NDArray[Pixels], orientation: int) -> npt.NDArray[Pixels]:
+    """(H, W, ...) as stored -> upright, from EXIF orientation 1 to 8."""
+    if orientation == 1:
+        return pixels
+    if orientation >= 5:
+        pixels = np.swapaxes(pixels, 0, 1)
+    rows = -1 if orientation in (3, 4, 7, 8) else 1
+    columns = -1 if orientation in (2, 3, 6, 7) else 1
+    return np.ascontiguousarray(pixels[::rows, ::columns])
+
+
+def turned_with(
+    image_file: str, image: npt.NDArray[Any], orientation: int, label_file: str, labels: npt.NDArray[Pixels]
+) -> npt.NDArray[Pixels]:
+    """Labels (H, W, ...) without an orientation of their own, turned as their image was where they fit it as stored.
+
+    Raises:
+        DataError: sizes cannot tell whether the labels belong to the image as stored or to the upright one.
+    """
+    upright = image.shape[:2]
+    stored = upright[::-1] if orientation >= 5 else upright
+    if labels.shape[:2] == stored == upright:
+        raise DataError(
+            f"{label_file}: {image_file} has EXIF orientation {orientation} and its labels say none, so they may be of "
+            "the image as stored or of the upright one; save the image upright without the tag, or give a mask the tag"
+        )
+    return turned(labels, orientation) if labels.shape[:2] == stored else labels
+
+
+def says_orientation(file: str | Path) -> bool:
+    """Whether an image file says how it is turned. DataError where it cannot be read."""
+    with _opened(file, str(file), "mask") as image:
+        image.load()
+        return _ORIENTATION in image.getexif()
 
 
 def read_mask(root: Path, relative: str, channels: int) -> npt.NDArray[np.integer]:
-    """A mask PNG as stored: (H, W) integer values for `channels` 1, (H, W, 3) uint8 for 3.
+    """A mask PNG as stored: (H, W) integer values for `channels` 1, (H, W, 3) uint8 for 3; turned as its EXIF says.
 
     Raises:
-        DataError: the file is missing, corrupt, has another number of channels, or lies outside `root`.
+        DataError: the file is missing, corrupt, too large, has another number of channels, or lies outside `root`.
     """
-    path = _inside(root, relative)
+    path = inside_text(root, relative)
     return decode_mask(path, path, channels)
 
 
 def decode_mask(file: str | Path | BinaryIO, name: str, channels: int) -> npt.NDArray[np.integer]:
     """What `read_mask` reads, of a file or of one in memory; `name` is what errors call it."""
-    try:
-        with Image.open(file) as image:
-            if channels == 1 and image.mode not in ("L", "P", "I", "I;16", "1"):
-                raise DataError(f"{name}: mask mode {image.mode!r}; expected one channel of class ids (mode L or P)")
-            if channels == 3 and image.mode != "RGB":
-                raise DataError(f"{name}: mask mode {image.mode!r}; expected RGB segment ids (R + 256 G + 65536 B)")
-            values: npt.NDArray[np.integer] = np.array(image)
-            return values.astype(np.uint8) if values.dtype == np.bool_ else values
-    except FileNotFoundError as error:
-        raise DataError(f"{name}: the mask is missing") from error
-    except _BROKEN as error:
-        raise DataError(f"{name}: cannot read the mask, the file is corrupt or not an image ({error})") from error
+    with _opened(file, name, "mask") as image:
+        mode, values = image.mode, np.array(image)
+        if mode in ("LA", "RGBA") and (values[..., -1] == 255).all():  # alpha says nothing
+            mode, values = mode[:-1], values[..., 0] if mode == "LA" else values[..., :3]
+        if channels == 1 and mode not in ("L", "P", "I", "I;16", "1"):
+            raise DataError(f"{name}: mask mode {image.mode!r}; expected one channel of class ids (mode L or P)")
+        if channels == 3 and mode != "RGB":
+            raise DataError(f"{name}: mask mode {image.mode!r}; expected RGB segment ids (R + 256 G + 65536 B)")
+        found: npt.NDArray[np.integer] = values.astype(np.uint8) if values.dtype == np.bool_ else values
+        return turned(found, _orientation(image)) if image.info.keys() & _MAY_TURN else found
+
+
+def decode_layers(path: str) -> npt.NDArray[np.integer]:
+    """A mask of any mode as stored, (H, W) or (H, W, layers), turned as its EXIF says. Raises DataError."""
+    with _opened(path, path, "mask") as image:
+        values = np.array(image.convert("RGBA") if image.mode == "PA" else image)
+        return turned(values, _orientation(image)) if image.info.keys() & _MAY_TURN else values
 
 
 def check_same_size(

@@ -15,10 +15,11 @@ from typing import Any
 
 from kc.data.manifest import Manifest
 from kc.data.readers.base import ItemReader, column_of, columns_of
-from kc.data.readers.files import decode_image, decode_mask, inside
+from kc.data.readers.files import decode_mask, decode_turned
 from kc.data.sources import HuggingFaceSource
 from kc.data.splits import HuggingFaceSplit
 from kc.errors import DataError, MissingExtraError
+from kc.outside import inside
 from kc.types import Int64Array, SplitName, UInt8Array
 
 
@@ -67,8 +68,11 @@ class HuggingFaceReader(ItemReader[int]):
         return f"row {self.items[index]} of splits.{self.split} of {self.manifest.name}"
 
     def image(self, index: int) -> UInt8Array:
+        return self.turned_image(index)[0]
+
+    def turned_image(self, index: int) -> tuple[UInt8Array, int]:
         stored = self.table[self.items[index]][self._source.image]
-        return decode_image(self._file(index, stored), self.where(index))
+        return decode_turned(self._file(index, stored), self.where(index))
 
     def column(self, index: int) -> int:
         return column_of(self._labels[self.items[index]], self.columns, self.where(index), self.manifest)

@@ -19,10 +19,11 @@ import numpy.typing as npt
 
 from kc.data.manifest import Manifest
 from kc.data.readers.base import FileReader, complete
-from kc.data.readers.files import IMAGE_SUFFIXES, check_same_size, inside, list_files, read_lines, read_mask
+from kc.data.readers.files import IMAGE_SUFFIXES, check_same_size, list_files, read_lines, read_mask, says_orientation
 from kc.data.readers.mask_values import with_objects
 from kc.data.splits import IndexPngSplit
 from kc.files import atomic_path, cache_dir
+from kc.outside import inside
 from kc.types import BoolArray, Int32Array, Int64Array, SplitName
 
 _THREADS = 4
@@ -58,6 +59,9 @@ class IndexPngReader(FileReader[Pair]):
 
     def where_labels(self, index: int) -> str:
         return f"{self.root}/{self.items[index].mask}"
+
+    def labels_upright(self, index: int) -> bool:
+        return says_orientation(inside(self.root, self.items[index].mask))
 
     @cached_property
     def class_table(self) -> BoolArray:

@@ -14,10 +14,11 @@ from pathlib import Path, PurePosixPath
 
 from kc.data.manifest import Manifest
 from kc.data.readers.base import FileReader, column_of, columns_of, complete
-from kc.data.readers.files import IMAGE_SUFFIXES, inside, list_files, read_lines
+from kc.data.readers.files import IMAGE_SUFFIXES, list_files, read_lines
 from kc.data.sources import CsvSource, FolderSource
 from kc.data.splits import CUB_LISTS, CsvSplit, CubSplit, FolderSplit
 from kc.errors import DataError, ManifestError
+from kc.outside import inside
 from kc.types import SplitName
 
 _NOT_READ = frozenset(

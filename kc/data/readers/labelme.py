@@ -5,36 +5,31 @@ Format: https://github.com/wkentaro/labelme. Shapes are drawn in the file's orde
 
 from __future__ import annotations
 
-import json
-import math
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageDraw
+import numpy.typing as npt
 
 from kc.data.manifest import Manifest
 from kc.data.readers.base import FileReader, LayoutError, column_of, columns_of, complete
-from kc.data.readers.files import inside, list_files
+from kc.data.readers.drawn import labelme_area, labelme_shape
+from kc.data.readers.files import check_area, list_files
 from kc.data.splits import LabelMeSplit
 from kc.errors import DataError
-from kc.types import VOID, BoolArray, Int32Array, SplitName
-
-_FEWEST_POINTS = {"polygon": 3, "rectangle": 2, "circle": 2}
-"""The shapes that have an area."""
-
-Point = tuple[float, float]
+from kc.outside import MOST_JSON, inside, read_json
+from kc.types import VOID, Int32Array, SplitName
 
 
 @dataclass(frozen=True)
 class Shape:
-    """`points` (x, y) in pixels; shapes of one class and `group` are one instance."""
+    """`points` (n, 2) of x and y in pixels; shapes of one class and `group` are one instance."""
 
     kind: str
     class_id: int
-    points: tuple[Point, ...]
-    group: int | None
+    points: npt.NDArray[np.float64]
+    group: str | None
 
 
 @dataclass(frozen=True)
@@ -85,6 +80,9 @@ class LabelMeReader(FileReader[LabelMeItem]):
     def where_labels(self, index: int) -> str:
         return f"{self.root}/{self.items[index].file}"
 
+    def labels_upright(self, index: int) -> bool:
+        return True  # LabelMe shows images upright
+
     def panoptic(self, index: int) -> tuple[Int32Array, frozenset[int]]:
         """The map (H, W, 2) of class id and instance number: things 1, 2, ... in the file's order, stuff 0."""
         item = self.items[index]
@@ -97,21 +95,20 @@ class LabelMeReader(FileReader[LabelMeItem]):
             if shape.class_id in things:
                 key = (shape.class_id, shape.group) if shape.group is not None else (position,)
                 instance = numbers.setdefault(key, len(numbers) + 1)
-            panoptic[_area(shape, item.size)] = (shape.class_id, instance)
+            panoptic[labelme_area(shape.kind, shape.points, item.size)] = (shape.class_id, instance)
         return panoptic, frozenset()
 
 
 def _item(manifest: Manifest, root: Path, file: str) -> LabelMeItem:
     path = inside(root, file)
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path, most=MOST_JSON)
         size = (int(content["imageHeight"]), int(content["imageWidth"]))
         relative = PurePosixPath(file).parent / str(content["imagePath"]).replace("\\", "/")
         shapes = tuple(_shape(manifest, path, shape) for shape in content["shapes"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise DataError(f"{path}: not a LabelMe file ({type(error).__name__}: {error})") from error
-    if min(size) < 1:
-        raise DataError(f"{path}: the image is said to be {size[1]}x{size[0]}")
+    check_area(size, f"{path}: its image")
     image = inside(root, str(relative))
     if not image.is_file():
         raise DataError(f"{path}: its image {image} is missing")
@@ -119,29 +116,8 @@ def _item(manifest: Manifest, root: Path, file: str) -> LabelMeItem:
 
 
 def _shape(manifest: Manifest, path: Path, content: dict[str, Any]) -> Shape:
-    kind, label = content.get("shape_type") or "polygon", str(content["label"])
+    label = str(content["label"]).strip()
+    kind, points = labelme_shape(content, f"{path}: shape of {label!r:.80}")
     class_id = manifest.classes[column_of(label, columns_of(manifest), f"{path}", manifest)].id
-    if kind not in _FEWEST_POINTS:
-        raise DataError(f"{path}: a {kind!r} of {label!r} has no area; allowed: {', '.join(_FEWEST_POINTS)}")
-    points = tuple((float(x), float(y)) for x, y in content["points"])
-    if len(points) < _FEWEST_POINTS[kind] or not all(math.isfinite(v) for point in points for v in point):
-        raise DataError(f"{path}: a {kind} of {label!r} has {len(points)} points, of which some may not be numbers")
     group = content.get("group_id")
-    return Shape(kind, class_id, points, None if group is None else int(group))
-
-
-def _area(shape: Shape, size: tuple[int, int]) -> BoolArray:
-    """The pixels (H, W) of a shape, its outline included, as LabelMe itself draws them."""
-    mask = Image.new("1", (size[1], size[0]))
-    draw = ImageDraw.Draw(mask)
-    points = list(shape.points)
-    if shape.kind == "polygon":
-        draw.polygon(points, outline=1, fill=1)
-    elif shape.kind == "rectangle":
-        xs, ys = [x for x, _ in points], [y for _, y in points]
-        draw.rectangle([min(xs), min(ys), max(xs), max(ys)], outline=1, fill=1)
-    else:
-        (x, y), edge = points[0], points[1]
-        radius = math.dist((x, y), edge)
-        draw.ellipse([x - radius, y - radius, x + radius, y + radius], outline=1, fill=1)
-    return np.array(mask)
+    return Shape(kind, class_id, points, None if group is None else str(group))

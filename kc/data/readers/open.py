@@ -16,7 +16,6 @@ from kc.data.readers.cifar import open_cifar
 from kc.data.readers.coco import CocoInstancesReader, CocoPanopticReader
 from kc.data.readers.detectron2_dicts import Detectron2Reader
 from kc.data.readers.embedded import open_embedded
-from kc.data.readers.files import inside
 from kc.data.readers.huggingface import HuggingFaceReader
 from kc.data.readers.index_png import IndexPngReader
 from kc.data.readers.labelled_files import open_csv, open_cub, open_folder
@@ -28,6 +27,7 @@ from kc.data.shards.reader import ShardReader
 from kc.data.shards.store import open_store
 from kc.data.sources import Detectron2Source, EmbeddedSource, HuggingFaceSource, ShardsSource
 from kc.errors import DataError, KcError
+from kc.outside import inside
 from kc.types import SplitName
 
 READERS: dict[str, Callable[[Manifest, SplitName, Path], Reader]] = {

@@ -15,12 +15,13 @@ import numpy as np
 import numpy.typing as npt
 
 from kc.data.manifest import Manifest
-from kc.data.readers.files import inside, list_files, read_mask
+from kc.data.readers.files import list_files, read_mask
 from kc.data.readers.index_png import IndexPngReader, Pair, paired
 from kc.data.readers.mask_values import with_objects
 from kc.data.sources import Ade20kFullSource
 from kc.data.splits import Ade20kFullSplit, IndexPngSplit, PascalContextSplit
 from kc.errors import DataError
+from kc.outside import inside
 from kc.types import VOID, Int32Array, Int64Array, SplitName
 
 VARIABLE = "LabelMap"
@@ -44,6 +45,9 @@ class PascalContextReader(IndexPngReader):
     def others(self) -> int | None:
         """The background, or VOID: the 59-class benchmark leaves 400 classes unnamed."""
         return VOID if self.manifest.background_id is None else self.manifest.background_id
+
+    def labels_upright(self, index: int) -> bool:
+        return False  # a MAT-file says nothing
 
     def stored(self, index: int) -> npt.NDArray[np.integer[Any]]:
         """`LabelMap` (H, W).

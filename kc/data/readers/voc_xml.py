@@ -8,11 +8,12 @@ from xml.etree import ElementTree
 
 from kc.data.manifest import Manifest
 from kc.data.readers.base import ItemReader, LayoutError, Reader, column_of, columns_of, complete
-from kc.data.readers.files import inside, list_files, read_image, read_lines
+from kc.data.readers.files import list_files, read_image, read_lines
 from kc.data.readers.labelled_files import LabelledFile, LabelledFiles
 from kc.data.sources import VocXmlSource
 from kc.data.splits import VocXmlSplit
 from kc.errors import DataError
+from kc.outside import inside
 from kc.types import SplitName, UInt8Array
 
 Box = tuple[int, int, int, int]
@@ -105,8 +106,10 @@ def read_objects(path: Path, columns: dict[str, int], manifest: Manifest, diffic
             left, top, right, bottom = (
                 round(float(node.findtext(f"bndbox/{side}") or "")) for side in ("xmin", "ymin", "xmax", "ymax")
             )
-        except ValueError as error:
+        except (ValueError, OverflowError) as error:
             raise DataError(f"{path}: an object of {name!r} without a bndbox of four numbers") from error
+        if right <= 1 and bottom <= 1:
+            raise DataError(f"{path}: a box of {name!r} with all sides 1 or less: shares of the image? Give pixels")
         if right < left or bottom < top:
             raise DataError(f"{path}: an object of {name!r} has the empty box {left, top, right, bottom}")
         objects.append(VocObject(column, (left, top, right, bottom)))

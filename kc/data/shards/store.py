@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from kc.data.addresses import store_address
-from kc.data.readers.files import inside
 from kc.errors import DataError, MissingExtraError
 from kc.files import cache_dir, write_atomic
+from kc.outside import inside
 
 BLOCK = 1 << 20
 """Bytes that one request to an address gets at least, and the unit of the local cache."""
