@@ -6,6 +6,7 @@ import codecs
 import contextlib
 import ctypes
 import io
+import logging
 import os
 import signal
 import sys
@@ -40,6 +41,7 @@ def configure() -> None:
     """
     global _configured
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # five retries without a network fill a screen
     _configured = True
 
 

@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING
 
 from kc.commands.console import Terminal, bars, number
 from kc.commands.data import ReadingConfig, TasksConfig, check_part
+from kc.report.words import listing
 from kc.types import SplitName
 
 if TYPE_CHECKING:
     from kc.data.manifest import Manifest
     from kc.data.stats import Counts, Stats
-    from kc.types import Task
+    from kc.report.words import listing
+from kc.types import Task
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,14 +141,11 @@ def _print_stats(manifest: Manifest, stats: Stats, tasks: Sequence[Task]) -> Non
     for head in (*heads, *(settings if len(settings) > 1 else [])):
         of_tasks.add_column(head, justify="right")
     for t, (task, counts) in enumerate(zip(tasks, stats.tasks, strict=True)):
-        names = ", ".join(task.class_names[:3]) + (
-            f", ... ({len(task.class_names)})" if len(task.class_names) > 3 else ""
-        )
         in_steps = [number(len(stats.steps[s][t].sample_ids)) for s in stats.steps] if len(settings) > 1 else []
-        of_tasks.add_row(str(t), names, *numbers(counts), *in_steps)
+        of_tasks.add_row(str(t + 1), listing(task.class_names), *numbers(counts), *in_steps)
     console.print(of_tasks)
     for t, step in enumerate(stats.steps["overlapped"]):
         if step.read is not None:
-            console.say(f"task {t} reads {number(step.read)} bytes of the shards")
+            console.say(f"task {t + 1} reads {number(step.read)} bytes of the shards")
     if len(settings) > 1:
         console.say("Under a setting: how many images that step trains on.")

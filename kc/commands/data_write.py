@@ -71,7 +71,7 @@ def split(config: SplitConfig) -> int:
     console.say(f"{manifest.name}: {len(tasks)} tasks, {said}, {len(reader)} training images")
     table = Table("task", "classes", "images", box=box.SIMPLE_HEAD)
     for task, own in zip(tasks, rows, strict=True):
-        table.add_row(str(task.index), ", ".join(task.class_names), f"{len(own):,}")
+        table.add_row(str(task.index + 1), ", ".join(task.class_names), f"{len(own):,}")
     console.print(table)
     if config.out is None:
         return 0

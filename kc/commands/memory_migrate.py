@@ -29,8 +29,8 @@ MARK = "migrated:"
 
 @dataclass(frozen=True, kw_only=True)
 class MigrateConfig(NamedConfig):
-    """Make a new memory with the keys of another encoder: rows whose image is there are encoded again, the keys of all
-    others are mapped; say what each memory is worth on the benchmark's test images.
+    """Make a new memory of whole images with the keys of another encoder: rows whose image is there are encoded again,
+    the keys of all others are mapped; say what each memory is worth on the benchmark's test images.
 
     Args:
         new: Folder of the new memory.
@@ -50,13 +50,11 @@ class MigrateConfig(NamedConfig):
 def sessions(memory: MemoryStore, to: str) -> tuple[Session, Session]:
     """What made the memory's keys, and the same with encoder `to`.
 
-    KcError where the keys are of regions, FingerprintError for another encoder than the memory's.
+    FingerprintError for another encoder than the memory's.
     """
     from kc.session import Facts, Session, config_of_memory
 
     info = memory.info
-    if info.kind != "classification":
-        raise KcError(f"{memory.path} holds keys of regions; memories of whole images can be migrated only")
     config, facts = config_of_memory(info), Facts.of_memory(info)
     before = Session.open(config, facts)
     if before.fingerprint != memory.fingerprint:
@@ -80,16 +78,18 @@ class Plan:
 
 def migrate(config: MigrateConfig) -> int:
     """`kc memory migrate`. Returns the exit status."""
-    from kc.data.manifest import load_manifest
-    from kc.memory.search.spaces import fit_map
-    from kc.predict.question import Sources
-
     console, target = Terminal(), config.new
     if target.exists() and any(target.iterdir()):
         raise KcError(f"{target} is not empty: choose another folder for the new memory")
     memory = opened(config.memory)
     if memory.anonymous:
         raise KcError(f"{config.memory} keeps hashes of names: its images cannot be found again")
+    if memory.info.kind != "classification":
+        raise KcError(f"{config.memory} holds keys of regions; memories of whole images can be migrated only")
+    from kc.data.manifest import load_manifest
+    from kc.memory.search.spaces import fit_map
+    from kc.predict.question import Sources
+
     before, after = sessions(memory, config.to)
     if before.encoder.fingerprint == after.encoder.fingerprint:
         raise KcError(f"{config.memory} holds keys of {config.to!r} already")

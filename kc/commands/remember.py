@@ -27,15 +27,15 @@ NEW: dict[str, Any] = {"encoder": "lite0", "proposals": "superpixels", "keys": "
 
 @dataclass(frozen=True, kw_only=True)
 class RememberConfig:
-    """Store what a few pictures show under a name. Where the thing is may be said by files beside `photo.jpg`:
-    photo.mask.png (not 0: the thing), boxes.csv (image,x,y,width,height), annotations.json (COCO), or photo.json
-    (LabelMe); without one it is all over the picture. What is stored already is not stored twice.
+    """Add rows of a few images under a name. A mask beside `photo.jpg` says which pixels count: photo.mask.png (those
+    that are not 0), boxes.csv (image,x,y,width,height), annotations.json (COCO), or photo.json (LabelMe); without one
+    the whole image counts. Rows that are stored already are not stored twice.
 
     Args:
-        folder: Folder of pictures that show the thing; without --name, of folders that are called what theirs show.
+        folder: Folder of images; without --name, of folders of images, each called by its name.
         memory: Folder of the memory; a new one is made where there is none.
-        name: What it is called; any characters.
-        outside: Name under which what lies outside the masks is remembered too.
+        name: Name of the class; any characters.
+        outside: Add the regions outside the masks too, under this name.
         source: Source of the new rows; default: taught.
         task: Task as whose version they are committed, counted from 1; default: one after the newest.
         dry_run: Say what would be stored, and store nothing.

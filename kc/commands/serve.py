@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class ServeConfig:
-    """Serve a page in the browser over one memory: drop a picture, ask, see who decided, teach, forget.
+    """Serve a page in the browser over one memory: drop an image, see what it shows and which rows decided, add
+    rows, erase rows.
 
     Args:
         memory: Folder of the memory (kc remember makes one).
@@ -52,7 +53,9 @@ def run(config: ServeConfig) -> int:
     from kc.predict.pictures import Pictures
     from kc.serve.demo import DemoSession
 
-    console, predictor = Terminal(), _memory(config)
+    console = Terminal()
+    console.say(f"loading {config.memory or config.run} and its encoder ...")
+    predictor = _memory(config)
     demo = DemoSession(predictor, Pictures.of(predictor.memory, predictor.session.config, config.data_root))
     with listening(config) as opened:
         port = opened.getsockname()[1]

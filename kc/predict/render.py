@@ -9,7 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from kc.files import write_atomic
-from kc.predict.answer import Answer, as_json
+from kc.methods.retrieval.visual_memory import TAUGHT
+from kc.predict.answer import Answer, Voter, as_json
+from kc.progress import counted
 from kc.report.overlay import VOID_COLOR, Bar, Entry, bars, overlay, picture
 from kc.types import UInt8Array
 
@@ -93,5 +95,14 @@ def sentence(answer: Answer) -> str:
         voters = answer.areas[0].voters if answer.areas else ()
     if not voters:
         return said
-    rows = ", ".join(f"{v.name} ({v.sample}, {100 * v.share:.0f} %)" for v in voters[:3])
-    return f"{said}\ndecided most for {voters[0].name}: {rows}"
+    shares: dict[tuple[str, str], list[float]] = {}
+    for voter in voters:
+        shares.setdefault((voter.name, picture_of(voter)), []).append(voter.share)
+    images = sorted(shares.items(), key=lambda item: -sum(item[1]))[:3]
+    listed = ", ".join(f"{n} ({image}, {counted(len(of), 'rows')}, {share_of(sum(of))})" for (n, image), of in images)
+    return f"{said}\ndecided most for {voters[0].name}: {listed}"
+
+
+def picture_of(voter: Voter) -> str:
+    """The image of a row, without the hash that tells taught images of one name apart."""
+    return voter.sample.rpartition(" ")[0] if voter.sample.startswith(f"{TAUGHT}/") else voter.sample

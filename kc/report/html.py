@@ -108,12 +108,14 @@ def _colors(merged: Sequence[MergedMethod], look: dict[str, Look], n: int) -> st
 
 
 def _protocol(results: Results) -> str:
+    whole = results.task_kind == "classification"
+    named = {key: title for key, title in _NAMED.items() if not (whole and key in ("decoder", "proposals"))}
     facts = {
         "Benchmark": results.benchmark,
         "Kind": results.task_kind,
         "Split": results.split or "classes divided evenly",
         "Setting": results.setting,
-        **{title: str(results.config[key]) for key, title in _NAMED.items() if results.config.get(key) is not None},
+        **{title: str(results.config[key]) for key, title in named.items() if results.config.get(key) is not None},
         "Seeds": ", ".join(map(str, results.seeds)),
     }
     tasks = "".join(f"<li>{escape(', '.join(task))}</li>" for task in results.tasks)
@@ -154,7 +156,7 @@ def _formulas(results: Results) -> str:
         f'<tr><th scope="row">{name}</th><td class="formula">{formula}</td><td>{source}</td></tr>'
         for name, formula, source in _FORMULAS
     )
-    notes = tables.grid(results, (*tables.COLUMNS, tables.INTRANSIGENCE)).notes
+    notes = tables.grid(results, tables.all_columns(results)).notes
     why = "".join(f"<li>{escape(note)}</li>" for note in notes)
     undefined = f"<h3>Why values are undefined</h3><ul>{why}</ul>" if why else ""
     return (

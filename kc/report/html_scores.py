@@ -50,7 +50,7 @@ def _scroll(label: str, content: str) -> str:
 
 def comparison(results: Results, merged: Sequence[MergedMethod]) -> str:
     """The main table: a row a method, sortable."""
-    g = tables.grid(results, (*tables.COLUMNS, tables.INTRANSIGENCE))
+    g = tables.grid(results, tables.all_columns(results))
     heads = ['<th scope="col"><button type="button">Method</button></th>']
     for c in g.columns:
         first = "descending" if c.better == "high" else "ascending"
@@ -105,7 +105,7 @@ def curves(results: Results, merged: Sequence[MergedMethod], look: dict[str, Loo
 def growth(merged: Sequence[MergedMethod], look: dict[str, Look]) -> str:
     """Forgetting and stored bytes over the tasks."""
     figures = []
-    if any(not np.isnan(m.forgotten.mean).all() for m in merged):
+    if any((~np.isnan(m.forgotten.mean)).sum() > 1 for m in merged):  # one value is in the table
         lines = _lines(merged, look, [m.forgotten for m in merged])
         values = 100 * np.concatenate([m.forgotten.mean for m in merged])
         spread = 100 * np.nan_to_num(np.concatenate([m.forgotten.deviation for m in merged]))
@@ -124,19 +124,19 @@ def confusion(results: Results, merged: Sequence[MergedMethod]) -> str:
     known = [(i, m) for i, m in enumerate(merged) if m.confusion]
     if not known:
         return ""
-    answers = (("right", "right"), ("as_old", "as another old class"), ("as_new", "as another new class"),
-               ("as_none", "as none of them"))  # fmt: skip
-    head = "".join(f'<th scope="col">{text}</th>' for text in ("Method", "Of", *(text for _, text in answers)))
+    heads = ("Method", "Of", "right", "as another of these", "as one of the others", "as none of them")
+    head = "".join(f'<th scope="col">{text}</th>' for text in heads)
     rows = []
     for i, m in known:
-        for group in ("old", "new"):
-            stats = [m.confusion.get(f"{group}_{key}", NO_STAT) for key, _ in answers]
+        for group, other in (("old", "new"), ("new", "old")):
+            keys = ("right", f"as_{group}", f"as_{other}", "as_none")
+            stats = [m.confusion.get(f"{group}_{key}", NO_STAT) for key in keys]
             cells = "".join(f"<td>{words.points(s.mean, s.deviation)}</td>" for s in stats)
             rows.append(f"{_head(m, i, 'row')}<td>{group} classes</td>{cells}")
     what = "images" if results.task_kind == "classification" else "pixels"
     intro = (
         f"What the {what} of old classes (all tasks before the last) and of new ones (the last task) were taken for "
-        "after the last task, in per cent of each group."
+        "after the last task, in per cent of each group; what is truly background is left out."
     )
     return f'<p class="soft">{intro}</p>{_scroll("Old and new classes", _table(head, rows))}'
 
@@ -151,6 +151,8 @@ def against_cost(merged: Sequence[MergedMethod]) -> str:
     for key, title, unit in COSTS:
         points = []
         for i, m in known:
+            if key == "stored_bytes" and m.name in tables.ALL_IMAGES:
+                continue
             score, price = m.metrics["average"], m.cost[key]
             say = words.size if unit == "B" else words.seconds
             tip = f"{m.name}: {words.points(score.mean, score.deviation)} for {say(price.mean, price.deviation)}"

@@ -48,6 +48,8 @@ COLUMNS = (
     Column("trained_parameters", "Trained parameters", "trained\nparameters", "low", words.count),
 )
 # What the page adds: half of the runs cannot know it, so it would cost the terminal a column of dashes.
+ALL_IMAGES = ("joint", "mask2former-joint")
+"""Methods that train on every image again: what they store is no size of a network."""
 INTRANSIGENCE = Column("intransigence", "Intransigence", "intran-\nsigence", "low", words.points)
 
 _LATEX = {
@@ -119,6 +121,11 @@ def grid(results: Results, columns: tuple[Column, ...] = COLUMNS) -> Grid:
     return Grid(headline(results), tuple(m.name for m in merged), columns, tuple(map(tuple, table)), notes)
 
 
+def all_columns(results: Results) -> tuple[Column, ...]:
+    """Those of the page and of files: intransigence where joint training ran."""
+    return (*COLUMNS, INTRANSIGENCE) if any(m.metrics.intransigence is not None for m in results.methods) else COLUMNS
+
+
 def _cell(m: MergedMethod, column: Column, numbers: dict[tuple[str, str], int]) -> Cell:
     if column.key in METRIC_NAMES:
         name = column.key
@@ -126,6 +133,8 @@ def _cell(m: MergedMethod, column: Column, numbers: dict[tuple[str, str], int]) 
         note = numbers.get((column.title.lower(), m.undefined.get(name, "")))
     else:
         stat, note = m.cost[column.key], None
+        if column.key == "stored_bytes" and m.name in ALL_IMAGES:
+            return Cell("all images", math.nan)
     return Cell(column.text(stat.mean, stat.deviation), stat.mean, stat.deviation, note=note)
 
 
@@ -310,6 +319,8 @@ def _ranking(merged: Sequence[MergedMethod]) -> list[str]:
     text = [words.points(m.metrics["average"].mean, m.metrics["average"].deviation) for m in known]
     if len(known) == 1:
         return [f"{known[0].name} ends with an average score of {text[0]}."]
+    if len(set(text)) == 1:
+        return [f"{words.listing([m.name for m in known], 9)} end with the same average score, {text[0]}."]
     first, last = known[0].name, known[-1].name
     return [f"{first} ends with the highest average score, {text[0]}, and {last} with the lowest, {text[-1]}."]
 
@@ -321,5 +332,6 @@ def _price(merged: Sequence[MergedMethod]) -> str:
         trained = m.cost["trained_parameters"].mean
         work = f"trained {words.count(trained)} parameters" if trained else "trained nothing"
         time, stored = words.seconds(m.cost["seconds"].mean), words.size(m.cost["stored_bytes"].mean)
+        stored = "all images" if m.name in ALL_IMAGES else stored
         parts.append(f"{m.name} {work} in {time} and keeps {stored}")
     return "; ".join(parts) + "."

@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any, Protocol, cast
 
 import lightning as L
+import numpy as np
 import torch
 
 from kc.methods.distributed import process_rank
@@ -205,4 +206,7 @@ class ForgettingCallback(L.Callback):
         if scores.confusion is None or not task.old_ids:
             return {}
         new = [i for i, c in enumerate(task.seen_ids) if c in set(task.class_ids)]
-        return {k: none_if_nan(v) for k, v in old_and_new(scores.confusion, new).items()}
+        known = self.evaluator.stream.classes  # the background is most pixels of old classes, and is not forgotten
+        counted = [not known[c].background for c in task.seen_ids]
+        counts = scores.confusion * np.array(counted, np.int64)[:, None]
+        return {k: none_if_nan(v) for k, v in old_and_new(counts, new).items()}

@@ -19,6 +19,7 @@ from kc.methods.distributed import process_rank
 from kc.methods.module import ContinualMethod
 from kc.methods.training_options import TrainingOptions
 from kc.progress import Bar
+from kc.report.words import listing
 from kc.spec import at_task
 from kc.stream.callbacks import BestWeights, EndTask, MemoryCallback, RestoreRngState, WeightAverage
 from kc.stream.cost import CostMeter
@@ -105,7 +106,7 @@ class MethodLoop:
     def _task(self, method: ContinualMethod, state: MethodState, t: int) -> None:
         task = self.stream.tasks[t]
         L.seed_everything(task_seed(self.seed, t), workers=True, verbose=False)
-        text = f"{self.name}, task {t + 1} of {len(self.stream.tasks)} ({', '.join(task.class_names[:3])})"
+        text = f"{self.name}, task {t + 1} of {len(self.stream.tasks)} ({listing(task.class_names)})"
         with CostMeter() as cost, self.progress.bar(text, 1, "steps", line=False) as bar:
             method.start_task(task)
             trainer = self._trainer(method, state, t, bar, text, cost)

@@ -13,6 +13,7 @@ from rich.table import Table
 from kc import __version__
 from kc.data.manifest import load_manifest
 from kc.errors import KcError, stopped
+from kc.memory.vote.votes import VOTES
 from kc.registry import load_class
 from kc.studies.options import StudyOptions, StudySpec
 from kc.studies.record import Record, Row
@@ -103,14 +104,16 @@ def run_study(name: str, options: StudyOptions, console: Console | None = None) 
 def show(title: str, rows: list[Row], console: Console) -> None:
     """Rows as a table; what does not fit is counted."""
     columns = list(dict.fromkeys(name for row in rows for name in row))
-    table = Table(*columns)
+    shares = {"pq", "miou", "accuracy", "mean_class_accuracy"} if "miou" in columns else set()  # of regions, in [0, 1]
+    units = dict.fromkeys(shares, " × 100") | (dict.fromkeys(VOTES, ", %") if {*VOTES} <= {*columns} else {})
+    table = Table(*(name + units.get(name, "") for name in columns))
     for row in rows[:SHOWN]:
-        table.add_row(*(_cell(row.get(name)) for name in columns))
+        table.add_row(*(_cell(row.get(name), 100 if name in shares else 1) for name in columns))
     console.print(title, highlight=False)
     console.print(table)
     if len(rows) > SHOWN:
         console.print(f"and {len(rows) - SHOWN} more rows in the files", highlight=False)
 
 
-def _cell(value: Any) -> str:
-    return "–" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
+def _cell(value: Any, scale: int) -> str:
+    return "–" if value is None else f"{scale * value:.4g}" if isinstance(value, float) else str(value)

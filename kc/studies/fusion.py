@@ -98,4 +98,4 @@ def score_fused(bench: Benchmark, memory: Memory, base: Tensor, setting: Setting
 
 def values_of(setting: Setting) -> Row:
     """k, threshold and lambda of a setting."""
-    return {"k": setting.k, "threshold": setting.threshold, "lam": setting.lam}
+    return {"k": setting.k, "threshold": setting.threshold, "lambda": setting.lam}

@@ -79,7 +79,7 @@ class Sweep(RegionStudy[RegionOptions]):
                 for row in self.rows
                 if row["setting"] == "fixed" and row["k"] == k
             ]
-            curves(ax, of_panel, "lam", metric, "T", x_name="lambda", title=f"k = {k}")
+            curves(ax, of_panel, "lambda", metric, "T", x_name="lambda", title=f"k = {k}")
             for name, dash in (("base alone", ":"), ("memory alone", "--"), ("calibrated", "-")):
                 level(ax, 100 * reference[name][metric], name, dash)
             ax.set_ylim(0, 105 * max(row[metric] for row in self.rows))

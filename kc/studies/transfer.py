@@ -95,4 +95,4 @@ def head(what: str, bench: Benchmark, origin: str, setting: Setting) -> Row:
 
 def setting_of(row: Row) -> Setting:
     """The setting of a row."""
-    return Setting(row["k"], row["lam"], row["threshold"], 0, 0, 0)
+    return Setting(row["k"], row["lambda"], row["threshold"], 0, 0, 0)

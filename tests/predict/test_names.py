@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from kc.errors import KcError, UnknownNameError
+from kc.predict.answer import Answer, Voter
 from kc.predict.names import clean_name, ids_of, new_id, split_names
+from kc.predict.render import sentence
 
 
 @pytest.mark.parametrize(
@@ -43,3 +46,16 @@ def test_names_nobody_knows_get_ids_of_their_own_or_an_error() -> None:
     with pytest.raises(UnknownNameError, match=r"'cut'. Did you mean 'cat'"):
         ids_of(["cut"], known, False, "x")
     assert clean_name(" big\t dog ") == "big dog"
+
+
+def test_the_rows_of_one_image_are_named_together() -> None:
+    def voter(sample: str, share: float, name: str = "sky") -> Voter:
+        return Voter(0, name, share, 0.9, sample, 0, 1, "taught")
+
+    image = np.zeros((2, 2, 3), np.uint8)
+    voters = (voter("taught/sky/a b.png 2ced1d52202e50b1", 0.2), voter("train/7", 0.15, "sea"),
+              voter("taught/sky/a b.png 2ced1d52202e50b1", 0.07))  # fmt: skip
+    answer = Answer(image, "classification", "memory", {0: "sky"}, {}, np.array([1.0], np.float32), voters)
+    assert sentence(answer).splitlines()[1] == (
+        "decided most for sky: sky (taught/sky/a b.png, 2 rows, 27 %), sea (train/7, 1 row, 15 %)"
+    )

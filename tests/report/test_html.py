@@ -19,12 +19,14 @@ import pytest
 from PIL import Image
 
 from kc.errors import RunError
-from kc.report import tables
+from kc.report import html_scores, tables
 from kc.report.charts import Point, Series, cost_chart, line_chart
 from kc.report.examples import save_example, save_prediction
 from kc.report.html import write_report
+from kc.report.merge import merge_seeds
 from kc.report.pictures import ERRORS, error_uri, errors
 from kc.report.records import Results
+from kc.report.style import looks
 from kc.types import VOID, ClassInfo
 
 Make = Callable[..., Results]
@@ -425,3 +427,26 @@ def test_a_run_on_ten_thousand_images_makes_a_page_that_can_be_sent(make_results
             save_prediction(tmp_path / "examples", name, method, np.roll(truth, 1))
     write_report(tmp_path, results, tmp_path / "report.html")
     assert (tmp_path / "report.html").stat().st_size < 20e6
+
+
+def test_old_and_new_classes_have_the_same_columns(make_results: Make) -> None:
+    results = make_results(3, methods=("finetune",))
+    page = html_scores.confusion(results, merge_seeds(results))
+    cells = re.findall("<td>([^<]*)</td>", page)
+    assert cells == ["old classes", "50.0", "10.0", "40.0", "0.0", "new classes", "75.0", "0.0", "25.0", "0.0"]
+
+
+def test_two_tasks_have_no_curve_of_forgetting(make_results: Make) -> None:
+    for n, curves in ((2, 1), (3, 2)):
+        merged = merge_seeds(make_results(n, methods=("knn", "replay")))
+        assert html_scores.growth(merged, looks(["knn", "replay"])).count("<figure>") == curves
+
+
+def test_whole_images_have_no_decoder_and_no_proposals(make_results: Make, tmp_path: Path) -> None:
+    results = make_results(2)
+    results.config = {"decoder": "fpn", "proposals": "superpixels"}
+    for kind, shown in (("semantic", 1), ("classification", 0)):
+        results.task_kind = kind  # type: ignore[assignment]
+        write_report(tmp_path, results, tmp_path / "page.html")
+        page = (tmp_path / "page.html").read_text(encoding="utf-8")
+        assert page.count('<th scope="row">Decoder</th>') == page.count('<th scope="row">Proposals</th>') == shown

@@ -173,3 +173,27 @@ def test_deviation_over_seeds_is_shown(make_results: Make) -> None:
 )
 def test_words(text: str, expected: str) -> None:
     assert text == expected
+
+
+def test_joint_training_keeps_all_images_and_wins_no_column_by_it(make_results: Make) -> None:
+    results = make_results(3)
+    g = tables.grid(results)
+    stored = [c.key for c in g.columns].index("stored_bytes")
+    cell = g.cells[g.methods.index("joint")][stored]
+    assert (cell.text, cell.best, math.isnan(cell.value)) == ("all images", False, True)
+    assert "joint trained 1.2 M parameters in" in (last := tables.sentences(results)[-1])
+    assert "and keeps all images" in last
+
+
+def test_methods_that_end_equal_are_not_ranked(make_results: Make) -> None:
+    results = make_results(3, methods=("knn", "ncm"))
+    for method in results.methods:
+        method.metrics.average = 1.0
+    assert "knn and ncm end with the same average score, 100.0." in tables.sentences(results)
+
+
+def test_intransigence_is_a_column_where_joint_training_ran(make_results: Make) -> None:
+    results = make_results(3, methods=("knn",))
+    assert tables.all_columns(results)[-1].key == "intransigence"
+    results.methods[0].metrics.intransigence = None
+    assert tables.all_columns(results) == tables.COLUMNS

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import math
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from kc.errors import RunError
+from kc.studies.base import show
 from kc.studies.figures import panels, style_axes
 from kc.studies.record import Record, column
 
@@ -92,3 +96,10 @@ def test_infinity_is_no_value(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="Out of range"):
         study.row("a", lambda: {"x": math.inf})
     assert "a" not in study
+
+
+def test_shares_of_regions_are_shown_times_100() -> None:
+    console = Console(file=io.StringIO(), width=200)
+    show("x", [{"images": 3, "miou": 0.25, "pq": 0.05921}], console)
+    shown = console.file.getvalue()  # type: ignore[attr-defined]
+    assert {"pq × 100", "5.921", "miou × 100", "25"} <= {cell.strip() for cell in re.split("[│┃\n]", shown)}
