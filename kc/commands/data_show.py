@@ -80,8 +80,7 @@ def show(config: ShowConfig) -> int:
         "kind": manifest.task_kind,
         "classes": f"{len(manifest.classes)}" + (f", {len(manifest.thing_ids)} things" if manifest.thing_ids else ""),
         "reader": manifest.source.reader,
-        "data": where
-        or f"not in {config.data_root or os.environ.get('KC_DATA') or '--data-root or KC_DATA, neither is given'}",
+        "data": where or f"not in {config.data_root or os.environ.get('KC_DATA') or 'KC_DATA or --data-root'}",
         "to get it": manifest.obtain,
         "to fetch": ", ".join(f"{a.url} ({a.size:,} bytes)" for a in manifest.download),
         "homepage": manifest.homepage or "",
