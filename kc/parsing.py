@@ -10,6 +10,7 @@ import dataclasses
 import re
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import yaml
 from kc.actions import flag, values_of
 from kc.config import GROUPS, NOT_FLAGS, NOT_STORED, PATHS, Config, RunConfig, field_name, from_stored
 from kc.errors import KcError, RunError, UnknownNameError, unknown_name
+from kc.registry import METHODS, method_spec
 from kc.resolve import components, resolve
 from kc.spec import Option, options_of, validated
 
@@ -80,6 +82,7 @@ def given(kind: type[Config], prog: str, arguments: Sequence[str]) -> Config:
                 origins |= {f"{owner}.{option}": path for option in own}
         else:
             plain.append(argument)
+    _check_owned(plain, prog)
     flags = values_of(kind, plain, prog)
     values |= flags
     origins |= dict.fromkeys(flags, "command line")
@@ -104,6 +107,17 @@ def read_yaml(kind: type[Config], path: Path) -> tuple[dict[str, Any], Nested]:
         else:
             raise unknown_name(f"option in {path}:", str(key), known)
     return flat, nested
+
+
+def _check_owned(arguments: Sequence[str], prog: str) -> None:
+    """Raises UnknownNameError for an option that only a method has which `arguments` name: it needs its name."""
+    named = [b for a, b in pairwise(arguments) if a == "--methods"]
+    named += [a.partition("=")[2] for a in arguments if a.startswith("--methods=")]
+    for method in ",".join(named).split(","):
+        own = [o.name for o in options_of(method_spec(method).options)] if method in METHODS else []
+        for name in (a.partition("=")[0].removeprefix("--") for a in arguments if a.startswith("--")):
+            if name in own and name not in {o.name for o in options_of(RunConfig)}:
+                raise UnknownNameError(f"unknown option --{name} of {prog}: say --{method}.{name}")
 
 
 def help_text(kind: type[Config], prog: str, arguments: Sequence[str]) -> str:

@@ -96,7 +96,12 @@ def with_options(config: Config) -> Config:
             raise UnknownNameError(f"{name}: {known}. Options of what runs: {', '.join(valid) or 'none'}.")
     filled = {}
     for owner, kind in running.items():
-        given = validated(kind, config.of(owner), f"--{owner}.")
+        wrong = next(
+            (name for name in config.of(owner) if name not in {f.name for f in dataclasses.fields(kind)}), None
+        )
+        file = config.origins.get(f"{owner}.{wrong}", "command line")
+        where = "" if file == "command line" else f"{file}: "
+        given = validated(kind, config.of(owner), f"{where}--{owner}.")
         filled[owner] = {f.name: given.get(f.name, f.default) for f in dataclasses.fields(kind)}
     return dataclasses.replace(config, options=filled)
 

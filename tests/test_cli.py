@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from kc.config import RunConfig, from_stored, stored
-from kc.errors import KcError, MissingExtraError
+from kc.errors import KcError, MissingExtraError, UnknownNameError
 from kc.parsing import parse
 from kc.registry import METHODS, method_spec
 from kc.resolve import resolve
@@ -88,3 +88,16 @@ def test_resolving_twice_changes_nothing() -> None:
     config = parse(["--stream", "blurry", "--blurry.leak", "0.1", "--methods", "knn"])
     assert resolve(config) == config
     assert from_stored(RunConfig, stored(config)).options == config.options
+
+
+@pytest.mark.parametrize("given", [["--methods", "ewc", "--lambda", "4"], ["--methods=finetune,ewc", "--lambda=4"]])
+def test_an_option_of_a_method_without_its_name(given: list[str]) -> None:
+    with pytest.raises(UnknownNameError, match=r"unknown option --lambda of kc run: say --ewc\.lambda$"):
+        parse(given)
+
+
+def test_an_unknown_option_of_a_method_names_the_file(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("ewc: {lamda: 500}\n", encoding="utf-8")
+    with pytest.raises(UnknownNameError) as caught:
+        parse(["--methods", "ewc", "--config", str(tmp_path / "a.yaml")])
+    assert f"{tmp_path / 'a.yaml'}: --ewc. 'lamda'" in str(caught.value)

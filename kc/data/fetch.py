@@ -175,4 +175,8 @@ def _alone(path: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise DataError(f"{path.parent}: another process is fetching into it; wait for it") from error
+        except OSError as error:
+            raise DataError(
+                f"{path.parent}: no locks on this file system ({error.strerror}); choose another"
+            ) from error
         yield  # the file stays: a lock that is deleted can be held by two

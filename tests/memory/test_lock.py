@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import socket
@@ -13,6 +14,7 @@ import pytest
 
 from kc.errors import MemoryLockedError
 from kc.memory.disk import Memory
+from kc.memory.store.lock import WriterLock
 
 HOLD = """if True:
     import os, sys, time
@@ -96,3 +98,12 @@ def test_a_forked_child_does_not_keep_the_lock(three: Memory, tmp_path: Path) ->
     """
     three.close()
     subprocess.run([sys.executable, "-c", code, str(three.path)], check=True, timeout=60)
+
+
+def test_a_file_system_without_locks_is_one_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def flock(*_: object) -> None:
+        raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP))
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    with pytest.raises(MemoryLockedError, match="without locks"):
+        WriterLock(tmp_path)

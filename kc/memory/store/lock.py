@@ -44,6 +44,11 @@ class WriterLock:
             raise MemoryLockedError(
                 f"{folder} already has a writer: {self._owner_text()}; wait for it, or open the memory for reading"
             ) from None
+        except OSError as error:
+            raise MemoryLockedError(
+                f"{folder} lies on a file system without locks ({error.strerror}), where two writers could lose rows: "
+                "keep the memory on another one"
+            ) from error
         owner = self._owner()
         if owner and owner.get("host") != socket.gethostname():
             raise MemoryLockedError(
