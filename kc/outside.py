@@ -173,7 +173,7 @@ def inside_text(root: Path, relative: str | Path) -> str:
         if not any(_below(path, _real(root)) for root in link_roots()):
             raise DataError(
                 f"{root / relative}: leaves the data folder {base}: this link points to {path}. Copy the data "
-                "inside, or allow the folder it points into: --link-roots DIR, or KC_LINK_ROOTS"
+                "inside, or say that links may point into a folder: environment variable KC_LINK_ROOTS=DIR[,DIR]"
             )
     return path
 

@@ -7,20 +7,23 @@ import shutil
 import stat
 import tarfile
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import IO, cast
+from typing import IO, Self, cast
 
-from kc.errors import DataError
+from kc.errors import DataError, KcError
 from kc.files import atomic_path
 
 MOST_TIMES, MOST_MEMBERS, _FREE = 10, 5_000_000, 1 << 20
 """An archive may unpack to ten times its size (and 1 MiB): images hardly shrink, annotations in JSON five times."""
 
 _BLOCK = 1 << 20
-_BROKEN = (OSError, EOFError, RuntimeError, NotImplementedError, zlib.error, tarfile.TarError, zipfile.BadZipFile)
+_MOST_HEADER = 1 << 20
+"""Bytes of the largest extended header: it is read whole, and holds a name."""
+_HEADERS = frozenset(
+    {tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK}
+)
 
 
 def unpack(archive: Path, folder: Path, progress: Callable[[int], None] | None = None) -> int:
@@ -60,8 +63,10 @@ def unpack(archive: Path, folder: Path, progress: Callable[[int], None] | None =
                         file.write(block)
                 if progress is not None:
                     progress(written)
-    except _BROKEN as error:
-        raise DataError(f"{archive}: cannot unpack it ({error})") from error
+    except KcError:
+        raise
+    except Exception as error:  # damaged archives fail in as many ways as there are formats
+        raise DataError(f"{archive}: cannot unpack it ({type(error).__name__}: {error})") from error
     return n_files
 
 
@@ -78,7 +83,7 @@ def _members(archive: Path) -> Iterator[Iterator[Member]]:
         with gzip.open(archive) as file:
             yield iter([(archive.stem, cast(IO[bytes], file))])
     else:
-        with tarfile.open(archive, mode="r:*") as opened_tar:
+        with tarfile.open(archive, mode="r:*", tarinfo=_Bounded) as opened_tar:
             yield _of_tar(archive, opened_tar)
 
 
@@ -90,13 +95,28 @@ def _of_zip(archive: Path, opened: zipfile.ZipFile) -> Iterator[Member]:
         yield info.filename, None if info.is_dir() else opened.open(info)
 
 
+class _Bounded(tarfile.TarInfo):
+    """A header whose size is no number below 0, and whose extended headers are not read whatever their size."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        info = super().frombuf(buf, encoding, errors)
+        if info.size < 0 or (info.type in _HEADERS and info.size > _MOST_HEADER):
+            raise DataError(f"a tar header of {info.size:,} bytes: refused")
+        return info
+
+
 def _of_tar(archive: Path, opened: tarfile.TarFile) -> Iterator[Member]:
     for info in opened:
+        if info.size < 0:  # said by an extended header
+            raise DataError(f"{archive}: {info.name!r} has {info.size:,} bytes: refused")
         if not (info.isfile() or info.isdir()):
             raise DataError(f"{archive}: {info.name!r} is a link or a device: refused")
         yield info.name, None if info.isdir() else opened.extractfile(info)
         # Else every header of a large archive stays in memory; the type stubs do not know the attribute.
         opened.members = []  # type: ignore[attr-defined]
+    if opened.fileobj is not None and opened.fileobj.read(_BLOCK):  # to the end, where the checksum of gzip stands
+        opened.fileobj.read(_BLOCK)
 
 
 def _target(archive: Path, root: Path, name: str) -> Path:

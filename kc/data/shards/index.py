@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import zipfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,10 +13,14 @@ import numpy as np
 import numpy.typing as npt
 
 from kc.errors import DataError
+from kc.outside import plain_name
 from kc.types import Int64Array, UInt8Array
 
 SCHEMA = 2
 """In 1 ids from 254 on were two more, because 254 and 255 were hidden and void."""
+
+
+_NUMBERS = ("class_ids", "shard", "offset", "size", "crc", "id_text", "id_ends", "shard_bytes")
 
 
 class OldSchemaError(DataError):
@@ -115,15 +118,25 @@ class ShardIndex:
                         "counted differently): write the shards again with `kc data shards`"
                     )
                 index = cls(**{k: stored[k] for k in cls.__dataclass_fields__ if k != "plan"}, plan=str(meta["plan"]))
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        except OldSchemaError:
+            raise
+        except Exception as error:  # numpy, zipfile and json fail in many ways
             raise DataError(f"{where}: not an index of shards, or a damaged one ({error})") from error
+        columns = [getattr(index, name) for name in _NUMBERS]
+        if any(a.ndim != 1 or a.dtype.kind not in "iu" for a in columns) or index.names.ndim != 1:
+            raise DataError(f"{where}: a damaged index of shards: a column is no list of whole numbers")
+        for name in index.names.tolist():
+            plain_name(name, where)
         n, s, c = len(index.shard), len(index.names), len(index.class_ids)
         lengths = {len(a) for a in (index.offset, index.size, index.crc, index.packed, index.id_ends)}
         fits = lengths <= {n} and index.counts.shape == (s, c) and len(index.shard_bytes) == s
         if fits and n:
             fits = bool(index.shard.min() >= 0 and index.shard.max() < s and index.offset.min() >= 0)
             fits = fits and bool(
-                (index.size >= 0).all() and (index.offset + index.size <= index.shard_bytes[index.shard]).all()
+                (index.size >= 0).all()
+                and (index.offset <= index.shard_bytes[index.shard].astype(np.int64) - index.size).all()
+                and (np.diff(index.id_ends, prepend=0) >= 0).all()
+                and index.id_ends[-1] <= len(index.id_text)
             )
         if not fits:
             raise DataError(f"{where}: a damaged index of shards: its columns do not fit together")

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from kc.data.addresses import store_address
 from kc.errors import DataError, MissingExtraError
 from kc.files import cache_dir, write_atomic
-from kc.outside import inside
+from kc.outside import inside, inside_text
 
 BLOCK = 1 << 20
 """Bytes that one request to an address gets at least, and the unit of the local cache."""
@@ -84,7 +84,7 @@ class FolderStore:
 
     def read(self, name: str, offset: int, size: int) -> bytes:
         try:
-            file = os.open(f"{self.name}/{name}", os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+            file = os.open(inside_text(self.folder, name), os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
             try:
                 return os.pread(file, size, offset)
             finally:
@@ -124,7 +124,7 @@ class AddressStore:
         if size <= 0:
             return b""
         first, last = offset // BLOCK, (offset + size - 1) // BLOCK
-        paths = {number: self._cache / f"{name}.{number:07d}" for number in range(first, last + 1)}
+        paths = {number: inside(self._cache, f"{name}.{number:07d}") for number in range(first, last + 1)}
         parts = {number: path.read_bytes() for number, path in paths.items() if path.is_file()}
         missing = [number for number in paths if number not in parts]
         while missing:
@@ -154,7 +154,7 @@ class AddressStore:
         self._forget(name)
 
     def _forget(self, name: str) -> None:
-        for path in (self._cache / name).parent.glob(f"{Path(name).name}.*"):
+        for path in inside(self._cache, name).parent.glob(f"{Path(name).name}.*"):
             path.unlink(missing_ok=True)
 
     @contextmanager
