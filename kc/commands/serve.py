@@ -50,13 +50,13 @@ def run(config: ServeConfig) -> int:
         from kc.serve.app import app
     except ImportError as error:
         raise MissingExtraError(f"kc serve needs {error.name}: pip install 'kc-continual[demo]'") from error
-    from kc.predict.pictures import Pictures
+    from kc.predict.pictures import Sources
     from kc.serve.demo import DemoSession
 
     console = Terminal()
     console.say(f"loading {config.memory or config.run} and its encoder ...")
     predictor = _memory(config)
-    demo = DemoSession(predictor, Pictures.of(predictor.memory, predictor.session.config, config.data_root))
+    demo = DemoSession(predictor, Sources.of(predictor.memory, predictor.session.config, config.data_root))
     with listening(config) as opened:
         port = opened.getsockname()[1]
         console.say(f"open http://{config.host}:{port} (Ctrl-C stops)")

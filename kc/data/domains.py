@@ -30,13 +30,12 @@ class DomainReader:
     rows: Int64Array | None = None
 
     def __len__(self) -> int:
-        return len(self.base) * len(self.domains) if self.rows is None else len(self.rows)
+        return len(self._rows)
 
     @cached_property
     def domain(self) -> Int64Array:
         """(n,) int64: the domain of each row."""
-        rows = np.arange(len(self)) if self.rows is None else self.rows
-        of_rows: Int64Array = rows // len(self.base)
+        of_rows: Int64Array = self._rows // len(self.base)
         return of_rows
 
     @cached_property
@@ -48,14 +47,12 @@ class DomainReader:
     @cached_property
     def class_table(self) -> BoolArray:
         """(n, C) bool: corruption changes no label."""
-        rows = np.arange(len(self)) if self.rows is None else self.rows
-        table: BoolArray = self.base.class_table[rows % len(self.base)]
+        table: BoolArray = self.base.class_table[self._rows % len(self.base)]
         return table
 
     def read(self, index: int) -> Sample:
         """The sample with its pixels corrupted."""
-        row = index if self.rows is None else int(self.rows[index])
-        number, i = divmod(row, len(self.base))
+        number, i = divmod(int(self._rows[index]), len(self.base))
         sample, domain = self.base.read(i), self.domains[number]
         if domain.clean:
             return sample
@@ -65,12 +62,14 @@ class DomainReader:
 
     def select(self, indices: Sequence[int]) -> Self:
         """A reader of only these samples."""
-        rows = np.arange(len(self)) if self.rows is None else self.rows
-        return replace(self, rows=rows[np.asarray(indices, dtype=np.int64)])
+        return replace(self, rows=self._rows[np.asarray(indices, dtype=np.int64)])
+
+    @cached_property
+    def _rows(self) -> Int64Array:
+        return np.arange(len(self.base) * len(self.domains)) if self.rows is None else self.rows
 
     def _pairs(self) -> list[tuple[int, int]]:
-        rows = range(len(self)) if self.rows is None else self.rows.tolist()
-        return [divmod(row, len(self.base)) for row in rows]
+        return [divmod(row, len(self.base)) for row in self._rows.tolist()]
 
     @staticmethod
     def _id(sample_id: str, domain: Domain) -> str:

@@ -7,43 +7,16 @@ from pathlib import Path
 
 import numpy as np
 
-from kc.data.manifest import Manifest, load_manifest
-from kc.data.readers.base import Reader
+from kc.data.manifest import load_manifest
 from kc.data.readers.files import read_image
-from kc.data.readers.open import open_reader
-from kc.errors import DataError, KcError
+from kc.errors import KcError
 from kc.memory.disk import Memory
+from kc.predict.pictures import Sources
 from kc.session import Facts, Session, config_of_memory
 from kc.types import VOID, BoolArray, Float32Array, Int64Array, Neighbours, Sample, Segments, UInt8Array
 
 SAME = 0.999
 """Cosine from which on a region of a stored image counts as the one that was stored: features are kept as float16."""
-
-
-@dataclass(frozen=True)
-class Sources:
-    """The readers of a benchmark's splits, as far as its data is there; `missing` says why it is not."""
-
-    readers: tuple[Reader, ...]
-    missing: str = ""
-
-    @classmethod
-    def open(cls, manifest: Manifest, data_root: Path | None) -> Sources:
-        """Every split whose data is present."""
-        found, missing = [], ""
-        for split in manifest.splits:
-            try:
-                found.append(open_reader(manifest, split, data_root))
-            except DataError as error:
-                missing = str(error)
-        return cls(tuple(found), missing)
-
-    def sample(self, sample_id: str) -> Sample | None:
-        """The sample of this name, None where there is none."""
-        for reader in self.readers:
-            if sample_id in reader.sample_ids:
-                return reader.read(reader.sample_ids.index(sample_id))
-        return None
 
 
 @dataclass(frozen=True)
@@ -70,7 +43,7 @@ def ask(
     info = memory.info
     if point is not None and info.kind == "classification":
         raise KcError(f"--point {point}: {memory.path} holds keys of whole images")
-    sources, place = Sources(()), benchmark or info.benchmark
+    sources, place = Sources(), benchmark or info.benchmark
     if place:
         manifest = load_manifest(place)
         sources, place = Sources.open(manifest, data_root), manifest.name

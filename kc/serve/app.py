@@ -30,6 +30,14 @@ MARK = "x-kc"
 SMALL = 1 << 20
 """Bytes of a request that is no picture."""
 
+ACTIONS: dict[str, dict[str, type]] = {
+    "again": {"token": str, "names": str},
+    "select": {"token": str, "x": float, "y": float, "whole": bool, "selection": list},
+    "teach": {"token": str, "selection": list, "name": str},
+    "forget": {"token": str, "name": str},
+}
+"""Method of DemoSession -> its arguments, in order, as the page sends them."""
+
 Answering = Callable[[Request], Awaitable[Response]]
 
 
@@ -48,25 +56,14 @@ def app(demo: DemoSession, hosts: list[str]) -> Starlette:
         data = await _body(request, MAX_BYTES)
         return await _answer(demo.look, data, names)
 
-    async def again(request: Request) -> Response:
-        v = await _values(request, token=str, names=str)
-        return await _answer(demo.again, v["token"], v["names"])
-
-    async def select(request: Request) -> Response:
-        v = await _values(request, token=str, x=float, y=float, whole=bool, selection=list)
-        return await _answer(demo.select, v["token"], v["x"], v["y"], v["whole"], v["selection"])
-
-    async def teach(request: Request) -> Response:
-        v = await _values(request, token=str, selection=list, name=str)
-        return await _answer(demo.teach, v["token"], v["selection"], v["name"])
-
-    async def forget(request: Request) -> Response:
-        v = await _values(request, token=str, name=str)
-        return await _answer(demo.forget, v["token"], v["name"])
+    async def act(request: Request) -> Response:
+        name = request.url.path.rpartition("/")[2]
+        values = await _values(request, **ACTIONS[name])
+        return await _answer(getattr(demo, name), *values.values())
 
     routes = [Route("/", page), Route("/api/facts", _guarded(facts))]
-    for function in (look, again, select, teach, forget):
-        routes.append(Route(f"/api/{function.__name__}", _guarded(function), methods=["POST"]))
+    routes += [Route("/api/look", _guarded(look), methods=["POST"])]
+    routes += [Route(f"/api/{name}", _guarded(act), methods=["POST"]) for name in ACTIONS]
     return Starlette(routes=routes, middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=hosts)])
 
 

@@ -21,7 +21,7 @@ from kc.errors import DataError, KcError
 from kc.predict.answer import Answer, pixels_in
 from kc.predict.examples import ExampleImage
 from kc.predict.names import clean_name, split_names
-from kc.predict.pictures import Pictures
+from kc.predict.pictures import Sources
 from kc.predict.predictor import MemoryPredictor
 from kc.predict.teach import forget, remember
 from kc.report.overlay import VOID_COLOR, overlay
@@ -48,10 +48,10 @@ class AskedImage:
 class DemoSession:
     """The page's view of one memory: calls take turns, for a memory has one writer."""
 
-    def __init__(self, predictor: MemoryPredictor, pictures: Pictures | None = None) -> None:
+    def __init__(self, predictor: MemoryPredictor, pictures: Sources | None = None) -> None:
         if predictor.session.regions is None:
             raise KcError(f"{predictor.memory.path} holds keys of whole images: the page shows and teaches regions")
-        self.predictor, self.pictures = predictor, pictures or Pictures()
+        self.predictor, self.pictures = predictor, pictures or Sources()
         self._looks: OrderedDict[str, AskedImage] = OrderedDict()
         self._turn = threading.Lock()
 

@@ -15,7 +15,7 @@ from PIL import Image
 from kc.cli import main
 from kc.memory.disk import Memory
 from kc.predict.opening import open_memory
-from kc.predict.pictures import Pictures
+from kc.predict.pictures import Sources
 from kc.report.records import Results
 from kc.serve.demo import DemoSession
 
@@ -41,17 +41,17 @@ def test_a_taught_memory_and_its_run(
     with Image.open(root / "tiny-index" / "images" / "train" / "frame_0.png") as given:
         given.save(picture, "PNG")
         left = given.size
-    demo = DemoSession(predictor, Pictures.of(predictor.memory, settings, root))
+    demo = DemoSession(predictor, Sources.of(predictor.memory, settings, root))
     token = demo.look(picture.getvalue(), "")["token"]
     first = demo.select(token, 0.1, 0.9, True, [])["neighbours"][0]
     assert first["name"] in {"sky", "car", "tree", "road"}
     assert first["sample"].startswith("train/")
     assert first["picture"].startswith("data:image/png;base64,")
-    small = Pictures.of(predictor.memory, settings, root).small(first["sample"])
+    small = Sources.of(predictor.memory, settings, root).small(first["sample"])
     assert small is not None
     assert small.size == left
     assert demo.pictures.small("../../etc/passwd") is None
-    away = DemoSession(predictor, Pictures.of(predictor.memory, settings, tmp_path / "nowhere"))
+    away = DemoSession(predictor, Sources.of(predictor.memory, settings, tmp_path / "nowhere"))
     token = away.look(picture.getvalue(), "")["token"]
     second = away.select(token, 0.1, 0.9, True, [])["neighbours"][0]
     assert second == first | {"picture": None}
