@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import cache
 from itertools import product
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 
 from kc.memory.disk import Memory
+from kc.memory.vote.evaluation import first_k
 from kc.memory.vote.fusion import fuse_known_names, knn_clip, restrict_to_known, retrieval_logits
 from kc.memory.vote.votes import decide
 from kc.methods.regions import best
@@ -53,6 +55,20 @@ def voted_class(neighbours: Neighbours, ids: Sequence[int]) -> Int64Array:
 def in_memory(memory: Memory, ids: Sequence[int]) -> Tensor:
     """Which of the classes `ids` the memory holds, (C,) bool."""
     return torch.from_numpy(np.isin(np.asarray(ids), memory.labels().class_id))
+
+
+class Target:
+    """A benchmark whose memory was searched once: any fixed setting is scored from that."""
+
+    def __init__(self, bench: Benchmark, memory: Memory, base: Tensor) -> None:
+        self.bench, self.base, self.known = bench, base, in_memory(memory, bench.ids)
+        self._neighbours = memory.search(bench.test.keys, 32)
+        self._retrieved = cache(lambda k: retrieval_logits(first_k(self._neighbours, k), bench.ids))
+
+    def row(self, setting: Setting) -> Row:
+        """The setting and its scores on the test images."""
+        scores = fuse(self.base, self.known, setting, *self._retrieved(setting.k))
+        return {**values_of(setting), **self.bench.score(best(scores, self.bench.ids))}
 
 
 def default_setting(k: int) -> Setting:

@@ -6,22 +6,18 @@ from functools import partial
 
 from matplotlib.figure import Figure
 
-from kc.memory.vote.fusion import retrieval_logits
-from kc.methods.regions import best
 from kc.methods.retrieval.calibration import Setting
 from kc.progress import track
 from kc.studies.figures import curves, legend, level, panels
 from kc.studies.fusion import (
     SWEPT_K,
+    Target,
     calibrated_setting,
     default_setting,
     fixed_settings,
-    fuse,
-    in_memory,
     score_base,
     score_fused,
     score_memory,
-    values_of,
 )
 from kc.studies.keys import memory_of
 from kc.studies.options import RegionOptions, StudySpec
@@ -45,12 +41,10 @@ class Sweep(RegionStudy[RegionOptions]):
         bench, base, k = self.bench, self.base_scores, self.options.k
         stored = bench.train.named
         with memory_of(stored) as memory:
-            known = in_memory(memory, bench.ids)
-            retrieved = {n: retrieval_logits(memory.search(bench.test.keys, n), bench.ids) for n in SWEPT_K}
+            target = Target(bench, memory, base)
 
             def fixed(s: Setting) -> Row:
-                scores = fuse(base, known, s, *retrieved[s.k])
-                return {"setting": "fixed", **values_of(s), **bench.score(best(scores, bench.ids))}
+                return {"setting": "fixed", **target.row(s)}
 
             def calibrated() -> Row:
                 setting = calibrated_setting(bench, memory, stored, self.options.seed)

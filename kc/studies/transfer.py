@@ -7,41 +7,15 @@ from functools import partial
 from matplotlib.figure import Figure
 
 from kc.memory.disk import Memory
-from kc.memory.vote.evaluation import first_k
-from kc.memory.vote.fusion import retrieval_logits
-from kc.methods.regions import best
 from kc.methods.retrieval.calibration import Setting
 from kc.progress import track
 from kc.report.style import looks
 from kc.studies.figures import METRICS, bars, panels, style_axes
-from kc.studies.fusion import (
-    calibrated_setting,
-    default_setting,
-    fixed_settings,
-    fuse,
-    in_memory,
-    values_of,
-)
+from kc.studies.fusion import Target, calibrated_setting, default_setting, fixed_settings, values_of
 from kc.studies.keys import memory_of
 from kc.studies.options import PairOptions, StudySpec
 from kc.studies.record import Row
 from kc.studies.regions import Benchmark, PairStudy
-
-
-class Target:
-    """A benchmark whose memory was searched once: any setting is scored from that."""
-
-    def __init__(self, bench: Benchmark, memory: Memory) -> None:
-        self.bench = bench
-        self.base = bench.base_scores(bench.test)
-        self.neighbours = memory.search(bench.test.keys, 32)
-        self.known = in_memory(memory, bench.ids)
-
-    def row(self, what: str, origin: str, setting: Setting) -> Row:
-        """The setting and its scores on the test images."""
-        p_ret, has = retrieval_logits(first_k(self.neighbours, setting.k), self.bench.ids)
-        scores = fuse(self.base, self.known, setting, p_ret, has)
-        return {**head(what, self.bench, origin, setting), **self.bench.score(best(scores, self.bench.ids))}
 
 
 class Transfer(PairStudy[PairOptions]):
@@ -60,18 +34,18 @@ class Transfer(PairStudy[PairOptions]):
         targets: list[Target] = []
         for bench in (self.bench, self.other):
             with memory_of(bench.train.named) as memory:
-                target = Target(bench, memory)
+                target = Target(bench, memory, bench.base_scores(bench.test))
                 targets.append(target)
                 tuned = self.row(f"setting {bench.name}", partial(self.calibrated, bench, memory))
                 origins[f"calibrated on {bench.name}"] = setting_of(tuned)
             found = []
             for s in track(list(fixed_settings()), f"sweep on {bench.name}", self.console, "settings"):
                 key = f"sweep {bench.name} {s.k} {s.threshold} {s.lam}"
-                found.append(self.row(key, partial(target.row, "sweep", "sweep", s)))
+                found.append(self.row(key, partial(scored, "sweep", target, "sweep", s)))
             origins[f"best on {bench.name}"] = setting_of(max(found, key=lambda row: row[bench.metric]))
         for target in targets:
             for origin, setting in origins.items():
-                self.row(f"{target.bench.name} <- {origin}", partial(target.row, "result", origin, setting))
+                self.row(f"{target.bench.name} <- {origin}", partial(scored, "result", target, origin, setting))
         figure, axes = panels(len(targets), width=5)
         rows = [row for row in self.rows if row["what"] == "result"]
         names = list(dict.fromkeys(row["origin"] for row in rows))
@@ -86,6 +60,11 @@ class Transfer(PairStudy[PairOptions]):
         """The setting that is calibrated on one memory."""
         setting = calibrated_setting(bench, memory, bench.train.named, self.options.seed)
         return head("setting", bench, "calibrated", setting)
+
+
+def scored(what: str, target: Target, origin: str, setting: Setting) -> Row:
+    """A setting as a row, with its scores on the test images."""
+    return {**head(what, target.bench, origin, setting), **target.row(setting)}
 
 
 def head(what: str, bench: Benchmark, origin: str, setting: Setting) -> Row:
