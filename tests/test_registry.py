@@ -55,7 +55,7 @@ def test_a_spec_is_read_without_importing(folder: Path) -> None:
     assert "mine_of_test" not in sys.modules
     assert spec.options(lambda_=3.0).lambda_ == 3.0
     first, second = options_of(spec.options)
-    assert (first.name, first.default, first.range) == ("lambda", 2.0, "at least 0")
+    assert (first.name, first.default, first.range) == ("lambda", 2.0, "a number, at least 0")
     assert first.help == "Weight of the penalty."
     assert second.range == "one of old, new"
 

@@ -59,7 +59,7 @@ def without_seconds(folder: Path) -> dict[str, Any]:
         ([], "knn: {votes: [rank]}", "Did you mean 'vote'"),
         ([], "ewc: [1, 2]", "expected one option with a list of values"),
         ([], "ewc: {lambda: [1, 1]}", "needs different numbers"),
-        ([], "ewc: {lambda: [-1]}", "--ewc.lambda -1: expected at least 0"),
+        ([], "ewc: {lambda: [-1]}", "--ewc.lambda -1: expected a number, at least 0"),
         ([], "knn: {k: [2.5]}", "k"),
         (["--methods", "knn"], "knn: {k: [0, 1, 2, 3, 4]}", "--knn.k 0: expected"),
         (["--methods", "ewc"], "ewc: {lambda: [1, 2]}", "ewc has 2 values for --budget 5"),

@@ -248,7 +248,7 @@ def test_what_cannot_work(tiny_index_png: SimpleNamespace, tmp_path: Path, capsy
         (["vote"], "Did you mean 'votes'"),
         (["votes", "--k", "0"], "--k 0"),
         (["votes", "--k", "x"], "--k x"),
-        (["votes", "--tau", "0"], "--tau 0: expected above 0"),
+        (["votes", "--tau", "0"], "--tau 0: expected a number, above 0"),
         (["votes", "--tau", ".inf"], "--tau .inf"),
         (["votes", "--rank-offset", "-1"], "--rank-offset -1"),
         (["votes", "--encoder", "lite00"], "Did you mean 'lite0'"),
