@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 from annotated_types import Ge, Gt, Le, Lt
@@ -258,7 +259,8 @@ def validated(kind: type[Any], values: Mapping[str, Any], prefix: str = "--") ->
         if choices and value is not None and value not in choices:
             raise unknown_name(shown, str(value), choices)
         try:
-            result[name] = TypeAdapter(hints[name]).validate_python(value)
+            found = TypeAdapter(hints[name]).validate_python(value)
+            result[name] = found.expanduser() if isinstance(found, Path) else found
         except ValidationError as error:
             raise KcError(f"{shown} {value}: expected {range_of(hints[name])}") from error
     return result

@@ -70,7 +70,7 @@ def run(config: PredictConfig) -> int:
     views = views_of(config, predictor)
     if is_video(config.source):
         return _video(config, predictor, names, views, console)
-    root, files = _pictures(config.source)
+    root, files = _pictures(config.source, console)
     broken: list[str] = []
     how = f"what is written stays in {config.out}; the same command begins anew"
     with stopped(how), RunProgress(console) as progress, progress.bar("predicting", len(files), "images") as bar:
@@ -117,13 +117,20 @@ def views_of(config: PredictConfig, predictor: Predictor) -> list[str]:
     return [*wanted, "answer"] if len(wanted) == 2 else wanted or ["answer"]
 
 
-def _pictures(source: Path) -> tuple[Path, list[str]]:
+def _pictures(source: Path, console: Terminal) -> tuple[Path, list[str]]:
     """The folder, and the pictures in it by their relative paths; masks that lie beside them are no pictures."""
-    from kc.data.readers.files import IMAGE_SUFFIXES, list_files
+    from kc.data.readers.files import IMAGE_SUFFIXES, left_out, list_files
 
     if source.is_file():
         return source.absolute().parent, [source.name]
-    files = [f for f in list_files(source, ".", IMAGE_SUFFIXES, recursive=True) if not f.endswith(".mask.png")]
+    from kc.predict.examples import is_answer, is_mask
+
+    found = list_files(source, ".", IMAGE_SUFFIXES, recursive=True)
+    files = [f for f in found if not is_mask(f) and not is_answer(source, f)]
+    if len(files) < len(found):
+        console.say(f"not asked: {len(found) - len(files)} pictures that are masks, or answers of kc predict")
+    for lost in left_out(source, ".", recursive=True):
+        console.say(f"not asked: {lost}")
     if not files:
         raise KcError(f"{source}: no picture in it ({', '.join(sorted(IMAGE_SUFFIXES))})")
     return source, [f.removeprefix("./") for f in files]

@@ -18,10 +18,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import yaml
 
 from kc.data.manifest import manifest_folder
 from kc.errors import SplitError, unknown_name
+from kc.outside import read_text, read_yaml
 from kc.types import ClassInfo, Int64Array
 
 
@@ -55,10 +55,7 @@ def load_table(text: str | Path, classes: Sequence[ClassInfo]) -> ClassTable:
     """
     file, name = _parts(str(text))
     path = find(file)
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise SplitError(f"{path}: cannot be read as YAML ({' '.join(str(error).split())})") from error
+    content = read_yaml(path, error=SplitError)
     if name is not None:
         if not isinstance(content, Mapping) or name not in content:
             raise unknown_name(f"table of {path}", name, map(str, content if isinstance(content, Mapping) else []))
@@ -112,7 +109,7 @@ def read_array(path: Path) -> npt.NDArray[np.integer[Any]]:
     """A `.npy` of whole numbers (also where they were saved as float). Raises SplitError, also for a pickled one."""
     try:
         values = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+    except Exception as error:  # numpy fails in many ways, MemoryError among them
         if "pickle" in str(error).lower():
             raise SplitError(
                 f"{path} holds pickled objects, which can run code when they are read: refused. Save its lists as "
@@ -172,10 +169,7 @@ def _rows(path: Path, sample_ids: Sequence[str]) -> Int64Array:
     if path.suffix == ".npy":
         rows = read_array(path)
     else:
-        try:
-            lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-        except (OSError, UnicodeDecodeError) as error:
-            raise SplitError(f"{path}: cannot be read as text ({error})") from error
+        lines = [line.strip() for line in read_text(path, error=SplitError).splitlines() if line.strip()]
         if all(line.isdecimal() for line in lines):
             rows = np.array([int(line) for line in lines], dtype=np.int64)
         else:

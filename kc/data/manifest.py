@@ -10,17 +10,16 @@ import hashlib
 import json
 import sysconfig
 from collections import Counter
-from collections.abc import Hashable
 from pathlib import Path
 from typing import Annotated, Any
 
-import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from kc.data.addresses import Archive, Channel, Positive, RelativePath, Sha256, Strict, WebAddress, models_of
 from kc.data.sources import EmbeddedSource, Source
 from kc.data.splits import Split
 from kc.errors import ManifestError, nearest, unknown_name
+from kc.outside import read_yaml
 from kc.types import ClassInfo, SplitName, TaskKind
 
 _KINDS: dict[str, tuple[TaskKind, ...]] = {
@@ -240,35 +239,19 @@ def load_manifest(name_or_path: str | Path) -> Manifest:
     """
     text = str(name_or_path)
     if is_path(name_or_path):
-        path = Path(name_or_path)
+        path = Path(name_or_path).expanduser()
     else:
         names = manifest_names()
         if text not in names:
             raise unknown_name("benchmark", text, names)
         path = manifest_folder() / f"{text}.yaml"
-    try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)
-    except (OSError, UnicodeDecodeError) as error:
-        raise ManifestError(f"{path}: cannot read the manifest ({error})") from error
-    except yaml.YAMLError as error:
-        raise ManifestError(f"{path}: not valid YAML: {error}") from error
+    content = read_yaml(path, error=ManifestError)
     if not isinstance(content, dict):
         raise ManifestError(f"{path}: expected a mapping of keys such as name, task_kind, source; got {content!r:.80}")
     try:
         return Manifest.model_validate(content)
     except ValidationError as error:
         raise ManifestError(_explain(path, error)) from error
-
-
-class _UniqueKeyLoader(yaml.SafeLoader):
-    """The safe loader, which also refuses a key said twice (YAML would keep the last one in silence)."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is said twice", node.start_mark)
-        return super().construct_mapping(node, deep=deep)
 
 
 def _model_at(location: tuple[int | str, ...]) -> type[Strict]:

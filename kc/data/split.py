@@ -6,6 +6,7 @@ each of them sees.
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,7 @@ import numpy as np
 from kc.data.lists import is_table, load_table, read_array
 from kc.data.streams import Stream
 from kc.errors import SplitError, nearest, unknown_name
+from kc.outside import read_text
 from kc.types import ClassInfo, Task
 
 if TYPE_CHECKING:
@@ -134,7 +136,7 @@ def ordered_classes(classes: Sequence[ClassInfo], class_order: str | Path) -> tu
         return (*background, *(rest[i] for i in np.random.default_rng(int(seed)).permutation(len(rest))))
     if is_table(text):
         return _by_ids(classes, load_table(text, classes).order)
-    path = Path(class_order)
+    path = Path(class_order).expanduser()
     if not path.is_file():
         raise SplitError(f"class order {text!r} is neither 'natural', nor 'shuffle:SEED', nor a file that exists.")
     if path.suffix == ".npy":
@@ -155,18 +157,16 @@ def _by_ids(classes: Sequence[ClassInfo], ids: Iterable[int]) -> tuple[ClassInfo
 
 def _order_of_file(path: Path, background: list[ClassInfo], rest: list[ClassInfo]) -> list[ClassInfo]:
     # Names win over ids, so that a benchmark whose classes are called "7" and "8" is read as a person would.
-    lookup = {str(c.id): c for c in (*background, *rest)} | {c.name: c for c in (*background, *rest)}
-    try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise SplitError(f"class order {path}: cannot be read as text ({error}).") from error
+    both = (*background, *rest)
+    lookup = {str(c.id): c for c in both} | {unicodedata.normalize("NFC", c.name): c for c in both}
+    lines = [line.strip() for line in read_text(path, error=SplitError).splitlines()]
     order: list[ClassInfo] = []
     problems: list[str] = []
     taken: set[int] = set()
     for number, line in enumerate(lines, start=1):
         if not line:
             continue
-        found = lookup.get(line)
+        found = lookup.get(unicodedata.normalize("NFC", line))
         if found is None:
             close = nearest(line, [c.name for c in rest])
             problems.append(

@@ -26,6 +26,7 @@ from kc.data.readers.files import (
     IMAGE_SUFFIXES,
     check_same_size,
     decode_layers,
+    left_out,
     list_files,
     read_turned,
     says_orientation,
@@ -59,7 +60,9 @@ class Examples(Sequence[ExampleImage]):
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         found = [f.removeprefix("./") for f in list_files(folder, ".")]
-        self.files = [f for f in found if not is_mask(f)]
+        self.files = [f for f in found if not is_mask(f) and not is_answer(folder, f)]
+        if lost := left_out(folder, "."):
+            raise DataError("; ".join(lost))
         if not self.files:
             raise DataError(f"{folder}: no picture in it ({', '.join(sorted(IMAGE_SUFFIXES))})")
         self._masks = _masks(folder, self.files, [f for f in found if is_mask(f)])
@@ -108,6 +111,12 @@ def box_mask(box: tuple[float, float, float, float], size: tuple[int, ...], wher
 def is_mask(file: str) -> bool:
     """Whether a picture is the mask of another: NAME.mask.png, in any case and any format."""
     return PurePath(file).with_suffix("").name.lower().endswith(".mask")
+
+
+def is_answer(folder: Path, file: str) -> bool:
+    """Whether a picture was written by `kc predict`: NAME.png beside NAME.json, where NAME is that of a picture."""
+    name = PurePath(file).with_suffix("")
+    return name.suffix.lower() in IMAGE_SUFFIXES and (folder / f"{name}.json").is_file()
 
 
 def _masks(folder: Path, files: list[str], masks: list[str]) -> dict[str, str]:

@@ -123,7 +123,7 @@ def test_a_config_says_base_and_increment(tmp_path: Path, tiny_folder: SimpleNam
         ("CONT: {ORDER: [0, 1, 2]}", "positions from 1 to 3"),
         ("CONT: {BASE_CLS: 2, INC_CLS: 3}", "a whole number of steps of 3"),
         ("[1, 2]", "expected"),
-        ("{", "cannot be read as YAML"),
+        ("{", "not YAML"),
     ],
 )
 def test_wrong_tables_are_named(text: str, said: str, tmp_path: Path, tiny_folder: SimpleNamespace) -> None:

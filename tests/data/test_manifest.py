@@ -130,9 +130,9 @@ def test_several_mistakes_are_said_together(tmp_path: Path) -> None:
     ("text", "said"),
     [
         ("name: a\nname: b\n", "'name' is said twice"),
-        ("a: [1", "not valid YAML"),
+        ("a: [1", "not YAML"),
         ("- a\n- b\n", "expected a mapping"),
-        ("!!python/object/apply:os.system ['true']\n", "not valid YAML"),
+        ("!!python/object/apply:os.system ['true']\n", "not YAML"),
     ],
 )
 def test_files_that_are_no_manifest(tmp_path: Path, text: str, said: str) -> None:
@@ -144,7 +144,7 @@ def test_files_that_are_no_manifest(tmp_path: Path, text: str, said: str) -> Non
 
 
 def test_missing_file_and_mistyped_name() -> None:
-    with pytest.raises(ManifestError, match=r"nowhere/x\.yaml: cannot read"):
+    with pytest.raises(ManifestError, match=r"nowhere/x\.yaml: cannot be read"):
         load_manifest("nowhere/x.yaml")
     with pytest.raises(UnknownNameError, match="Did you mean 'digit-scenes'"):
         load_manifest("digit-scnes")

@@ -65,15 +65,15 @@ def test_folder_defects(tiny_folder: SimpleNamespace) -> None:
     with pytest.raises(DataError, match=r"violet.*allowed: blue, green_leaf, red"):
         open_reader(tiny_folder.manifest, "train", tiny_folder.root)
     extra.rmdir()
-    inner, loose, odd = (tiny_folder.folder / "train" / n for n in ("red/more", "loose.jpg", "blue/scan.TIF"))
+    inner, loose, odd = (tiny_folder.folder / "train" / n for n in ("red/more", "loose.jpg", "blue/scan.HEIC"))
     inner.mkdir()
     Image.new("RGB", (4, 4)).save(loose)
-    Image.new("RGB", (4, 4)).save(odd)
+    odd.write_bytes(b"x")
     (tiny_folder.folder / "train" / "readme.txt").write_text("no image")
     with pytest.raises(LayoutError) as caught:
         open_reader(tiny_folder.manifest, "train", tiny_folder.root)
     assert [p.partition("train/")[2].partition(";")[0] for p in caught.value.problems] == [
-        "blue/scan.TIF: .tif images are not read",
+        "blue/scan.HEIC: .heic images are not read",
         "loose.jpg: an image without a label: it lies in no class folder",
         "red/more: a folder of no class of tiny-folder",
     ]

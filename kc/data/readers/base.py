@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Generic, Protocol, Self, TypeVar, runtime_checkable
+from unicodedata import normalize
 
 import numpy as np
 
@@ -277,15 +278,16 @@ def check_ids(reader: Reader) -> None:
 
 def columns_of(manifest: Manifest, *, ids: bool = False) -> dict[str, int]:
     """Position of each class by what files call it; `ids`: also by its name and, where no name is the same, its id."""
-    names = {name: i for i, name in enumerate(manifest.names_in_files())}
+    names = {normalize("NFC", name): i for i, name in enumerate(manifest.names_in_files())}
     if not ids:
         return names
     columns = {str(class_id): i for i, class_id in enumerate(manifest.class_ids())}
-    return columns | {name: i for i, name in enumerate(manifest.class_names())} | names
+    return columns | {normalize("NFC", name): i for i, name in enumerate(manifest.class_names())} | names
 
 
 def column_of(label: Any, columns: Mapping[Any, int], where: str, manifest: Manifest) -> int:
     """The position of the class that `where` calls `label`. Raises DataError, with the nearest valid name."""
+    label = normalize("NFC", label) if isinstance(label, str) else label
     if label in columns:
         return columns[label]
     close = nearest(str(label), map(str, columns), n=1)

@@ -56,8 +56,35 @@ def list_files(
         subfolders[:] = [name for name in subfolders if recursive and not name.startswith(".")]
         below = Path(top).relative_to(path).as_posix()
         start = folder if below == "." else f"{folder}/{below}"
-        found += [f"{start}/{n}" for n in names if not n.startswith(".") and Path(n).suffix.lower() in suffixes]
+        kept = (n for n in names if not n.startswith(".") and Path(n).suffix.lower() in suffixes)
+        found += [f"{start}/{_text_name(start, n)}" for n in kept]
     return sorted(found)
+
+
+def left_out(root: Path, folder: str, recursive: bool = False) -> list[str]:
+    """What lies in a folder of images, or of masks, and would not be read: one line for each kind, with its count."""
+    path = inside(root, folder)
+    lost: dict[str, list[str]] = {}
+    for top, subfolders, names in os.walk(path, onerror=_unreadable):
+        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
+        below = recursive or top == str(path)
+        for name in (n for n in names if not n.startswith(".")):
+            suffix = Path(name).suffix.lower()
+            if suffix in NOT_READ:
+                lost.setdefault(f"{suffix} images are not read: convert them to PNG or JPEG", []).append(name)
+            elif not below and suffix in IMAGE_SUFFIXES:
+                place = os.path.relpath(os.path.join(top, name), path)
+                lost.setdefault("images in sub-folders are not read: say `recursive`, or move them", []).append(place)
+    return [f"{path}: {len(files)} {said} ({', '.join(sorted(files)[:3])})" for said, files in lost.items()]
+
+
+def _text_name(folder: str, name: str) -> str:
+    try:
+        name.encode()
+    except UnicodeEncodeError as error:
+        shown = os.fsencode(name).decode("utf-8", "backslashreplace")
+        raise DataError(f"{folder}/{shown}: the name of this file is not UTF-8; rename it") from error
+    return name
 
 
 def _unreadable(error: OSError) -> None:

@@ -19,7 +19,15 @@ import numpy.typing as npt
 
 from kc.data.manifest import Manifest
 from kc.data.readers.base import FileReader, complete
-from kc.data.readers.files import IMAGE_SUFFIXES, check_same_size, list_files, read_lines, read_mask, says_orientation
+from kc.data.readers.files import (
+    IMAGE_SUFFIXES,
+    check_same_size,
+    left_out,
+    list_files,
+    read_lines,
+    read_mask,
+    says_orientation,
+)
 from kc.data.readers.mask_values import with_objects
 from kc.data.splits import IndexPngSplit
 from kc.files import atomic_path, cache_dir
@@ -124,7 +132,9 @@ def paired(manifest: Manifest, split: SplitName, root: Path, part: IndexPngSplit
 
 
 def _all_pairs(root: Path, part: IndexPngSplit, problems: list[str]) -> list[Pair]:
-    """Every image and mask of the two folders, sorted by name; what has no counterpart is a problem."""
+    """Every image and mask of the two folders, sorted by name; what has no counterpart or is left out is a problem."""
+    if not part.recursive:
+        problems += left_out(root, part.images)
     images, masks = _images(root, part, problems), _masks(root, part, problems)
     for name in sorted(images.keys() - masks.keys()):
         expected = root / part.labels / f"{name}{part.label_ending}"
@@ -153,15 +163,16 @@ def _listed_pairs(root: Path, part: IndexPngSplit, file: str, problems: list[str
     lines = read_lines(root, file)
     images: dict[str, str] = {}
     masks: dict[str, str] = {}
-    if any(len(text.split()) == 1 for _, text in lines):
+    if any(len(text.split()) != 2 or inside(root, part.images).is_dir() for _, text in lines):
         images, masks = _images(root, part, problems), _masks(root, part, problems)
     pairs: list[Pair] = []
     taken: dict[str, int] = {}
     for number, text in lines:
         where = f"{root / file}, line {number}"
         words = text.split()
-        if len(words) == 1:
-            name = text
+        whole = text if text in images else str(PurePosixPath(text).with_suffix(""))
+        if len(words) == 1 or whole in images:
+            name = whole if whole in images else text
             image, mask = images.get(name), masks.get(name)
             looked = f"{root / part.images} and {root / part.labels}"
         elif len(words) == 2 and all(PurePosixPath(word).suffix.lower() in IMAGE_SUFFIXES for word in words):
@@ -188,7 +199,7 @@ def _images(root: Path, part: IndexPngSplit, problems: list[str]) -> dict[str, s
 
 
 def _masks(root: Path, part: IndexPngSplit, problems: list[str]) -> dict[str, str]:
-    suffixes = frozenset({PurePosixPath(f"a{part.label_ending}").suffix})
+    suffixes = frozenset({PurePosixPath(f"a{part.label_ending}").suffix.lower()})
     files = list_files(root, part.labels, suffixes, part.recursive)
     return _by_name(root, files, part.labels, part.label_ending, problems)
 
@@ -198,7 +209,7 @@ def _by_name(root: Path, files: list[str], folder: str, ending: str | None, prob
     names: dict[str, str] = {}
     for file in files:
         below = PurePosixPath(file).relative_to(folder)
-        if ending is not None and not below.name.endswith(ending):
+        if ending is not None and not below.name.lower().endswith(ending.lower()):
             continue
         name = str(below.with_suffix("")) if ending is None else str(below)[: -len(ending)]
         if name in names:

@@ -11,19 +11,16 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from unicodedata import normalize
 
 from kc.data.manifest import Manifest
 from kc.data.readers.base import FileReader, column_of, columns_of, complete
-from kc.data.readers.files import IMAGE_SUFFIXES, list_files, read_lines
+from kc.data.readers.files import IMAGE_SUFFIXES, NOT_READ, list_files, read_lines
 from kc.data.sources import CsvSource, FolderSource
 from kc.data.splits import CUB_LISTS, CsvSplit, CubSplit, FolderSplit
 from kc.errors import DataError, ManifestError
 from kc.outside import inside
 from kc.types import SplitName
-
-_NOT_READ = frozenset(
-    {".tif", ".tiff", ".gif", ".jfif", ".jpe", ".jp2", ".heic", ".heif", ".avif", ".tga", ".pgm", ".pbm", ".pnm"}
-)
 
 
 @dataclass(frozen=True)
@@ -53,7 +50,7 @@ def open_folder(manifest: Manifest, split: SplitName, root: Path) -> LabelledFil
     top = inside(root, part.path)
     if not top.is_dir():
         raise DataError(f"{top}: no such folder; splits.{split}.path of {manifest.name} expects it")
-    folders = manifest.names_in_files()
+    folders = _on_disk(top, manifest.names_in_files())
     problems = [f"{path}: {said}" for path, said in _left_out(top, folders, source.skip, manifest.name)]
     items: list[LabelledFile] = []
     for column, folder in enumerate(folders):
@@ -65,6 +62,17 @@ def open_folder(manifest: Manifest, split: SplitName, root: Path) -> LabelledFil
             problems.append(f"{top / folder}: no image of class {manifest.classes[column].name!r}")
         items += [LabelledFile(file, column, str(PurePosixPath(file).relative_to(part.path))) for file in files]
     return LabelledFiles(manifest, split, complete(items, sorted(problems), f"{top}: no image"), root)
+
+
+def _on_disk(top: Path, folders: Sequence[str]) -> list[str]:
+    """The class folders as the disk spells them: macOS writes accents as marks of their own (NFD)."""
+    spelled: dict[str, str] = {}
+    if not all(name.isascii() for name in folders):
+        for place in {str(PurePosixPath(folder).parent) for folder in folders}:
+            for entry in _entries(top / place):
+                path = PurePosixPath(place, entry.name).as_posix()
+                spelled[normalize("NFC", path)] = path
+    return [f if (top / f).is_dir() else spelled.get(normalize("NFC", f), f) for f in folders]
 
 
 def _left_out(top: Path, folders: Sequence[str], skip: Sequence[str], name: str) -> list[tuple[str, str]]:
@@ -80,7 +88,7 @@ def _left_out(top: Path, folders: Sequence[str], skip: Sequence[str], name: str)
                     found.append((entry.path, f"a folder of no class of {name}; allowed: {', '.join(sorted(classes))}"))
             elif place not in classes and suffix in IMAGE_SUFFIXES:
                 found.append((entry.path, "an image without a label: it lies in no class folder"))
-            elif place in classes and suffix in _NOT_READ:
+            elif place in classes and suffix in NOT_READ:
                 found.append((entry.path, f"{suffix} images are not read; convert it to PNG or JPEG"))
     return found
 

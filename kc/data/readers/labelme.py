@@ -15,7 +15,7 @@ import numpy.typing as npt
 from kc.data.manifest import Manifest
 from kc.data.readers.base import FileReader, LayoutError, column_of, columns_of, complete
 from kc.data.readers.drawn import labelme_area, labelme_shape
-from kc.data.readers.files import check_area, list_files
+from kc.data.readers.files import check_area, left_out, list_files
 from kc.data.splits import LabelMeSplit
 from kc.errors import DataError
 from kc.outside import MOST_JSON, inside, read_json
@@ -67,6 +67,8 @@ class LabelMeReader(FileReader[LabelMeItem]):
         found = complete(items, problems, empty)
         labelled = {item.image for item in found}
         images = {file: inside(root, file).relative_to(root.resolve()) for file in list_files(root, part.path)}
+        if problems := left_out(root, part.path):
+            raise LayoutError(problems)
         lost = [root / file for file, image in images.items() if image.as_posix() not in labelled]
         if lost:
             said = "no JSON file labels this image; save one, without shapes if there is nothing, or move the image"

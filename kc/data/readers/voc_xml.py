@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 
 from kc.data.manifest import Manifest
 from kc.data.readers.base import ItemReader, LayoutError, Reader, column_of, columns_of, complete
-from kc.data.readers.files import list_files, read_image, read_lines
+from kc.data.readers.files import left_out, list_files, read_image, read_lines
 from kc.data.readers.labelled_files import LabelledFile, LabelledFiles
 from kc.data.sources import VocXmlSource
 from kc.data.splits import VocXmlSplit
@@ -44,11 +44,21 @@ def open_voc_xml(manifest: Manifest, split: SplitName, root: Path) -> Reader:
     part, source = manifest.splits[split], manifest.source
     assert isinstance(part, VocXmlSplit)
     assert isinstance(source, VocXmlSource)
-    images = {PurePosixPath(file).stem: file for file in list_files(root, part.images)}
     columns = columns_of(manifest)
-    problems: list[str] = []
+    problems = [] if part.names else left_out(root, part.images)
+    images: dict[str, str] = {}
+    for file in list_files(root, part.images):
+        first = images.setdefault(PurePosixPath(file).stem, file)
+        if first != file:
+            problems.append(f"{root / file}: has the same name as {root / first}; one XML file cannot be of both")
     found: dict[str, list[VocObject]] = {}
-    for name in _names(root, part):
+    names = _names(root, part)
+    if part.names is None and (lost := sorted(images.keys() - set(names))):
+        shown = ", ".join(images[name] for name in lost[:3])
+        problems.append(
+            f"{root / part.images}: {len(lost)} images have no XML file ({shown}); move them or list the others"
+        )
+    for name in names:
         path = inside(root, f"{part.annotations}/{name}.xml")
         if name not in images:
             problems.append(f"{path}: no image {name} in {root / part.images}")
