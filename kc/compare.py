@@ -22,7 +22,7 @@ from kc.data.lists import fingerprint
 from kc.data.predictions import PredictionWriter
 from kc.data.readers.base import HasOwnerIds
 from kc.errors import RunError
-from kc.files import write_atomic
+from kc.files import shortened, write_atomic
 from kc.methods.distributed import process_rank
 from kc.methods.module import ContinualMethod
 from kc.progress import elapsed, now_and_then
@@ -164,7 +164,7 @@ def run_worker(config: RunConfig) -> Path:
 
 def new_folder(config: RunConfig) -> Path:
     """Make `out/<time>-<benchmark>/` with the config in it. Raises RunError where it cannot be written."""
-    name = Path(config.benchmark).stem
+    name = shortened(Path(config.benchmark).stem)
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
     folder = config.out / f"{stamp}-{name}"
     for number in count(2):

@@ -102,6 +102,11 @@ def name_of(file: str) -> str:
     return "" if file == "%" else unquote(file, errors="surrogateescape")
 
 
+def shortened(name: str) -> str:
+    """`name`, its first 120 bytes in UTF-8: part of a file name that is unique by something else."""
+    return name.encode(errors="surrogateescape")[:120].decode(errors="ignore")
+
+
 def hashed_path(folder: Path, key: str, suffix: str) -> Path:
     """Where a cache keeps the entry of `key`: `folder/XX/HASH suffix`, so that no folder grows too large."""
     digest = hashlib.sha1(key.encode(), usedforsecurity=False).hexdigest()

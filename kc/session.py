@@ -23,7 +23,7 @@ from kc.data.transforms import image_to_tensor
 from kc.encoders.base import Encoder
 from kc.encoders.cache import FeatureCache, UncachedFeatures
 from kc.encoders.load import load_encoder
-from kc.files import cache_dir
+from kc.files import cache_dir, shortened
 from kc.memory.store.info import MemoryInfo
 from kc.methods.base import Context
 from kc.methods.module import ContinualMethod
@@ -226,7 +226,7 @@ def config_of_memory(info: MemoryInfo) -> RunConfig:
 
 def cache_of(manifest: Manifest, data_root: Path | None) -> Path:
     """The folder in which features, regions and keys of a benchmark's images are cached."""
-    return cache_dir() / "derived" / f"{manifest.name}-{content_key(manifest, data_root)}"
+    return cache_dir() / "derived" / f"{shortened(manifest.name)}-{content_key(manifest, data_root)}"
 
 
 def open_data(

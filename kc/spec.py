@@ -231,11 +231,8 @@ def range_of(hint: Any) -> str:
         words = {Gt: ("above", "gt"), Ge: ("at least", "ge"), Le: ("at most", "le"), Lt: ("below", "lt")}
         said = [f"{words[type(m)][0]} {getattr(m, words[type(m)][1]):g}" for m in limits if type(m) in words]
         said += [f"{m}; one value, or one a task" for m in limits if isinstance(m, PerTask)]
-        return (
-            " and ".join([{int: "whole, ", float: "a number, "}.get(inner, "") + said[0], *said[1:]])
-            if said
-            else range_of(inner)
-        )
+        kind = {int: "whole, ", float: "a number, "}.get(inner, "")
+        return kind + " and ".join(said) if said else range_of(inner)
     parts = [p for p in get_args(hint) if p is not type(None)]
     if parts:
         return " or ".join(dict.fromkeys(map(range_of, parts)))

@@ -9,6 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kc.compare import new_folder
+from kc.config import RunConfig
 from kc.errors import RunError
 from kc.files import LONGEST_NAME, atomic_folder, atomic_path, file_name, name_of, write_atomic
 
@@ -55,3 +57,11 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
             (folder / "file").write_text(text)
     assert (tmp_path / "a" / "file").read_text() == "first"
     assert [p.name for p in tmp_path.iterdir()] == ["a"]
+
+
+@pytest.mark.parametrize("name", ["x" * 250, "\u68a8" * 83])
+def test_names_as_long_as_a_file_system_takes_make_folders(name: str, tmp_path: Path) -> None:
+    folder = new_folder(RunConfig(benchmark=str(tmp_path / f"{name}.yaml"), out=tmp_path))
+    assert name.startswith(folder.name.split("-", 2)[2])
+    assert 110 < len(folder.name.split("-", 2)[2].encode()) <= 120
+    assert folder.is_dir()
