@@ -23,6 +23,7 @@ Table = Mapping[str, tuple[str, str]]
 Config = TypeVar("Config")
 
 
+_QUOTED = ("true", "false", "yes", "no", "on", "off", "y", "n")
 FLAG, BY_PLACE = "given by its flag", "given by its place"
 """Marks of a field's type, `Annotated[Path, FLAG]`, where it is not as usual: fields without a default are given by
 their place, all others by their flag."""
@@ -130,21 +131,13 @@ def flag(field: str) -> str:
 
 def checked(hint: Any, value: Any, name: str) -> Any:
     """`value`, text or from YAML, as its type says. Raises KcError with `name`, the value and what may be given."""
-    from pydantic import ConfigDict, TypeAdapter, ValidationError
-
-    from kc.spec import range_of
+    from kc.spec import converted
 
     bare = _bare(hint)
     if get_origin(bare) in (list, tuple) and value is not None:
         items = value if isinstance(value, list | tuple) else [value]
         return get_origin(bare)(checked(get_args(bare)[0], item, name) for item in items)
-    if get_origin(bare) is Literal and value is not None and value not in get_args(bare):
-        raise unknown_name(name.strip("-").lower().replace("-", " "), str(value), map(str, get_args(bare)))
-    try:
-        adapter = TypeAdapter(hint, config=ConfigDict(coerce_numbers_to_str=True, allow_inf_nan=False))
-        return adapter.validate_python(value)
-    except ValidationError as error:
-        raise KcError(f"{name} {value}: expected {range_of(bare)}") from error
+    return converted(hint if bare is not bool else bool, value, name)
 
 
 def _bare(hint: Any) -> Any:
@@ -197,19 +190,41 @@ def _checked(p: argparse.ArgumentParser, arguments: Sequence[str]) -> list[str]:
 
 
 def _yaml(kind: type[Any], path: str, prog: str) -> dict[str, Any]:
-    import yaml
-
-    try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise KcError(f"--config {path}: cannot be read ({' '.join(str(error).split())})") from error
-    if not isinstance(content, Mapping):
-        raise KcError(f"--config {path}: expected lines such as `limit_images: 10`")
     known = [f.name for f in dataclasses.fields(kind)]
-    values = {name + "_" * keyword.iskeyword(name): value for name, value in content.items()}
+    values = yaml_options(Path(path))
     for name in values:
         if name not in known:
             raise unknown_name(f"option (of {prog}, in {path})", name, known)
+    return values
+
+
+def yaml_options(path: Path) -> dict[str, Any]:
+    """Field -> value of a YAML file of options; values that are mappings are those of components, alike.
+
+    Raises KcError for a file that cannot be read, an option said twice, in whatever spelling, and a quoted switch.
+    """
+    from kc.outside import parse_yaml, read_text
+
+    where = f"--config {path}"
+    content = parse_yaml(read_text(path, error=KcError), where, error=KcError)
+    if content is not None and not isinstance(content, Mapping):
+        raise KcError(f"{where}: expected lines such as `limit_images: 10`, or `ewc: {{lambda: 500}}`")
+    return _fields(content or {}, where)
+
+
+def _fields(content: Mapping[Any, Any], where: str) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for key, value in content.items():
+        if isinstance(value, Mapping):
+            name, value = str(key), _fields(value, f"{where}, {key}")
+        else:
+            name = str(key).replace("-", "_")
+            name += "_" * keyword.iskeyword(name)
+        if name in values:
+            raise KcError(f"{where}: {key} is said twice")
+        if isinstance(value, str) and value.lower() in _QUOTED:
+            raise KcError(f"{where}: {key}: {value!r} is text; a switch is true or false, without quotes")
+        values[name] = value
     return values
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import zipfile
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -74,7 +75,7 @@ def parse_json(text: str | bytes, name: str, *, error: ErrorType = DataError) ->
     except RecursionError as reason:
         raise error(f"{name}: nested too deeply to be read") from reason
     except ValueError as reason:
-        raise error(f"{name}: not JSON ({_shortened(reason)})") from reason
+        raise error(f"{name}: not JSON ({shortened(reason)})") from reason
 
 
 def read_yaml(path: Path, *, error: ErrorType = DataError) -> Any:
@@ -94,9 +95,26 @@ def parse_yaml(text: str, name: str, *, error: ErrorType = DataError) -> Any:
     except yaml.MarkedYAMLError as reason:
         mark = reason.problem_mark or reason.context_mark
         where = f", line {mark.line + 1}" if mark else ""
-        raise error(f"{name}{where}: not YAML ({_shortened(reason.problem or reason.context)})") from reason
+        raise error(f"{name}{where}: not YAML ({shortened(reason.problem or reason.context)})") from reason
     except (yaml.YAMLError, ValueError, TypeError, OverflowError, RecursionError) as reason:
-        raise error(f"{name}: not YAML ({_shortened(reason)})") from reason
+        raise error(f"{name}: not YAML ({shortened(reason)})") from reason
+
+
+def no_weights(path: Path) -> str:
+    """What a file that cannot be read as weights is, and what to do; empty where that cannot be told."""
+    with path.open("rb") as file:
+        head = file.read(512).lstrip()
+    if not head:
+        return "the file is empty: download it again"
+    if head.startswith(b"version https://git-lfs"):
+        return "the file is a pointer of Git LFS, not the weights: run `git lfs pull` where it was cloned"
+    if head[:1] == b"<":
+        return "the file is a web page, not the weights: download the file itself"
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            if any(name.endswith("constants.pkl") for name in archive.namelist()):
+                return "the file is a TorchScript archive: give torch.save(torch.jit.load(FILE).state_dict(), NEW)"
+    return ""
 
 
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -132,7 +150,8 @@ def _check_events(events: Iterator[Any]) -> None:
             raise yaml.constructor.ConstructorError(None, None, problem, event.start_mark)
 
 
-def _shortened(reason: object) -> str:
+def shortened(reason: object) -> str:
+    """A reason of a library on one line, cut where it is long."""
     text = " ".join(str(reason).split())
     return text if len(text) <= _MOST_SHOWN else text[:_MOST_SHOWN] + " ..."
 

@@ -16,7 +16,8 @@ from typing import Any
 
 import yaml
 
-from kc.actions import flag, values_of
+from kc import outside
+from kc.actions import flag, values_of, yaml_options
 from kc.config import GROUPS, NOT_FLAGS, NOT_STORED, PATHS, Config, RunConfig, field_name, from_stored
 from kc.errors import KcError, RunError, UnknownNameError, unknown_name
 from kc.registry import METHODS, method_spec
@@ -57,10 +58,11 @@ def parse_as(
 def given(kind: type[Config], prog: str, arguments: Sequence[str]) -> Config:
     """The config as given, with the origin of each value; nothing is filled in or checked against anything else.
 
-    What is given later wins, in a file or as a flag.
+    The command line wins, wherever it stands; of several files, or of several times one flag, the last.
     """
     values: dict[str, Any] = {}
     nested: Nested = {}
+    typed: Nested = {}
     origins: dict[str, str] = {}
     plain: list[str] = []
     rest = iter(arguments)
@@ -70,8 +72,7 @@ def given(kind: type[Config], prog: str, arguments: Sequence[str]) -> Config:
             text = found[3] if found[3] is not None else next(rest, "--")
             if text.startswith("--") and found[3] is None:
                 raise KcError(f"{argument}: a value is missing; a switch is set by {argument} true")
-            nested.setdefault(found[1], {})[field_name(found[2])] = text
-            origins[f"{found[1]}.{field_name(found[2])}"] = "command line"
+            typed.setdefault(found[1], {})[field_name(found[2])] = text
         elif name == "--config":
             path = value if equals else next(rest, "")
             flat, below = read_yaml(kind, Path(path))
@@ -86,26 +87,23 @@ def given(kind: type[Config], prog: str, arguments: Sequence[str]) -> Config:
     flags = values_of(kind, plain, prog)
     values |= flags
     origins |= dict.fromkeys(flags, "command line")
+    for owner, own in typed.items():
+        nested.setdefault(owner, {}).update(own)
+        origins |= {f"{owner}.{option}": "command line" for option in own}
     return kind(**validated(kind, values), options=nested, origins=origins)
 
 
 def read_yaml(kind: type[Config], path: Path) -> tuple[dict[str, Any], Nested]:
     """Run options of a YAML file, and those of components. Raises KcError for what is neither."""
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise KcError(f"--config {path}: cannot be read ({' '.join(str(error).split())})") from error
-    if not isinstance(content, dict | None):
-        raise KcError(f"--config {path}: expected lines such as `tasks: 10` or `ewc: {{lambda: 500}}`")
     known = {f.name for f in dataclasses.fields(kind)} - {*NOT_FLAGS}
     flat, nested = {}, {}
-    for key, value in (content or {}).items():
+    for key, value in yaml_options(path).items():
         if isinstance(value, dict):
-            nested[str(key)] = {field_name(str(option)): x for option, x in value.items()}
-        elif field_name(str(key)) in known:
-            flat[field_name(str(key))] = value
+            nested[key] = value
+        elif key in known:
+            flat[key] = value
         else:
-            raise unknown_name(f"option in {path}:", str(key), known)
+            raise unknown_name(f"option in {path}:", key, known)
     return flat, nested
 
 
@@ -195,10 +193,9 @@ def resumed(config: Config) -> Config:
 def read_config(kind: type[Config], folder: Path) -> Config:
     """The config stored in a run folder. Raises RunError where there is none, or one of another version."""
     path = folder / "config.yaml"
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
-        raise RunError(f"{folder} is not the folder of a run: {path} cannot be read ({error})") from error
+    if not path.is_file():
+        raise RunError(f"{folder} is not the folder of a run: {path} is missing")
+    values = outside.read_yaml(path, error=RunError)
     if not isinstance(values, Mapping):
         raise RunError(f"{path}: not the settings of a run")
     try:

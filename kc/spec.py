@@ -7,19 +7,23 @@ class's module, so that names and options are checked before torch is loaded.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 from annotated_types import Ge, Gt, Le, Lt
-from pydantic import AfterValidator, TypeAdapter, ValidationError
+from pydantic import AfterValidator, ConfigDict, TypeAdapter, ValidationError
 
 from kc.errors import KcError, unknown_name
 from kc.types import StreamKind, TaskKind
 
 KINDS: tuple[TaskKind, ...] = ("classification", "semantic", "panoptic")
 DENSE: tuple[TaskKind, ...] = ("semantic", "panoptic")
+
+_STRICT = ConfigDict(coerce_numbers_to_str=True, allow_inf_nan=False)
+_LARGEST = 2**63 - 1
 
 Positive = Annotated[float, Gt(0)]
 NonNegative = Annotated[float, Ge(0)]
@@ -48,7 +52,9 @@ class PerTask:
             numbers = [float(part) for part in str(value).split(",")]
         except ValueError as error:
             raise ValueError("expected a number, or several separated by commas") from error
-        if not all(self.gt < n and self.ge <= n <= self.le and not (self.whole and n % 1) for n in numbers):
+        if not all(
+            math.isfinite(n) and self.gt < n and self.ge <= n <= self.le and not (self.whole and n % 1) for n in numbers
+        ):
             raise ValueError(f"every value must be {self}")
         return value
 
@@ -252,12 +258,26 @@ def validated(kind: type[Any], values: Mapping[str, Any], prefix: str = "--") ->
         if name not in fields:
             raise unknown_name(f"option {prefix}", option_name(name), [option_name(f) for f in sorted(fields)])
         shown = f"{prefix}{option_name(name)}"
-        choices = [c for h in (hints[name], *get_args(hints[name])) if get_origin(h) is Literal for c in get_args(h)]
-        if choices and value is not None and value not in choices:
-            raise unknown_name(shown, str(value), choices)
-        try:
-            found = TypeAdapter(hints[name]).validate_python(value)
-            result[name] = found.expanduser() if isinstance(found, Path) else found
-        except ValidationError as error:
-            raise KcError(f"{shown} {value}: expected {range_of(hints[name])}") from error
+        result[name] = converted(hints[name], value, shown)
     return result
+
+
+def converted(hint: Any, value: Any, name: str) -> Any:
+    """`value`, text or from YAML, as its type says; `name` is what errors call it.
+
+    A switch is true or false, never another word or number, and a switch is no number. Raises UnknownNameError for a
+    choice that is none, KcError for another type, NaN, infinity and what is out of range.
+    """
+    choices = [c for h in (hint, *get_args(hint)) if get_origin(h) is Literal for c in get_args(h)]
+    if choices and value is not None and value not in choices:
+        raise unknown_name(name, str(value), map(str, choices))
+    try:
+        if isinstance(value, bool) != (hint is bool) and value not in ("true", "false"):
+            raise ValueError("a switch and another value")
+        result = TypeAdapter(hint, config=_STRICT).validate_python(value)
+        if isinstance(result, int) and abs(result) > _LARGEST:
+            raise ValueError("more than 64 bits")
+    except (ValidationError, ValueError) as error:
+        shown = "null" if value is None else str(value)
+        raise KcError(f"{name} {shown[:100]}: expected {range_of(hint)}") from error
+    return result.expanduser() if isinstance(result, Path) else result

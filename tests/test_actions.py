@@ -12,7 +12,9 @@ import pytest
 
 from kc.actions import BY_PLACE, FLAG, read
 from kc.cli import COMMANDS, main
+from kc.config import RunConfig
 from kc.errors import KcError, UnknownNameError
+from kc.parsing import given
 from kc.spec import Count
 
 
@@ -135,3 +137,28 @@ def test_an_unknown_command_is_one_line(capsys: pytest.CaptureFixture[str]) -> N
     said = capsys.readouterr()
     assert "'memory'" in said.err
     assert said.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "text",
+    ['dry_run: "false"\n', "dry_run: n\n", "dry_run: 0\n", "dry_run: null\n", "k: true\n", "k: 1\nk: 2\n", "k: .nan\n"],
+)
+def test_a_switch_is_a_switch_and_a_key_is_said_once(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(KcError, match=r"dry.run|k\b"):
+        read(Config, ["a", "--config", str(path), "--name", "x"], "kc x")
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf", "0.1,inf"])
+@pytest.mark.parametrize("option", ["--lr", "--encoder-lr", "--weight-decay", "--momentum", "--epochs"])
+def test_no_option_is_nan_or_infinite(option: str, value: str) -> None:
+    with pytest.raises(KcError, match=option):
+        given(RunConfig, "kc run", [option, value])
+
+
+def test_the_command_line_wins_wherever_it_stands(tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text("tasks: 3\newc: {lambda: 3}\n", encoding="utf-8")
+    config = given(RunConfig, "kc run", ["--tasks", "2", "--ewc.lambda", "5", "--config", str(path)])
+    assert (config.tasks, config.options["ewc"]["lambda_"]) == (2, "5")

@@ -8,12 +8,15 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from itertools import chain
+from pathlib import Path
+from pickle import UnpicklingError
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kc.errors import MissingExtraError, UnknownNameError
+from kc.outside import no_weights, shortened
 from kc.types import Features
 
 
@@ -135,16 +138,34 @@ def normalized(images: Tensor, preprocessing: tuple[float, ...], size: tuple[int
 
 
 @contextmanager
-def weights_of(name: str) -> Iterator[None]:
-    """Every failure to get the weights of encoder `name` is a MissingExtraError; UnknownNameError passes."""
+def weights_of(name: str, path: str | None = None) -> Iterator[None]:
+    """Every failure to get the weights of encoder `name`, from the file `path` or the hub, is a MissingExtraError;
+    UnknownNameError passes.
+    """
     try:
         yield
     except UnknownNameError:
         raise
     except Exception as error:  # a hub can fail in many ways: network, cache, file format
-        raise MissingExtraError(
-            f"cannot have the weights of {name} ({error}). Give a local file: {name}@PATH"
-        ) from error
+        reason = shortened(error)
+        if path is None or not Path(path).is_file():
+            raise MissingExtraError(
+                f"cannot have the weights of {name} ({reason}). Give a local file: {name}@PATH"
+            ) from error
+        if isinstance(error, UnpicklingError):
+            reason = "it holds objects beside tensors (weights_only): give torch.save(network.state_dict(), NEW)"
+        raise MissingExtraError(f"{path}: no weights of {name}; {no_weights(Path(path)) or reason}") from error
+
+
+def check_finite(name: str, state: Mapping[str, Tensor]) -> None:
+    """Raise MissingExtraError, which names the tensor, where weights hold NaN or infinity."""
+    for key, value in state.items():
+        if value.is_floating_point() and not bool(value.isfinite().all()):
+            n = int((~value.isfinite()).sum())
+            raise MissingExtraError(
+                f"the weights of {name} are broken: {n} of {value.numel()} values of {key} are NaN or infinite, as "
+                "after a training that diverged; give a checkpoint from before"
+            )
 
 
 class Pyramid(Encoder):

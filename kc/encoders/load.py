@@ -27,9 +27,13 @@ def check_encoder_name(name: str) -> EncoderSpec:
 def load_encoder(name: str) -> Encoder:
     """The encoder `name`, in evaluation mode on the CPU.
 
-    Raises UnknownNameError for a name that does not exist and MissingExtraError where its weights cannot be had.
+    Raises UnknownNameError for a name that does not exist and MissingExtraError where its weights cannot be had
+    or hold NaN.
     """
+    from kc.encoders.base import check_finite
+
     check_encoder_name(name)
     family, _, argument = name.partition(":")
     encoder: Encoder = load_class("encoder", family).load(argument)
+    check_finite(name, encoder.state_dict())
     return encoder

@@ -97,7 +97,7 @@ def load_open_clip(model: str, weights: str | None = None) -> OpenClipEncoder:
     """
     if model not in open_clip.list_models():
         raise unknown_name("open_clip model", model, open_clip.list_models())
-    with weights_of(f"open_clip:{model}"):
+    with weights_of(f"open_clip:{model}", weights):
         source = weights if weights is not None else _first_tag(model)
         _check_activation(model, source)
         if (os.sep in source or Path(source).suffix) and not Path(source).is_file():

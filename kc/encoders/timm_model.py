@@ -112,7 +112,7 @@ def load_timm(model: str, path: str | None = None) -> TimmEncoder:
     # Plain transformers fix the input size unless told otherwise.
     known = inspect.signature(type(probe).__init__).parameters
     options: dict[str, Any] = {name: True for name in ("dynamic_img_size", "dynamic_img_pad") if name in known}
-    with weights_of(f"timm:{model}"):
+    with weights_of(f"timm:{model}", path):
         network = timm.create_model(model, pretrained=path is None, num_classes=0, **options)
         if path is not None:
             _fill(network, path)

@@ -71,12 +71,14 @@ def load_torchvision(model: str, path: str | None = None) -> TorchvisionResNet:
     if model not in MODELS:
         raise unknown_name("torchvision model", model, MODELS)
     encoder = TorchvisionResNet(model)
-    with weights_of(f"torchvision:{model}"):
+    with weights_of(f"torchvision:{model}", path):
         weights = _read(path) if path is not None else get_model(model, weights="IMAGENET1K_V1").state_dict()
         own = {key: value for key, value in weights.items() if not key.startswith("fc.")}
         missing, unexpected = encoder.network.load_state_dict(own, strict=False)
         if missing or unexpected:
-            raise ValueError(f"the keys do not fit; missing {missing}, unexpected {unexpected}")
+            raise ValueError(
+                f"the keys do not fit; {len(missing)} missing {missing[:3]}, {len(unexpected)} unknown {unexpected[:3]}"
+            )
     return encoder.eval()
 
 

@@ -10,6 +10,7 @@ import lightning as L
 import torch
 from torch import Tensor
 
+from kc.errors import DivergedError
 from kc.methods.base import Remembers
 from kc.methods.module import ContinualMethod
 from kc.stream.cost import CostMeter
@@ -147,6 +148,13 @@ class EndTask(L.Callback):
         self.task, self.cost = task, cost
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Learning is over."""
-        cast(ContinualMethod, pl_module).end_task(self.task)
+        """Learning is over. Raises DivergedError where it left weights that are NaN or infinite, which would be scored
+        as if they had answered."""
+        method = cast(ContinualMethod, pl_module)
+        for name, value in _weights(pl_module) if method.trained_parameters() else ():
+            if value.is_floating_point() and not bool(value.isfinite().all()):
+                raise DivergedError(
+                    f"{method.name}: {name} is not finite at the end of task {self.task.index + 1}; try a smaller --lr"
+                )
+        method.end_task(self.task)
         self.cost.stop()

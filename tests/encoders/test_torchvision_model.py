@@ -52,9 +52,7 @@ def test_foreign_weights_list_their_keys(network: torchvision.models.ResNet, tmp
     state = {key: value.contiguous() for key, value in network.state_dict().items()}
     state["strange.weight"] = state.pop("layer1.0.conv1.weight")
     save_file(state, tmp_path / "w.safetensors")
-    with pytest.raises(
-        MissingExtraError, match=r"missing \['layer1.0.conv1.weight'\], unexpected \['strange.weight'\]"
-    ):
+    with pytest.raises(MissingExtraError, match=r"missing \['layer1.0.conv1.weight'\], 1 unknown \['strange.weight'\]"):
         load_encoder(f"torchvision:resnet50@{tmp_path / 'w.safetensors'}")
 
 
@@ -64,7 +62,7 @@ def test_code_in_a_file_is_not_run(tmp_path: Path) -> None:
             return open, (str(tmp_path / "sprung"), "w")
 
     torch.save({"x": Trap()}, tmp_path / "w.pth")
-    with pytest.raises(MissingExtraError, match="Give a local file"):
+    with pytest.raises(MissingExtraError, match="objects beside tensors"):
         load_encoder(f"torchvision:resnet50@{tmp_path / 'w.pth'}")
     assert not (tmp_path / "sprung").exists()
 

@@ -86,3 +86,11 @@ def test_state_comes_back(toy_context: Make, images: Images, learn: Learn) -> No
     other.load_state(*method.state())
     assert [e.sample_id for e in other.exemplars] == [e.sample_id for e in method.exemplars]
     assert all(torch.equal(method.means[c], other.means[c]) for c in (1, 2))
+
+
+def test_a_class_without_a_training_image_is_never_answered(toy_context: Make, images: Images, learn: Learn) -> None:
+    method = ICarl(toy_context(exemplars=8))
+    learn(method, TASKS[0], [images([1] * 10, seed=1)])
+    scores = method.predict(images([1, 2], seed=7), (2, 1)).scores
+    assert scores is not None
+    assert scores.argmax(1).tolist() == [1, 1]

@@ -10,9 +10,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from kc.stream.callbacks import BestWeights, WeightAverage
+from kc.errors import DivergedError
+from kc.stream.callbacks import BestWeights, EndTask, WeightAverage
+from kc.stream.cost import CostMeter
 from kc.stream.forgetting_callback import Evaluator
 from kc.stream.loop import quiet_lightning
+from kc.types import Task
 
 
 class Falling(L.LightningModule):
@@ -83,3 +86,12 @@ def test_the_best_epoch_is_what_remains(scores: list[float], patience: int, best
     module = fit(callback, epochs=5)
     assert len(callback.scores) == ran
     assert module.weight.item() == -15 * best
+
+
+def test_weights_that_are_nan_when_a_task_ends_are_not_scored() -> None:
+    module = Falling()
+    module.name, module.trained_parameters = "finetune", lambda: 1  # type: ignore[assignment, method-assign]
+    with torch.no_grad():
+        module.weight.fill_(torch.inf)
+    with pytest.raises(DivergedError, match="finetune: weight is not finite at the end of task 1"):
+        EndTask(Task(0, (0,), (0,), ("a",)), CostMeter()).on_fit_end(cast(Any, None), module)

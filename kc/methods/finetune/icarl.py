@@ -126,5 +126,8 @@ class ICarl(Replay):
     @torch.no_grad()
     def predict(self, batch: Batch, vocabulary: Sequence[int]) -> Prediction:
         x = self.unit(batch)
-        means = torch.stack([self.means[c] for c in vocabulary]).to(x)
-        return Prediction(tuple(vocabulary), scores=x @ means.T)
+        nothing = x.new_zeros(x.shape[1])
+        scores = x @ torch.stack([self.means.get(c, nothing).to(x) for c in vocabulary]).T
+        # A class without a training image has no mean and is never answered.
+        scores[:, [c not in self.means for c in vocabulary]] = -2.0
+        return Prediction(tuple(vocabulary), scores=scores)
