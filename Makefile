@@ -12,13 +12,18 @@ TESTS ?= tests
 # A virtual environment remembers what it was made with: other constraints install anew.
 MADE = $(VENV)/.made-$(or $(notdir $(CONSTRAINTS)),newest)
 
-.PHONY: run test test-oldest lint docs constraints clean
+.PHONY: run test fuzz test-oldest lint docs constraints clean
 
 run: $(MADE)
 	$(BIN)/python experiments/continual.py $(ARGS)
 
 test: $(MADE)-dev lint
 	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile $(TESTS)
+
+# Inputs for every parser, other ones each time; FUZZ: how many for each.
+fuzz: export FUZZ ?= 5000
+fuzz: $(MADE)-dev
+	$(BIN)/python -m pytest tests/fuzz
 
 lint: $(MADE)-dev
 	$(BIN)/ruff check .

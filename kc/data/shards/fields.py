@@ -93,7 +93,7 @@ def from_fields(fields: Mapping[str, bytes], where: str, known: frozenset[int] |
         panoptic: Int32Array = table.view(np.int64)[:, 0].take(pixels).view(np.int32).reshape(*pixels.shape, 2)
         semantic: Int64Array = table[:, 0].astype(np.int64).take(pixels)
         crowd = frozenset(int(c) for c in meta["crowd"])
-    except (ValueError, KeyError, TypeError, IndexError) as error:
+    except (ValueError, KeyError, TypeError, IndexError, OverflowError, RecursionError) as error:
         raise DataError(f"{where}: its members do not fit together ({type(error).__name__}: {error})") from error
     return _fitting(Sample(sample_id, image, semantic=semantic, panoptic=panoptic, crowd=crowd), pixels, where)
 
@@ -138,7 +138,10 @@ def _members(content: bytes, where: str) -> Iterator[tuple[str, bytes]]:
         if header[156:157] not in (b"0", b"\0"):
             raise DataError(f"{where}: a member that is no plain file (type {header[156:157]!r}): refused")
         name = header[:100].rstrip(b"\0").decode("utf-8", "replace")
-        size = int(header[124:136].rstrip(b"\0 ") or b"0", 8)
+        octal = header[124:136].strip(b"\0 ")
+        if octal.strip(b"01234567"):
+            raise DataError(f"{where}: member {name} has the size {octal!r}; the shard was changed or truncated")
+        size = int(octal or b"0", 8)
         start = position + _BLOCK
         if start + size > len(content):
             raise DataError(f"{where}: member {name} ends beyond the sample; the shard was changed or truncated")
