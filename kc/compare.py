@@ -16,11 +16,12 @@ import numpy as np
 import yaml
 from rich.console import Console
 
-from kc.config import RunConfig, stored
+from kc.config import MOVABLE, RunConfig, stored
 from kc.data.datamodule import IncrementalDataModule
 from kc.data.lists import fingerprint
 from kc.data.predictions import PredictionWriter
 from kc.data.readers.base import HasOwnerIds
+from kc.data.stamps import differences
 from kc.errors import RunError
 from kc.files import shortened, write_atomic
 from kc.methods.distributed import process_rank
@@ -30,7 +31,7 @@ from kc.registry import method_spec
 from kc.report.examples import save_example, save_prediction
 from kc.report.figures import curves
 from kc.report.html import write_report
-from kc.report.records import Results, metrics_csv, versions
+from kc.report.records import Results, metrics_csv
 from kc.report.tables import show
 from kc.resolve import resolve
 from kc.session import Session, open_data
@@ -38,9 +39,10 @@ from kc.stream.evaluate import answers, to_device
 from kc.stream.loop import MethodLoop, TrainerOptions, quiet_lightning
 from kc.stream.progress import RunProgress
 from kc.stream.results import build_results, method_result
-from kc.stream.resume import MethodState
+from kc.stream.resume import MethodState, accepted_changes, check_unchanged
 from kc.tracking import Tracker
 from kc.types import SplitName
+from kc.versions import numeric_versions, versions
 
 RUN_FOLDER = "KC_RUN_FOLDER"
 """Environment variable by which the worker processes of one run agree on its folder."""
@@ -125,6 +127,7 @@ def compare(
         config=stored(config),
         versions=versions(),
         fingerprints=fingerprints,
+        accepted_changes=accepted_changes(folder),
         own_configs={name: settings_of(own.get(name, config), name) for name in config.method_names},
         read_bytes=data.read_bytes(),
     )
@@ -175,14 +178,19 @@ def new_folder(config: RunConfig) -> Path:
             folder = config.out / f"{stamp}-{name}-{number}"
         except OSError as error:
             raise RunError(f"{folder} cannot be made ({error.strerror}); choose another --out") from error
-    text = yaml.safe_dump(stored(config), sort_keys=False, allow_unicode=True)
-    write_atomic(folder / "config.yaml", text.encode())
+    write_config(folder, config)
     return folder
 
 
 def check_fingerprints(folder: Path, session: Session) -> dict[str, str]:
-    """What produced the numbers; a resumed run must find the same. Raises RunError naming what differs."""
+    """What produces the numbers; a resumed run must find the same.
+
+    Raises RunError naming what differs, unless `--accept-changes` was given: then it is kept for the record.
+    """
+    config, tasks = session.config, [task.class_ids for task in session.stream.tasks]
     now = {"benchmark": session.stream.manifest.fingerprint, "encoder": session.encoder.fingerprint}
+    now |= {"data": session.data_key} if session.data_key else {}
+    now["tasks"] = sha256(repr(tasks).encode()).hexdigest()[:16]
     if session.stream.image_lists is not None:
         now["image lists"] = fingerprint(session.stream.image_lists)
     if skipped := [problem for problems in session.stream.skipped.values() for problem in problems]:
@@ -191,14 +199,18 @@ def check_fingerprints(folder: Path, session: Session) -> dict[str, str]:
         now["proposals"] = session.regions.source
     if session.base is not None:
         now["base"] = session.base.key
-    path = folder / "fingerprints.yaml"
-    if path.exists():
-        before = yaml.safe_load(path.read_text(encoding="utf-8"))
-        if before != now:
-            raise RunError(f"{folder} was made with {before}, but now there is {now}: start a new run")
-    else:
-        write_atomic(path, yaml.safe_dump(now).encode())
+    settings = {name: value for name, value in stored(config).items() if name not in MOVABLE}
+    here = {"made of": now, "settings": settings, "versions": numeric_versions()}
+    check_unchanged(folder, here, config.accept_changes, {"data": differences})
+    if config.resume is not None:
+        write_config(folder, config)  # data or manifest may have been moved
     return now
+
+
+def write_config(folder: Path, config: RunConfig) -> None:
+    """`config.yaml` of a run: the settings that make its numbers."""
+    text = yaml.safe_dump(stored(config), sort_keys=False, allow_unicode=True)
+    write_atomic(folder / "config.yaml", text.encode())
 
 
 def warm(

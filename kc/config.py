@@ -59,7 +59,8 @@ class RunConfig(TrainingOptions):
             keys that retrieval reads); default: what the benchmark recommends, else fpn.
         seed: Seed, or several separated by commas: tables then show mean and deviation.
         out: Folder in which run folders are made.
-        resume: Run folder to finish; everything else is read from it.
+        resume: Run folder to finish; everything else is read from it, but data and manifest may have been moved.
+        accept_changes: Resume a run though data, settings or versions have changed; results.json says what.
         accelerator: Lightning accelerator: auto, cpu, gpu ...
         devices: Number of devices, or of processes with --accelerator cpu; they share each batch out.
         num_workers: Processes that load data; the numbers do not depend on it.
@@ -91,6 +92,7 @@ class RunConfig(TrainingOptions):
     seed: int | str = 0
     out: Path = Path("runs")
     resume: Path | None = None
+    accept_changes: bool = False
     accelerator: str = "auto"
     devices: Count = 1
     num_workers: Whole = 0
@@ -147,7 +149,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
         f.name for f in dataclasses.fields(TrainingOptions) if f.name != "purity"
     ),
     "where it runs and what it writes": (
-        *("out", "resume", "accelerator", "devices", "batch_size", "num_workers", "save_predictions"),
+        *("out", "resume", "accept_changes", "accelerator", "devices", "batch_size", "num_workers", "save_predictions"),
         *("wandb", "wandb_project", "wandb_entity", "logger"),
     ),
 }
@@ -157,6 +159,7 @@ NOT_FLAGS = ("options", "origins")
 NOT_STORED = (
     *NOT_FLAGS,
     "resume",
+    "accept_changes",
     "out",
     "accelerator",
     "devices",
@@ -167,6 +170,8 @@ NOT_STORED = (
     "wandb_entity",
 )
 """Fields that may be given together with --resume: they do not change the numbers."""
+MOVABLE = ("benchmark", "data_root", "names", "image_lists")
+"""Fields that may be given together with --resume where what they name was moved: its contents must be the same."""
 PATHS = ("data_root", "names", "grid", "image_lists")
 """Fields that name a folder or file to read (a sweep alone has `grid`)."""
 

@@ -161,6 +161,11 @@ def _kept(folder: str) -> str:
     return os.path.realpath(folder, strict=True)  # raises, and so keeps nothing, where there is no such folder yet
 
 
+def follow_links_again() -> None:
+    """Forget where the links of folders pointed: they may have been changed since another reader was opened."""
+    _kept.cache_clear()
+
+
 def _real(folder: str) -> str:
     try:
         return _kept(folder)

@@ -18,7 +18,7 @@ import yaml
 
 from kc import outside
 from kc.actions import flag, values_of, yaml_options
-from kc.config import GROUPS, NOT_FLAGS, NOT_STORED, PATHS, Config, RunConfig, field_name, from_stored
+from kc.config import GROUPS, MOVABLE, NOT_FLAGS, NOT_STORED, PATHS, Config, RunConfig, field_name, from_stored
 from kc.errors import KcError, RunError, UnknownNameError, unknown_name
 from kc.registry import METHODS, method_spec
 from kc.resolve import components, resolve
@@ -175,13 +175,14 @@ def anchored(config: Config) -> Config:
 def resumed(config: Config) -> Config:
     """The stored config of `config.resume`; flags that would change its numbers are refused."""
     assert config.resume is not None
-    kept = {name: getattr(config, name) for name in NOT_STORED if name not in NOT_FLAGS}
+    free = {*NOT_STORED, *(name for name in MOVABLE if name in config.origins)}
+    kept = {name: getattr(config, name) for name in free.difference(NOT_FLAGS)}
     found = dataclasses.replace(read_config(type(config), config.resume), **kept)
     now, was = [dict(vars(c)) for c in (config, found)]
     for values in (now, was):
         for owner, own in values.pop("options").items():
             values |= {f"{owner}.{name}": value for name, value in own.items()}
-    changed = [n for n in config.origins if n not in NOT_STORED and str(now[n]) != str(was.get(n))]
+    changed = [n for n in config.origins if n not in free and str(now[n]) != str(was.get(n))]
     if changed:
         raise RunError(
             f"--resume takes its settings from {config.resume / 'config.yaml'}; {', '.join(map(flag, changed))} would "

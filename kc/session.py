@@ -18,7 +18,7 @@ import torch
 
 from kc.config import RunConfig, field_name, stored_options
 from kc.data.manifest import Manifest
-from kc.data.readers.open import content_key
+from kc.data.readers.open import content_key, data_key
 from kc.data.transforms import image_to_tensor
 from kc.encoders.base import Encoder
 from kc.encoders.cache import FeatureCache, UncachedFeatures
@@ -37,6 +37,7 @@ from kc.proposals.load import load_proposer
 from kc.registry import load_class, method_spec
 from kc.resolve import base_to_load, components, n_tasks, stream_of, with_options
 from kc.types import Batch, ClassInfo, Float32Array, Sample, Segments, SplitName, TaskKind, UInt8Array
+from kc.versions import versions_key
 
 if TYPE_CHECKING:
     from kc.data.datamodule import IncrementalDataModule
@@ -75,6 +76,8 @@ class Session:
     regions: RegionEncoder | None
     base: OpenVocabulary | None
     data: IncrementalDataModule | None = None
+    data_key: str = ""
+    """What the files of the benchmark hold (`kc.data.readers.open.data_key`)."""
 
     @classmethod
     def open(cls, config: RunConfig, facts: Facts, place: Path | None = None) -> Self:
@@ -105,8 +108,9 @@ class Session:
     @classmethod
     def of_data(cls, config: RunConfig, data: IncrementalDataModule) -> Self:
         """Of the images of a benchmark, with caches on disk."""
-        session = cls.open(config, Facts.of(data.manifest), cache_of(data.manifest, data.data_root))
-        return dataclasses.replace(session, data=data)
+        key = data_key(data.manifest, data.data_root)
+        session = cls.open(config, Facts.of(data.manifest), cache_of(data.manifest, data.data_root, key))
+        return dataclasses.replace(session, data=data, data_key=key)
 
     @property
     def stream(self) -> IncrementalDataModule:
@@ -224,9 +228,12 @@ def config_of_memory(info: MemoryInfo) -> RunConfig:
     return with_options(dataclasses.replace(config, options=options))
 
 
-def cache_of(manifest: Manifest, data_root: Path | None) -> Path:
-    """The folder in which features, regions and keys of a benchmark's images are cached."""
-    return cache_dir() / "derived" / f"{shortened(manifest.name)}-{content_key(manifest, data_root)}"
+def cache_of(manifest: Manifest, data_root: Path | None, key: str | None = None) -> Path:
+    """The folder in which features, regions and keys of a benchmark's images are cached, of these versions of kc and
+    the packages that compute them."""
+    return (
+        cache_dir() / "derived" / f"{shortened(manifest.name)}-{content_key(manifest, data_root, key)}-{versions_key()}"
+    )
 
 
 def open_data(

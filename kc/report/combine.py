@@ -28,6 +28,10 @@ _PROTOCOL = (
     *_STREAMS,
 )
 """Settings that are compared by what they lead to: the content of the benchmark, the classes of each task."""
+_OF_DATA = ("benchmark", "data", "tasks", "image lists")
+"""Fingerprints of what runs are compared on."""
+_STAMPS = "stamps-"
+"""How the key of a folder begins that is too large to be read (`kc.data.stamps`): two copies have two."""
 _ELSEWHERE = ("seed", "methods", "data_root")
 """Settings that the methods of a run do not have in common, or that change no number."""
 _LONGEST = 22  # characters of a name with settings; beyond, methods are told apart by the number of their run
@@ -108,12 +112,15 @@ def combine(runs: Sequence[Run]) -> Comparison:
         methods=sorted(methods, key=lambda m: (order.index(m.name), m.seed)),
         versions=versions,
         fingerprints=_concatenated({run.name: run.results.fingerprints for run in runs}),
+        accepted_changes=[f"{change} ({run.name})" for run in runs for change in run.results.accepted_changes],
         config=_configs(runs),
     )
     unlike = [k for k in ("platform", "cpus", "torch") if len({run.results.versions.get(k) for run in runs}) > 1]
     notes = [f"Runs: {', '.join(f'#{i + 1} {run.name}' for i, run in enumerate(runs))}."]
     if unlike:
         notes.append(f"The runs were made with different {', '.join(unlike)}: compare times with care.")
+    if len({run.results.fingerprints.get("data") for run in runs}) > 1:
+        notes.append("The runs read data folders that are too large to be compared by content, at different places.")
     return Comparison(results, _examples(runs, titles), tuple(notes))
 
 
@@ -132,9 +139,11 @@ def _same_protocol(one: Run, other: Run) -> None:
 def _protocol(results: Results) -> dict[str, str]:
     """What must be equal for scores to be comparable, as text."""
     stream = str(results.config.get("stream", "class"))
+    data = results.fingerprints.get("data", "none")
     return {
         "benchmark": results.benchmark,
         "content of the benchmark": results.fingerprints.get("benchmark", "not recorded")[:12],
+        "contents of the data": "by stamps" if data.startswith(_STAMPS) else data[:12],
         "kind": results.task_kind,
         "setting": results.setting,
         "image lists": results.fingerprints.get("image lists", "those of the setting")[:12],
@@ -157,7 +166,7 @@ def _settings(run: Run, method: MethodResult) -> dict[str, str]:
             told |= {k if key == method.name else f"{key}.{k}": str(v) for k, v in value.items()}
         else:
             told[key] = str(value)
-    return told | {k: v for k, v in run.results.fingerprints.items() if k not in ("benchmark", "image lists")}
+    return told | {k: v for k, v in run.results.fingerprints.items() if k not in _OF_DATA}
 
 
 def _titles(runs: Sequence[Run]) -> dict[tuple[int, str], str]:

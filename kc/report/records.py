@@ -12,11 +12,8 @@ import io
 import json
 import math
 import numbers
-import os
-import platform
 import re
 from collections.abc import Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, get_args
 
@@ -34,7 +31,6 @@ from pydantic import (
     model_validator,
 )
 
-from kc import __version__
 from kc.errors import RunError
 from kc.files import write_atomic
 from kc.types import Setting, TaskKind
@@ -140,6 +136,8 @@ class MethodResult(_Record):
     confusion: dict[Name, Score] = {}
     per_class: dict[Name, Scores] = {}
     cost: list[Cost]
+    versions: dict[Name, Str] = {}
+    """Where its tasks were computed with other versions than those of the run: all, in order, separated by commas."""
 
     def array(self) -> FloatArray:
         """The score matrix, (T, T) float64 in [0, 1], NaN where undefined."""
@@ -159,6 +157,8 @@ class Results(_Record):
     methods: Annotated[list[MethodResult], Field(min_length=1)]
     versions: dict[Name, Str] = {}
     fingerprints: dict[Name, Str] = {}
+    accepted_changes: list[Str] = []
+    """What was not as when the run was started, when it was resumed with --accept-changes."""
     config: FreeForm = {}
     read_bytes: Annotated[list[Count], Field(min_length=1)] | None = None
     """From shards: bytes that one pass over the training images of each task reads (T,); None from other sources."""
@@ -199,8 +199,12 @@ class Results(_Record):
         """Write `results.json` at once or not at all. Raises RunError when the place cannot be written."""
         data = self.model_dump(mode="json", by_alias=True)
         order = {name: i for i, name in enumerate(name for task in self.tasks for name in task)}
-        if self.read_bytes is None:
-            del data["read_bytes"]
+        for key in ("read_bytes", "accepted_changes"):
+            if not data[key]:
+                del data[key]
+        for method in data["methods"]:
+            if not method["versions"]:
+                del method["versions"]
         for key in ("versions", "fingerprints", "config"):
             data[key] = _sorted(data[key])
         for method in data["methods"]:
@@ -284,14 +288,3 @@ def metrics_csv(results: Results, path: Path) -> None:
             for i, score in enumerate(row):
                 out.writerow([m.name, m.seed, m.metric, t + 1, i + 1, score, m.seen[t], *costs])
     write_atomic(path, buffer.getvalue().encode())
-
-
-def versions() -> dict[str, str]:
-    """Versions of kc, Python, the platform and the packages that compute, and the number of processors."""
-    found = {"kc": __version__, "python": platform.python_version(), "platform": platform.platform()}
-    for package in ("torch", "torchvision", "lightning", "timm", "faiss-cpu", "scikit-image", "numpy", "mlxtend"):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found | {"cpus": str(os.cpu_count())}

@@ -277,7 +277,19 @@ def sentences(results: Results) -> list[str]:
         for m in merged:
             if m not in known:
                 out.append(f"Forgetting of {m.name} is undefined: {m.undefined['forgetting']}.")
-    return out + _ranking(merged) + [_price(merged)]
+    return out + _ranking(merged) + [_price(merged)] + _caveats(results)
+
+
+def _caveats(results: Results) -> list[str]:
+    """Whether something changed while the numbers were made."""
+    out = []
+    for m in results.methods:
+        if m.versions:
+            used = "; ".join(f"{name} {v}" for name, v in m.versions.items())
+            out.append(f"{m.name} with seed {m.seed} was computed with other versions than the run says: {used}.")
+    if results.accepted_changes:
+        out.append(f"The run was resumed though something had changed: {'; '.join(results.accepted_changes)}.")
+    return out
 
 
 def _forgot(m: MergedMethod, tasks: Sequence[Sequence[str]], *, most: bool) -> str:

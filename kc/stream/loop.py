@@ -120,6 +120,7 @@ class MethodLoop:
         if process_rank() > 0:
             return  # one process keeps the record
         save_checkpoint(self.folder, t, *method.state())
+        state.computed_here()
         state.save(self.folder)
         self._line(state, t, text)
 

@@ -26,6 +26,7 @@ def build_results(
     versions: Mapping[str, str],
     fingerprints: Mapping[str, str],
     own_configs: Mapping[str, Mapping[str, Any]] | None = None,
+    accepted_changes: Sequence[str] = (),
     read_bytes: Sequence[int] | None = None,
 ) -> Results:
     """The record of a finished run; `own_configs`: those of methods that ran with another than `config`.
@@ -42,7 +43,11 @@ def build_results(
         setting=setting,
         seed=seeds[0] if len(seeds) == 1 else list(seeds),
         tasks=[list(names) for names in tasks],
-        methods=[method_result(s, tasks, joint.get(s.seed), (own_configs or {}).get(s.name, config)) for s in states],
+        methods=[
+            method_result(s, tasks, joint.get(s.seed), (own_configs or {}).get(s.name, config), versions)
+            for s in states
+        ],
+        accepted_changes=list(accepted_changes),
         versions=dict(versions),
         fingerprints=dict(fingerprints),
         config=dict(config),
@@ -51,9 +56,16 @@ def build_results(
 
 
 def method_result(
-    state: MethodState, tasks: Sequence[Sequence[str]], joint: list[float | None] | None, config: Mapping[str, Any]
+    state: MethodState,
+    tasks: Sequence[Sequence[str]],
+    joint: list[float | None] | None,
+    config: Mapping[str, Any],
+    versions: Mapping[str, str] | None = None,
 ) -> MethodResult:
-    """The record of one method and seed; `joint[i]` is the score of joint training on task i, where it ran."""
+    """The record of one method and seed; `joint[i]` is the score of joint training on task i, where it ran.
+
+    `versions`: those of the run, which are said again of a method only where it was computed with others.
+    """
     scores = ScoreMatrix(len(tasks), state.baseline or None, joint)
     for t, (row, seen) in enumerate(zip(state.rows, state.seen, strict=True)):
         scores.set_row(t, row, seen)
@@ -75,4 +87,5 @@ def method_result(
         confusion=dict(state.confusion),
         per_class={n: [after.get(n) for after in state.per_class] for n in names},
         cost=[Cost.model_validate(c) for c in state.cost],
+        versions={k: ", ".join(v) for k, v in state.versions.items() if v != [(versions or {}).get(k, v[0])]},
     )

@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+import platform
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import yaml
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from kc.errors import RunError
 from kc.files import atomic_path, write_atomic
+from kc.outside import read_yaml
+from kc.versions import numeric_versions
+
+FINGERPRINTS = "fingerprints.yaml"
+"""File of a run folder: what its numbers are made of, with which settings and versions."""
 
 
 @dataclass
@@ -33,6 +40,15 @@ class MethodState:
     """Scores on each task before anything is learned; empty where the method cannot answer then."""
     confusion: dict[str, float | None] = field(default_factory=dict)
     """Of old and new classes after the last task done, see `kc.metrics.confusion.old_and_new`."""
+    versions: dict[str, list[str]] = field(default_factory=dict)
+    """Of Python, kc and the packages that change numbers: every version that computed a task, in order."""
+
+    def computed_here(self) -> None:
+        """Note the versions of this process."""
+        for name, version in ({"python": platform.python_version()} | numeric_versions()).items():
+            known = self.versions.setdefault(name, [])
+            if version not in known[-1:]:
+                known.append(version)
 
     @property
     def tasks_done(self) -> int:
@@ -83,3 +99,40 @@ def load_checkpoint(folder: Path, task: int) -> tuple[dict[str, Tensor], dict[st
         return load_file(path), meta
     except Exception as error:
         raise RunError(f"{path}: not a checkpoint of kc ({error}); delete {folder} to run this method again") from error
+
+
+def check_unchanged(
+    folder: Path,
+    here: Mapping[str, Mapping[str, Any]],
+    accept: bool,
+    words: Mapping[str, Callable[[str, str], str]],
+) -> None:
+    """Keep what a run is started with in `fingerprints.yaml`, or compare it with what was kept.
+
+    `here`: part -> name -> value. `accept`: go on although something differs, and keep that for the record. `words`:
+    name -> what says how two values differ, or "". Raises RunError naming what differs.
+    """
+    path = folder / FINGERPRINTS
+    before = read_yaml(path, error=RunError) if path.exists() else here
+    changes = []
+    for part, values in here.items():
+        was: Mapping[str, Any] = before.get(part) or {}
+        for name in sorted(n for n in {*was, *values} if was.get(n) != values.get(n)):
+            old, new = was.get(name), values.get(name)
+            found = words[name](str(old), str(new)) if name in words else ""
+            changes.append(f"{name}: {found or f'{old} is now {new}'}")
+    if changes and not accept:
+        said = "\n  ".join(changes)
+        raise RunError(
+            f"{folder}: since this run was started something has changed:\n  {said}\nStart a new run, or give "
+            "--accept-changes to go on; results.json then says so"
+        )
+    if changes or not path.exists():
+        accepted = [*before.get("accepted changes", []), *changes]
+        write_atomic(path, yaml.safe_dump({**here, "accepted changes": accepted}, allow_unicode=True).encode())
+
+
+def accepted_changes(folder: Path) -> list[str]:
+    """What `--accept-changes` let pass, of all times a run was resumed."""
+    found: list[str] = read_yaml(folder / FINGERPRINTS, error=RunError).get("accepted changes", [])
+    return found

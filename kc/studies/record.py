@@ -19,8 +19,9 @@ import numpy.typing as npt
 
 from kc.errors import RunError
 from kc.files import write_atomic
-from kc.report.records import nan_to_null, versions
+from kc.report.records import nan_to_null
 from kc.report.style import write_figure
+from kc.versions import versions
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -110,7 +110,10 @@ def test_a_sweep_and_the_test_split_waits_for_the_choice(
     assert not (folder / "results.json").exists()
 
     away.rename(test)
-    assert main(["sweep", "--resume", str(folder), "--wandb", "disabled", "--accelerator", "cpu"]) == 0
+    again = ["sweep", "--resume", str(folder), "--wandb", "disabled", "--accelerator", "cpu"]
+    assert main(again) == 2  # the files are not those it was begun with
+    assert "6 files new: test/blue/0.png" in capsys.readouterr().err
+    assert main([*again, "--accept-changes"]) == 0
     after = SweepRecord.load(folder)
     assert [t.trials for t in after.methods] == [t.trials for t in before.methods]  # seconds too: nothing was repeated
     assert [len(t.test) for t in after.methods] == [1, 1, 1]

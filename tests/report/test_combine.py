@@ -140,3 +140,18 @@ def test_pictures_of_one_image_come_together(make_results: Make, tmp_path: Path)
     assert [e.name for e in unlike] == ["unlike", "unlike of b"]
     assert set(one.predictions) == {"finetune", "joint", "knn (k 8)", "knn (k 9)"}
     assert (two.name, two.predictions) == ("two", {})
+
+
+def test_runs_on_other_images_are_refused_and_folders_known_by_stamps_are_told(
+    make_results: Make, tmp_path: Path
+) -> None:
+    def of(name: str, data: str, seed: int) -> Run:
+        results = make_results(2, methods=("knn",), seeds=(seed,))
+        results.fingerprints["data"] = data
+        return run(tmp_path, name, results)
+
+    with pytest.raises(RunError, match="contents of the data"):
+        combine([of("a", "1" * 32, 0), of("b", "2" * 32, 1)])
+    both = combine([of("c", "stamps-1", 0), of("d", "stamps-2", 1)])
+    assert [m.name for m in both.results.methods] == ["knn", "knn"]
+    assert "too large to be compared" in both.notes[-1]

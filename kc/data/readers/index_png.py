@@ -30,6 +30,7 @@ from kc.data.readers.files import (
 )
 from kc.data.readers.mask_values import with_objects
 from kc.data.splits import IndexPngSplit
+from kc.data.stamps import files_key
 from kc.files import atomic_path, cache_dir
 from kc.outside import inside
 from kc.types import BoolArray, Int32Array, Int64Array, SplitName
@@ -110,12 +111,9 @@ class IndexPngReader(FileReader[Pair]):
         return with_objects(semantic, objects, self.manifest.thing_ids, where, none=(0, 255)), frozenset()
 
     def _fingerprint(self) -> str:
-        """Of what the presence table depends on: the manifest, and name, size and time of every mask."""
-        digest = hashlib.sha256(f"{_INDEX_VERSION} {self.manifest.fingerprint}".encode())
-        for item in self.items:
-            stat = inside(self.root, item.mask).stat()
-            digest.update(f"\n{item.mask} {stat.st_size} {stat.st_mtime_ns}".encode())
-        return digest.hexdigest()
+        """Of what the presence table depends on: the manifest, and every mask as it is now."""
+        masks = files_key(inside(self.root, item.mask) for item in self.items)
+        return hashlib.sha256(f"{_INDEX_VERSION} {self.manifest.fingerprint} {masks}".encode()).hexdigest()
 
 
 def paired(manifest: Manifest, split: SplitName, root: Path, part: IndexPngSplit) -> tuple[Pair, ...]:

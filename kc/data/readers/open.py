@@ -26,8 +26,9 @@ from kc.data.readers.voc_xml import open_voc_xml
 from kc.data.shards.reader import ShardReader
 from kc.data.shards.store import open_store
 from kc.data.sources import Detectron2Source, EmbeddedSource, HuggingFaceSource, ShardsSource
+from kc.data.stamps import files_key, folder_key
 from kc.errors import DataError, KcError
-from kc.outside import inside
+from kc.outside import follow_links_again, inside
 from kc.types import SplitName
 
 READERS: dict[str, Callable[[Manifest, SplitName, Path], Reader]] = {
@@ -64,6 +65,7 @@ def open_reader(
         raise DataError(f"{manifest.name} has no split {split!r}; its splits: {', '.join(manifest.splits)}")
     if limit is not None and limit < 1:
         raise DataError(f"a limit of {limit} images leaves nothing; give at least 1")
+    follow_links_again()
     reader: Reader
     if isinstance(manifest.source, EmbeddedSource):
         reader = open_embedded(manifest, split)
@@ -156,34 +158,40 @@ def resolve_data_root(manifest: Manifest, data_root: Path | None = None) -> Path
     raise DataError(f"{manifest.name}: no data in {folder}, nor directly in {root}. {how}".rstrip())
 
 
-def content_key(manifest: Manifest, data_root: Path | None = None) -> str:
-    """16 hex digits over the manifest and name, size and modification time of every file below its data folder.
+def content_key(manifest: Manifest, data_root: Path | None = None, key: str | None = None) -> str:
+    """16 hex digits over the manifest and what its files hold; `key`: that of `data_key`, where it is known."""
+    key = data_key(manifest, data_root) if key is None else key
+    return hashlib.sha256(f"{manifest.fingerprint} {key}".encode()).hexdigest()[:16]
 
-    An image that is replaced, a folder of other images under the same names, another manifest: another key. Embedded
-    benchmarks are composed from the manifest alone. Raises DataError where the data is missing.
+
+def data_key(manifest: Manifest, data_root: Path | None = None) -> str:
+    """What the files of a benchmark hold, as hex digits; for folders see `kc.data.stamps.folder_key`.
+
+    An image that is replaced, a link to other images, two files exchanged: another key. Shards: what their index says
+    of them, which holds the checksum of every sample. Embedded benchmarks are composed from the manifest alone: "".
+    Raises DataError where the data is missing.
     """
-    digest = hashlib.sha256(manifest.fingerprint.encode())
-    if isinstance(manifest.source, Detectron2Source):
+    source = manifest.source
+    if isinstance(source, EmbeddedSource):
+        return ""
+    digest = hashlib.sha256()
+    if isinstance(source, Detectron2Source):
         for split in manifest.splits:
-            for file in Detectron2Reader.open(manifest, split).files():
-                digest.update(f"{file} {os.stat(file).st_size} {os.stat(file).st_mtime_ns}\n".encode())
-    elif isinstance(manifest.source, ShardsSource) and manifest.source.address:
-        store = open_store(manifest.source.address)
+            reader = Detectron2Reader.open(manifest, split)
+            digest.update(files_key(reader.files()).encode())
+            for item in reader.items:
+                digest.update(repr(item).encode())
+    elif isinstance(source, ShardsSource):
+        store = open_store(source.address or resolve_data_root(manifest, data_root))
         for part in manifest.splits.values():
-            for index in part.paths():  # it holds the sizes and checksums of everything else
+            for index in part.paths():
                 digest.update(store.read_file(index))
-    elif isinstance(manifest.source, HuggingFaceSource) and manifest.source.name:
+    elif isinstance(source, HuggingFaceSource) and source.name:
         for split in manifest.splits:
             digest.update(HuggingFaceReader.open(manifest, split, None).table._fingerprint.encode())
-    elif not isinstance(manifest.source, EmbeddedSource):
-        root = resolve_data_root(manifest, data_root)
-        for folder, subfolders, files in os.walk(root):
-            subfolders.sort()
-            for name in sorted(files):
-                path = Path(folder) / name
-                stat = path.stat()
-                digest.update(f"{path.relative_to(root).as_posix()} {stat.st_size} {stat.st_mtime_ns}\n".encode())
-    return digest.hexdigest()[:16]
+    else:
+        return folder_key(resolve_data_root(manifest, data_root))
+    return digest.hexdigest()[:32]
 
 
 def _verify_checksums(manifest: Manifest, root: Path) -> None:
