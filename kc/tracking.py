@@ -14,6 +14,7 @@ import numpy as np
 from kc.config import RunConfig
 from kc.errors import KcError
 from kc.metrics.continual import forgetting_per_task
+from kc.outside import shortened
 from kc.report.examples import load_examples
 from kc.report.records import Cost, MethodResult
 from kc.report.wandb_log import artifacts, define_metrics, example_images, final_payload, matrix_table, task_payload
@@ -48,6 +49,8 @@ class Tracker:
                 # The same id for a resumed run, so that a sync joins its parts.
                 id=f"{folder.name}-{method}-s{seed}",
                 resume="allow",
+                # A run that the caller has open stays open.
+                reinit="create_new",
                 config={**settings, "method": method, "seed": seed},
             )
             self.logger = WandbLogger(experiment=run)
@@ -58,7 +61,8 @@ class Tracker:
     def task(self, state: MethodState, t: int) -> None:
         """Scores, forgetting and cost after task `t`, with the task as x-axis."""
         if self.logger is not None:
-            self.logger.experiment.log(_payload(state, t))
+            with self._unharmed():
+                self.logger.experiment.log(_payload(state, t))
         # These loggers begin anew with the process: what an earlier one had finished is written again.
         for past in range(self._logged, t + 1) if self.others else ():
             for logger in self.others:
@@ -73,14 +77,15 @@ class Tracker:
             logger.save()
         if self.logger is None:
             return
-        pictures = example_images(load_examples(examples), result.name)
-        payload = {**final_payload(result), "matrix": matrix_table(result)}
-        run = self.logger.experiment
-        run.log(payload | ({"examples": pictures} if pictures else {}))
-        # W&B copies what an artifact holds to a folder of its own; beside the run it is moved and deleted with it.
-        with _data_beside(self.place.parents[1] / "wandb"):
-            for artifact in artifacts(result, self.place):
-                run.log_artifact(artifact)
+        with self._unharmed():
+            pictures = example_images(load_examples(examples), result.name)
+            payload = {**final_payload(result), "matrix": matrix_table(result)}
+            run = self.logger.experiment
+            run.log(payload | ({"examples": pictures} if pictures else {}))
+            # W&B copies what an artifact holds to a folder of its own; beside the run it is moved and deleted with it.
+            with _data_beside(self.place.parents[1] / "wandb"):
+                for artifact in artifacts(result, self.place):
+                    run.log_artifact(artifact)
 
     def close(self) -> None:
         """End the W&B run and the files of the others."""
@@ -88,8 +93,17 @@ class Tracker:
             logger.finalize("success")
         self.others = []
         if self.logger is not None:
-            self.logger.experiment.finish()
+            with self._unharmed():
+                self.logger.experiment.finish()
             self.logger = None
+
+    @contextmanager
+    def _unharmed(self) -> Iterator[None]:
+        """What W&B cannot do is said, and costs the run nothing."""
+        try:
+            yield
+        except Exception as error:
+            print(f"W&B: not everything of {self.place.name} is logged ({shortened(error)}); results are kept")
 
 
 def tags_of(config: RunConfig, method: str) -> list[str]:

@@ -16,6 +16,7 @@ import yaml
 
 from kc.cli import main
 from kc.report.records import Results
+from kc.tracking import Tracker
 
 
 def records(path: Path) -> Iterator[Any]:
@@ -88,3 +89,15 @@ def test_every_logger_has_every_task(run: Path, tmp_path: Path) -> None:
     # A second run of the loggers over finished tasks writes the same again.
     assert main(["run", "--resume", str(run), "--wandb", "disabled", "--logger", "csv"]) == 0
     assert main(["run", "--logger", "cvs"]) == 2
+
+
+def test_what_wandb_cannot_do_costs_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    class Broken:
+        def finish(self) -> None:
+            raise OSError("disk quota")
+
+    tracker = object.__new__(Tracker)
+    tracker.logger, tracker.others, tracker.place = SimpleNamespace(experiment=Broken()), [], Path("knn-s0")
+    tracker.close()
+    assert "disk quota" in capsys.readouterr().out
+    assert tracker.logger is None
