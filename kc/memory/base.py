@@ -157,7 +157,7 @@ class MemoryStore(MemoryReader):
     def add(self, rows: Rows, task: int, fingerprint: str | None = None) -> int:
         """Stage rows in RAM; they are searched from the next `commit` on. Returns how many were new.
 
-        A row is known by its region, (sample_id, segment). One of a known region with the same class, source and key is
+        A row is known by its region, (sample_id, segment). One of a known region with the same class and key is
         skipped; any other replaces it at the commit, and versions before still show the old one. A row of a background
         class never replaces one of another class: hidden classes are labelled background too. A region that was retired
         may come back and gets a new id.
@@ -217,8 +217,7 @@ class MemoryStore(MemoryReader):
         return [] if info is None else [c.id for c in info.classes.values() if c.background]
 
     def _stay(self, ids: Int64Array, new: Table) -> BoolArray:
-        held = self.rows_of(ids)
-        return repeats(new, held.class_id, held.source, self.keys(ids), self._background)
+        return repeats(new, self.rows_of(ids).class_id, self.keys(ids), self._background)
 
     def commit(self, task: int) -> int:
         """Make the staged rows durable and visible, all or none, and name this state the version of `task`.

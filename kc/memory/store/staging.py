@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -93,24 +93,20 @@ Repeats = Callable[[Int64Array, Table], BoolArray]
 """Ids (N,) of visible rows and new rows of the same regions -> (N,) whether each stays: see `repeats`."""
 
 
-def repeats(
-    new: Table, class_id: Int64Array, source: Iterable[str], keys: Float32Array, background: Collection[int]
-) -> BoolArray:
+def repeats(new: Table, class_id: Int64Array, keys: Float32Array, background: Collection[int]) -> BoolArray:
     """(N,) whether a row that is held already stays when another of the same region comes.
 
-    It stays where class, source and key are the same, and where it has a class and `new` is background: that is also
-    what classes of other tasks are labelled as.
+    It stays where class and key are the same, whatever the source (that of who said it first stays), and where it has
+    a class and `new` is background: that is also what classes of other tasks are labelled as.
 
     Args:
         new: the rows that come.
-        class_id, source, keys: (N,), (N,) and (N, D) of the rows that are held.
+        class_id, keys: (N,) and (N, D) of the rows that are held.
         background: ids of background classes.
     """
     same = new.class_id == class_id
     hidden = ~same & np.isin(new.class_id, list(background))
-    same &= np.fromiter((a == b for a, b in zip(new.source, source, strict=True)), bool, len(new))
-    same &= np.einsum("nd,nd->n", new.vectors, keys) >= SAME_KEY
-    stays: BoolArray = same | hidden
+    stays: BoolArray = (same & (np.einsum("nd,nd->n", new.vectors, keys) >= SAME_KEY)) | hidden
     return stays
 
 
@@ -190,7 +186,7 @@ class Staging:
         fresh = np.ones(len(table), bool)
         if len(again := np.flatnonzero(place >= 0)):
             held = joined(self._chunks).take(place[again])
-            fresh[again] = ~repeats(table.take(again), held.class_id, held.source, held.vectors, background)
+            fresh[again] = ~repeats(table.take(again), held.class_id, held.vectors, background)
         if len(known := np.flatnonzero((ids >= 0) & (place < 0))):
             fresh[known] = ~stays(ids[known], table.take(known))
         if not fresh.any():
