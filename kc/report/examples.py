@@ -97,7 +97,9 @@ def load_examples(folder: Path) -> list[Example]:
 
 
 def _info(entry: dict[str, Any]) -> ClassInfo:
-    red, green, blue = entry["color"]
+    red, green, blue = entry["color"]  # goes into the style of a page
+    if not all(type(c) is int and 0 <= c <= 255 for c in (red, green, blue)):
+        raise ValueError(f"color {entry['color']!r}: expected three integers from 0 to 255")
     return ClassInfo(**{**entry, "synonyms": tuple(entry["synonyms"]), "color": (red, green, blue)})
 
 

@@ -486,6 +486,8 @@ def test_torchvision_errors(tmp_path: Path) -> None:
 
     with pytest.raises(UnknownNameError, match=r"unknown torchvision data set 'MNST'.*'MNIST'"):
         opened("MNST", {})
+    with pytest.raises(UnknownNameError, match="LSUN"):  # it would unpickle a file of the working folder
+        opened("LSUN", {})
     with pytest.raises(DataError, match=r"MNIST\(train=True\) cannot be read from"):
         opened("MNIST", {"train": True})
     with pytest.raises(ManifestError, match="'download' is not for a manifest to say"):

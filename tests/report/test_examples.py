@@ -118,3 +118,14 @@ def test_classes_without_a_colour_get_a_stable_distinct_one() -> None:
     assert len(set(colors)) == 59
     assert colors[4] == class_color(ClassInfo(5, "other name"))
     assert class_color(ClassInfo(0, "background", background=True)) == (0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    "color", ['["</style><script>", 0, 0]', "[0, 0, 256]", "[0, -1, 0]", "[0.5, 0, 0]", "[true, 0, 0]"]
+)
+def test_a_color_that_is_none_never_reaches_a_page(tmp_path: Path, color: str) -> None:
+    save_example(tmp_path, "a", np.zeros((2, 2, 3), np.uint8), np.zeros((2, 2), np.int64), INFOS)
+    entry = f'{{"id": 0, "name": "x", "synonyms": [], "isthing": false, "color": {color}, "background": true}}'
+    (tmp_path / "classes.json").write_text(f"[{entry}]")
+    with pytest.raises(DataError, match=r"classes\.json.*color"):
+        load_examples(tmp_path)
