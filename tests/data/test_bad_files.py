@@ -119,7 +119,7 @@ def test_the_commands_say_what_they_skip(
     assert main(["data", "shards", *where, "--out", str(tmp_path / "s"), "--skip-bad"]) == 0
     out = capsys.readouterr().out
     assert out.count("skipped: ") == 3
-    assert "tiny-folder train: 10 images in 1 shards" in out
+    assert "tiny-folder train: 10 images in 1 shard" in out
     assert "skipped 2 bad files" in out
     assert main(["data", "stats", *where, "--tasks", "3", "--skip-bad"]) == 0
     assert "skipped: train/red/1.png: " in capsys.readouterr().out

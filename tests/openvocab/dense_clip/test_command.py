@@ -158,7 +158,7 @@ def test_look(tmp_path: Path, tiny_clip: str, capsys: pytest.CaptureFixture[str]
     ("more", "message"),
     [
         (["--rows", "gklip"], "Did you mean 'gclip'"),
-        (["--precision", "fp8"], "unknown precision"),
+        (["--precision", "fp8"], "unknown --precision"),
         (["--image", "x"], "unknown option --image of kc dense evaluate"),
         (["--rows", "clip,naclip", "--head-mode", "averaged"], "--head-mode: for row gclip"),
         (["--rows", "proxyclip"], "--proxy timm:"),
