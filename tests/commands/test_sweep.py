@@ -165,7 +165,7 @@ def test_trials_are_scored_on_the_split_val(tiny_index_png: SimpleNamespace, tmp
     # The test split is the val split here, so the chosen trial and the final run are one and the same.
     splits = tiny_index_png.content["splits"]
     tiny_index_png.path.write_text(
-        yaml.safe_dump(tiny_index_png.content | {"splits": splits | {"test": splits["val"]}})
+        yaml.safe_dump(tiny_index_png.content | {"splits": splits | {"test": dict(splits["val"])}})
     )
     given = ["--benchmark", tiny_index_png.path, "--data-root", tiny_index_png.root, "--out", tmp_path / "runs",
              "--tasks", "2", "--methods", "lwf,knn", "--budget", "2", "--epochs", "1", "--accelerator", "cpu",
