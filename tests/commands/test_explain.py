@@ -94,9 +94,9 @@ def test_the_rows_that_voted(
         (["nothing.png", *told], "neither a file nor a sample of tiny-folder"),
         ([picture, *told, "--vote", "ranks"], "Did you mean 'rank'"),
         ([picture, *told, "--tau", "0"], "--tau 0: expected a number, above 0"),
-        ([picture, *told, "--tau", ".inf"], "--tau .inf: expected above 0"),
-        ([picture, *told, "--rank-offset", "-1"], "--rank-offset -1: expected above 0"),
-        ([picture, *told, "--sharpness", "0"], "--sharpness 0: expected above 0"),
+        ([picture, *told, "--tau", ".inf"], "--tau .inf: expected a number, above 0"),
+        ([picture, *told, "--rank-offset", "-1"], "--rank-offset -1: expected a number, above 0"),
+        ([picture, *told, "--sharpness", "0"], "--sharpness 0: expected a number, above 0"),
         ([picture, *told, "--k", "0"], "--k 0"),
     ):
         assert text in kc(capsys, "explain", *arguments, "--memory", moved, status=2)

@@ -125,7 +125,7 @@ def test_the_commands_say_what_they_skip(
     assert "skipped: train/red/1.png: " in capsys.readouterr().out
     sharded = [str(tmp_path / "s" / "tiny-folder.yaml"), "--data-root", str(tmp_path / "s")]
     assert main(["data", "stats", *sharded, "--tasks", "3"]) == 0
-    assert "task 0 reads " in capsys.readouterr().out
+    assert "task 1 reads " in capsys.readouterr().out
 
 
 def test_nothing_left_is_an_error(tiny_folder: SimpleNamespace) -> None:

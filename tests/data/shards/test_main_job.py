@@ -62,4 +62,4 @@ def test_a_run_from_shards_has_the_numbers_of_the_folder(
     said = " ".join(capsys.readouterr().out.split())
     for t, read in enumerate(shards[1]):
         assert f"task {t + 1} reads " in said
-        assert f"task {t} reads {read:,} bytes" in said
+        assert f"task {t + 1} reads {read:,} bytes" in said
