@@ -75,7 +75,7 @@ def parse_json(text: str | bytes, name: str, *, error: ErrorType = DataError) ->
     except RecursionError as reason:
         raise error(f"{name}: nested too deeply to be read") from reason
     except ValueError as reason:
-        raise error(f"{name}: not JSON ({shortened(reason)})") from reason
+        raise error(f"{name}: not JSON ({one_line(reason)})") from reason
 
 
 def read_yaml(path: Path, *, error: ErrorType = DataError) -> Any:
@@ -95,21 +95,26 @@ def parse_yaml(text: str, name: str, *, error: ErrorType = DataError) -> Any:
     except yaml.MarkedYAMLError as reason:
         mark = reason.problem_mark or reason.context_mark
         where = f", line {mark.line + 1}" if mark else ""
-        raise error(f"{name}{where}: not YAML ({shortened(reason.problem or reason.context)})") from reason
+        raise error(f"{name}{where}: not YAML ({one_line(reason.problem or reason.context)})") from reason
     except (yaml.YAMLError, ValueError, TypeError, OverflowError, RecursionError) as reason:
-        raise error(f"{name}: not YAML ({shortened(reason)})") from reason
+        raise error(f"{name}: not YAML ({one_line(reason)})") from reason
+
+
+def not_downloaded(head: bytes) -> str:
+    """What a file that begins with `head` is instead of what was downloaded; empty where that cannot be told."""
+    head = head.lstrip()
+    if not head:
+        return "the file is empty: download it again"
+    if head.startswith(b"version https://git-lfs"):
+        return "the file is a pointer of Git LFS: run `git lfs pull` where it was cloned"
+    return "the file is a web page: download the file itself" if head[:1] == b"<" else ""
 
 
 def no_weights(path: Path) -> str:
     """What a file that cannot be read as weights is, and what to do; empty where that cannot be told."""
     with path.open("rb") as file:
-        head = file.read(512).lstrip()
-    if not head:
-        return "the file is empty: download it again"
-    if head.startswith(b"version https://git-lfs"):
-        return "the file is a pointer of Git LFS, not the weights: run `git lfs pull` where it was cloned"
-    if head[:1] == b"<":
-        return "the file is a web page, not the weights: download the file itself"
+        if said := not_downloaded(file.read(512)):
+            return said
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             if any(name.endswith("constants.pkl") for name in archive.namelist()):
@@ -150,7 +155,7 @@ def _check_events(events: Iterator[Any]) -> None:
             raise yaml.constructor.ConstructorError(None, None, problem, event.start_mark)
 
 
-def shortened(reason: object) -> str:
+def one_line(reason: object) -> str:
     """A reason of a library on one line, cut where it is long."""
     text = " ".join(str(reason).split())
     return text if len(text) <= _MOST_SHOWN else text[:_MOST_SHOWN] + " ..."

@@ -14,7 +14,7 @@ import numpy as np
 from kc.config import RunConfig
 from kc.errors import KcError
 from kc.metrics.continual import forgetting_per_task
-from kc.outside import shortened
+from kc.outside import one_line
 from kc.report.examples import load_examples
 from kc.report.records import Cost, MethodResult
 from kc.report.wandb_log import artifacts, define_metrics, example_images, final_payload, matrix_table, task_payload
@@ -103,7 +103,7 @@ class Tracker:
         try:
             yield
         except Exception as error:
-            print(f"W&B: not everything of {self.place.name} is logged ({shortened(error)}); results are kept")
+            print(f"W&B: not everything of {self.place.name} is logged ({one_line(error)}); results are kept")
 
 
 def tags_of(config: RunConfig, method: str) -> list[str]:

@@ -16,8 +16,7 @@ from kc.types import SplitName
 if TYPE_CHECKING:
     from kc.data.manifest import Manifest
     from kc.data.stats import Counts, Stats
-    from kc.report.words import listing
-from kc.types import Task
+    from kc.types import Task
 
 
 @dataclass(frozen=True, kw_only=True)

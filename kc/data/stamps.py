@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import time
 import zlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -15,6 +16,7 @@ from kc.files import cache_dir, write_atomic
 
 MOST_FILES, MOST_BYTES = 20_000, 1 << 31
 """Folders of more are known by stamps alone: their files are never read, and a copy of them is another folder."""
+_RUN = re.compile(r"\d{8}-\d{6}-.")
 _SHOWN = 3
 _THREADS = 4
 _TICK, _COARSE_TICK = 50_000_000, 2_000_000_000
@@ -118,7 +120,7 @@ def _scanned(root: Path) -> list[FileStamp]:
                 entries = list(opened)
         except OSError:
             continue  # what cannot be listed cannot be read either
-        if any(entry.name == "fingerprints.yaml" for entry in entries):
+        if prefix and _is_run(os.path.basename(folder), {entry.name for entry in entries}):
             continue
         for entry in entries:
             name = prefix + entry.name
@@ -135,6 +137,11 @@ def _scanned(root: Path) -> list[FileStamp]:
             found.append(FileStamp(name, entry.path, stamp, stat.st_size, stat.st_ctime_ns))
     found.sort()
     return found
+
+
+def _is_run(folder: str, names: Collection[str]) -> bool:
+    """Whether a folder is that of a run of kc, which has its fingerprints only once its data was looked at."""
+    return "config.yaml" in names and ("fingerprints.yaml" in names or bool(_RUN.match(folder)))
 
 
 def _stamp(place: str, s: os.stat_result) -> str:

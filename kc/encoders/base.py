@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kc.errors import MissingExtraError, UnknownNameError
-from kc.outside import no_weights, shortened
+from kc.outside import no_weights, one_line
 from kc.types import Features
 
 
@@ -147,7 +147,7 @@ def weights_of(name: str, path: str | None = None) -> Iterator[None]:
     except UnknownNameError:
         raise
     except Exception as error:  # a hub can fail in many ways: network, cache, file format
-        reason = shortened(error)
+        reason = one_line(error)
         if path is None or not Path(path).is_file():
             raise MissingExtraError(
                 f"cannot have the weights of {name} ({reason}). Give a local file: {name}@PATH"

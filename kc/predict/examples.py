@@ -156,7 +156,7 @@ def _boxes(folder: Path, files: list[str]) -> dict[str, list[tuple[float, float,
     path = folder / BOXES
     if not path.is_file():
         return {}
-    found: dict[str, list[tuple[float, float, float, float]]] = {}
+    known, found = set(files), dict[str, list[tuple[float, float, float, float]]]()
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             rows = csv.DictReader(file, skipinitialspace=True)
@@ -168,7 +168,7 @@ def _boxes(folder: Path, files: list[str]) -> dict[str, list[tuple[float, float,
                 if not any(cells):
                     continue
                 name = PurePath(cells[0]).as_posix()
-                if name not in files:
+                if name not in known:
                     raise DataError(f"{where}: there is no picture {cells[0]!r} beside it")
                 try:
                     if None in row:

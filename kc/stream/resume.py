@@ -113,7 +113,7 @@ def check_unchanged(
     name -> what says how two values differ, or "". Raises RunError naming what differs.
     """
     path = folder / FINGERPRINTS
-    before = read_yaml(path, error=RunError) if path.exists() else here
+    before = _fingerprints(path) if path.exists() else here
     changes = []
     for part, values in here.items():
         was: Mapping[str, Any] = before.get(part) or {}
@@ -134,5 +134,12 @@ def check_unchanged(
 
 def accepted_changes(folder: Path) -> list[str]:
     """What `--accept-changes` let pass, of all times a run was resumed."""
-    found: list[str] = read_yaml(folder / FINGERPRINTS, error=RunError).get("accepted changes", [])
+    found: list[str] = _fingerprints(folder / FINGERPRINTS).get("accepted changes", [])
     return found
+
+
+def _fingerprints(path: Path) -> Mapping[str, Any]:
+    content = read_yaml(path, error=RunError)
+    if not isinstance(content, Mapping) or not all(isinstance(part, Mapping | list) for part in content.values()):
+        raise RunError(f"{path}: not the fingerprints of a run; it was edited or damaged: start a new run")
+    return content

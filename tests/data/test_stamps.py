@@ -88,7 +88,9 @@ def test_links_that_lead_nowhere_or_back_and_runs_do_not_stop_it(folder: Path) -
     (folder / "gone").symlink_to("nowhere")
     (folder / "loop").symlink_to(folder)
     before = folder_key(folder)
-    (folder / "runs" / "1").mkdir(parents=True)
+    for name in ("1", "20261130-235814-tiny"):  # the second has only begun
+        (folder / "runs" / name).mkdir(parents=True)
+        (folder / "runs" / name / "config.yaml").write_text("{}")
     (folder / "runs" / "1" / "fingerprints.yaml").write_text("{}")
     (folder / "runs" / "1" / "results.json").write_text("{}")
     assert folder_key(folder) == before
@@ -115,3 +117,12 @@ def test_a_mask_exchanged_for_one_of_the_same_size_and_time_is_read(tiny_index_p
     after = open_reader(tiny_index_png.manifest, "test", tiny_index_png.root).class_table
     assert before[0].tolist() != after[0].tolist()
     assert content_key(tiny_index_png.manifest, tiny_index_png.root) != key
+
+
+def test_a_file_called_as_one_of_a_run_hides_no_data(folder: Path) -> None:
+    (folder / "fingerprints.yaml").write_text("mine")
+    before = folder_key(folder)
+    (folder / "images").mkdir(exist_ok=True)
+    (folder / "images" / "fingerprints.yaml").write_text("mine too")
+    (folder / "images" / "new.png").write_bytes(b"new")
+    assert folder_key(folder) != before

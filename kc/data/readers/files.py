@@ -13,7 +13,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from kc.errors import DataError
-from kc.outside import inside, inside_text, read_text
+from kc.outside import inside, inside_text, not_downloaded, read_text
 from kc.types import UInt8Array
 
 IMAGE_SUFFIXES = frozenset(
@@ -31,11 +31,6 @@ _DEEP_MODES = ("I", "F", "I;16", "I;16B", "I;16L")
 _MAY_TURN = {"exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif"}
 _ORIENTATION = 0x0112
 _ONE_PICTURE = ("GIF", "TIFF", "PNG", "WEBP")  # not MPO: photographs with a preview or a second lens behind them
-_OTHER_FILES = (
-    (b"version https://git-lfs", "a pointer of Git LFS, not the file itself: run `git lfs pull`"),
-    (b"<!doctype html", "a web page, not an image: the download failed"),
-    (b"<html", "a web page, not an image: the download failed"),
-)
 
 
 def list_files(
@@ -147,8 +142,8 @@ def _opened(file: str | Path | BinaryIO, name: str, what: str) -> Iterator[Image
         raise DataError(f"{name}: cannot read the {what}, {said}") from error
 
 
-def _other_file(file: str | Path | BinaryIO) -> str | None:
-    """What a file is that is no image, where its first bytes tell."""
+def _other_file(file: str | Path | BinaryIO) -> str:
+    """What a file is that is no image, where its first bytes tell, else nothing."""
     try:
         if isinstance(file, str | Path):
             with open(file, "rb") as opened:
@@ -157,10 +152,10 @@ def _other_file(file: str | Path | BinaryIO) -> str | None:
             file.seek(0)
             start = file.read(64)
     except (OSError, ValueError):
-        return None
+        return ""
     if start[4:8] == b"ftyp":
         return f"{start[8:12].decode('ascii', 'replace')} (HEIC, AVIF or video) is not read: convert it to PNG or JPEG"
-    return next((said for mark, said in _OTHER_FILES if start.lstrip().lower().startswith(mark)), None)
+    return not_downloaded(start)
 
 
 def read_image(root: Path, relative: str) -> UInt8Array:

@@ -161,7 +161,7 @@ def _listed_pairs(root: Path, part: IndexPngSplit, file: str, problems: list[str
     lines = read_lines(root, file)
     images: dict[str, str] = {}
     masks: dict[str, str] = {}
-    if any(len(text.split()) != 2 or inside(root, part.images).is_dir() for _, text in lines):
+    if inside(root, part.images).is_dir() or any(len(text.split()) != 2 for _, text in lines):
         images, masks = _images(root, part, problems), _masks(root, part, problems)
     pairs: list[Pair] = []
     taken: dict[str, int] = {}

@@ -185,20 +185,37 @@ class Staging:
         place, ids = self._staged.find(number), stored.find(number)
         fresh = np.ones(len(table), bool)
         if len(again := np.flatnonzero(place >= 0)):
-            held = joined(self._chunks).take(place[again])
+            held = self._at(place[again])
             fresh[again] = ~repeats(table.take(again), held.class_id, held.vectors, background)
         if len(known := np.flatnonzero((ids >= 0) & (place < 0))):
             fresh[known] = ~stays(ids[known], table.take(known))
         if not fresh.any():
             return 0
         if len(other := place[fresh & (place >= 0)]):
-            kept = np.ones(len(self), bool)
-            kept[other] = False
-            self._chunks = [joined(self._chunks).take(kept)]
-            self._restage()
+            self._without(other)
         self._staged.add(number[fresh], len(self) + np.arange(fresh.sum()))
         self._chunks.append(replace(table if fresh.all() else table.take(fresh), ids=ids[fresh]))
         return int(fresh.sum())
+
+    def _at(self, places: Int64Array) -> Table:
+        """The staged rows at these places, in their order, without copying the others."""
+        order = np.argsort(places)
+        parts = [self._chunks[i].take(places[order][own] - first) for i, first, own in self._owners(places[order])]
+        return joined(parts).take(np.argsort(order))
+
+    def _without(self, places: Int64Array) -> None:
+        """Forget the staged rows at these places."""
+        for i, first, own in self._owners(places):
+            kept = np.ones(len(self._chunks[i]), bool)
+            kept[places[own] - first] = False
+            self._chunks[i] = self._chunks[i].take(kept)
+        self._restage()
+
+    def _owners(self, places: Int64Array) -> list[tuple[int, int, BoolArray]]:
+        """Number and first place of each chunk that holds some of the rows, and (N,) which they are."""
+        ends = np.cumsum([len(c) for c in self._chunks])
+        number = np.searchsorted(ends, places, side="right")
+        return [(i, int(ends[i]) - len(self._chunks[i]), number == i) for i in np.unique(number).tolist()]
 
     def _restage(self) -> None:
         """Number the staged keys anew."""
