@@ -100,6 +100,7 @@ def test_a_run_writes_everything(finished: Path) -> None:
     knn, joint = results["methods"][3], results["methods"][2]
     assert knn["cost"][0]["trained_parameters"] == 0
     assert joint["metrics"]["intransigence"] == pytest.approx(0.0)
+    assert [m.get("all_images", False) for m in results["methods"]] == [False, False, True, False]
     for name in ("metrics.csv", "curves.png", "report.html", "config.yaml"):
         assert (finished / name).stat().st_size > 0
     for method in METHODS.split(","):

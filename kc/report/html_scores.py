@@ -112,9 +112,12 @@ def growth(merged: Sequence[MergedMethod], look: dict[str, Look]) -> str:
         top = max(10.0, 10 * math.ceil(np.nanmax(values + spread) / 10))
         scale = Scale.of_points(float(np.nanmin(values - spread)), top)
         figures.append(("Forgetting, mean of the tasks before", line_chart(lines, "forgetting by method", top, scale)))
-    lines = _lines(merged, look, [m.stored for m in merged])
-    scale, unit = Scale.of_bytes(max(float(np.nanmax(m.stored.mean)) for m in merged))
-    figures.append((f"Stored, {unit}", line_chart(lines, "stored bytes by method", 0, scale)))
+    counted = [m for m in merged if not m.all_images]
+    if counted:
+        scale, unit = Scale.of_bytes(max(float(np.nanmax(m.stored.mean)) for m in counted))
+        every = zip(_lines(merged, look, [m.stored for m in merged]), merged, strict=True)
+        lines = [line for line, m in every if not m.all_images]
+        figures.append((f"Stored, {unit}", line_chart(lines, "stored bytes by method", 0, scale)))
     intro = "Forgetting × 100: how far a task has fallen from its best score so far; below 0 it rose."
     return f"<p>{intro} Stored: what the method keeps after each task.</p>{_panels(figures)}"
 
@@ -151,7 +154,7 @@ def against_cost(merged: Sequence[MergedMethod]) -> str:
     for key, title, unit in COSTS:
         points = []
         for i, m in known:
-            if key == "stored_bytes" and m.name in tables.ALL_IMAGES:
+            if key == "stored_bytes" and m.all_images:
                 continue
             score, price = m.metrics["average"], m.cost[key]
             say = words.size if unit == "B" else words.seconds

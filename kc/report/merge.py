@@ -52,6 +52,7 @@ class MergedMethod:
     forgotten: Curve
     stored: Curve
     cost: Mapping[str, Stat]
+    all_images: bool
 
 
 NO_STAT = Stat(math.nan, math.nan)
@@ -120,4 +121,5 @@ def _merge(group: list[MethodResult]) -> MergedMethod:
         cost={
             name: _stat([total([getattr(c, name) for c in m.cost]) for m in group]) for name, total in _TOTAL.items()
         },
+        all_images=any(m.all_images for m in group),
     )

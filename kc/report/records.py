@@ -136,6 +136,8 @@ class MethodResult(_Record):
     confusion: dict[Name, Score] = {}
     per_class: dict[Name, Scores] = {}
     cost: list[Cost]
+    all_images: Annotated[bool, Strict()] = False
+    """Whether it reads the images of all earlier tasks again, whose bytes are not in `cost`."""
     versions: dict[Name, Str] = {}
     """Where its tasks were computed with other versions than those of the run: all, in order, separated by commas."""
 
@@ -203,8 +205,9 @@ class Results(_Record):
             if not data[key]:
                 del data[key]
         for method in data["methods"]:
-            if not method["versions"]:
-                del method["versions"]
+            for key in ("all_images", "versions"):
+                if not method[key]:
+                    del method[key]
         for key in ("versions", "fingerprints", "config"):
             data[key] = _sorted(data[key])
         for method in data["methods"]:

@@ -48,8 +48,6 @@ COLUMNS = (
     Column("trained_parameters", "Trained parameters", "trained\nparameters", "low", words.count),
 )
 # What the page adds: half of the runs cannot know it, so it would cost the terminal a column of dashes.
-ALL_IMAGES = ("joint", "mask2former-joint")
-"""Methods that train on every image again: what they store is no size of a network."""
 INTRANSIGENCE = Column("intransigence", "Intransigence", "intran-\nsigence", "low", words.points)
 
 _LATEX = {
@@ -133,7 +131,7 @@ def _cell(m: MergedMethod, column: Column, numbers: dict[tuple[str, str], int]) 
         note = numbers.get((column.title.lower(), m.undefined.get(name, "")))
     else:
         stat, note = m.cost[column.key], None
-        if column.key == "stored_bytes" and m.name in ALL_IMAGES:
+        if column.key == "stored_bytes" and m.all_images:
             return Cell("all images", math.nan)
     return Cell(column.text(stat.mean, stat.deviation), stat.mean, stat.deviation, note=note)
 
@@ -344,6 +342,6 @@ def _price(merged: Sequence[MergedMethod]) -> str:
         trained = m.cost["trained_parameters"].mean
         work = f"trained {words.count(trained)} parameters" if trained else "trained nothing"
         time, stored = words.seconds(m.cost["seconds"].mean), words.size(m.cost["stored_bytes"].mean)
-        stored = "all images" if m.name in ALL_IMAGES else stored
+        stored = "all images" if m.all_images else stored
         parts.append(f"{m.name} {work} in {time} and keeps {stored}")
     return "; ".join(parts) + "."

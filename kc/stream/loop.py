@@ -88,6 +88,7 @@ class MethodLoop:
         state = MethodState.load(self.folder) or MethodState(self.name, self.seed, METRIC[self.kind])
         torch.manual_seed(task_seed(self.seed, -1))
         method = self.make()
+        state.all_images = method.train_scope == "seen"
         tasks = self.stream.tasks
         if state.tasks_done > len(tasks):
             raise RunError(f"{self.folder}: holds {state.tasks_done} tasks, the stream has {len(tasks)}")

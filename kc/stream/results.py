@@ -87,5 +87,6 @@ def method_result(
         confusion=dict(state.confusion),
         per_class={n: [after.get(n) for after in state.per_class] for n in names},
         cost=[Cost.model_validate(c) for c in state.cost],
+        all_images=state.all_images,
         versions={k: ", ".join(v) for k, v in state.versions.items() if v != [(versions or {}).get(k, v[0])]},
     )

@@ -40,6 +40,8 @@ class MethodState:
     """Scores on each task before anything is learned; empty where the method cannot answer then."""
     confusion: dict[str, float | None] = field(default_factory=dict)
     """Of old and new classes after the last task done, see `kc.metrics.confusion.old_and_new`."""
+    all_images: bool = False
+    """Whether it reads the images of all earlier tasks again, whose bytes are not in `cost`."""
     versions: dict[str, list[str]] = field(default_factory=dict)
     """Of Python, kc and the packages that change numbers: every version that computed a task, in order."""
 
