@@ -107,7 +107,8 @@ def not_downloaded(head: bytes) -> str:
         return "the file is empty: download it again"
     if head.startswith(b"version https://git-lfs"):
         return "the file is a pointer of Git LFS: run `git lfs pull` where it was cloned"
-    return "the file is a web page: download the file itself" if head[:1] == b"<" else ""
+    page = head[:1] == b"<" and not head.startswith((b"<svg", b"<?xml"))
+    return "the file is a web page: download the file itself" if page else ""
 
 
 def no_weights(path: Path) -> str:

@@ -62,7 +62,7 @@ class PerTask:
         parts = [f"above {self.gt:g}"] if self.gt > float("-inf") else []
         parts += [f"at least {self.ge:g}"] if self.ge > float("-inf") else []
         parts += [f"at most {self.le:g}"] if self.le < float("inf") else []
-        return " and ".join([*parts, *(["whole"] if self.whole else [])])
+        return " and ".join([*parts, "whole" if self.whole else "finite"])
 
 
 _POSITIVE, _WHOLE, _SIGNED = PerTask(gt=0), PerTask(ge=1, whole=True), PerTask(ge=-1, le=1)

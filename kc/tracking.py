@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 
 from kc.config import RunConfig
-from kc.errors import KcError
 from kc.metrics.continual import forgetting_per_task
 from kc.outside import one_line
 from kc.report.examples import load_examples
@@ -33,11 +32,11 @@ class Tracker:
             return
         # Without this wandb prints a dozen lines a method, offline too.
         os.environ.setdefault("WANDB_SILENT", "true")
-        import wandb
-        from lightning.pytorch.loggers import WandbLogger
-
         try:
-            run = wandb.init(
+            import wandb
+            from lightning.pytorch.loggers import WandbLogger
+
+            run: Any = wandb.init(
                 name=f"{method}-s{seed}",
                 dir=folder,
                 mode="offline" if config.wandb == "offline" else "online",
@@ -53,10 +52,11 @@ class Tracker:
                 reinit="create_new",
                 config={**settings, "method": method, "seed": seed},
             )
+            define_metrics(run)
             self.logger = WandbLogger(experiment=run)
-            define_metrics(self.logger.experiment)
         except Exception as error:
-            raise KcError(f"W&B cannot start ({error}); log in with `wandb login`, or use --wandb offline") from error
+            help_ = "" if config.wandb == "offline" else "; log in with `wandb login`, or give --wandb offline"
+            print(f"W&B cannot start ({one_line(error)}): {self.place.name} goes on without it{help_}")
 
     def task(self, state: MethodState, t: int) -> None:
         """Scores, forgetting and cost after task `t`, with the task as x-axis."""

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -277,3 +278,14 @@ def test_a_run_may_be_resumed_from_another_folder(tmp_path: Path, monkeypatch: p
     config = anchored(RunConfig(benchmark="my/own.yaml", data_root=Path("data")))
     assert (config.benchmark, config.data_root) == (str(tmp_path / "my" / "own.yaml"), tmp_path / "data")
     assert anchored(RunConfig(benchmark="camvid")).benchmark == "camvid"
+
+
+def test_a_batch_of_one_that_batch_norm_cannot_train_is_one_error(
+    tiny_folder: SimpleNamespace, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = tmp_path / "small.yaml"
+    small.write_text(yaml.safe_dump(tiny_folder.content | {"input_size": [32, 32]}))
+    given = ["--benchmark", small, "--data-root", tiny_folder.root, "--methods", "finetune", "--tasks", "3"]
+    more = ["--train", "full", "--batch-size", "1", "--epochs", "1", "--wandb", "disabled", "--accelerator", "cpu"]
+    assert main(["run", *map(str, [*given, *more]), "--out", str(tmp_path / "runs")]) == 2
+    assert "--batch-size" in capsys.readouterr().err

@@ -101,3 +101,17 @@ def test_what_wandb_cannot_do_costs_nothing(capsys: pytest.CaptureFixture[str]) 
     tracker.close()
     assert "disk quota" in capsys.readouterr().out
     assert tracker.logger is None
+
+
+@pytest.mark.parametrize("mode", ["offline", "online"])
+def test_a_wandb_that_cannot_start_costs_nothing(
+    tiny_folder: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
+    def broken(**_: Any) -> None:
+        raise wandb.errors.UsageError("no such entity")
+
+    monkeypatch.setattr(wandb, "init", broken)
+    given = ["--benchmark", tiny_folder.path, "--data-root", tiny_folder.root, "--methods", "ncm", "--tasks", "3"]
+    assert main(["run", *map(str, given), "--wandb", mode, "--out", str(tmp_path / "runs")]) == 0
+    (folder,) = (tmp_path / "runs").iterdir()
+    assert len(Results.load(folder / "results.json").methods) == 1

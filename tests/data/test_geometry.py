@@ -216,6 +216,7 @@ def test_boxes_as_shares_are_refused(tmp_path: Path) -> None:
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "git lfs pull"),
         (b"<!DOCTYPE html><title>404", "web page"),
         (b"\x00\x00\x00\x18ftypheic\x00\x00", "heic"),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'>", "corrupt or not an image"),
     ],
 )
 def test_files_that_are_something_else_are_named(tmp_path: Path, start: bytes, said: str) -> None:

@@ -12,7 +12,7 @@ from torch.optim import SGD, Adam, AdamW, Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, PolynomialLR
 
 from kc.encoders.base import Encoder
-from kc.errors import DivergedError
+from kc.errors import DivergedError, KcError
 from kc.methods.base import Context
 from kc.methods.distributed import counting
 from kc.methods.finetune.heads import GrowingClassifier, Head, head_of
@@ -167,9 +167,18 @@ class GradientMethod(ContinualMethod):
         return {k: p for k, p in self.named_parameters() if p.requires_grad}
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """One step on one batch. Raises DivergedError for a loss that is not finite."""
-        with counting(batch):
-            loss = self.loss_on(batch)
+        """One step on one batch. Raises DivergedError for a loss that is not finite, KcError for one image of which
+        batch norm has a single value a channel."""
+        try:
+            with counting(batch):
+                loss = self.loss_on(batch)
+        except ValueError as error:
+            if "more than 1 value per channel" not in str(error):  # torch has no type of its own for it
+                raise
+            raise KcError(
+                f"{self.name}: batch norm cannot be trained on a batch of one image whose features are a single value a "
+                "channel: choose a --batch-size that leaves no last batch of one, or larger images"
+            ) from error
         if not torch.isfinite(loss):
             raise DivergedError(
                 f"{self.name}: the loss is {loss.item()} at step {self.global_step} of task {self.task_index + 1}; "
