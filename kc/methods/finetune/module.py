@@ -176,7 +176,7 @@ class GradientMethod(ContinualMethod):
             if "more than 1 value per channel" not in str(error):  # torch has no type of its own for it
                 raise
             raise KcError(
-                f"{self.name}: batch norm cannot be trained on a batch of one image whose features are a single value a "
+                f"{self.name}: batch norm cannot be trained on a batch of one image whose features are one value a "
                 "channel: choose a --batch-size that leaves no last batch of one, or larger images"
             ) from error
         if not torch.isfinite(loss):
