@@ -47,7 +47,7 @@ def run(config: ServeConfig) -> int:
     try:
         import uvicorn
 
-        from kc.serve.app import app
+        from kc.serve.app import Hurried, app
     except ImportError as error:
         raise MissingExtraError(f"kc serve needs {error.name}: pip install 'kc-continual[demo]'") from error
     from kc.predict.pictures import Sources
@@ -58,13 +58,12 @@ def run(config: ServeConfig) -> int:
     predictor = _memory(config)
     demo = DemoSession(predictor, Sources.of(predictor.memory, predictor.session.config, config.data_root))
     with listening(config) as opened:
-        port = opened.getsockname()[1]
-        console.say(f"open http://{config.host}:{port} (Ctrl-C stops)")
+        port, hosts = opened.getsockname()[1], [config.host]
+        console.say(f"open http://{f'[{config.host}]' if ':' in config.host else config.host}:{port} (Ctrl-C stops)")
         if not _is_local(config.host):
-            console.say(f"anyone who reaches {config.host} can ask, teach and erase")
-        # Under another name a page elsewhere could reach this one through a browser that trusts it.
-        hosts = ["127.0.0.1", "localhost", *([] if _is_local(config.host) else ["*"])]
-        settings = uvicorn.Config(app(demo, hosts), log_level="warning", access_log=False)
+            console.say(f"anyone who reaches {config.host} can predict, add rows and erase rows")
+            hosts += [socket.gethostname(), socket.getfqdn()]
+        settings = uvicorn.Config(app(demo, hosts), http=Hurried, log_level="warning", access_log=False)
         uvicorn.Server(settings).run(sockets=[opened])
     return 0
 
@@ -84,14 +83,12 @@ def _memory(config: ServeConfig) -> MemoryPredictor:
 
 def listening(config: ServeConfig) -> socket.socket:
     """A socket at the address. Raises KcError for one that cannot be had."""
-    opened = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-    opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    where = f"--host {config.host} --port {config.port}"
     try:
-        opened.bind((config.host, config.port))
-    except OSError as error:
-        opened.close()
-        raise KcError(f"{config.host}:{config.port} cannot be had ({error.strerror}): try another --port") from error
-    return opened
+        family, *_, address = socket.getaddrinfo(config.host, config.port, type=socket.SOCK_STREAM)[0]
+        return socket.create_server(address[:2], family=family)
+    except (OSError, UnicodeError) as error:
+        raise KcError(f"{where}: cannot be had ({getattr(error, 'strerror', None) or error}): try another") from error
 
 
 def _is_local(host: str) -> bool:

@@ -30,9 +30,11 @@ def split_names(text: str) -> list[str]:
             current += character
     parts.append(current + "\\" * escaped)
     names = [clean_name(part) for part in parts]
-    twice = next((name for i, name in enumerate(names) if name in names[:i]), None)
-    if twice is not None:
-        raise KcError(f"the name {twice!r} is given twice")
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            raise KcError(f"the name {name!r} is given twice")
+        seen.add(name)
     return names
 
 

@@ -15,9 +15,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
-from kc.errors import DataError, KcError
+from kc.data.readers.files import decode_image
+from kc.errors import KcError
 from kc.predict.answer import Answer, pixels_in
 from kc.predict.examples import ExampleImage
 from kc.predict.names import clean_name, split_names
@@ -65,10 +66,9 @@ class DemoSession:
     def look(self, data: bytes, names: str) -> dict[str, Any]:
         """Ask about a picture. Raises DataError for what is no picture or too large, KcError for names."""
         wanted = split_names(names) if names.strip() else None
-        image = decoded(data)
-        with self._turn:
+        with self._turn:  # one picture of MAX_PIXELS at a time
             token = secrets.token_urlsafe(16)
-            look = AskedImage(image, wanted, {})
+            look = AskedImage(decoded(data), wanted, {})
             self._ask(look)
             self._looks[token] = look
             while len(self._looks) > KEPT:
@@ -199,17 +199,11 @@ class DemoSession:
 
 
 def decoded(data: bytes) -> UInt8Array:
-    """The picture in `data`, upright, as (H, W, 3) uint8 RGB with no side above SIDE.
+    """The picture in `data` as (H, W, 3) uint8 RGB, read as `kc predict` reads a file, no side above SIDE.
 
-    Raises DataError for what is not JPEG, PNG or WebP, is damaged, or has more than MAX_PIXELS.
+    Raises DataError for what is not one JPEG, PNG or WebP picture of 8 bits, is damaged, or has more than MAX_PIXELS.
     """
-    try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as opened:
-            if opened.width * opened.height > MAX_PIXELS:
-                raise DataError(f"the picture has {opened.width} x {opened.height} pixels; at most {MAX_PIXELS:,}")
-            picture = ImageOps.exif_transpose(opened).convert("RGB")
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
-        raise DataError("this is not a whole JPEG, PNG or WebP picture") from error
+    picture = Image.fromarray(decode_image(io.BytesIO(data), "the picture", MAX_PIXELS, FORMATS))
     picture.thumbnail((SIDE, SIDE), Image.Resampling.BICUBIC)
     return np.array(picture)
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import io
+import json
 import shutil
+import socket
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +21,15 @@ from starlette.testclient import TestClient
 
 from kc.commands.serve import ServeConfig, listening
 from kc.config import RunConfig
-from kc.errors import KcError
+from kc.data.readers.files import read_image
+from kc.errors import DataError, KcError
 from kc.memory.disk import Memory
 from kc.predict.examples import ExampleImage
 from kc.predict.opening import open_memory
 from kc.predict.teach import create, remember
 from kc.resolve import with_options
 from kc.serve import demo as demos
-from kc.serve.app import app
+from kc.serve.app import ACTIONS, HEADERS, SMALL, Hurried, app
 from kc.serve.demo import DemoSession
 from kc.session import Facts
 
@@ -71,7 +75,7 @@ def memory(made: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def client(memory: Path) -> TestClient:
-    return TestClient(app(DemoSession(open_memory(memory)), ["127.0.0.1"]), base_url="http://127.0.0.1")
+    return TestClient(app(DemoSession(open_memory(memory)), []), base_url="http://127.0.0.1")
 
 
 def test_a_visit_without_a_browser(client: TestClient, memory: Path) -> None:
@@ -119,7 +123,7 @@ def test_what_is_refused(client: TestClient, memory: Path, monkeypatch: pytest.M
     assert "default-src 'none'" in page.headers["Content-Security-Policy"]
     for content in (b"", b"GIF89a", b"<svg/>", BOTH[: len(BOTH) // 2]):
         answer = client.post("/api/look", content=content, headers=MARK)
-        assert (answer.status_code, answer.json()["error"][:20]) == (400, "this is not a whole ")
+        assert (answer.status_code, answer.json()["error"][:12]) == (400, "the picture:")
     token = client.post("/api/look", content=BOTH, headers=MARK).json()["token"]
     for path, value in (
         ("select", {"token": token, "x": 2, "y": 0, "whole": True, "selection": []}),
@@ -150,14 +154,169 @@ def test_it_listens_on_this_computer_alone(memory: Path) -> None:
         host, port = first.getsockname()
         assert host == "127.0.0.1"
         first.listen()
-        with pytest.raises(KcError, match="try another --port"):
+        with pytest.raises(KcError, match=f"--port {port}"):
             listening(ServeConfig(memory=memory, port=port))
+
+
+def test_every_answer_has_the_headers_and_every_error_is_one_value(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(_: DemoSession) -> None:
+        raise RuntimeError("at 0x7f")
+
+    monkeypatch.setattr(DemoSession, "facts", broken)
+    client = TestClient(client.app, base_url="http://127.0.0.1", raise_server_exceptions=False)
+    for status, method, path, headers in (
+        (200, "GET", "/", {}),
+        (404, "GET", "/x", {}),
+        (405, "POST", "/", {}),
+        (403, "GET", "/api/facts", {}),
+        (500, "GET", "/api/facts", MARK),
+        (400, "POST", "/api/look", MARK),
+        (400, "GET", "/", {"Host": "evil.example"}),
+        (400, "POST", "/api/look", MARK | {"Origin": "http://evil.example"}),
+        (400, "POST", "/api/look", MARK | {"Origin": "null"}),
+    ):
+        answer = client.request(method, path, headers=headers)
+        assert answer.status_code == status, path
+        assert answer.headers.items() >= {k.lower(): v for k, v in HEADERS.items()}.items(), path
+        assert status == 200 or list(answer.json()) == ["error"]
+        assert "0x7f" not in answer.text
+    for host in ("[::1]:7860", "192.168.1.5", "localhost:1", "127.0.0.1"):
+        assert client.get("/", headers={"Host": host, "Origin": f"http://{host}"}).status_code == 200
+
+
+GOOD: dict[str, Any] = {"token": "t", "names": "", "x": 0.5, "y": 0.5, "whole": True, "selection": [0], "name": "n"}
+WRONG: dict[str, list[str]] = {
+    **{name: ["null", "1", "[]", '"' + "x" * 20_000 + '"'] for name in ("token", "names", "name")},
+    **{name: ["null", "true", '"0.5"', "-0.1", "1e999", "1" * 400, "[1]", "{}"] for name in ("x", "y")},
+    "whole": ["null", "0", '"false"'],
+    "selection": ["null", "{}", "[true]", "[0.5]", "[-1]", "[[0]]", '"0"', f"[{'9' * 400}]"],
+}
+
+
+@pytest.mark.parametrize("action", list(ACTIONS))
+def test_a_value_of_another_type_is_named(client: TestClient, action: str) -> None:
+    def sent(name: str, text: str) -> Any:
+        fields = {field: json.dumps(GOOD[field]) for field in ACTIONS[action]} | {name: text}
+        body = "{" + ",".join(f'"{field}":{value}' for field, value in fields.items()) + "}"
+        return client.post(f"/api/{action}", content=body, headers=MARK)
+
+    for name in ACTIONS[action]:
+        for text in WRONG[name]:
+            answer = sent(name, text)
+            assert (answer.status_code, answer.json()["error"].split(":")[0]) == (400, name), text[:40]
+        for text in ("[" * 100_000, "NaN", "1" * 5000, '"\\ud800"', ""):
+            answer = sent(name, text)
+            assert (answer.status_code, list(answer.json())) == (400, ["error"]), text[:40]
+    for content in (b"", b"null", b"[]", b"7", b'"x"', b"\xff", b"{" * 1000, b"{}"):
+        assert client.post(f"/api/{action}", content=content, headers=MARK).status_code == 400
+    assert client.post(f"/api/{action}", content=b" " * (SMALL + 1), headers=MARK).status_code == 413
+
+
+def saved(image: Image.Image, kind: str, **more: Any) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **more)
+    return buffer.getvalue()
+
+
+def test_pictures_are_read_as_kc_predict_reads_them(tmp_path: Path) -> None:
+    image = Image.fromarray(texture(0, 48)).crop((0, 0, 40, 48))
+    palette = image.convert("P", palette=Image.Palette.ADAPTIVE)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    alpha = image.copy()
+    alpha.putalpha(Image.linear_gradient("L").resize(alpha.size))
+    other = Image.fromarray(texture(1, 48)).crop((0, 0, 40, 48))
+    read = {
+        "cmyk": saved(image.convert("CMYK"), "JPEG"),
+        "palette": saved(palette, "PNG", transparency=bytes(range(256))),
+        "rgba": saved(alpha, "WEBP", lossless=True),
+        "la": saved(alpha.convert("LA"), "PNG"),
+        "one bit": saved(image.convert("1"), "PNG"),
+        "turned": saved(image, "JPEG", exif=exif),
+        "turned png": saved(image, "PNG", exif=exif),
+    }
+    for name, data in read.items():
+        (tmp_path / name).write_bytes(data)
+        pixels = demos.decoded(data)
+        np.testing.assert_array_equal(pixels, read_image(tmp_path, name))
+        assert pixels.shape == ((40, 48, 3) if "turned" in name else (48, 40, 3))
+    refused = {
+        "deeper than 8 bits": saved(Image.fromarray(np.zeros((9, 9), np.uint16)), "PNG"),
+        "JPEG, PNG, WEBP": saved(image, "GIF"),
+        "holds 2 pictures": saved(image, "PNG", save_all=True, append_images=[other]),
+        "holds 2 pictures; expected one": saved(image, "WEBP", save_all=True, append_images=[other]),
+        "HEIC": b"\0\0\0\x18ftypheic" + bytes(40),
+        "web page": b"<html>",
+    }
+    for word, data in refused.items():
+        with pytest.raises(DataError, match=word):
+            demos.decoded(data)
+
+
+def test_pictures_in_parallel_are_decoded_one_at_a_time(memory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    at_once, most = 0, 0
+    decoded = demos.decoded
+
+    def counted(data: bytes) -> Any:
+        nonlocal at_once, most
+        at_once += 1
+        most = max(most, at_once)
+        time.sleep(0.05)
+        at_once -= 1
+        return decoded(data)
+
+    monkeypatch.setattr(demos, "decoded", counted)
+    demo = DemoSession(open_memory(memory))
+    with ThreadPoolExecutor(8) as pool:
+        assert len({found["token"] for found in pool.map(lambda _: demo.look(BOTH, ""), range(8))}) == 8
+    assert most == 1
+
+
+def raw(address: str, *parts: bytes) -> bytes:
+    """What the server answers to these bytes until it ends the connection."""
+    with socket.create_connection(("127.0.0.1", int(address.rpartition(":")[2])), timeout=10) as opened:
+        for part in parts:
+            opened.sendall(part)
+        return b"".join(iter(lambda: opened.recv(4096), b""))
+
+
+def test_slow_and_lying_clients_are_let_go(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    head = b"POST /api/look HTTP/1.1\r\nHost: 127.0.0.1\r\nX-KC: 1\r\nContent-Length: %d\r\n\r\n"
+    monkeypatch.setattr("kc.serve.app.SECONDS", 0.2)
+    with ThreadPoolExecutor(12) as pool:  # more than may upload at a time
+        halves = [pool.submit(raw, address, head % 1000, b"half") for _ in range(10)]
+        assert {half.result().split()[1] for half in halves} == {b"408"}
+    assert raw(address) == b""
+    assert raw(address, b"GET / HT") == b""
+    for length in (10**9, 10**19):
+        assert raw(address, head % length).split()[1] == b"413"
+    shorter = raw(address, head % 4, b"\x89PNG and what was not announced")
+    assert [line.split()[1] for line in shorter.splitlines() if line.startswith(b"HTTP/1.1")] in (
+        [b"400"],
+        [b"400"] * 2,
+    )
+    assert b"Content-Security-Policy".lower() in raw(address, head % 10**9).lower()
+
+
+def test_it_listens_on_ipv6() -> None:
+    config = ServeConfig(host="::1", port=0)
+    try:
+        opened = listening(config)
+    except KcError:
+        pytest.skip("no IPv6 here")
+    with opened:
+        assert opened.getsockname()[0] == "::1"
+    with pytest.raises(KcError, match=r"--host nosuchhost\.invalid"):
+        listening(ServeConfig(host="nosuchhost.invalid"))
 
 
 @pytest.fixture
 def address(memory: Path) -> Iterator[str]:
     with listening(ServeConfig(memory=memory, port=0)) as opened:
-        server = uvicorn.Server(uvicorn.Config(app(DemoSession(open_memory(memory)), ["127.0.0.1"]), log_level="error"))
+        served = app(DemoSession(open_memory(memory)), [])
+        server = uvicorn.Server(uvicorn.Config(served, http=Hurried, log_level="error"))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [opened]}, daemon=True)
         thread.start()
         while not server.started:

@@ -107,26 +107,29 @@ def most_pixels() -> int:
         raise DataError(f"KC_MAX_PIXELS is {given!r}; expected a number of pixels such as 400000000") from error
 
 
-def check_area(size: tuple[int, int], where: str) -> None:
-    """Raise DataError unless an image of this height and width may be read."""
-    if min(size) < 1 or size[0] * size[1] > most_pixels():
+def check_area(size: tuple[int, int], where: str, most: int | None = None) -> None:
+    """Raise DataError unless an image of this height and width may be read; `most`: of so many pixels, if fewer."""
+    most, other = (most_pixels(), " or raise KC_MAX_PIXELS") if most is None else (most, "")
+    if min(size) < 1 or size[0] * size[1] > most:
         raise DataError(
-            f"{where}: {size[1]}x{size[0]} pixels; expected at least one and at most {most_pixels():,}: make the image "
-            "smaller or raise KC_MAX_PIXELS"
+            f"{where}: {size[1]}x{size[0]} pixels; expected at least one and at most {most:,}: make the image "
+            f"smaller{other}"
         )
 
 
 @contextmanager
-def _opened(file: str | Path | BinaryIO, name: str, what: str) -> Iterator[Image.Image]:
+def _opened(
+    file: str | Path | BinaryIO, name: str, what: str, most: int | None = None, formats: tuple[str, ...] | None = None
+) -> Iterator[Image.Image]:
     """An image file; whatever goes wrong while it is read is a DataError that calls the file `name`."""
-    most = most_pixels()
+    limit, most = most, most_pixels()
     if most > DEFAULT_PIXELS:
         Image.MAX_IMAGE_PIXELS = most
     try:
         if isinstance(file, str | Path) and not os.path.isfile(file):  # a pipe would be waited for
             raise FileNotFoundError
-        with Image.open(file) as image:
-            check_area((image.height, image.width), name)
+        with Image.open(file, formats=formats) as image:
+            check_area((image.height, image.width), name, limit)
             yield image
     except FileNotFoundError as error:
         raise DataError(f"{name}: the {what} is missing") from error
@@ -138,7 +141,8 @@ def _opened(file: str | Path | BinaryIO, name: str, what: str) -> Iterator[Image
     except DataError:
         raise
     except Exception as error:  # the formats of Pillow fail in many ways
-        said = _other_file(file) or f"the file is corrupt or not an image ({error})"
+        kinds = f"a whole {', '.join(formats)} file" if formats else f"an image ({error})"
+        said = _other_file(file) or f"the file is corrupt or not {kinds}"
         raise DataError(f"{name}: cannot read the {what}, {said}") from error
 
 
@@ -174,9 +178,15 @@ def read_turned(root: Path, relative: str) -> tuple[UInt8Array, int]:
         return _upright(image, path)
 
 
-def decode_image(file: str | Path | BinaryIO, name: str) -> UInt8Array:
-    """What `read_image` reads, of a file or of one in memory; `name` is what errors call it."""
-    return decode_turned(file, name)[0]
+def decode_image(
+    file: str | Path | BinaryIO, name: str, most: int | None = None, formats: tuple[str, ...] | None = None
+) -> UInt8Array:
+    """What `read_image` reads, of a file or of one in memory; `name` is what errors call it.
+
+    `most`: pixels that it may have, and `formats`: Pillow's names of what it may be, where not all that is read.
+    """
+    with _opened(file, name, "image", most, formats) as image:
+        return _upright(image, name)[0]
 
 
 def decode_turned(file: str | Path | BinaryIO, name: str) -> tuple[UInt8Array, int]:
