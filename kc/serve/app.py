@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from importlib.resources import files
 from typing import Any
 from urllib.parse import urlsplit
 
 from starlette.applications import Starlette
-from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
@@ -78,13 +78,13 @@ ACTIONS: dict[str, dict[str, Callable[[object], Any]]] = {
 
 def app(demo: DemoSession, hosts: Iterable[str]) -> ASGIApp:
     """The page over `demo`, for browsers that call it by an address or by one of the names `hosts`."""
-    uploads = asyncio.Semaphore(UPLOADS)
+    uploads, worker = asyncio.Semaphore(UPLOADS), ThreadPoolExecutor(1)  # each thread would keep a heap of its own
 
     async def page(_: Request) -> Response:
         return HTMLResponse((files("kc.serve") / "page.html").read_text(encoding="utf-8"))
 
     async def answered(job: Callable[..., dict[str, Any]], *arguments: Any) -> Response:
-        return JSONResponse(await run_in_threadpool(job, *arguments))
+        return JSONResponse(await asyncio.get_running_loop().run_in_executor(worker, job, *arguments))
 
     async def facts(_: Request) -> Response:
         return await answered(demo.facts)
