@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from kc import __version__
 from kc.actions import Table, dispatch
-from kc.errors import KcError
+from kc.errors import KcError, visible
 from kc.process import Terminated, configure, kept_heap, stoppable
 
 COMMANDS: Table = {
@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         said = f"error: {error.object!a}: this shell takes only {error.encoding} in names of files; set PYTHONUTF8=1"
     except KeyboardInterrupt as stop:
         said, status = f"stopped; {stop}" if str(stop) else "stopped.", 143 if isinstance(stop, Terminated) else 130
-    print(said, file=sys.stderr)
+    print(visible(said), file=sys.stderr)
     return status
 
 

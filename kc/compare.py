@@ -26,7 +26,7 @@ from kc.errors import RunError
 from kc.files import shortened, write_atomic
 from kc.methods.distributed import process_rank
 from kc.methods.module import ContinualMethod
-from kc.progress import elapsed, now_and_then
+from kc.progress import Plain, elapsed, now_and_then
 from kc.registry import method_spec
 from kc.report.examples import save_example, save_prediction
 from kc.report.figures import curves
@@ -55,7 +55,7 @@ def run(config: RunConfig, console: Console | None = None) -> Path:
 
     Raises KcError subclasses for what a user can act on. A folder from `config.resume` is finished, not repeated.
     """
-    console = console or Console(markup=False)
+    console = console or Plain()
     quiet_lightning()
     config = resolve(config)
     if process_rank() > 0:

@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+
+# C0 and C1 but tab and line break; signs that turn the direction of writing, or break a line.
+_CONTROL = re.compile("[\\x00-\\x08\\x0b-\\x1f\\x7f-\\x9f\\u061c\\u200e\\u200f\\u2028-\\u202e\\u2066-\\u2069]")
+
+
+def visible(text: str) -> str:
+    """`text` as a terminal may show it: what would move its cursor, colour it or turn its writing is spelled
+    (`\\x1b`)."""
+    return _CONTROL.sub(lambda sign: sign[0].encode("unicode_escape").decode(), text)
 
 
 class KcError(Exception):
     """Base of every error that kc raises on purpose; the command line prints it without a traceback."""
+
+    def __str__(self) -> str:
+        return visible(super().__str__())
 
 
 class ManifestError(KcError):

@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 
 import yaml
 
-from kc.errors import DataError, KcError
+from kc.errors import DataError, KcError, visible
 
 MOST_TEXT = 1 << 26
 """Bytes of the largest text file that is read whole: lists, manifests, configs, records (64 MiB)."""
@@ -157,8 +157,8 @@ def _check_events(events: Iterator[Any]) -> None:
 
 
 def one_line(reason: object) -> str:
-    """A reason of a library on one line, cut where it is long."""
-    text = " ".join(str(reason).split())
+    """A reason of a library on one line, cut where it is long, as a terminal may show it."""
+    text = visible(" ".join(str(reason).split()))
     return text if len(text) <= _MOST_SHOWN else text[:_MOST_SHOWN] + " ..."
 
 

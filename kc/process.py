@@ -8,6 +8,7 @@ import ctypes
 import io
 import logging
 import os
+import re
 import signal
 import sys
 import threading
@@ -16,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO, cast
 
-from kc.errors import KcError
+from kc.errors import KcError, visible
 
 # Parameters of mallopt, from malloc.h of the GNU C library.
 TRIM_THRESHOLD, MMAP_THRESHOLD, MMAP_MAX = -1, -3, -4
@@ -152,6 +153,24 @@ class Patient:
                 os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
 
 
+class Clean:
+    """An output by which no text can steer a terminal: `kc.errors.visible`. `unchecked` is the output itself, for
+    those who clean the text before they colour it (`kc.progress.Plain`). In `logs` libraries may begin a line anew,
+    as tqdm does, and their colours are left out."""
+
+    def __init__(self, unchecked: Patient, *, logs: bool = False) -> None:
+        self.unchecked, self._logs = unchecked, logs
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.unchecked, name)
+
+    def write(self, text: str) -> int:
+        """As of a file; never raises OSError."""
+        again = "\r" * (self._logs and text.startswith("\r"))
+        text = re.sub("\x1b\\[[0-9;]*m", "", text) if self._logs else text
+        return self.unchecked.write(again + visible(text.removeprefix(again)))
+
+
 def _plain(error: UnicodeError) -> tuple[str | bytes, int]:
     if isinstance(error, UnicodeEncodeError) and (text := error.object[error.start]).translate(PLAIN) != text:
         return text.translate(PLAIN), error.start + 1
@@ -167,8 +186,8 @@ class Terminated(KeyboardInterrupt):
 
 @contextmanager
 def stoppable() -> Iterator[None]:
-    """SIGTERM within is Terminated, and outputs are `Patient`. Raises KcError at the end where what was said is lost on
-    a full disk; a reader that went away (`| head`) is no failure."""
+    """SIGTERM within is Terminated, and outputs are `Patient` and `Clean`. Raises KcError at the end where what was
+    said is lost on a full disk; a reader that went away (`| head`) is no failure."""
     asked: list[int] = []
     mine, main = os.getpid(), threading.current_thread() is threading.main_thread()
 
@@ -186,7 +205,7 @@ def stoppable() -> Iterator[None]:
     before = signal.signal(signal.SIGTERM, stop) if main else None
     streams = sys.stdout, sys.stderr
     out, err = (Patient(s or open(os.devnull, "w", encoding="utf-8")) for s in streams)  # noqa: SIM115
-    sys.stdout, sys.stderr = cast(TextIO, out), cast(TextIO, err)
+    sys.stdout, sys.stderr = cast(TextIO, Clean(out)), cast(TextIO, Clean(err, logs=True))
     try:
         yield
         out.flush()

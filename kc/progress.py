@@ -7,13 +7,14 @@ after eight seconds and every half minute then.
 from __future__ import annotations
 
 import re
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sized
 from contextlib import contextmanager, nullcontext
-from typing import TypeVar
+from typing import IO, TypeVar
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -25,7 +26,10 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.segment import Segment
 from rich.text import Text
+
+from kc.errors import visible
 
 LATE = 2.0
 """Seconds after which a log gets its line when the work is done."""
@@ -33,6 +37,30 @@ FIRST, EVERY = 8.0, 30.0
 """Seconds after which a log is told how far it is, and how often then."""
 
 _Item = TypeVar("_Item")
+
+
+class Plain(Console):
+    """Text is printed as it is: brackets are no markup, numbers get no colour, control characters are spelled.
+
+    Args:
+        stderr: Print on standard error instead of standard output.
+        file: Print there instead.
+        width: Columns; None: those of the terminal.
+    """
+
+    def __init__(self, stderr: bool = False, file: IO[str] | None = None, width: int | None = None) -> None:
+        file = file or (sys.stderr if stderr else sys.stdout)
+        # Of a command's outputs (`kc.process.Clean`) the one that takes colours: text is clean by then.
+        super().__init__(markup=False, highlight=False, file=getattr(file, "unchecked", file), width=width)
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterator[Segment]:
+        """As of a Console, without what a text could steer a terminal with."""
+        for text, style, control in super().render(renderable, options):
+            yield Segment(text if control else visible(text), style, control)
+
+    def say(self, text: str, style: str | None = None) -> None:
+        """Print a line, which stays one line."""
+        self.print(text, style=style, soft_wrap=True)
 
 
 def rate(n: float, seconds: float) -> str:

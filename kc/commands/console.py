@@ -7,27 +7,21 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-from rich.console import Console
-
 from kc import progress
+from kc.progress import Plain
 
 
-class Terminal(Console):
-    """Text is printed as it is: brackets are no markup, numbers get no colour."""
+class Terminal(Plain):
+    """Where a command prints; in a file or a pipe there is no width to keep to."""
 
     def __init__(self) -> None:
-        # In a file or a pipe there is no width to keep to.
-        super().__init__(markup=False, highlight=False, width=None if sys.stdout.isatty() else 160)
-
-    def say(self, text: str, style: str | None = None) -> None:
-        """Print a line, which stays one line."""
-        self.print(text, style=style, soft_wrap=True)
+        super().__init__(width=None if sys.stdout.isatty() else 160)
 
 
 @contextmanager
 def bars(unit: str = "images") -> Iterator[Callable[[str, int, int | None], Any]]:
     """A function (name, done, total) that draws one bar a name, one after another, on standard error."""
-    with progress.bars(Console(stderr=True)) as drawn, ExitStack() as open_bars:
+    with progress.bars(Plain(stderr=True)) as drawn, ExitStack() as open_bars:
         shown: dict[str, progress.Bar] = {}
 
         def advance(name: str, done: int, total: int | None) -> None:

@@ -22,6 +22,7 @@ from kc.data.selection import held_out
 from kc.errors import DataError, DivergedError, RunError
 from kc.files import write_atomic
 from kc.metrics.continual import average
+from kc.progress import Plain
 from kc.report.records import as_array, explain
 from kc.report.words import metric_title, points, seconds
 from kc.session import Session, open_data
@@ -134,7 +135,7 @@ def sweep(config: SweepConfig, plan: Plan, console: Console | None = None) -> Pa
 
     Trials run with the first seed, final runs with all. Raises KcError subclasses for what a user can act on.
     """
-    console = console or Console(markup=False)
+    console = console or Plain()
     quiet_lightning()
     manifest = load_manifest(config.benchmark)
     data, validation = tuning_data(config, manifest)

@@ -6,8 +6,6 @@ images come from one. See docs/how-to/own-data.md.
 
 from __future__ import annotations
 
-import csv
-import io
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -16,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from kc.data.coco_format import PanopticWriter, category_list, instance_results, save_png, write_json
-from kc.files import file_name, write_atomic
+from kc.files import csv_text, file_name, write_atomic
 from kc.label_png import to_pixels
 from kc.types import VOID, ClassInfo, Instances, Int32Array, Int64Array, Prediction, TaskKind
 
@@ -84,11 +82,7 @@ class _Table:
             self.rows.append((name, label, self.names.get(label, ""), answer, self.names[answer], repr(score)))
 
     def close(self) -> None:
-        text = io.StringIO()
-        table = csv.writer(text, lineterminator="\n")
-        table.writerow(COLUMNS)
-        table.writerows(self.rows)
-        write_atomic(self.folder / "answers.csv", text.getvalue().encode(), sync=False)
+        write_atomic(self.folder / "answers.csv", csv_text([COLUMNS, *self.rows]).encode(), sync=False)
 
 
 class _Maps:

@@ -7,8 +7,6 @@ learning task t.
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
 import numbers
@@ -32,7 +30,8 @@ from pydantic import (
 )
 
 from kc.errors import RunError
-from kc.files import write_atomic
+from kc.files import csv_text, write_atomic
+from kc.outside import read_json
 from kc.types import Setting, TaskKind
 
 SCHEMA_VERSION: Final = 1
@@ -45,6 +44,8 @@ METRIC_NAMES: Final[tuple[MetricName, ...]] = get_args(MetricName)
 COST_NAMES: Final = ("seconds", "peak_rss_bytes", "trained_parameters", "stored_bytes")
 
 FloatArray = npt.NDArray[np.float64]
+_MOST_BYTES = 1 << 28
+_MOST_COUNT = (1 << 63) - 1
 
 
 def _number(value: object) -> object:
@@ -79,7 +80,7 @@ def _finite(value: JsonValue) -> JsonValue:
 
 Str = Annotated[str, Strict()]
 Name = Annotated[str, Strict(), Field(min_length=1)]
-Count = Annotated[int, BeforeValidator(_integer), Strict(), Field(ge=0)]
+Count = Annotated[int, BeforeValidator(_integer), Strict(), Field(ge=0, le=_MOST_COUNT)]
 Seconds = Annotated[float, BeforeValidator(_number), Strict(), Field(ge=0, allow_inf_nan=False)]
 _Unit = Annotated[float, Strict(), Field(ge=0, le=1)]
 _Signed = Annotated[float, Strict(), Field(ge=-1, le=1)]
@@ -223,11 +224,9 @@ class Results(_Record):
     def load(cls, path: Path) -> Results:
         """Read a `results.json`. Raises RunError naming the file and what is wrong with it."""
         try:
-            data = json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_constant)
-        except OSError as error:
-            raise RunError(f"{path}: cannot be read ({error.strerror}); expected the results.json of a run") from error
-        except ValueError as error:
-            raise RunError(f"{path}: not a results file ({error}); it may be cut short") from error
+            data = read_json(path, most=_MOST_BYTES, error=RunError)
+        except RunError as error:
+            raise RunError(f"{error}; expected the results.json of a run, and it may be cut short") from error
         if not isinstance(data, dict):
             raise RunError(f"{path}: not a results file (expected an object, found {type(data).__name__})")
         if data.get("schema") != SCHEMA_VERSION:
@@ -248,10 +247,6 @@ def explain(error: ValidationError, limit: int = 5) -> str:
     if len(problems) > limit:
         lines.append(f"  and {len(problems) - limit} more")
     return "\n".join(lines)
-
-
-def _no_constant(text: str) -> float:
-    raise ValueError(f"{text} is not JSON; an undefined score is null")
 
 
 def _sorted(value: Any) -> Any:
@@ -282,12 +277,9 @@ def metrics_csv(results: Results, path: Path) -> None:
 
     `score` is R[t, i]; `seen_score` and the costs belong to task t and repeat over its columns. Raises RunError.
     """
-    buffer = io.StringIO(newline="")
-    out = csv.writer(buffer, lineterminator="\n")
-    out.writerow(["method", "seed", "metric", "task", "column", "score", "seen_score", *COST_NAMES])
+    rows: list[list[object]] = [["method", "seed", "metric", "task", "column", "score", "seen_score", *COST_NAMES]]
     for m in results.methods:
         for t, (row, cost) in enumerate(zip(m.matrix, m.cost, strict=True)):
             costs = [getattr(cost, name) for name in COST_NAMES]
-            for i, score in enumerate(row):
-                out.writerow([m.name, m.seed, m.metric, t + 1, i + 1, score, m.seen[t], *costs])
-    write_atomic(path, buffer.getvalue().encode())
+            rows += [[m.name, m.seed, m.metric, t + 1, i + 1, score, m.seen[t], *costs] for i, score in enumerate(row)]
+    write_atomic(path, csv_text(rows).encode())

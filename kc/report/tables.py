@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -15,6 +14,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from kc.errors import visible
+from kc.files import csv_text
+from kc.progress import Plain
 from kc.report import words
 from kc.report.merge import MergedMethod, Stat, merge_seeds
 from kc.report.records import METRIC_NAMES, Results
@@ -54,7 +56,7 @@ _LATEX = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
     "|": r"\textbar{}", "[": "{[}", "]": "{]}",
-    "±": r"$\pm$", "−": "$-$", "–": "--", "×": r"$\times$", "↑": r"$\uparrow$", "↓": r"$\downarrow$", "\n": " ",
+    "±": r"$\pm$", "−": "$-$", "–": "--", "×": r"$\times$", "↑": r"$\uparrow$", "↓": r"$\downarrow$",
 }  # fmt: skip
 """Brackets are wrapped: at the start of a row LaTeX would read them as the argument of the line break before."""
 
@@ -179,7 +181,7 @@ def table(results: Results, *, upright: bool = False) -> Table:
 
 def show(results: Results, console: Console | None = None) -> None:
     """Print headline, table (upright where the terminal is too narrow for one row a method), footnotes, sentences."""
-    console = console or Console(markup=False)
+    console = console or Plain()
     unlimited = console.options.update(width=1000)
     # Cells are unbreakable, so the measure of a table in a very wide terminal is what it needs.
     shape = table(results)
@@ -206,15 +208,20 @@ def markdown(results: Results) -> str:
     ]
     for name, row in zip(g.methods, g.cells, strict=True):
         cells = [f"**{c.marked}**" if c.best else c.marked for c in row]
-        lines.append("| " + " | ".join([name.replace("|", "\\|"), *cells]) + " |")
-    lines += ["", f"{g.title}."]
-    lines += [f"{Cell('', math.nan, note=i + 1).marked} {note}." for i, note in enumerate(g.notes)]
+        lines.append("| " + " | ".join([escape_markdown(name), *cells]) + " |")
+    lines += ["", f"{escape_markdown(g.title)}."]
+    lines += [f"{Cell('', math.nan, note=i + 1).marked} {escape_markdown(note)}." for i, note in enumerate(g.notes)]
     return "\n".join(lines) + "\n"
 
 
 def escape_latex(text: str) -> str:
-    """`text` as LaTeX prints it in text mode; letters of other alphabets stay UTF-8."""
-    return "".join(_LATEX.get(c, c) for c in text)
+    """`text` as LaTeX prints it in text mode, on one line; letters of other alphabets stay UTF-8."""
+    return "".join(_LATEX.get(c, c) for c in " ".join(visible(text).split()))
+
+
+def escape_markdown(text: str) -> str:
+    """`text` as Markdown prints it, on one line: no HTML, no link, no cell of a table of its own."""
+    return re.sub(r"[\\`*_{}\[\]<>|&$~#!]", r"\\\g<0>", " ".join(visible(text).split()))
 
 
 def latex(results: Results) -> str:
@@ -253,14 +260,12 @@ def table_csv(results: Results) -> str:
     Scores are fractions, times seconds, sizes bytes. `best_in` names the columns that the method wins.
     """
     g = grid(results, (*COLUMNS, INTRANSIGENCE))
-    buffer = io.StringIO(newline="")
-    out = csv.writer(buffer, lineterminator="\n")
     keys = [c.key for c in g.columns]
-    out.writerow(["method", *(head for key in keys for head in (key, f"{key}_deviation")), "best_in"])
+    rows: list[list[object]] = [["method", *(head for key in keys for head in (key, f"{key}_deviation")), "best_in"]]
     for name, row in zip(g.methods, g.cells, strict=True):
         numbers = ["" if math.isnan(v) else v for cell in row for v in (cell.value, cell.deviation)]
-        out.writerow([name, *numbers, " ".join(key for key, cell in zip(keys, row, strict=True) if cell.best)])
-    return buffer.getvalue()
+        rows.append([name, *numbers, " ".join(key for key, cell in zip(keys, row, strict=True) if cell.best)])
+    return csv_text(rows)
 
 
 def sentences(results: Results) -> list[str]:

@@ -14,6 +14,7 @@ from kc import __version__
 from kc.data.manifest import load_manifest
 from kc.errors import KcError, stopped
 from kc.memory.vote.votes import VOTES
+from kc.progress import Plain
 from kc.registry import load_class
 from kc.studies.options import StudyOptions, StudySpec
 from kc.studies.record import Record, Row
@@ -86,7 +87,7 @@ def whole_numbers(name: str, text: str, least: int = 1) -> tuple[int, ...]:
 
 def run_study(name: str, options: StudyOptions, console: Console | None = None) -> Record:
     """Run, or finish, the study `name`. Raises KcError for what a user can act on, before anything is encoded."""
-    console = console or Console(markup=False)
+    console = console or Plain()
     study = load_class("study", name)(name, options, console)
     with stopped("the same command goes on after the last finished row"):
         figure = study.run()

@@ -25,7 +25,7 @@ from kc.errors import KcError, unknown_name
 from kc.memory.disk import Memory
 from kc.memory.search.planner import SearchOptions
 from kc.methods.regions import normalised
-from kc.progress import track
+from kc.progress import Plain, track
 from kc.proposals.oracle import propose_from
 from kc.proposals.pooling import pool
 from kc.session import Facts, Session, cache_of
@@ -84,7 +84,7 @@ class Source:
         if whole != (self.kind == "images"):
             raise KcError(f"--rows {self.kind}: {self.manifest.name} is {self.manifest.task_kind}")
         self.data_root, self.limit, self.dim = data_root, limit_images, dim
-        self.console = console or Console(markup=False)
+        self.console = console or Plain()
         self.names = {c.id: c.name for c in self.manifest.info}
         self._readers: dict[str, Reader] = {}
         self._sessions: dict[str, Session] = {}

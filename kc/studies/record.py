@@ -6,8 +6,6 @@ Folder: `OUT/NAME/rows.jsonl` (settings and fingerprints first, then a line a ro
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -18,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kc.errors import RunError
-from kc.files import write_atomic
+from kc.files import csv_text, write_atomic
 from kc.report.records import nan_to_null
 from kc.report.style import write_figure
 from kc.versions import versions
@@ -81,16 +79,12 @@ class Record:
         """Write NAME.csv and NAME.json (settings, fingerprints, versions, rows); returns both. Columns are in the order
         in which they first occur."""
         columns = list(dict.fromkeys(name for row in self.rows for name in row))
-        text = io.StringIO()
-        writer = csv.DictWriter(text, columns, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(self.rows)
         record = {
             "study": self.name, "settings": self.settings, "fingerprints": self.fingerprints, "versions": versions(),
             "rows": self.rows,
         }  # fmt: skip
         files = {
-            "csv": text.getvalue(),
+            "csv": csv_text([columns, *([row.get(name, "") for name in columns] for row in self.rows)]),
             "json": json.dumps(record, indent=1, allow_nan=False, ensure_ascii=False) + "\n",
         }
         return [self.write(f"{self.name}.{suffix}", content.encode()) for suffix, content in files.items()]

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from kc.report.records import Results
-from kc.report.tables import escape_latex, latex, table_csv
+from kc.files import csv_text
+from kc.report.records import Results, metrics_csv
+from kc.report.tables import escape_latex, escape_markdown, latex, markdown, table_csv
 
 Make = Callable[..., Results]
 TEX = next((p for n in ("tectonic", "pdflatex") if (p := shutil.which(n))), None)
@@ -63,6 +64,27 @@ def test_latex_compiles(make_results: Make, tmp_path: Path) -> None:
     assert TEX is not None
     quiet = [] if TEX.endswith("tectonic") else ["-interaction=nonstopmode", "-halt-on-error"]
     subprocess.run([TEX, *quiet, "table.tex"], cwd=tmp_path, check=True, capture_output=True, timeout=120)
+
+
+def test_no_name_is_html_or_a_link_in_markdown(make_results: Make) -> None:
+    results = make_results(2, methods=("<img src=x>|[a](b)\nc\x1b",))
+    results.benchmark = "# <b>"
+    results.methods[0].undefined["forward_transfer"] = "<script>"
+    row = r"| \<img src=x\>\|\[a\](b) c\\x1b |"
+    assert row in (text := markdown(results))
+    assert text.count("\n\n") == 1
+    assert "\n\\# \\<b\\>, 2 tasks" in text
+    assert "<" not in text.replace("\\<", "")
+    assert escape_markdown("wise_ft, a-b: 3.5 ± 1") == "wise\\_ft, a-b: 3.5 ± 1"
+
+
+@pytest.mark.parametrize("name", ["=1+1", "+1+1", "-a", "@SUM(A1)", "\t=1"])
+def test_no_name_is_a_formula_in_csv(name: str, make_results: Make, tmp_path: Path) -> None:
+    results = make_results(2, methods=(name,))
+    metrics_csv(results, tmp_path / "metrics.csv")
+    for text in (table_csv(results), (tmp_path / "metrics.csv").read_text()):
+        assert {row["method"] for row in csv.DictReader(io.StringIO(text))} == {f"'{name}"}
+    assert csv_text([["-3.5", "-inf", -2, 'a"b,c', None]]) == '-3.5,-inf,-2,"a""b,c",\n'
 
 
 def test_csv_is_numbers(make_results: Make) -> None:

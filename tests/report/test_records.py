@@ -186,14 +186,14 @@ def test_one_metric_for_all_seeds(make_results: Make) -> None:
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b"", "not a results file"),
+        (b"", "not JSON"),
         (b'{"schema": 1, "bench', "may be cut short"),
         (b"[]", "expected an object, found list"),
         (b'{"schema": 2}', "schema 2, this version of kc reads schema 1"),
         (b"{}", "schema None"),
-        (b'{"schema": NaN}', "NaN is not JSON"),
+        (b'{"schema": NaN}', "NaN is no number of JSON"),
         (b'{"schema": 1, "benchmark": 3}', "benchmark: Input should be a valid string"),
-        (b"\xff\xfe", "not a results file"),
+        (b"\xff\xfe", "not UTF-8"),
     ],
 )
 def test_bad_files_are_named(content: bytes, words: str, tmp_path: Path) -> None:

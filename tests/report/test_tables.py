@@ -119,7 +119,7 @@ def test_no_number_is_cut_at_any_width(width: int, seeds: tuple[int, ...], make_
 def test_markup_in_names_is_not_interpreted(make_results: Make) -> None:
     results = make_results(2, methods=("[red]a|b[/red]", "knn"))
     assert "[red]a|b[/red]" in printed(results, 160)
-    assert "| [red]a\\|b[/red] |" in tables.markdown(results)
+    assert "| \\[red\\]a\\|b\\[/red\\] |" in tables.markdown(results)
 
 
 def test_markdown(make_results: Make) -> None:

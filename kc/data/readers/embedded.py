@@ -14,7 +14,6 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from rich.console import Console
 
 from kc.data.manifest import Manifest
 from kc.data.readers import scenes
@@ -23,7 +22,7 @@ from kc.data.sources import EmbeddedSource
 from kc.data.splits import EmbeddedSplit
 from kc.errors import DataError, ManifestError
 from kc.files import atomic_folder, cache_dir
-from kc.progress import bars, one_bar
+from kc.progress import Plain, bars, one_bar
 from kc.types import BoolArray, Int32Array, Int64Array, SplitName, UInt8Array
 
 Arrays = dict[str, npt.NDArray[np.uint8]]
@@ -125,7 +124,7 @@ def _scene_arrays(manifest: Manifest, seed: int) -> Arrays:
         scenes.compose_split(pools.test_images, pools.test_digits, n_test, seed, test=True),
     )
     made = []
-    with bars(Console(stderr=True)) as drawn, one_bar(drawn, _COMPOSING, n_train + n_test, "scenes") as bar:
+    with bars(Plain(stderr=True)) as drawn, one_bar(drawn, _COMPOSING, n_train + n_test, "scenes") as bar:
         for scene in composed:
             made.append(scene)
             bar.advance()
