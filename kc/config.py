@@ -13,7 +13,7 @@ import yaml
 
 from kc.errors import unknown_name
 from kc.methods.training_options import TrainingOptions
-from kc.spec import Count, Whole, option_name
+from kc.spec import Count, Whole, option_name, validated
 from kc.types import Setting, StreamKind
 
 Config = TypeVar("Config", bound="RunConfig")
@@ -189,16 +189,24 @@ def stored_options(config: RunConfig) -> dict[str, dict[str, Any]]:
     return {name: {option_name(k): _plain(v) for k, v in values.items()} for name, values in options if values}
 
 
-def from_stored(kind: type[Config], values: Mapping[str, Any]) -> Config:
-    """The config that `stored` wrote. Raises UnknownNameError for a key that is neither field nor nested options."""
+def from_stored(kind: type[Config], values: Mapping[str, Any], origins: Mapping[str, str] | None = None) -> Config:
+    """The config that `stored` wrote. `origins`: file and line of each setting, and of options as `ewc.lambda`.
+
+    Raises UnknownNameError for a key that is neither field nor nested options, KcError for a value of another type.
+    """
+    origins = origins or {}
     known = {f.name for f in dataclasses.fields(kind)} - {*NOT_FLAGS}
-    flat = {k: Path(v) if k in PATHS and v is not None else v for k, v in values.items() if k in known}
-    nested = {k: {field_name(o): x for o, x in v.items()} for k, v in values.items() if isinstance(v, dict)}
-    for key in values:
-        if key not in flat and key not in nested:
-            raise unknown_name("setting", str(key), known)
-    given: dict[str, Any] = {**flat, "options": nested}
-    return kind(**given)
+    nested = {str(k): {field_name(str(o)): x for o, x in v.items()} for k, v in values.items() if isinstance(v, dict)}
+    given: dict[str, Any] = {"options": nested}
+    for key, value in values.items():
+        where = origins.get(str(key), "results.json")
+        if key in known:
+            given |= validated(kind, {key: value}, f"{where}: ")
+        elif key not in nested:
+            raise unknown_name(f"setting in {where}:", str(key), known)
+    dotted = [name.rpartition(".") for name in origins if "." in name]
+    below = {f"{owner}.{field_name(option)}": origins[f"{owner}.{option}"] for owner, _, option in dotted}
+    return kind(**given, origins=below)
 
 
 def field_name(option: str) -> str:

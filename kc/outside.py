@@ -100,6 +100,21 @@ def parse_yaml(text: str, name: str, *, error: ErrorType = DataError) -> Any:
         raise error(f"{name}: not YAML ({one_line(reason)})") from reason
 
 
+def lines_of(text: str) -> dict[str, int]:
+    """The line, from 1, of each `key` of a mapping in YAML, and as `key.inner` of the mappings in it; `parse_yaml` has
+    accepted it."""
+    found: dict[str, int] = {}
+
+    def add(node: Any, prefix: str) -> None:
+        for key, value in node.value if isinstance(node, yaml.MappingNode) else ():
+            found[f"{prefix}{key.value}"] = key.start_mark.line + 1
+            if not prefix:
+                add(value, f"{key.value}.")
+
+    add(yaml.compose(text, Loader=_LOADER), "")
+    return found
+
+
 def not_downloaded(head: bytes) -> str:
     """What a file that begins with `head` is instead of what was downloaded; empty where that cannot be told."""
     head = head.lstrip()

@@ -196,10 +196,11 @@ def read_config(kind: type[Config], folder: Path) -> Config:
     path = folder / "config.yaml"
     if not path.is_file():
         raise RunError(f"{folder} is not the folder of a run: {path} is missing")
-    values = outside.read_yaml(path, error=RunError)
+    text = outside.read_text(path, error=RunError)
+    values = outside.parse_yaml(text, str(path), error=RunError)
     if not isinstance(values, Mapping):
         raise RunError(f"{path}: not the settings of a run")
     try:
-        return from_stored(kind, values)
-    except (UnknownNameError, TypeError) as error:
-        raise RunError(f"{path} is not the config of a run of this version ({error})") from error
+        return from_stored(kind, values, {key: f"{path}, line {n}" for key, n in outside.lines_of(text).items()})
+    except KcError as error:
+        raise RunError(f"not the settings of a run of this version: {error}") from error

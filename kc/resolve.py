@@ -93,17 +93,21 @@ def with_options(config: Config) -> Config:
             name = f"--{owner}.{option_name(next(iter(values)))}"
             valid = [f"{o}.{option_name(f.name)}" for o, kind in running.items() for f in dataclasses.fields(kind)]
             known = f"{owner!r} does not run" if owner in {*METHODS, *PROPOSERS} else f"there is no {owner!r} here"
-            raise UnknownNameError(f"{name}: {known}. Options of what runs: {', '.join(valid) or 'none'}.")
+            where = _file(config, owner, next(iter(values)))
+            raise UnknownNameError(f"{where}{name}: {known}. Options of what runs: {', '.join(valid) or 'none'}.")
     filled = {}
     for owner, kind in running.items():
-        wrong = next(
-            (name for name in config.of(owner) if name not in {f.name for f in dataclasses.fields(kind)}), None
-        )
-        file = config.origins.get(f"{owner}.{wrong}", "command line")
-        where = "" if file == "command line" else f"{file}: "
-        given = validated(kind, config.of(owner), f"{where}--{owner}.")
+        given: dict[str, Any] = {}
+        for name, value in config.of(owner).items():
+            given |= validated(kind, {name: value}, f"{_file(config, owner, name)}--{owner}.")
         filled[owner] = {f.name: given.get(f.name, f.default) for f in dataclasses.fields(kind)}
     return dataclasses.replace(config, options=filled)
+
+
+def _file(config: RunConfig, owner: str, option: str) -> str:
+    """`FILE: ` where the option of a component comes from a file."""
+    origin = config.origins.get(f"{owner}.{option}", "command line")
+    return "" if origin == "command line" else f"{origin}: "
 
 
 def check_lists(config: RunConfig) -> None:

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from kc.compare import new_folder, run
 from kc.config import RunConfig
-from kc.errors import RunError
+from kc.errors import KcError, RunError
 from kc.parsing import parse, read_config
 from kc.report.records import Results
 from kc.report.tables import sentences
@@ -88,6 +88,24 @@ def test_an_edited_config_of_a_run_is_named(begun: Path) -> None:
     path.write_text(path.read_text().replace("lr: ", "lr: 1"))
     with pytest.raises(RunError, match=r"\n  lr: .* is now 1"):
         resume(begun)
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("tusks: 2", "setting in FILE, line 1: 'tusks'. Did you mean 'tasks'"),
+        ("ewc: {lambda: 1}", "FILE, line 1: --ewc.lambda: 'ewc' does not run"),
+        ("batch_size: many", "FILE, line 1: batch-size many: expected"),
+        ("setting: overlap", "FILE, line 1: setting 'overlap'. Did you mean 'overlapped'"),
+    ],
+)
+def test_a_wrong_line_of_a_config_is_named(line: str, said: str, begun: Path) -> None:
+    path = begun / "config.yaml"
+    key = line.partition(":")[0]
+    path.write_text("\n".join([line, *(s for s in path.read_text().splitlines() if not s.startswith(f"{key}:"))]))
+    with pytest.raises(KcError) as caught:
+        resume(begun)
+    assert said.replace("FILE", str(path)) in str(caught.value)
 
 
 def test_another_version_is_named_and_recorded_with_the_method(begun: Path, monkeypatch: pytest.MonkeyPatch) -> None:
