@@ -18,7 +18,7 @@ from kc.config import RunConfig
 from kc.errors import KcError, RunError
 from kc.parsing import parse, read_config
 from kc.report.records import Results
-from kc.report.tables import sentences
+from kc.report.sentences import sentences
 from kc.stream.loop import MethodLoop
 from kc.stream.resume import MethodState
 from kc.versions import numeric_versions

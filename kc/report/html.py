@@ -17,6 +17,7 @@ from kc.report.combine import Comparison
 from kc.report.examples import load_examples
 from kc.report.merge import MergedMethod, merge_seeds
 from kc.report.records import Results
+from kc.report.sentences import sentences
 from kc.report.style import Look, looks, task_color
 
 _TEMPLATE: Final = Path(__file__).with_name("report.html")
@@ -80,7 +81,7 @@ def write_page(comparison: Comparison, path: Path, *, max_examples: int = 12) ->
     sections = [section for section in sections if section[2]]
     nav = "".join(f'<a href="#{key}">{title.split(":")[0]}</a>' for title, key, _ in sections)
     body = [f"<header><h1>{escape(_versus(merged))}</h1>", f'<p class="soft">{escape(tables.headline(results))}</p>']
-    said = [*tables.sentences(results), *comparison.notes]
+    said = [*sentences(results), *comparison.notes]
     body += ["<ul class=summary>", *(f"<li>{escape(s)}</li>" for s in said), "</ul>"]
     body.append(f'<nav aria-label="Sections">{nav}</nav></header><main>')
     body += [f'<section id="{key}"><h2>{title}</h2>\n{content}</section>' for title, key, content in sections]

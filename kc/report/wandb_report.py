@@ -10,6 +10,7 @@ from kc.errors import KcError, MissingExtraError
 from kc.report import tables
 from kc.report.combine import Run
 from kc.report.records import Results
+from kc.report.sentences import sentences
 
 CURVES = (
     ("Score on all seen classes", "score/seen", "score"),
@@ -68,7 +69,7 @@ def build(runs: Sequence[Run], results: Results, entity: str, project: str) -> A
         )
         for i, (title, key) in enumerate(BARS)
     ]
-    said = [*tables.sentences(results)]
+    said = [*sentences(results)]
     return wr.Report(
         entity=entity,
         project=project,

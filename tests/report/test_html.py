@@ -19,13 +19,14 @@ import pytest
 from PIL import Image
 
 from kc.errors import RunError
-from kc.report import html_scores, tables
+from kc.report import html_scores
 from kc.report.charts import Point, Series, cost_chart, line_chart
 from kc.report.examples import save_example, save_prediction
 from kc.report.html import write_report
 from kc.report.merge import merge_seeds
 from kc.report.pictures import ERRORS, error_uri, errors
 from kc.report.records import Results
+from kc.report.sentences import sentences
 from kc.report.style import looks
 from kc.types import VOID, ClassInfo
 
@@ -99,7 +100,7 @@ def test_the_page_is_whole_and_alone(make_results: Make, tmp_path: Path) -> None
     assert page.tags.count("h1") == 1
     assert {a.lstrip("#") for a in page.anchors} <= set(page.ids)
     assert len(page.ids) == len(set(page.ids))
-    for sentence in tables.sentences(results):
+    for sentence in sentences(results):
         assert sentence in page.text
     for words in (
         "overlapped",

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from kc.report import tables, words
 from kc.report.records import Results
+from kc.report.sentences import sentences
 
 Make = Callable[..., Results]
 
@@ -36,7 +37,7 @@ def by_hand(make_results: Make) -> Results:
 
 
 def test_sentences_by_hand(make_results: Make) -> None:
-    text = tables.sentences(by_hand(make_results))
+    text = sentences(by_hand(make_results))
     assert text[:3] == [
         "finetune forgot most, 43.9 points on average: task 1 (background, zero) fell from 71.2 to 3.4.",
         "knn forgot 1.0 points on average: task 1 (background, zero) fell from 60.0 to 58.0.",
@@ -54,7 +55,7 @@ def test_sentences_when_old_tasks_gained_or_stayed(make_results: Make) -> None:
     fine.matrix = [[0.7, None, None], [0.7, 0.8, None], [0.73, 0.81, 0.9]]
     knn.metrics.forgetting = 0.0
     knn.matrix = [[0.6, None, None], [0.6, 0.6, None], [0.6, 0.6, 0.6]]
-    text = tables.sentences(results)
+    text = sentences(results)
     assert text[0] == "knn forgot nothing on average (0.0 points)."
     assert text[1] == "finetune did not forget: old tasks gained 2.0 points on average."
 
@@ -62,7 +63,7 @@ def test_sentences_when_old_tasks_gained_or_stayed(make_results: Make) -> None:
 def test_sentence_of_a_mixed_change(make_results: Make) -> None:
     results = by_hand(make_results)
     results.methods[1].metrics.forgetting = -0.01
-    assert tables.sentences(results)[1] == (
+    assert sentences(results)[1] == (
         "knn did not forget: old tasks gained 1.0 points on average, "
         "but task 1 (background, zero) fell from 60.0 to 58.0."
     )
@@ -72,11 +73,11 @@ def test_undefined_forgetting_is_said(make_results: Make) -> None:
     results = by_hand(make_results)
     results.methods[0].metrics.forgetting = None
     results.methods[0].undefined["forgetting"] = "task 1 has no test image"
-    assert "Forgetting of finetune is undefined: task 1 has no test image." in tables.sentences(results)
+    assert "Forgetting of finetune is undefined: task 1 has no test image." in sentences(results)
 
 
 def test_one_task_one_method(make_results: Make) -> None:
-    text = tables.sentences(make_results(1, methods=("knn",)))
+    text = sentences(make_results(1, methods=("knn",)))
     assert text[0] == "There is one task, so nothing can be forgotten."
     assert text[1].startswith("knn ends with an average score of ")
 
@@ -183,7 +184,7 @@ def test_joint_training_keeps_all_images_and_wins_no_column_by_it(make_results: 
     stored = [c.key for c in g.columns].index("stored_bytes")
     cell = g.cells[g.methods.index("joint")][stored]
     assert (cell.text, cell.best, math.isnan(cell.value)) == ("all images", False, True)
-    assert "joint trained 1.2 M parameters in" in (last := tables.sentences(results)[-1])
+    assert "joint trained 1.2 M parameters in" in (last := sentences(results)[-1])
     assert "and keeps all images" in last
 
 
@@ -191,7 +192,7 @@ def test_methods_that_end_equal_are_not_ranked(make_results: Make) -> None:
     results = make_results(3, methods=("knn", "ncm"))
     for method in results.methods:
         method.metrics.average = 1.0
-    assert "knn and ncm end with the same average score, 100.0." in tables.sentences(results)
+    assert "knn and ncm end with the same average score, 100.0." in sentences(results)
 
 
 def test_intransigence_is_a_column_where_joint_training_ran(make_results: Make) -> None:
