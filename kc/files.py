@@ -101,6 +101,13 @@ def atomic_folder(path: Path) -> Iterator[Path]:
             shutil.rmtree(temporary, ignore_errors=True)
 
 
+@contextmanager
+def temporary_folder() -> Iterator[Path]:
+    """A folder that is removed at the end; its name says which process left it behind where that was killed."""
+    with tempfile.TemporaryDirectory(prefix=f"kc-{os.getpid()}-") as folder:
+        yield Path(folder)
+
+
 def file_name(name: str) -> str:
     """A file name that stands for `name` alone, whatever its characters: percent-encoding, `name_of` reads it back.
 

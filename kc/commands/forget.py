@@ -14,18 +14,20 @@ from kc.errors import KcError
 
 @dataclass(frozen=True, kw_only=True)
 class ForgetConfig(RowsConfig):
-    """Erase a name and every row of it, or the rows that meet all filters, from every version and file of a memory, and
-    prove that they are gone; exit with 1 where something was still found.
+    """Erase a name and every row of it, or the rows that meet all filters, from every version and file of a memory and
+    from the copies that kc made, and prove that they are gone; exit with 1 where something was still found.
 
     Args:
         name: What is to be forgotten, with its name; left out: the rows that the filters choose.
         memory: Folder of the memory; that of a run is RUN/methods/knn-s0/memory.
         benchmark: Benchmark whose names the classes have, where the memory and its run do not say.
+        keep_exports: Leave the rows in files that kc memory export wrote, and name them.
     """
 
     name: Annotated[str | None, BY_PLACE] = None
     memory: Annotated[Path, FLAG]
     benchmark: str | None = None
+    keep_exports: bool = False
 
 
 def run(config: ForgetConfig) -> int:
@@ -34,6 +36,7 @@ def run(config: ForgetConfig) -> int:
     if (config.name is None) == (not any(f is not None for f in filters)):
         raise KcError("say what is forgotten: NAME, or rows by --ids, --class, --source, --task or --sample")
     from kc.commands.memory_check import proof
+    from kc.memory.copies import erase_copies
     from kc.predict.teach import erase, name_id
 
     console = Terminal()
@@ -54,4 +57,6 @@ def run(config: ForgetConfig) -> int:
         console.say(f"{'would erase' if config.dry_run else 'erased'} {name}{told(rows)}")
         by_class(rows.class_id, rows.task, names, console)
         console.say(f"rows: {before:,} before, {before - int(rows.visible.sum()):,} after")
-        return 0 if gone is None else proof(memory, gone, console)
+        if gone is None:
+            return 0
+        return proof(memory, gone, console, erase_copies(config.memory, gone, config.keep_exports))

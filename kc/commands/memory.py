@@ -114,17 +114,11 @@ def opened(path: Path, write: bool = False) -> Memory:
 def data_root_of(memory: Path, data_root: Path | None, run: Path | None = None) -> Path | None:
     """Where the images of a memory lie: where it is given, else in the data of its run; None where neither says it."""
     from kc.config import RunConfig
+    from kc.memory.copies import run_of
     from kc.parsing import read_config
 
     run = run or run_of(memory)
     return data_root or (None if run is None else read_config(RunConfig, run).data_root)
-
-
-def run_of(memory: Path) -> Path | None:
-    """The run that keeps a memory at RUN/methods/NAME/memory, which knows where its data lies; None for another."""
-    place = memory.absolute()
-    inside = place.parent.parent.name == "methods" and (place.parents[2] / "config.yaml").is_file()
-    return place.parents[2] if inside else None
 
 
 def listed(text: str) -> list[str]:

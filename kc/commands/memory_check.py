@@ -17,6 +17,7 @@ from kc.spec import Count
 
 if TYPE_CHECKING:
     from kc.memory.base import MemoryStore
+    from kc.memory.copies import Copies
     from kc.memory.erasure import Traces
     from kc.memory.store.exchange import Header
 
@@ -69,13 +70,15 @@ def verify(config: VerifyConfig) -> int:
     return status
 
 
-def proof(memory: MemoryStore, gone: Traces, console: Terminal) -> int:
-    """Look for erased rows, compare answers, and say what was found; the exit status."""
+def proof(memory: MemoryStore, gone: Traces, console: Terminal, copies: Copies | None = None) -> int:
+    """Look for erased rows, compare answers, and say what was found, and in which `copies`; the exit status."""
     from kc.memory.erasure import N_QUERIES, NOT_ERASED, compare_with_rebuilt, prove_absent
 
     result = prove_absent(memory.path, gone)
     looked = f"{len(gone.ids):,} ids, {len(gone.keys):,} keys, {len(gone.names):,} names"
     where = f"{result.files} files, {result.bytes / 2**20:.1f} MiB"
+    for copy in () if copies is None else copies.removed:
+        console.say(f"erased from a copy: {copy}")
     if not result:
         console.say(f"still there: of {looked} in {where}", style="bold")
         for sentence in result.found:
@@ -92,8 +95,10 @@ def proof(memory: MemoryStore, gone: Traces, console: Terminal) -> int:
         else f"answers to {answers.queries} queries are bitwise those of a memory that never had the rows: ids, "
         f"scores, classes and weights of the {N_QUERIES} nearest, and so every vote"
     )
+    if gone.twins:
+        console.say(f"{len(gone.twins):,} of the keys are, bit by bit, those of rows that stay too")
     console.say("what this does not reach:")
-    for sentence in NOT_ERASED:
+    for sentence in NOT_ERASED if copies is None else copies.left:
         console.say(f"  {sentence}")
     return 0
 
@@ -151,7 +156,7 @@ def export(config: ExportConfig) -> int:
         raise KcError(str(error)) from error
     size = path.stat().st_size / 2**20
     console.say(f"written: {path}, {n_rows:,} rows, {size:.1f} MiB")
-    console.say("no later erase reaches that file")
+    console.say("kc forget takes rows out of it as long as it lies there, unless --keep-exports is given")
     return 0
 
 

@@ -99,7 +99,8 @@ def run(config: RememberConfig) -> int:
         console.say(_sentence(what))
     n_new = sum(what.rows for what in taught)
     would = "would be " if config.dry_run else ""
-    console.say(f"rows: {before:,} before, {before + n_new:,} after; {would}task {1 if task is None else task + 1}")
+    as_task = f"{would}task {1 if task is None else task + 1}" if n_new else "nothing new is committed"
+    console.say(f"rows: {before:,} before, {before + n_new:,} after; {as_task}")
     console.say(f"memory: {config.memory}")
     return 0
 

@@ -4,27 +4,18 @@ from __future__ import annotations
 
 import os
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 import numpy.typing as npt
 
 from kc.errors import RunError
 from kc.memory.reader import MemoryReader
-from kc.memory.store import exchange
+from kc.memory.store import exchange, inputs
 from kc.memory.store.info import MemoryInfo
-from kc.memory.store.inputs import (
-    Ids,
-    Names,
-    check_classes,
-    check_criteria,
-    check_task,
-    check_weights,
-    distinct_ids,
-    new_salt,
-)
+from kc.memory.store.inputs import Ids, Names
 from kc.memory.store.lock import WriterLock
 from kc.memory.store.staging import Staging, as_table, repeats
 from kc.memory.store.table import Table
@@ -45,6 +36,8 @@ class MemoryStore(MemoryReader):
         self._lock, self._write = lock, write
         self._pid = os.getpid()
         self._staging = Staging(dim)
+        self._info: MemoryInfo | None = None
+        """What the next commit says of the memory; None: what was said before."""
 
     # -- opening ----------------------------------------------------------------------------------------------------
 
@@ -71,7 +64,7 @@ class MemoryStore(MemoryReader):
         """
         if dim < 1:
             raise ValueError(f"dim must be at least 1, got {dim}")
-        return cls._create(Path(path), dim, fingerprint, info, new_salt() if anonymous else "", **options)
+        return cls._create(Path(path), dim, fingerprint, info, inputs.new_salt() if anonymous else "", **options)
 
     @classmethod
     @abstractmethod
@@ -111,15 +104,12 @@ class MemoryStore(MemoryReader):
         if write and not cls.exists(path):
             return cls.create(path, dim=dim, fingerprint=fingerprint, info=info, anonymous=anonymous)
         memory = cls.open(path, fingerprint=fingerprint, write=write)
-        try:
-            if memory.dim != dim:
-                raise ValueError(f"{path} holds keys of {memory.dim} values, asked for {dim}")
-            if memory.anonymous != anonymous:
-                raise ValueError(f"{path} was made with anonymous={memory.anonymous}, which cannot be changed later")
-        except BaseException:
-            memory.close()
-            raise
-        return memory
+        if (memory.dim, memory.anonymous) == (dim, anonymous):
+            return memory
+        memory.close()
+        if memory.dim != dim:
+            raise ValueError(f"{path} holds keys of {memory.dim} values, asked for {dim}")
+        raise ValueError(f"{path} was made with anonymous={memory.anonymous}, which cannot be changed later")
 
     def close(self) -> None:
         """Drop what is staged and not committed, and give the lock back. A second call does nothing."""
@@ -132,9 +122,7 @@ class MemoryStore(MemoryReader):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -167,7 +155,7 @@ class MemoryStore(MemoryReader):
         """
         self._check_writer()
         self._check_encoder(fingerprint)
-        check_task(task)
+        inputs.check_task(task)
         table = as_table(rows, task, self.dim)
         return self._stage([table], exchange.Header(len(rows), self.dim, self.fingerprint), "these rows")
 
@@ -192,9 +180,11 @@ class MemoryStore(MemoryReader):
     def export(self, path: str | Path, at: int | None = None) -> int:
         """Write the visible rows, now or at the version of task `at`, to one .parquet or .npz file; returns how many.
 
-        Versions and retired rows are not exported, and no later `erase` reaches that file. That of an anonymous memory
-        holds its salt, so that its rows are recognised elsewhere. Raises what `exchange.write` does.
+        Versions and retired rows are not exported. A later `erase` does not reach that file, `kc forget` does while it
+        lies there. That of an anonymous memory holds its salt, so that its rows are recognised elsewhere. Raises what
+        `exchange.write` does.
         """
+        exchange.note(self.path, Path(path))
         about = self._about
         header = exchange.Header(self._n_rows(at), about.dim, about.fingerprint, about.salt, about.info)
         exchange.write(Path(path), header, self.tables(at))
@@ -236,7 +226,7 @@ class MemoryStore(MemoryReader):
                 )
             self._seq(task)
             return 0
-        check_task(task)
+        inputs.check_task(task)
         if task > newest or n_new or self._changed_since_newest():
             self._commit(task)
         return n_new
@@ -290,9 +280,8 @@ class MemoryStore(MemoryReader):
     ) -> int:
         """Remove rows from every version, retired ones too; returns how many. Classes are those of now.
 
-        On disk no file holds their bytes when this returns: segments that hold them are written anew, and derived files
-        are dropped (a crash before that is finished by the next writer). What it means in Milvus, and what to do where
-        it was interrupted there, says `kc.memory.milvus.memory`.
+        On disk no file of the memory holds their bytes when this returns: segments that hold them are written anew,
+        derived files dropped (a crash before that is finished by the next writer). For Milvus see its module.
         """
         criteria = self._criteria(ids=ids, class_id=class_id, source=source, task=task, sample_id=sample_id)
         return self._erase(criteria) + self._staging.drop(criteria)
@@ -300,35 +289,41 @@ class MemoryStore(MemoryReader):
     def _criteria(self, **given: Any) -> dict[str, Any]:
         """The criteria that were given, as they are stored."""
         self._check_writer()
-        return check_criteria(given, self._about.salt, self._next_id)
+        return inputs.check_criteria(given, self._about.salt, self._next_id)
 
     @abstractmethod
     def _remove(self, criteria: Mapping[str, Any]) -> int: ...
-
     @abstractmethod
     def _erase(self, criteria: Mapping[str, Any]) -> int: ...
 
     def reweight(self, ids: Ids, weights: npt.ArrayLike) -> None:
         """Give visible rows new vote weights (>= 0; 0 hides a row from search), at once and durably."""
         self._check_writer()
-        rows = distinct_ids(ids)
-        self._change("weight", rows, check_weights(weights, len(rows)))
+        rows = inputs.distinct_ids(ids)
+        self._change("weight", rows, inputs.check_weights(weights, len(rows)))
 
     def relabel(self, ids: Ids, class_ids: npt.ArrayLike) -> None:
         """Give visible rows new classes, at once and durably; versions committed before keep the old ones."""
         self._check_writer()
-        rows = distinct_ids(ids)
-        self._change("class_id", rows, check_classes(class_ids, len(rows)))
+        rows = inputs.distinct_ids(ids)
+        self._change("class_id", rows, inputs.check_classes(class_ids, len(rows)))
 
     @abstractmethod
     def _change(self, column: str, ids: Int64Array, values: npt.NDArray[Any]) -> None:
         """Give rows (N,) new values (N,) of `weight` or `class_id`; ValueError names one that is not visible."""
 
-    def update_info(self, info: MemoryInfo) -> None:
-        """Replace what the memory says of itself (the names of its classes), at once and durably, all or none."""
+    @contextmanager
+    def with_info(self, info: MemoryInfo) -> Iterator[None]:
+        """Replace what the memory says of itself (the names of its classes) in the first commit that is made within, or
+        in one of its own at the end; durably, all or none."""
         self._check_writer()
-        if info != self._about.info:
-            self._update_info(info)
+        self._info = info
+        try:
+            yield
+            if info != self._about.info:
+                self._update_info(info)
+        finally:
+            self._info = None
 
     @abstractmethod
     def _update_info(self, info: MemoryInfo) -> None: ...

@@ -210,6 +210,7 @@ class Memory(DiskReader, MemoryStore):
 
     def _publish(self, manifest: MemoryManifest, trusted: Iterable[str] = ()) -> None:
         """Make `manifest` the state of the folder, then of this object."""
+        manifest = replace(manifest, info=self._info or manifest.info)
         try:
             manifests.publish(self.path, manifest)
         except BaseException:

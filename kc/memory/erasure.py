@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
+from kc.errors import KcError
+from kc.files import temporary_folder
 from kc.memory.base import MemoryStore
 from kc.memory.disk import Memory
 from kc.memory.search.planner import SearchOptions
 from kc.memory.store import manifest as manifests
 from kc.memory.store.inputs import Ids, as_ids
-from kc.memory.store.segments import Segment, read_delta
+from kc.memory.store.lock import LOCK_NAME
+from kc.memory.store.segments import MAX_ROWS, Segment, read_delta
 from kc.memory.store.table import Table
+from kc.memory.store.upkeep import DERIVED
 from kc.types import Float32Array, Int64Array
 
 READ_BYTES = 1 << 24
@@ -24,8 +28,10 @@ READ_BYTES = 1 << 24
 
 NOT_ERASED = (
     "the encoder: it may have been trained on the image, and what it learned there is in its weights",
-    "copies: exports, backups and merged memories keep their own rows",
-    "the caches of features and regions (KC_CACHE), the checkpoints and the report of the run that made the memory",
+    "copies that kc does not know of: files that were moved, sent or backed up, memories that rows were merged into",
+    "what was uploaded to W&B, and the copies that wandb keeps in its own cache",
+    "the RAM of processes that have the memory open: from their next answer on they show nothing of the rows",
+    "pictures and names of classes in reports, logs and records of runs",
     "blocks of the disk that the file system has freed and not overwritten",
 )
 """What erasing rows of a memory does not reach."""
@@ -33,11 +39,15 @@ NOT_ERASED = (
 
 @dataclass(frozen=True)
 class Traces:
-    """What must not be found: `ids` (N,) int64, `keys` (N, D) float32, and names of samples and sources."""
+    """What must not be found: `ids` (N,) int64, `keys` (N, D) float32 (none where only ids are known) but for `twins`,
+    the bytes of keys that rows which stay have too, and `names` of samples, sources and classes that nothing which
+    stays has. `samples`: of all these rows."""
 
     ids: Int64Array
     keys: Float32Array
     names: tuple[str, ...] = ()
+    samples: frozenset[str] = frozenset()
+    twins: frozenset[bytes] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -53,15 +63,16 @@ class Absence:
         return not self.found
 
 
-def traces(memory: MemoryStore, ids: Ids) -> Traces:
-    """What stored rows leave in files, to be taken before they are erased. ValueError names an id that is not stored.
+def traces(memory: MemoryStore, ids: Ids, class_id: int | None = None) -> Traces:
+    """What stored rows, and the name of `class_id`, leave in files, to be taken before they are erased.
 
-    A name counts only where no other row, visible or retired, has it: the image of a row that stays keeps its name.
+    A key or a name counts only where nothing that stays, visible or retired, has the same. ValueError names an id that
+    is not stored.
     """
     wanted = as_ids(ids)
-    everything = memory.rows_of(memory.ids(retired=True))
-    erased = np.isin(everything.id, wanted)
-    return Traces(wanted, memory.keys(wanted), _only_of(erased, everything.sample_id, everything.source))
+    rows = memory.rows_of(wanted)
+    own = () if class_id is None else (memory.class_names[class_id],)
+    return _traces(memory, wanted, memory.keys(wanted), rows.sample_id, {*rows.source, *own}, class_id)
 
 
 def traces_of_export(tables: Iterable[Table], memory: MemoryStore, ids: Ids | None = None) -> Traces:
@@ -77,48 +88,57 @@ def traces_of_export(tables: Iterable[Table], memory: MemoryStore, ids: Ids | No
         raise ValueError(f"the export holds no row with id {', '.join(map(str, missing[:10]))}")
     chosen = [t.take(np.flatnonzero(np.isin(t.ids, wanted))) for t in parts]
     keys = np.concatenate([t.vectors for t in chosen]) if chosen else np.zeros((0, memory.dim), np.float32)
-    stored = memory.rows_of(memory.ids(retired=True))
-    kept = set(stored.sample_id) | set(stored.source)
-    names = {name for t in chosen for column in (t.sample, t.source) for name in column.used().names} - kept
-    return Traces(wanted, keys, tuple(sorted(names - {""})))
+    samples = [name for t in chosen for name in t.sample.used().names]
+    return _traces(memory, wanted, keys, samples, {name for t in chosen for name in t.source.used().names})
 
 
-def _only_of(erased: np.ndarray[tuple[int, ...], np.dtype[np.bool_]], *columns: tuple[str, ...]) -> tuple[str, ...]:
-    names: set[str] = set()
-    for column in columns:
-        kept = {name for name, out in zip(column, erased, strict=True) if not out}
-        names |= {name for name, out in zip(column, erased, strict=True) if out} - kept
-    return tuple(sorted(names - {""}))
+def _traces(
+    memory: MemoryStore,
+    ids: Int64Array,
+    keys: Float32Array,
+    samples: Iterable[str],
+    others: set[str],
+    class_id: int | None = None,
+) -> Traces:
+    stays = np.setdiff1d(memory.ids(retired=True), ids)
+    rows, samples = memory.rows_of(stays), frozenset(samples)
+    kept = {"", *rows.sample_id, *rows.source, *(name for i, name in memory.class_names.items() if i != class_id)}
+    wanted, twins = {key.tobytes() for key in keys}, set[bytes]()
+    for first in range(0, len(stays), MAX_ROWS):
+        twins |= wanted.intersection(key.tobytes() for key in memory.keys(stays[first : first + MAX_ROWS]))
+    return Traces(
+        ids, keys.reshape(-1, memory.dim), tuple(sorted({*samples, *others} - kept)), samples, frozenset(twins)
+    )
 
 
 def prove_absent(root: str | Path, gone: Traces) -> Absence:
     """Look for rows in every file under the memory `root`, whatever its name: segments, deltas, caches, leftovers.
 
-    Keys are looked for as their bytes at any offset, names as they stand in the store (JSON strings), ids among those
-    of every segment and every change. Raises CorruptMemoryError for a file that cannot be read as what it is.
+    Keys are looked for as their bytes at any offset, names as they stand in the store (JSON strings; in a manifest:
+    the names of its classes), ids among those of every segment and every change. Raises CorruptMemoryError for a file
+    that cannot be read as what it is.
     """
-    folder = Path(root)
+    folder, seeker = Path(root), Seeker(gone)
     found = list(_ids_left(folder, gone.ids))
-    # As the store writes them, and as another writer of JSON would.
-    names = sorted(
-        {
-            (name, json.dumps(name, ensure_ascii=ascii_only).encode(errors="surrogatepass"))
-            for name in gone.names
-            for ascii_only in (True, False)
-        }
-    )
     n_files = n_bytes = 0
-    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
-        n_files, n_bytes = n_files + 1, n_bytes + path.stat().st_size
-        keys, seen = _search_file(path, gone.keys, [pattern for _, pattern in names])
+    for path in files_below(folder):
         relative = path.relative_to(folder)
+        n_files, n_bytes = n_files + 1, n_bytes + path.stat().st_size
+        # The lock and the descriptions of indexes have words of their own, and never a name.
+        nameless = relative.name == LOCK_NAME or (relative.parts[0] == DERIVED and relative.suffix == ".json")
+        keys, left = seeker.look(path, names=not nameless)
         if keys:
-            shown = ", ".join(str(int(gone.ids[i])) for i in sorted(keys)[:10])
-            found.append(f"{relative} holds the key of {len(keys)} of the rows ({shown})")
-        if seen:
-            left = sorted({names[i][0] for i in seen})
+            found.append(f"{relative} holds the key of {len(keys)} of the rows ({', '.join(map(str, keys[:10]))})")
+        if left:
             found.append(f"{relative} holds {len(left)} of the names ({', '.join(map(repr, left[:10]))})")
     return Absence(n_files, n_bytes, tuple(found))
+
+
+def files_below(*folders: Path) -> Iterator[Path]:
+    """Regular files below folders, sorted in each; links are not followed."""
+    for folder in folders:
+        if not folder.is_symlink():
+            yield from sorted(p for p in folder.rglob("*") if p.is_file() and not p.is_symlink())
 
 
 def _ids_left(root: Path, ids: Int64Array) -> Iterator[str]:
@@ -133,34 +153,70 @@ def _ids_left(root: Path, ids: Int64Array) -> Iterator[str]:
             yield f"change {delta.name} names {len(left)} of the ids ({', '.join(map(str, left[:10]))})"
 
 
-def _search_file(path: Path, keys: Float32Array, names: list[bytes]) -> tuple[set[int], set[int]]:
-    """Which keys (rows of `keys`) and which names a file holds."""
-    patterns = [key.tobytes() for key in np.ascontiguousarray(keys)]
-    words, places, owners = _anchors(keys)
-    longest = max([len(p) for p in (*patterns, *names)], default=1)
-    found_keys: set[int] = set()
-    found_names: set[int] = set()
-    with path.open("rb") as file:
-        data = b""
-        while new := file.read(READ_BYTES):
-            # The end of the last chunk stays in front, so that what lies across a border is seen whole.
-            data = data[-(longest - 1) :] + new if longest > 1 else new
-            found_names |= {i for i, name in enumerate(names) if name in data}
-            for shift in range(4) if len(words) else ():
-                whole = (len(data) - shift) // 4
-                if whole <= 0:
-                    continue
-                values = np.frombuffer(data, np.uint32, whole, shift)
-                place = np.searchsorted(words, values).clip(max=len(words) - 1)
-                for hit in np.flatnonzero(words[place] == values).tolist():
-                    first = place[hit]
-                    while first < len(words) and words[first] == values[hit]:
-                        start = shift + 4 * hit - 4 * int(places[first])
-                        owner = int(owners[first])
-                        if start >= 0 and data[start : start + len(patterns[owner])] == patterns[owner]:
-                            found_keys.add(owner)
-                        first += 1
-    return found_keys, found_names
+class Seeker:
+    """Looks for what rows leave, in one file after the other."""
+
+    def __init__(self, gone: Traces) -> None:
+        alone = [i for i, key in enumerate(gone.keys) if key.tobytes() not in gone.twins]
+        self._ids, keys = gone.ids[alone], np.ascontiguousarray(gone.keys[alone])
+        self._keys, self._anchors = [key.tobytes() for key in keys], _anchors(keys)
+        # As the store writes them, and as another writer of JSON would.
+        self._names = sorted(
+            {
+                (name, json.dumps(name, ensure_ascii=ascii_only).encode(errors="surrogatepass"))
+                for name in gone.names
+                for ascii_only in (True, False)
+            }
+        )
+        self._longest = max([len(p) for p in (*self._keys, *(p for _, p in self._names))], default=1)
+
+    def look(self, path: Path, names: bool = True) -> tuple[list[int], list[str]]:
+        """Ids of the rows whose keys a file holds, and which of the names."""
+        wanted = self._names if names else []
+        found_keys: set[int] = set()
+        found: set[str] = set()
+        with path.open("rb") as file:
+            if wanted and (own := _manifest_names(path, file)) is not None:
+                return [], sorted(own & {name for name, _ in wanted})
+            data = b""
+            while new := file.read(READ_BYTES):
+                # The end of the last chunk stays in front, so that what lies across a border is seen whole.
+                data = data[-(self._longest - 1) :] + new if self._longest > 1 else new
+                found |= {name for name, pattern in wanted if pattern in data}
+                found_keys |= self._keys_in(data)
+        return self._ids[sorted(found_keys)].tolist(), sorted(found)
+
+    def _keys_in(self, data: bytes) -> set[int]:
+        found: set[int] = set()
+        words, places, owners = self._anchors
+        for shift in range(4) if len(words) else ():
+            whole = (len(data) - shift) // 4
+            if whole <= 0:
+                continue
+            values = np.frombuffer(data, np.uint32, whole, shift)
+            place = np.searchsorted(words, values).clip(max=len(words) - 1)
+            for hit in np.flatnonzero(words[place] == values).tolist():
+                first = place[hit]
+                while first < len(words) and words[first] == values[hit]:
+                    start = shift + 4 * hit - 4 * int(places[first])
+                    key = self._keys[int(owners[first])]
+                    if start >= 0 and data[start : start + len(key)] == key:
+                        found.add(int(owners[first]))
+                    first += 1
+        return found
+
+
+def _manifest_names(path: Path, file: BinaryIO) -> set[str] | None:
+    """Names of classes in a manifest, whose own words are no names; None for another file."""
+    begins = file.read(len(manifests.MAGIC)) == manifests.MAGIC.encode()
+    file.seek(0)
+    if not begins:
+        return None
+    try:
+        info = manifests.parse(path).info
+    except KcError:  # a copy that is not whole is a file as any other
+        return None
+    return set() if info is None else set(info.class_names.values())
 
 
 def _anchors(keys: Float32Array) -> tuple[np.ndarray[tuple[int, ...], np.dtype[np.uint32]], Int64Array, Int64Array]:
@@ -210,8 +266,8 @@ def compare_with_rebuilt(memory: MemoryStore, gone: Float32Array) -> Comparison 
     queries = np.concatenate([asked, here.keys(np.unique(searchable[steps]))])
     exactly = SearchOptions(index="exact")
     here.configure(exactly)
-    with tempfile.TemporaryDirectory() as folder:
-        path, salt = Path(folder) / "memory", here._about.salt
+    with temporary_folder() as folder:
+        path, salt = folder / "memory", here._about.salt
         with Memory._create(path, here.dim, here.fingerprint, None, salt) as never:
             never.merge(here)
             never.commit(int(labels.task.max()))

@@ -1,9 +1,4 @@
-"""Teach a memory a name, and make it forget one.
-
-The names are a table in the manifest of the memory, id -> name, which is replaced by a rename like every commit: a
-crash between name and rows leaves a name without rows, or rows already gone whose name is still listed, and the same
-command finishes it.
-"""
+"""Teach a memory a name, and make it forget one; names are a table in its manifest, so name and rows are one commit."""
 
 from __future__ import annotations
 
@@ -17,6 +12,7 @@ import numpy as np
 from kc.config import RunConfig
 from kc.errors import FingerprintError, KcError, unknown_name
 from kc.memory.base import MemoryStore
+from kc.memory.copies import Copies, erase_copies
 from kc.memory.disk import Memory
 from kc.memory.erasure import Absence, Traces, prove_absent, traces
 from kc.methods.retrieval.visual_memory import TAUGHT
@@ -52,12 +48,13 @@ class Collected:
 
 @dataclass(frozen=True)
 class Forgotten:
-    """Rows that were erased, the proof, and how many rows are left."""
+    """Rows that were erased, the proof, how many rows are left, and what was done about copies."""
 
     name: str
     rows: int
     left: int
     proof: Absence
+    copies: Copies
 
 
 def create(path: Path, config: RunConfig, facts: Facts) -> Session:
@@ -115,7 +112,7 @@ def collect(
             own.whole += 1
             own.rows.append(_rows(shown, name, key_of_mask(session, shown.image, shown.mask), None, source))
         if rest_name is not None and shown.mask is not None:
-            rest = _chosen(segments, ~shown.mask, purity)
+            rest = _chosen(segments, ~shown.mask, purity) & ~inside
             others = found.setdefault(rest_name, Collected())
             others.images += 1
             others.rows.append(_rows(shown, rest_name, keys[rest], np.flatnonzero(rest), source))
@@ -125,9 +122,9 @@ def collect(
 def store(
     path: Path, collected: Mapping[str, Collected], task: int | None = None, dry_run: bool = False
 ) -> list[Taught]:
-    """Store rows in one commit, as the version of `task` (from 0; default: a new one); names that are new get an id.
+    """Store names and rows in one commit, as the version of `task` (from 0; default: a new one); new names get an id.
 
-    Rows that are stored already are not stored twice. With `dry_run` only counts.
+    Rows that are stored already are not stored twice; where all are, nothing is committed. With `dry_run` only counts.
     """
     done = []
     with Memory.open(path, write=True) as memory:
@@ -137,9 +134,6 @@ def store(
         for name in collected:
             if name not in ids:
                 ids[name] = new_id([*taken, *ids.values()])
-        if not dry_run:
-            # The names first: rows without a name could be asked for by nobody.
-            memory.update_info(memory.info.with_names({i: n for n, i in ids.items()}))
         if task is None:
             task = max((v.task for v in memory.versions()), default=-1) + 1
         for name, own in collected.items():
@@ -148,8 +142,10 @@ def store(
                 n_rows += len(part)
                 n_new += memory.add(dataclasses.replace(part, class_id=np.full(len(part), ids[name], np.int64)), task)
             done.append(Taught(ids[name], name, own.images, n_new, n_rows - n_new, own.whole))
-        if not dry_run and any(len(part) for own in collected.values() for part in own.rows):
-            memory.commit(task)
+        if not dry_run:
+            with memory.with_info(memory.info.with_names({i: n for n, i in ids.items()})):
+                if any(taught.rows for taught in done):
+                    memory.commit(task)
     return done
 
 
@@ -164,15 +160,14 @@ def name_id(memory: MemoryStore, name: str) -> int:
 
 def erase(memory: Memory, ids: Int64Array, class_id: int | None = None) -> Traces:
     """Erase rows from every version, and the name of `class_id`; returns what must be found in no file any more."""
-    gone = traces(memory, ids)
-    memory.erase(ids)
+    gone = traces(memory, ids, class_id)
     if class_id is None:
+        memory.erase(ids)
         return gone
-    table = memory.class_names
-    # The rows first: a name that is listed without rows can be forgotten again, rows without a name cannot.
-    memory.update_info(memory.info.with_names({i: n for i, n in table.items() if i != class_id}))
-    keys = gone.keys if len(ids) else np.zeros((0, memory.dim), np.float32)
-    return Traces(gone.ids, keys, tuple(sorted({*gone.names, table[class_id]})))
+    names = {i: n for i, n in memory.class_names.items() if i != class_id}
+    with memory.with_info(memory.info.with_names(names)):
+        memory.erase(ids)
+    return gone
 
 
 def forget(path: Path, name: str) -> Forgotten:
@@ -183,8 +178,8 @@ def forget(path: Path, name: str) -> Forgotten:
     with Memory.open(path, write=True) as memory:
         class_id = name_id(memory, name)
         ids = memory.ids(class_id=[class_id], retired=True)
-        proof = prove_absent(path, erase(memory, ids, class_id))
-        return Forgotten(clean_name(name), len(ids), len(memory), proof)
+        gone = erase(memory, ids, class_id)
+        return Forgotten(clean_name(name), len(ids), len(memory), prove_absent(path, gone), erase_copies(path, gone))
 
 
 def keys_of_box(session: Session, shown: ExampleImage) -> Float32Array:

@@ -140,6 +140,7 @@ class DemoSession:
             proof = (
                 f"in none of {done.proof.files} files" if done.proof else "STILL THERE: " + "; ".join(done.proof.found)
             )
+            proof += f"; {len(done.copies.removed)} copies erased; not reached: " + "; ".join(done.copies.left)
             return self._changed(look, token, f"{done.name}: {done.rows} rows erased, {proof}")
 
     def _picture(self, sample_id: str) -> str | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
 from dataclasses import dataclass
 from functools import partial
@@ -11,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
+from kc.files import temporary_folder
 from kc.memory.disk import Memory
 from kc.memory.vote.votes import VOTES, vote
 from kc.spec import Count
@@ -105,8 +105,8 @@ def simulated(size: int, dim: int, seed: int) -> Row:
     """Median time of one deletion of `size` random rows (simulated), and the same comparison after all of them."""
     queries = block(dim, 50, [seed, 1])
     gone = np.sort(np.random.default_rng([seed, 2]).permutation(size)[: min(DELETIONS, size // 2)])
-    with tempfile.TemporaryDirectory() as folder:
-        memory = filled(Path(folder) / "whole", size, dim, seed, np.zeros(0, np.int64))
+    with temporary_folder() as folder:
+        memory = filled(folder / "whole", size, dim, seed, np.zeros(0, np.int64))
         with memory:
             memory.search(queries[:1], 10)
             times = []
@@ -115,7 +115,7 @@ def simulated(size: int, dim: int, seed: int) -> Row:
                 memory.remove([int(row)])
                 times.append(1000 * (time.perf_counter() - start))
             found = memory.search(queries, 10)
-        with filled(Path(folder) / "never", size, dim, seed, gone) as never:
+        with filled(folder / "never", size, dim, seed, gone) as never:
             want = never.search(queries, 10)
     same = equal(found, want, np.setdiff1d(np.arange(size), gone))
     return {

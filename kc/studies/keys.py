@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,6 +21,7 @@ from kc.data.readers.open import open_reader
 from kc.data.transforms import image_to_tensor
 from kc.encoders.base import dense
 from kc.errors import KcError, unknown_name
+from kc.files import temporary_folder
 from kc.memory.disk import Memory
 from kc.memory.search.planner import SearchOptions
 from kc.methods.regions import normalised
@@ -202,8 +202,8 @@ class HasRows(Protocol):
 def memory_of(table: HasRows) -> Iterator[Memory]:
     """A memory of these rows that is gone afterwards; row i has id i. It is searched exactly, whatever its size."""
     rows = table.rows()
-    with tempfile.TemporaryDirectory() as folder:
-        memory = Memory.create(Path(folder) / "memory", dim=rows.keys.shape[1], fingerprint="study")
+    with temporary_folder() as folder:
+        memory = Memory.create(folder / "memory", dim=rows.keys.shape[1], fingerprint="study")
         with memory:
             memory.add(rows, 0)
             memory.commit(0)

@@ -173,7 +173,7 @@ def test_export_import_and_proof(folder: Path, tmp_path: Path, capsys: pytest.Ca
     assert np.array_equal(Memory.open(copy).keys(range(12)), Memory.open(folder).keys(range(12)))
     assert "added 0 of 12 rows" in kc(capsys, "import", copy, file)
     assert "holds the key of 1 of the rows (7)" in kc(capsys, "verify", folder, file, "--absent", "7", status=1)
-    kc(capsys, "forget", folder, "--ids", "7,8")
+    kc(capsys, "forget", folder, "--ids", "7,8", "--keep-exports")
     assert "absent: 2 ids, 2 keys, 2 names" in kc(capsys, "verify", folder, file, "--absent", "7-8")
     said = kc(capsys, "verify", folder, "--absent", "7")
     assert "absent: 1 ids, 0 keys, 0 names" in said

@@ -11,8 +11,11 @@ import pytest
 from kc.memory import erasure as absence
 from kc.memory.disk import Memory
 from kc.memory.erasure import prove_absent, traces, traces_of_export
+from kc.memory.search.planner import SearchOptions
 from kc.memory.store import exchange
-from kc.types import Rows
+from kc.memory.store.info import MemoryInfo
+from kc.predict.teach import erase
+from kc.types import ClassInfo, Rows
 
 
 def test_stored_rows_are_found_in_every_file_that_holds_them(three: Memory) -> None:
@@ -75,10 +78,10 @@ def test_near_copies_are_not_taken_for_the_row(tmp_path: Path) -> None:
         assert "holds the key of 20 of the rows" in " ".join(prove_absent(memory.path, gone).found)
         memory.erase(range(0, 40, 2))
         found = prove_absent(memory.path, gone).found
-        # Twin rows of the same bytes stay; that is told, not hidden.
+        # Rows of the same bytes stay: they are no remains, and told.
         kept = {k.tobytes() for k in memory.keys(memory.ids())}
-        twins = [i for i, k in enumerate(gone.keys) if k.tobytes() in kept]
-        assert len(found) == bool(twins)
+        assert found == ()
+        assert gone.twins == {k.tobytes() for k in gone.keys} & kept
 
 
 def test_names_that_another_row_keeps_are_not_traces(memory: Memory, rows: Callable[..., Rows]) -> None:
@@ -120,3 +123,43 @@ def test_an_anonymous_memory_keeps_no_hash_either(tmp_path: Path, rows: Callable
         assert len(prove_absent(memory.path, gone).found) == 3
         memory.erase(sample_id="s2")
         assert prove_absent(memory.path, gone)
+
+
+WORDS = ("ids", "weights", "000001", "MANIFEST", "pid", "kind", "segments", "host", "tombstones", "knn", "name", "b")
+
+
+def test_words_of_the_store_are_no_remains(tmp_path: Path, rows: Callable[..., Rows]) -> None:
+    """Samples and classes may be called as keys and values of the store's own files are."""
+    names = ("keep", *WORDS)
+    info = MemoryInfo("lite0", "classification", (8, 8), {i: ClassInfo(i, name) for i, name in enumerate(names)})
+    with Memory.create(tmp_path / "m", dim=8, fingerprint="f", info=info) as memory:
+        keys = rows(len(names)).keys
+        memory.add(Rows(keys, np.arange(len(names)), names, np.zeros(len(names), np.int64), source="b"), 0)
+        memory.add(rows(40, seed=1, source="b"), 0)
+        memory.commit(0)
+        memory.reweight([0], [0.5])
+        gone = erase(memory, memory.ids(class_id=[3]), 3)
+        assert gone.names == (names[3],)
+        assert prove_absent(memory.path, gone)
+        memory.configure(SearchOptions(index="ivf-sq8", exact_rows=0))
+        for class_id in (1, 2, *range(4, len(names))):
+            memory.search(keys[:1], 1)  # an index, whose description has words of its own
+            gone = erase(memory, memory.ids(class_id=[class_id]), class_id)
+            assert gone.names == (() if names[class_id] == "b" else (names[class_id],))  # the source of what stays
+            memory.search(keys[:1], 1)
+            assert prove_absent(memory.path, gone).found == ()
+        assert memory.class_names == {0: "keep"}
+
+
+def test_names_of_classes_and_other_columns_that_stay_are_no_remains(tmp_path: Path, rows: Callable[..., Rows]) -> None:
+    info = MemoryInfo("lite0", "classification", (8, 8), {0: ClassInfo(0, "cat"), 1: ClassInfo(1, "dog")})
+    with Memory.create(tmp_path / "m", dim=8, fingerprint="f", info=info) as memory:
+        one = rows(3)
+        memory.add(Rows(one.keys[:2], np.array([0, 1]), ("cat", "dog"), np.zeros(2, np.int64), source="photos"), 0)
+        memory.add(Rows(one.keys[2:], np.array([1]), ("photos",), np.zeros(1, np.int64), source="dog"), 0)
+        memory.commit(0)
+        gone = traces(memory, [0, 2])  # the samples `cat` and `photos`, the source `dog`
+        assert gone.names == ()  # a class, a source and a sample of what stays
+        memory.erase([0, 2])
+        assert prove_absent(memory.path, gone)
+        assert memory.class_names == {0: "cat", 1: "dog"}

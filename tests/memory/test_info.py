@@ -76,14 +76,15 @@ def test_it_is_stored_at_creation_and_updated_durably(tmp_path: Path, rows: Call
         memory.commit(0)
         assert Memory.open(path).info == INFO
         changed = INFO.with_names({0: "nothing"})
-        memory.update_info(changed)
+        with memory.with_info(changed):
+            pass
         assert len(memory) == 3
         memory.export(tmp_path / "out.npz")
     assert Memory.open(path).info == changed
     with Memory.create_from(tmp_path / "copy", tmp_path / "out.npz") as copy:
         assert copy.info == changed
     with pytest.raises(RunError, match="reading"):
-        Memory.open(path).update_info(INFO)
+        Memory.open(path).with_info(INFO).__enter__()
 
 
 def test_a_memory_without_it_says_what_to_do(tmp_path: Path) -> None:

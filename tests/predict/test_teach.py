@@ -13,6 +13,7 @@ from PIL import Image
 from kc.cli import main
 from kc.errors import DataError, KcError, UnknownNameError
 from kc.memory.disk import Memory
+from kc.memory.store import manifest as manifests
 from kc.predict.examples import Examples
 from kc.predict.opening import open_memory
 from kc.predict.teach import forget
@@ -104,6 +105,19 @@ def test_what_lies_outside_may_have_a_name(folders: tuple[Path, Path, Path], tmp
     assert main(["remember", str(second), "--name", "fine", *other]) == 2  # its keys are what they are
 
 
+def test_outside_is_in_the_same_commit(folders: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    _, second, _ = folders
+    told = ["--memory", str(tmp_path / "m"), "--size", "96", "--outside", "rest"]
+    for _ in range(2):
+        assert main(["remember", str(second), "--name", "fine", *told]) == 0
+        memory = Memory.open(tmp_path / "m")
+        assert memory.class_names == {0: "fine", 1: "rest"}
+        assert [v.seq for v in memory.versions()] == [1] == [manifests.load(tmp_path / "m").number]
+        rows = memory.rows_of(memory.ids(retired=True))
+        pictures = [name.rpartition(" ")[2] for name in rows.sample_id]
+        assert len(set(zip(pictures, rows.segment.tolist(), strict=True))) == len(rows)
+
+
 def test_whole_images_without_regions(folders: tuple[Path, Path, Path], tmp_path: Path) -> None:
     first, second, new = folders
     told = ["--memory", str(tmp_path / "m")]
@@ -124,7 +138,7 @@ def test_a_mask_smaller_than_any_region_is_a_region(tmp_path: Path, capsys: pyte
     assert len(Memory.open(tmp_path / "m")) == 1
 
 
-def test_a_stop_between_name_and_rows_is_finished_by_the_same_command(
+def test_name_and_rows_are_one_commit(
     folders: tuple[Path, Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, _, _ = folders
@@ -133,16 +147,21 @@ def test_a_stop_between_name_and_rows_is_finished_by_the_same_command(
     with monkeypatch.context() as stop:
         stop.setattr(Memory, "commit", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         assert main(command) == 130
-    assert Memory.open(memory).class_names == {0: "waves"}
+    assert Memory.open(memory).class_names == {}
     assert len(Memory.open(memory)) == 0
     assert main(command) == 0
-    assert len(Memory.open(memory)) > 20
+    n_rows = len(Memory.open(memory))
+    assert n_rows > 20
+    assert manifests.load(memory).number == 1
+    assert main(command) == 0  # a repetition is no commit
+    assert [v.seq for v in Memory.open(memory).versions()] == [1] == [manifests.load(memory).number]
     with monkeypatch.context() as stop:
-        stop.setattr(Memory, "update_info", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        stop.setattr(Memory, "_erase", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         assert main(["forget", "waves", "--memory", str(memory)]) == 130
-    assert len(Memory.open(memory)) == 0
+    assert len(Memory.open(memory)) == n_rows
     assert Memory.open(memory).class_names == {0: "waves"}
     assert forget(memory, "waves").proof
+    assert manifests.load(memory).number == 2
     assert Memory.open(memory).class_names == {}
     Memory.open(memory).verify()
     with pytest.raises(UnknownNameError):

@@ -169,6 +169,8 @@ class MilvusMemory(MilvusReader, MemoryStore):
     def _publish(self, marker: Marker) -> None:
         """Commit: show what was written."""
         self._check_marker()
+        if self._info is not None:
+            self._update_info(self._info)
         self._store.write_marker(marker)
         self._marker = marker
         self._unsettled = False

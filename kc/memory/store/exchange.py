@@ -6,7 +6,9 @@ the encoder's fingerprint. Ids are for the reader's information; whoever imports
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -17,13 +19,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from kc.errors import DataError, KcError, MissingExtraError
-from kc.files import atomic_path
+from kc.errors import DataError, KcError, MissingExtraError, RunError
+from kc.files import atomic_path, cache_dir, hashed_path, write_atomic
 from kc.memory.store import files
 from kc.memory.store.info import MemoryInfo
 from kc.memory.store.inputs import hashed
 from kc.memory.store.staging import checked
 from kc.memory.store.table import NameColumn, Table, joined, names_in, no_rows
+from kc.outside import read_json
 
 VERSION = 2
 """Version 1 counted classes around the reserved ids 254 and 255."""
@@ -83,6 +86,27 @@ def read(path: Path) -> tuple[Header, list[Table]]:
     except Exception as error:  # whatever the parsers make of bytes that are not theirs
         raise DataError(f"{path}: not a whole export of a memory ({error})") from error
     return header, tables
+
+
+def note(memory: Path, copy: Path) -> None:
+    """Remember for `kc forget`, in this user's cache folder, that `copy` (a file, or another memory) has rows of a
+    memory. Not in the memory: whoever made that could have any file looked through."""
+    if copy.absolute() not in noted(memory):
+        with contextlib.suppress(RunError):  # a copy that cannot be noted is a copy that kc does not know of
+            text = json.dumps([*map(str, noted(memory)), str(copy.absolute())])
+            write_atomic(_notes(memory), text.encode())
+
+
+def noted(memory: Path) -> list[Path]:
+    """The copies that `note` was told of, there or not."""
+    try:
+        return [Path(path) for path in read_json(_notes(memory))]
+    except DataError:
+        return []
+
+
+def _notes(memory: Path) -> Path:
+    return hashed_path(cache_dir() / "copies", os.path.realpath(memory), ".json")
 
 
 def fitting(

@@ -15,7 +15,7 @@ from kc.memory.store.info import MemoryInfo
 SCHEMA = 4
 """Older memories are refused: they lack `MemoryInfo`, and count classes around the reserved ids 254 and 255."""
 NAME = "MANIFEST"
-_MAGIC = "kc-memory-manifest"
+MAGIC = "kc-memory-manifest"
 INLINE_CHARS = 2**18
 """Small deltas are kept in the manifest itself, up to this size together: a file of its own costs two more fsyncs."""
 
@@ -94,7 +94,7 @@ class MemoryManifest:
             "info": None if self.info is None else self.info.to_json(),
         }
         text = json.dumps(body, sort_keys=True).encode()
-        return f"{_MAGIC} {SCHEMA} {hashlib.sha256(text).hexdigest()}\n".encode() + text
+        return f"{MAGIC} {SCHEMA} {hashlib.sha256(text).hexdigest()}\n".encode() + text
 
 
 def parse(path: Path) -> MemoryManifest:
@@ -106,7 +106,7 @@ def parse(path: Path) -> MemoryManifest:
     try:
         first, _, text = content.partition(b"\n")
         magic, schema, checksum = first.decode("ascii").split(" ")
-        if magic != _MAGIC or not schema.isdigit():
+        if magic != MAGIC or not schema.isdigit():
             raise ValueError("it does not begin as one")
         if 0 < int(schema) < SCHEMA:
             raise outdated(path.parent, int(schema))
