@@ -27,8 +27,9 @@ class MemoryStore(MemoryReader):
 
     A commit is all or nothing and names a version; a version is a predicate over stored rows, so `search(at=task)`
     replays the memory as it was then. One writer at a time, any number of readers; a reader keeps seeing the state it
-    opened. Use `create`, `open` or `open_or_create`, and close it (or use `with`). Everything that changes rows raises
-    RunError unless the memory was opened for writing, by this process.
+    opened until its files are rewritten (erase, rollback, compact), and then says so. Use `create`, `open` or
+    `open_or_create`, and close it (or use `with`). Everything that changes rows raises RunError unless the memory was
+    opened for writing, by this process.
     """
 
     def __init__(self, path: Path, dim: int, lock: WriterLock | None, write: bool) -> None:

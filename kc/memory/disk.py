@@ -32,9 +32,11 @@ _KINDS = {"weight": "weights", "class_id": "relabels"}
 class Memory(DiskReader, MemoryStore):
     """`MemoryStore` in a folder of immutable files, which a manifest names."""
 
-    def __init__(self, root: Path, manifest: MemoryManifest, lock: WriterLock | None) -> None:
+    def __init__(
+        self, root: Path, manifest: MemoryManifest, lock: WriterLock | None, seen: tuple[int, ...] | None = None
+    ) -> None:
         MemoryStore.__init__(self, root, manifest.dim, lock, write=lock is not None)
-        DiskReader.__init__(self, root, manifest)
+        DiskReader.__init__(self, root, manifest, seen or files.identity(root / manifests.NAME))
 
     # -- opening ----------------------------------------------------------------------------------------------------
 
@@ -57,10 +59,11 @@ class Memory(DiskReader, MemoryStore):
     @classmethod
     def open(cls, path: str | Path, fingerprint: str | None = None, write: bool = False) -> Memory:
         root = Path(path)
+        seen = files.identity(root / manifests.NAME)
         manifest = manifests.load(root)
         check_encoder(root, manifest.fingerprint, fingerprint)
         if not write:
-            return cls(root, manifest, None)
+            return cls(root, manifest, None, seen)
         with files.explain_os_errors(root, "open for writing"):
             lock = WriterLock(root)
             try:
@@ -200,25 +203,43 @@ class Memory(DiskReader, MemoryStore):
     @contextlib.contextmanager
     def _writing(self, what: str) -> Iterator[None]:
         """On failure: remove the new files that nothing names, and say what to free."""
+        self._check_ours()
         with files.explain_os_errors(self.path, what):
             try:
                 yield
             except BaseException:
                 with contextlib.suppress(OSError):  # the first error is the one to tell; the next writer sweeps again
-                    upkeep.sweep(self.path, self._manifest)
+                    if self._is_ours():
+                        upkeep.sweep(self.path, self._manifest)
                 raise
+
+    def _is_ours(self) -> bool:
+        """Whether no other writer can have come in between: the lock holds, and the manifest is the one read or written
+        here last."""
+        held = self._lock is not None and self._lock.held()
+        return held and (self.current or manifests.load(self.path) == self._manifest)
+
+    def _check_ours(self) -> None:
+        if not self._is_ours():
+            raise RunError(
+                f"{self.path} was changed or replaced by another while this process had it open for writing: nothing "
+                "of this change is stored; open it again"
+            )
 
     def _publish(self, manifest: MemoryManifest, trusted: Iterable[str] = ()) -> None:
         """Make `manifest` the state of the folder, then of this object."""
         manifest = replace(manifest, info=self._info or manifest.info)
+        self._check_ours()
         try:
             manifests.publish(self.path, manifest)
         except BaseException:
             # An error after the rename (its fsync failed): the folder shows the new state, so this object must too.
             if manifests.load(self.path).number == manifest.number:
                 self._use(manifest, trusted)
+                self._seen = files.identity(self.path / manifests.NAME)
             raise
         self._use(manifest, trusted)
+        self._seen = files.identity(self.path / manifests.NAME)
 
     # -- upkeep -----------------------------------------------------------------------------------------------------
 

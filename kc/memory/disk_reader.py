@@ -34,8 +34,10 @@ class DiskReader(MemoryReader):
     """One committed state of the memory in a folder. Files are read when first needed, so opening takes the same time
     at any size."""
 
-    def __init__(self, root: Path, manifest: MemoryManifest) -> None:
+    def __init__(self, root: Path, manifest: MemoryManifest, seen: tuple[int, ...]) -> None:
         self.path = root
+        self._seen = seen
+        """Identity of the manifest's file, taken before it was read."""
         self._segments: dict[str, Segment] = {}
         self._deltas: dict[str, tuple[Int64Array, npt.NDArray[Any]]] = {}
         self._columns: Columns | None = None
@@ -71,10 +73,20 @@ class DiskReader(MemoryReader):
         self._views: OrderedDict[int, View] = OrderedDict()
         self._searches: OrderedDict[tuple[object, ...], Search] = OrderedDict()
 
+    @property
+    def current(self) -> bool:
+        return files.identity(self.path / manifests.NAME) == self._seen
+
     @contextlib.contextmanager
-    def _reading(self) -> Iterator[None]:
-        """Tell a memory that was rewritten under a reader (erase, rollback, compact) from a damaged one."""
+    def _reading(self, again: bool = False) -> Iterator[None]:
+        """Tell a memory that was rewritten under a reader (erase, rollback, compact) from a damaged one.
+
+        again: what is in RAM or mapped is told; so that no reader tells what was erased, or changed after it was read,
+        the mapped files are looked at first.
+        """
         try:
+            for segment in self._segments.values() if again else ():
+                segment.check_again()
             yield
         except (CorruptMemoryError, FileNotFoundError) as error:
             if manifests.load(self.path).number == self._manifest.number:
@@ -181,7 +193,7 @@ class DiskReader(MemoryReader):
         return Labels(columns.ids[rows], view.class_id[rows], columns.task[rows], view.weight[rows])
 
     def keys(self, ids: Ids) -> Float32Array:
-        with self._reading():
+        with self._reading(again=True):
             return self._view().columns.vectors(self._positions(as_ids(ids)))
 
     def rows_of(self, ids: Ids) -> RowTable:
@@ -189,7 +201,7 @@ class DiskReader(MemoryReader):
         view = self._view()
         at = self._positions(wanted)
         columns = view.columns
-        with self._reading():
+        with self._reading(again=True):
             return RowTable(
                 id=wanted,
                 class_id=view.class_id[at],
@@ -220,7 +232,7 @@ class DiskReader(MemoryReader):
         asked = {name: np.unique(value) if isinstance(value, np.ndarray) else value for name, value in criteria.items()}
         parts = (v.tobytes() if isinstance(v, np.ndarray) else v for v in asked.values())
         key = (self._seq(at), *asked, *parts)
-        with self._reading():
+        with self._reading(again=True):
             search = self._searches.get(key)
             if search is None:
                 view = self._view(at)

@@ -101,6 +101,11 @@ class MemoryReader(ABC):
     def _head(self) -> int:
         """Number of the commit that is shown now."""
 
+    @property
+    @abstractmethod
+    def current(self) -> bool:
+        """Whether this is the newest commit: False as soon as another process, or object, has made one."""
+
     def _version(self, task: int) -> TaskCommit:
         """Task and commit of the version of `task`; UnknownNameError lists the versions there are."""
         for version in self._commits:

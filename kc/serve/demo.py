@@ -11,6 +11,7 @@ import io
 import secrets
 import threading
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,6 +34,8 @@ MAX_BYTES = 12 * 2**20
 MAX_PIXELS = 24_000_000
 SIDE = 768
 """Pictures are made at most so wide and high before they are asked about."""
+TRIES = 5
+"""How often a question is asked again where the memory changes meanwhile."""
 KEPT = 8
 """Pictures that are kept in RAM, the last ones used."""
 
@@ -58,6 +61,35 @@ class DemoSession:
 
     def facts(self) -> dict[str, Any]:
         """Names in the memory with their rows, and which views there are."""
+        return self._told(self._facts)
+
+    def _told(self, tell: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """What `tell` returns, of the memory as it is now: nothing of what another process has changed or erased, in an
+        answer, a picture or a name, before it was called or while it worked."""
+        for _ in range(TRIES):
+            with self._turn:
+                self._refresh()
+                try:
+                    result = tell()
+                except KcError:
+                    if self.predictor.memory.current:
+                        raise
+                    continue
+                if self.predictor.memory.current:
+                    return result
+        raise KcError("another process changes this memory all the time: ask again")
+
+    def _refresh(self) -> None:
+        """Open the memory anew where it has changed, and drop what was said of it."""
+        if not self.predictor.memory.current:
+            self.predictor = self.predictor.reopened()
+            self.pictures.small.cache_clear()
+            for look in self._looks.values():
+                look.answers.clear()
+                if look.names is not None and "base" not in self.predictor.views:
+                    look.names = [n for n in look.names if n in self.predictor.names] or None
+
+    def _facts(self) -> dict[str, Any]:
         labels = self.predictor.memory.labels().class_id
         rows = {id_: int((labels == id_).sum()) for id_ in self.predictor.classes}
         names = [{"name": c.name, "rows": rows[i]} for i, c in self.predictor.classes.items()]
@@ -65,30 +97,37 @@ class DemoSession:
 
     def look(self, data: bytes, names: str) -> dict[str, Any]:
         """Ask about a picture. Raises DataError for what is no picture or too large, KcError for names."""
-        wanted = split_names(names) if names.strip() else None
-        with self._turn:  # one picture of MAX_PIXELS at a time
-            token = secrets.token_urlsafe(16)
-            look = AskedImage(decoded(data), wanted, {})
+        token, wanted = secrets.token_urlsafe(16), wanted_names(names)
+
+        def tell() -> dict[str, Any]:
+            look = AskedImage(decoded(data), wanted, {})  # one picture of MAX_PIXELS at a time
             self._ask(look)
             self._looks[token] = look
             while len(self._looks) > KEPT:
                 self._looks.popitem(last=False)
             return {"token": token, **self._shown(look)}
 
+        return self._told(tell)
+
     def again(self, token: str, names: str) -> dict[str, Any]:
         """Ask about the same picture once more, perhaps with other names."""
-        with self._turn:
+        wanted = wanted_names(names)
+
+        def tell() -> dict[str, Any]:
             look = self._look(token)
-            look.names = split_names(names) if names.strip() else None
+            look.names = wanted
             self._ask(look)
             return {"token": token, **self._shown(look)}
+
+        return self._told(tell)
 
     def select(self, token: str, x: float, y: float, whole: bool, chosen: list[int]) -> dict[str, Any]:
         """Add the region (or the whole area) at the point (shares of width and height) to a selection, or take it out.
 
         Returns the selection, its outline as a picture, and the rows that decided it.
         """
-        with self._turn:
+
+        def tell() -> dict[str, Any]:
             look = self._look(token)
             answer = self._retrieved(look)
             assert answer.regions is not None
@@ -115,10 +154,13 @@ class DemoSession:
                 "neighbours": [vars(v) | {"picture": self._picture(v.sample)} for v in voters],
             }
 
+        return self._told(tell)
+
     def teach(self, token: str, chosen: list[int], name: str) -> dict[str, Any]:
         """Remember the selected regions of a picture under `name`."""
         name = clean_name(name)
         with self._turn:
+            self._refresh()
             look = self._look(token)
             answer = self._retrieved(look)
             assert answer.regions is not None
@@ -149,14 +191,10 @@ class DemoSession:
         return None if small is None else _uri(small)
 
     def _changed(self, look: AskedImage | None, token: str, said: str) -> dict[str, Any]:
-        self.predictor = self.predictor.reopened()
-        for other in self._looks.values():
-            other.answers.clear()  # they say what the memory no longer holds
-        result: dict[str, Any] = {"said": said, "facts": self.facts()}
+        self._refresh()
+        result: dict[str, Any] = {"said": said, "facts": self._facts()}
         if look is None:
             return result
-        if look.names is not None and "base" not in self.predictor.views:
-            look.names = [n for n in look.names if n in self.predictor.names] or None
         self._ask(look)
         return result | {"token": token, **self._shown(look)}
 
@@ -197,6 +235,11 @@ class DemoSession:
                 ],
             }
         return {"views": views, "width": look.image.shape[1], "height": look.image.shape[0]}
+
+
+def wanted_names(text: str) -> list[str] | None:
+    """The names in a list, None where none is given. Raises KcError for what is no list of names."""
+    return split_names(text) if text.strip() else None
 
 
 def decoded(data: bytes) -> UInt8Array:

@@ -7,13 +7,14 @@ import os
 import pickle
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from kc.errors import RunError
+from kc.errors import CorruptMemoryError, RunError
 from kc.memory.disk import Memory
 from kc.memory.store import files
 from kc.memory.store import manifest as manifests
@@ -87,11 +88,38 @@ def test_a_reader_keeps_its_state_and_says_when_it_is_gone(three: Memory, rows: 
     three.remove(task=0)
     assert np.array_equal(early.search(keys, 30).id, before.id)
     assert len(early) == 30
+    assert not early.current
     three.erase(task=0)
-    assert np.array_equal(early.search(keys, 30).id, before.id)
-    with pytest.raises(RunError, match="open it again"):
-        lazy.search(keys, 1)
+    for told in (lambda: early.search(keys, 30), lambda: early.keys([11]), lambda: early.rows_of([1]),
+                 lambda: lazy.search(keys, 1)):  # fmt: skip
+        with pytest.raises(RunError, match="open it again"):
+            told()
     assert len(reopen(three)) == 20
+    assert reopen(three).current
+
+
+@pytest.mark.parametrize("how", ["flip", "cut", "replaced"])
+def test_bytes_that_change_after_they_were_read_are_noticed(three: Memory, rows: Callable[..., Rows], how: str) -> None:
+    reader, keys = reopen(three), rows(5, seed=4).keys
+    before = reader.search(keys, 3)
+    path = three.path / "segments" / "000001" / "vectors.f32.npy"
+    data = path.read_bytes()
+    time.sleep(0.02)  # the clock of a file system ticks every few milliseconds
+    if how == "flip":
+        with path.open("r+b") as file:
+            file.seek(200)
+            file.write(b"\x01\x02")
+    elif how == "cut":
+        os.truncate(path, len(data) - 4)
+    else:
+        path.unlink()
+        path.write_bytes(data[:-1] + b"x")
+    for _ in range(2):
+        with pytest.raises(CorruptMemoryError, match=r"vectors\.f32\.npy"):
+            reader.search(keys, 3)
+    path.write_bytes(data)
+    path.touch()  # another time, the same bytes
+    assert np.array_equal(reader.search(keys, 3).id, before.id)
 
 
 def test_a_copy_in_another_process_reads(three: Memory, rows: Callable[..., Rows], tmp_path: Path) -> None:

@@ -20,13 +20,15 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 from kc.commands.serve import ServeConfig, listening
+from kc.cli import main
 from kc.config import RunConfig
 from kc.data.readers.files import read_image
 from kc.errors import DataError, KcError
 from kc.memory.disk import Memory
 from kc.predict.examples import ExampleImage
 from kc.predict.opening import open_memory
-from kc.predict.teach import create, remember
+from kc.predict.predictor import MemoryPredictor
+from kc.predict.teach import create, forget, open_session, remember
 from kc.resolve import with_options
 from kc.serve import demo as demos
 from kc.serve.app import ACTIONS, HEADERS, SMALL, Hurried, app
@@ -113,6 +115,52 @@ def test_a_visit_without_a_browser(client: TestClient, memory: Path) -> None:
     taught = client.post("/api/teach", json={"token": token, "selection": first, "name": "all"}, headers=MARK)
     assert [e["name"] for e in taught.json()["views"]["answer"]["legend"]] == ["all"]
     assert sorted(p.name for p in memory.parent.iterdir()) == ["memory"]  # nothing of a picture is written anywhere
+
+
+def test_nothing_is_shown_of_what_another_process_erased(
+    client: TestClient, memory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither in answers that were given before, nor in one that is under way, nor as a picture that is kept."""
+    reader = Memory.open(memory)
+    remember(memory, open_session(memory), [("red", ExampleImage("b.png", texture(0)))])
+    said = client.post("/api/look", content=BOTH, headers=MARK).json()
+    names = lambda said: {entry["name"] for entry in said["views"]["answer"]["legend"]}  # noqa: E731
+    token, point = said["token"], {"x": 0.2, "y": 0.5, "whole": True, "selection": []}
+    before = client.post("/api/select", json={"token": token, **point}, headers=MARK).json()
+    samples = {n["sample"] for n in before["neighbours"]}
+    assert {n["name"] for n in before["neighbours"]} <= {"red", "blue waves"}
+    assert not reader.current
+    assert main(["forget", "red", "--memory", str(memory)]) == 0
+    again = client.post("/api/again", json={"token": token, "names": ""}, headers=MARK).json()
+    assert names(again) == {"blue waves"}
+    after = client.post("/api/select", json={"token": token, **point}, headers=MARK).json()
+    assert {n["name"] for n in after["neighbours"]} == {"blue waves"}
+    assert not samples & {n["sample"] for n in after["neighbours"]} or all("red" not in s for s in samples)
+    assert [n["name"] for n in client.get("/api/facts", headers=MARK).json()["names"]] == ["blue waves"]
+
+    remember(memory, open_session(memory), [("red", ExampleImage("b.png", texture(0)))])
+    real, calls = MemoryPredictor.predict, []
+
+    def predict(self: MemoryPredictor, *args: Any) -> Any:
+        found = real(self, *args)
+        calls.append(1)
+        if len(calls) == 1:  # while the page is answered
+            forget(memory, "red")
+        return found
+
+    monkeypatch.setattr(MemoryPredictor, "predict", predict)
+    assert names(client.post("/api/look", content=BOTH, headers=MARK).json()) == {"blue waves"}
+    assert len(calls) == 4  # two views, twice
+
+
+def test_thumbnails_of_erased_rows_are_dropped(memory: Path) -> None:
+    demo = DemoSession(open_memory(memory))
+    demo.pictures.small("train/1")
+    assert demo.pictures.small.cache_info().currsize == 1
+    assert demo.facts()["rows"] > 0
+    assert main(["forget", "blue waves", "--memory", str(memory)]) == 0
+    assert demo.facts()["rows"] == 0
+    assert demo.pictures.small.cache_info().currsize == 0
 
 
 def test_what_is_refused(client: TestClient, memory: Path, monkeypatch: pytest.MonkeyPatch) -> None:

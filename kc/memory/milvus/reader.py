@@ -68,6 +68,10 @@ class MilvusReader(MemoryReader):
         return self._marker.versions
 
     @property
+    def current(self) -> bool:
+        return self._store.marker() == self._marker
+
+    @property
     def _head(self) -> int:
         return self._marker.head
 

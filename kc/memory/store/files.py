@@ -142,6 +142,15 @@ def check_sealed(path: Path) -> None:
         raise CorruptMemoryError(f"{path}: its checksum is not that in its name; delete it, it is computed again")
 
 
+def identity(path: Path) -> tuple[int, ...]:
+    """What changes when a file is written, replaced or touched: device, inode, size, both times in ns; () for none."""
+    try:
+        found = os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return ()
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+
 def remove(path: Path) -> None:
     """Remove a file or a folder with all it holds; nothing there is fine."""
     if path.is_dir() and not path.is_symlink():

@@ -52,6 +52,8 @@ class Segment:
         self.folder = root / "segments" / info.name
         self.info = info
         self._trusted = trusted
+        self._seen: tuple[int, ...] | None = None
+        """Identity of the mapped file when its checksum was compared."""
 
     def __len__(self) -> int:
         return self.info.rows
@@ -74,7 +76,15 @@ class Segment:
     @cached_property
     def vectors(self) -> Float32Array:
         """(N, D) float32, memory-mapped."""
+        self._seen = files.identity(self.folder / VECTORS)  # before its checksum is compared
         return self._array(VECTORS, mapped=True)
+
+    def check_again(self) -> None:
+        """Compare the checksum of the mapped file again if anything touched it; CorruptMemoryError if it differs."""
+        seen = files.identity(self.folder / VECTORS)
+        if not seen or self._seen not in (None, seen):
+            files.check_file(self.folder / VECTORS, self.info.files[VECTORS])
+            self._seen = seen
 
     ids: Int64Array = _column("ids")
     class_id: Int64Array = _column("class_id")
