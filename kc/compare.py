@@ -260,7 +260,7 @@ def run_method(
                 save_examples(folder / "examples", session.stream, method, name)
         method.close()
         tasks = [t.class_names for t in session.stream.tasks]
-        tracker.finish(method_result(state, tasks, None, settings), folder / "examples")
+        tracker.finish(state, method_result(state, tasks, None, settings), folder / "examples")
     finally:
         tracker.close()
     return state

@@ -66,9 +66,9 @@ class RunConfig(TrainingOptions):
         num_workers: Processes that load data; the numbers do not depend on it.
         limit_images: At most so many images a split, for a quick look.
         save_predictions: Write each method's answers on the test images below methods/NAME-sSEED/predictions.
-        wandb: Weights & Biases: online, offline or disabled.
+        wandb: Weights & Biases: online, offline or disabled; default: the environment's WANDB_MODE, else offline.
         logger: Further loggers of scores and costs a task, separated by commas: csv, tensorboard.
-        wandb_project: Project of the W&B runs.
+        wandb_project: Project of the W&B runs; default: the environment's WANDB_PROJECT, else kc.
         wandb_entity: User or team of the W&B runs.
     """
 
@@ -98,9 +98,9 @@ class RunConfig(TrainingOptions):
     num_workers: Whole = 0
     limit_images: Count | None = None
     save_predictions: bool = False
-    wandb: Literal["online", "offline", "disabled"] = "offline"
+    wandb: Literal["online", "offline", "disabled"] | None = None
     logger: str = ""
-    wandb_project: str = "kc"
+    wandb_project: str | None = None
     wandb_entity: str | None = None
     options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, metadata={"flag": False})
     origins: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False, metadata={"flag": False})

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+import os
+import re
 from typing import TYPE_CHECKING, Any
 
 from kc.config import NOT_FLAGS, Config, RunConfig
@@ -25,6 +27,10 @@ if TYPE_CHECKING:
 
 LOGGERS = ("csv", "tensorboard")
 """Loggers beside W&B, which has a flag of its own."""
+WANDB = {"wandb": ("WANDB_MODE", "offline"), "wandb_project": ("WANDB_PROJECT", "kc")}
+"""Field -> the environment variable that decides it where it is not given, and the default."""
+WANDB_MODES = {"online": "online", "offline": "offline", "disabled": "disabled", "run": "online", "dryrun": "offline"}
+"""Values of WANDB_MODE, old ones among them."""
 DEFAULTS = {"proposals": "superpixels", "keys": "pooled", "decoder": "fpn"}
 """What the benchmark decides where it is not given, and what holds where that has no recommendation."""
 
@@ -39,6 +45,7 @@ def resolve(config: Config) -> Config:
     values = {f.name: getattr(config, f.name) for f in dataclasses.fields(config) if f.name not in NOT_FLAGS}
     config = dataclasses.replace(config, **validated(type(config), values))
     check_lists(config)
+    config = with_environment(config)
     check_encoder_name(config.encoder)
     manifest = load_manifest(config.benchmark)
     config = with_recommended(config, manifest)
@@ -55,6 +62,26 @@ def resolve(config: Config) -> Config:
         check_base(base, config.encoder, manifest.task_kind, manifest.name, **config.of(base_family(base)))
     if config.proposals == "fc-clip" and (base == "none" or base_family(base) != "fc-clip"):
         raise KcError("--proposals fc-clip are the masks of the run's base: add --base fc-clip@FILE")
+    return config
+
+
+def with_environment(config: Config) -> Config:
+    """Fill in what was left open of W&B by its own environment variables. Raises KcError for what W&B does not take."""
+    filled: dict[str, Any] = {}
+    origins = dict(config.origins)
+    for name, (variable, default) in WANDB.items():
+        if getattr(config, name) is None:
+            given = os.environ.get(variable)
+            filled[name] = WANDB_MODES.get(given, given) if given and name == "wandb" else given or default
+            if given:
+                origins[name] = variable
+    config = dataclasses.replace(config, **filled, origins=origins)
+    if config.wandb not in WANDB_MODES.values():
+        raise KcError(f"WANDB_MODE is {config.wandb!r}; expected {', '.join(WANDB_MODES)}")
+    project = str(config.wandb_project)
+    if not re.fullmatch(r"[^/\\#?%:]{1,128}", project):
+        origin = origins.get("wandb_project", "given")
+        raise KcError(f"--wandb-project {project} ({origin}): W&B takes 1 to 128 characters, none of / \\ # ? % :")
     return config
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import csv
 import importlib.util
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,8 +16,10 @@ import wandb
 import yaml
 
 from kc.cli import main
+from kc.config import RunConfig
 from kc.report.records import Results
-from kc.tracking import Tracker
+from kc.stream.resume import MethodState
+from kc.tracking import Tracker, run_id
 
 
 def records(path: Path) -> Iterator[Any]:
@@ -86,9 +89,96 @@ def test_every_logger_has_every_task(run: Path, tmp_path: Path) -> None:
     assert result.confusion["old_right"] is not None
     assert sum(v or 0 for k, v in result.confusion.items() if k.startswith("new_")) == pytest.approx(1)
 
-    # A second run of the loggers over finished tasks writes the same again.
-    assert main(["run", "--resume", str(run), "--wandb", "disabled", "--logger", "csv"]) == 0
     assert main(["run", "--logger", "cvs"]) == 2
+
+    # Another process goes on with a run that stopped after two tasks.
+    config, other = RunConfig(methods="knn", wandb="offline", logger="csv"), tmp_path / "2026#1:x"
+    state = MethodState.load(run / "methods" / "knn-s0")
+    assert state is not None
+    stopped = replace(state, rows=state.rows[:2], seen=state.seen[:2], cost=state.cost[:2])
+    for part, more in ((stopped, 0), (state, 1), (state, 2)):
+        tracker = Tracker(config, other, "knn", 0, {})
+        assert (tracker.logger is None) == (more == 2)  # what was finished is not begun again
+        if more == 0:
+            tracker.task(part, 0)
+            tracker.task(part, 1)
+        else:
+            tracker.finish(part, result, run / "examples")
+        tracker.close()
+        with (other / "csv" / "knn-s0" / "metrics.csv").open(newline="") as file:
+            assert len([row for row in csv.DictReader(file) if row["score/seen"]]) == (3 if more else 2)
+    wandb.teardown()
+    parts = [list(records(place)) for place in sorted((other / "wandb").rglob("*.wandb"))]
+    assert {r.run.run_id for part in parts for r in part if r.HasField("run")} == {run_id("2026#1:x-knn-s0")}
+    steps = [[r.history.step.num for r in part if r.HasField("history")] for part in parts]
+    assert sorted(steps, key=len) == [[0, 1], [0, 1, 2, 3]]
+
+
+@pytest.fixture
+def asked(
+    tiny_folder: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[list[dict[str, Any]], str]]:
+    """Runs `kc run` with a W&B that cannot start; gives what `wandb.init` was asked, and what was printed."""
+    given = ["--benchmark", tiny_folder.path, "--data-root", tiny_folder.root, "--tasks", "3"]
+    calls: list[dict[str, Any]] = []
+
+    def init(**arguments: Any) -> None:
+        calls.append(arguments | {"sweep": wandb.setup().settings.sweep_id})
+        raise wandb.errors.UsageError("no such entity")
+
+    monkeypatch.setattr(wandb, "init", init)
+
+    def run(*more: str, status: int = 0) -> tuple[list[dict[str, Any]], str]:
+        calls.clear()
+        out = tmp_path / f"runs{len(list(tmp_path.glob('runs*')))}"
+        assert main(["run", *map(str, given), "--out", str(out), *more]) == status
+        assert len(list(out.glob("*/results.json"))) == (status == 0)
+        return calls, "".join(capsys.readouterr())
+
+    return run
+
+
+def test_the_environment_counts_where_no_flag_is_given(
+    asked: Callable[..., tuple[list[dict[str, Any]], str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"MODE": "online", "PROJECT": "mine", "NAME": "try", "RUN_GROUP": "all"}.items():
+        monkeypatch.setenv(f"WANDB_{name}", value)
+    (call,), said = asked("--methods", "ncm")
+    found = {name: call[name] for name in ("mode", "project", "name", "group")}
+    assert found == {"mode": "online", "project": "mine", "name": "try-ncm-s0", "group": "all"}
+    assert "--wandb offline" in said
+    (call,), said = asked("--methods", "ncm", "--wandb", "offline", "--wandb-project", "other")
+    assert (call["mode"], call["project"]) == ("offline", "other")
+    assert "--wandb offline" not in said
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    assert asked("--methods", "ncm")[0] == []
+    monkeypatch.setenv("WANDB_MODE", "sometimes")
+    assert "WANDB_MODE is 'sometimes'" in asked(status=2)[1]
+    monkeypatch.setenv("WANDB_MODE", "dryrun")
+    for project in ("a/b", "a#b", "a:b", "x" * 129, ""):
+        assert f"--wandb-project {project} (command line)" in asked("--wandb-project", project, status=2)[1]
+    monkeypatch.setenv("WANDB_PROJECT", "a/b")
+    assert "--wandb-project a/b (WANDB_PROJECT)" in asked(status=2)[1]
+
+
+def test_methods_in_an_agent_never_share_an_id(
+    asked: Callable[..., tuple[list[dict[str, Any]], str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wandb.setup().settings, "sweep_id", "sweep")
+    calls, _ = asked("--methods", "ncm", "--seed", "0,1")
+    assert [call["sweep"] for call in calls] == [None, None]
+    assert len({call["id"] for call in calls}) == 2
+    assert wandb.setup().settings.sweep_id == "sweep"
+    assert asked("--methods", "ncm")[0][0]["sweep"] == "sweep"  # alone, it is the agent's run
+
+
+def test_an_id_is_one_that_wandb_takes() -> None:
+    assert run_id("20261201-005433-tiny-ncm-s0") == "20261201-005433-tiny-ncm-s0"
+    odd = [run_id(name) for name in ("a#b", "a:b", "a/b", "x" * 200, "x" * 201)]
+    assert len({*odd}) == 5
+    for id_ in odd:
+        assert wandb.Settings(run_id=id_).run_id == id_
+        assert len(id_) <= 64
 
 
 def test_what_wandb_cannot_do_costs_nothing(capsys: pytest.CaptureFixture[str]) -> None:
@@ -101,17 +191,3 @@ def test_what_wandb_cannot_do_costs_nothing(capsys: pytest.CaptureFixture[str]) 
     tracker.close()
     assert "disk quota" in capsys.readouterr().out
     assert tracker.logger is None
-
-
-@pytest.mark.parametrize("mode", ["offline", "online"])
-def test_a_wandb_that_cannot_start_costs_nothing(
-    tiny_folder: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str
-) -> None:
-    def broken(**_: Any) -> None:
-        raise wandb.errors.UsageError("no such entity")
-
-    monkeypatch.setattr(wandb, "init", broken)
-    given = ["--benchmark", tiny_folder.path, "--data-root", tiny_folder.root, "--methods", "ncm", "--tasks", "3"]
-    assert main(["run", *map(str, given), "--wandb", mode, "--out", str(tmp_path / "runs")]) == 0
-    (folder,) = (tmp_path / "runs").iterdir()
-    assert len(Results.load(folder / "results.json").methods) == 1
