@@ -7,6 +7,7 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from pickle import UnpicklingError
@@ -118,10 +119,7 @@ def digest(header: object, state: Mapping[str, Tensor]) -> str:
 def check_images(images: Tensor) -> None:
     """Raise ValueError unless `images` is a floating (N, 3, H, W) tensor."""
     if images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point():
-        raise ValueError(
-            f"expected float images (N, 3, H, W) in [0, 1], got {images.dtype} {tuple(images.shape)}; "
-            "divide uint8 images by 255"
-        )
+        raise ValueError(f"expected float images (N, 3, H, W) in [0, 1], got {images.dtype} {tuple(images.shape)}")
 
 
 def normalized(images: Tensor, preprocessing: tuple[float, ...], size: tuple[int, int] | None = None) -> Tensor:
@@ -132,16 +130,14 @@ def normalized(images: Tensor, preprocessing: tuple[float, ...], size: tuple[int
     check_images(images)
     if size is not None and images.shape[-2:] != size:
         images = F.interpolate(images, size=size, mode="bilinear", antialias=True, align_corners=False)
-    mean, std = images.new_tensor(preprocessing[:6]).view(2, 1, 3, 1, 1)
-    result: Tensor = (images - mean) / std
-    return result
+    mean, std = torch.unbind(images.new_tensor(preprocessing[:6]).view(2, 1, 3, 1, 1))
+    return (images - mean) / std
 
 
 @contextmanager
 def weights_of(name: str, path: str | None = None) -> Iterator[None]:
-    """Every failure to get the weights of encoder `name`, from the file `path` or the hub, is a MissingExtraError;
-    UnknownNameError passes.
-    """
+    """Every failure to get the weights of encoder `name`, from the file `path` or the hub, is a MissingExtraError, but
+    for UnknownNameError."""
     try:
         yield
     except UnknownNameError:
@@ -149,9 +145,8 @@ def weights_of(name: str, path: str | None = None) -> Iterator[None]:
     except Exception as error:  # a hub can fail in many ways: network, cache, file format
         reason = one_line(error)
         if path is None or not Path(path).is_file():
-            raise MissingExtraError(
-                f"cannot have the weights of {name} ({reason}). Give a local file: {name}@PATH"
-            ) from error
+            hint = f"Give a local file: {name}@PATH"
+            raise MissingExtraError(f"cannot have the weights of {name} ({reason}). {hint}") from error
         if isinstance(error, UnpicklingError):
             reason = "it holds objects beside tensors (weights_only): give torch.save(network.state_dict(), NEW)"
         raise MissingExtraError(f"{path}: no weights of {name}; {no_weights(Path(path)) or reason}") from error
@@ -162,10 +157,7 @@ def check_finite(name: str, state: Mapping[str, Tensor]) -> None:
     for key, value in state.items():
         if value.is_floating_point() and not bool(value.isfinite().all()):
             n = int((~value.isfinite()).sum())
-            raise MissingExtraError(
-                f"the weights of {name} are broken: {n} of {value.numel()} values of {key} are NaN or infinite, as "
-                "after a training that diverged; give a checkpoint from before"
-            )
+            raise MissingExtraError(f"{name}: {n} of {value.numel()} values of {key} are NaN or infinite: give another")
 
 
 class Pyramid(Encoder):
@@ -203,10 +195,6 @@ def dense(features: Features, stride: int) -> Tensor:
         height, width = features.levels[0].shape[-2:]
         scale = features.strides[0] / stride
         size = torch.Size((max(1, round(height * scale)), max(1, round(width * scale))))
-    maps = []
-    for level in features.levels:
-        unit = F.normalize(level, dim=1)
-        if unit.shape[-2:] != size:
-            unit = F.interpolate(unit, size=size, mode="bilinear", align_corners=False)
-        maps.append(unit)
-    return torch.cat(maps, dim=1)
+    units = (F.normalize(level, dim=1) for level in features.levels)
+    resize = partial(F.interpolate, size=size, mode="bilinear", align_corners=False)
+    return torch.cat([x if x.shape[-2:] == size else resize(x) for x in units], dim=1)

@@ -61,10 +61,9 @@ class FeatureCache:
         entries = {path: self._find(path) for path in paths}
         todo = {path: i for i, path in enumerate(paths) if entries[path] is None}
         if todo:
-            fresh = self.encoder.encode(images[list(todo.values())])
-            parts = [_half(part) for part in parts_of(fresh)]
+            parts = _halves(self.encoder.encode(images[list(todo.values())]))
+            shapes = tuple(part.shape[1:] for part in parts)
             for row, path in enumerate(todo):
-                shapes = tuple(part.shape[1:] for part in parts)
                 entry = (shapes, np.concatenate([part[row].reshape(-1) for part in parts]))
                 write_checked(path, MAGIC, packed(shapes, entry[1].tobytes()))
                 self._ram.put(path, entry)
@@ -81,15 +80,13 @@ class FeatureCache:
 
         Lets a caller skip reading the images altogether.
         """
-        entries = []
+        entries: list[Entry] = []
         for path in self._paths(keys, size):
-            entries.append(self._find(path))
-            if entries[-1] is None:
+            if (entry := self._find(path)) is None:
                 return None
-        if not entries:
-            return None
+            entries.append(entry)
         device = next((parameter.device for parameter in self.encoder.parameters()), torch.device("cpu"))
-        return self._features(entries, device)
+        return self._features(entries, device) if entries else None
 
     def _paths(self, keys: Sequence[str], size: tuple[int, int]) -> list[Path]:
         root = self.folder / file_name(self.encoder.fingerprint) / f"{size[0]}x{size[1]}"
@@ -99,29 +96,31 @@ class FeatureCache:
         kept = self._ram.get(path)
         if kept is not None:
             return kept
-        entry, expected = _read(path), (self.encoder.pooled_dim, *self.encoder.channels)
-        if entry is None or tuple(shape[0] for shape in entry[0]) != expected:
+        body, expected = read_checked(path, MAGIC), (self.encoder.pooled_dim, *self.encoder.channels)
+        if body is None:
             return None
+        shapes, start = unpacked(body)
+        if tuple(shape[0] for shape in shapes) != expected:
+            return None
+        entry = (shapes, np.frombuffer(body, np.float16, offset=start))
         self._ram.put(path, entry)
         return entry
 
     def _features(self, entries: Sequence[Entry | None], device: torch.device) -> Features:
         found = [entry for entry in entries if entry is not None]
         shapes = found[0][0]
-        parts = []
-        start = 0
-        for shape in shapes:
-            stop = start + int(np.prod(shape))
-            part = np.stack([values[start:stop] for _, values in found]).astype(np.float32)
-            parts.append(torch.from_numpy(part.reshape(len(found), *shape)).to(device))
-            start = stop
+        rows = np.stack([values for _, values in found]).astype(np.float32)
+        stops = np.cumsum([int(np.prod(shape)) for shape in shapes])[:-1]
+        each = zip(np.split(rows, stops, axis=1), shapes, strict=True)
+        parts = [torch.from_numpy(x.reshape(len(found), *shape)).to(device) for x, shape in each]
         return Features(parts[0], tuple(parts[1:]), self.encoder.strides)
 
 
-def _half(part: Tensor) -> npt.NDArray[np.float16]:
+def _halves(features: Features) -> list[npt.NDArray[np.float16]]:
+    """The pooled vectors and every level, in the order they are stored."""
     # Saturate: an infinity would turn every distance to this sample into NaN.
-    array: npt.NDArray[np.float16] = part.detach().float().clamp(-HALF_MAX, HALF_MAX).half().cpu().numpy()
-    return array
+    parts = (features.pooled, *features.levels)
+    return [x.detach().float().clamp(-HALF_MAX, HALF_MAX).half().cpu().numpy() for x in parts]
 
 
 def _make_folder(folder: Path) -> None:
@@ -131,11 +130,6 @@ def _make_folder(folder: Path) -> None:
         raise RunError(f"cannot create the feature cache {folder}, choose another: {error.strerror}") from error
     if not os.access(folder, os.W_OK):
         raise RunError(f"the feature cache {folder} is not writable. Choose a writable folder")
-
-
-def parts_of(features: Features) -> tuple[Tensor, ...]:
-    """The pooled vectors and every level, in the order they are stored."""
-    return (features.pooled, *features.levels)
 
 
 def packed(shapes: Shapes, values: bytes) -> bytes:
@@ -167,15 +161,6 @@ def read_checked(path: Path, magic: bytes) -> bytes | None:
     return data[8:]
 
 
-def _read(path: Path) -> Entry | None:
-    """The entry in `path`, or None where there is none or the file is damaged (it is then encoded again)."""
-    body = read_checked(path, MAGIC)
-    if body is None:
-        return None
-    shapes, start = unpacked(body)
-    return shapes, np.frombuffer(body, np.float16, offset=start)
-
-
 class UncachedFeatures(FeatureCache):
     """The same numbers for images that are looked at once and must leave nothing on disk."""
 
@@ -185,5 +170,5 @@ class UncachedFeatures(FeatureCache):
     def encode(self, images: Tensor, keys: Sequence[str]) -> Features:
         """Features of `images` (N, 3, H, W) float RGB in [0, 1], rounded as the cache rounds them."""
         fresh = self.encoder.encode(images)
-        parts = [torch.from_numpy(_half(x).astype(np.float32)).to(images.device) for x in parts_of(fresh)]
+        parts = [torch.from_numpy(x.astype(np.float32)).to(images.device) for x in _halves(fresh)]
         return Features(parts[0], tuple(parts[1:]), fresh.strides)

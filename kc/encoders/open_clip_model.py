@@ -6,7 +6,7 @@ import copy
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import open_clip
 import torch
@@ -35,10 +35,9 @@ class OpenClipEncoder(Encoder):
         self.network: Any = network
         self.name = f"open_clip:{model}"
         self.architecture = model
-        visual = network.visual
-        size = visual.image_size
+        size = network.visual.image_size
         self.size: tuple[int, int] = (size, size) if isinstance(size, int) else (size[0], size[1])
-        config = visual.preprocess_cfg
+        config = network.visual.preprocess_cfg
         self.preprocessing = (*config["mean"], *config["std"], *self.size)
         with torch.no_grad():
             pooled, level = self._run(torch.zeros(1, 3, *self.size))
@@ -66,16 +65,13 @@ class OpenClipEncoder(Encoder):
             self._tokenize = open_clip.get_tokenizer(self.architecture)
         tokens = self._tokenize(list(texts)).to(next(self.parameters()).device)
         mask = getattr(self.network, "attn_mask", None)
-        result: Tensor
         if mask is None or self.network.text_pool_type != "argmax":
-            result = self.network.encode_text(tokens, normalize=True)
-            return result
+            return cast(Tensor, self.network.encode_text(tokens, normalize=True))
         # Under a causal mask nothing behind the end of the longest text counts, and prompts hold some 10 of 77 tokens.
         end = int(tokens.argmax(1).max()) + 1
         shorter = {"positional_embedding": self.network.positional_embedding[:end], "attn_mask": mask[:end, :end]}
         found = functional_call(self.network, shorter, kwargs={"text": tokens[:, :end]})
-        result = found["text_features"] if isinstance(found, dict) else found[1]
-        return result
+        return cast(Tensor, found["text_features"] if isinstance(found, dict) else found[1])
 
     def _run(self, x: Tensor) -> tuple[Tensor, Tensor]:
         out = self.network.visual.forward_intermediates(x, indices=1, normalize_intermediates=True)
@@ -121,6 +117,4 @@ def _check_activation(model: str, tag: str) -> None:
     config = open_clip.get_model_config(model) or {}
     if known and bool(known.get("quick_gelu")) != bool(config.get("quick_gelu")):
         other = model.removesuffix("-quickgelu") if config.get("quick_gelu") else f"{model}-quickgelu"
-        raise UnknownNameError(
-            f"the weights {tag!r} were trained with another activation than {model} has: use open_clip:{other}@{tag}"
-        )
+        raise UnknownNameError(f"weights {tag!r} have another activation than {model}: use open_clip:{other}@{tag}")

@@ -71,52 +71,45 @@ class TimmEncoder(Encoder):
 
     @property
     def pyramid_channels(self) -> tuple[int, ...]:
-        """Those of the levels, before them those at stride 4 where the network has it."""
         return self._every[0]
 
     @property
     def pyramid_strides(self) -> tuple[int, ...]:
-        """Those of the levels, before them 4 where the network has it."""
         return self._every[1]
 
     def pyramid(self, images: Tensor) -> tuple[Tensor, ...]:
-        """The levels, and stride 4 where the network has it, of `images` as for `forward`."""
         return tuple(self._stages(images, self._pyramid)[1])
 
     @classmethod
     def load(cls, argument: str) -> TimmEncoder:
-        """The encoder `MODEL[@FILE]`: see `load_timm`."""
-        model, _, weights = argument.partition("@")
-        return load_timm(model, weights or None)
+        """The timm model `MODEL[@FILE]`, weights from a file (safetensors, or one torch reads with `weights_only`) or
+        the hub.
 
-
-def load_timm(model: str, path: str | None = None) -> TimmEncoder:
-    """The timm model `model`, weights from `path` (safetensors, or a file torch reads with `weights_only`) or the hub.
-
-    In evaluation mode on the CPU. A file holds the state dict of this very timm model. Raises UnknownNameError for a
-    model timm does not know or cannot read densely, MissingExtraError where the weights cannot be had or do not fill
-    the network: it is never left with random ones.
-    """
-    base = model.partition(".")[0]
-    if not timm.is_model(base):
-        close = " or ".join(repr(name) for name in nearest(base, timm.list_models()))
-        raise UnknownNameError(f"unknown timm model {base!r}. Did you mean {close}? See timm.list_models()")
-    try:
-        with torch.device("meta"):
-            probe: Any = timm.create_model(model, pretrained=False)
-    except RuntimeError as error:
-        tags = ", ".join(timm.list_pretrained(f"{base}.*"))
-        raise UnknownNameError(f"unknown timm weights {model!r} ({error}). Valid: {tags}") from error
-    if not hasattr(probe, "forward_intermediates"):
-        raise UnknownNameError(f"timm model {model!r} gives no dense features (it has no forward_intermediates)")
-    # Plain transformers fix the input size unless told otherwise.
-    known = inspect.signature(type(probe).__init__).parameters
-    options: dict[str, Any] = {name: True for name in ("dynamic_img_size", "dynamic_img_pad") if name in known}
-    with weights_of(f"timm:{model}", path):
-        network = timm.create_model(model, pretrained=path is None, num_classes=0, **options)
-        if path is not None:
-            _fill(network, path)
-    return TimmEncoder(model, network, own_size(network)).eval()
+        In evaluation mode on the CPU. A file holds the state dict of this very timm model. Raises UnknownNameError for
+        a model timm does not know or cannot read densely, MissingExtraError where the weights cannot be had or do not
+        fill the network: it is never left with random ones.
+        """
+        model, at, path = argument.partition("@")
+        base = model.partition(".")[0]
+        if not timm.is_model(base):
+            close = " or ".join(repr(name) for name in nearest(base, timm.list_models()))
+            raise UnknownNameError(f"unknown timm model {base!r}. Did you mean {close}? See timm.list_models()")
+        try:
+            with torch.device("meta"):
+                probe: Any = timm.create_model(model, pretrained=False)
+        except RuntimeError as error:
+            tags = ", ".join(timm.list_pretrained(f"{base}.*"))
+            raise UnknownNameError(f"unknown timm weights {model!r} ({error}). Valid: {tags}") from error
+        if not hasattr(probe, "forward_intermediates"):
+            raise UnknownNameError(f"timm model {model!r} gives no dense features (it has no forward_intermediates)")
+        # Plain transformers fix the input size unless told otherwise.
+        known = inspect.signature(type(probe).__init__).parameters
+        options: dict[str, Any] = {name: True for name in ("dynamic_img_size", "dynamic_img_pad") if name in known}
+        with weights_of(f"timm:{model}", path or None):
+            network = timm.create_model(model, pretrained=not at, num_classes=0, **options)
+            if at:
+                _fill(network, path)
+        return cls(model, network, own_size(network)).eval()
 
 
 def own_size(network: Any) -> tuple[int, int] | None:

@@ -24,7 +24,7 @@ class TorchvisionResNet(Encoder):
     """A ResNet whose last stage is dilated instead of strided (Chen et al. 2017, DeepLabV3, arXiv 1706.05587).
 
     Levels at strides 8, 16, 16 (512, 1024, 2048 channels), pooled 2048. The weights are random until loaded; use
-    `load_torchvision`.
+    `load`.
     """
 
     spec = EncoderSpec(
@@ -56,30 +56,24 @@ class TorchvisionResNet(Encoder):
 
     @classmethod
     def load(cls, argument: str) -> TorchvisionResNet:
-        """The encoder `MODEL[@FILE]`: see `load_torchvision`."""
-        model, _, weights = argument.partition("@")
-        return load_torchvision(model, weights or None)
+        """The ResNet `MODEL[@FILE]`, weights from a file (safetensors, or one torch reads with `weights_only`) or the
+        hub.
 
-
-def load_torchvision(model: str, path: str | None = None) -> TorchvisionResNet:
-    """The ResNet `model`, weights from `path` (safetensors, or a file torch reads with `weights_only`) or the hub.
-
-    In evaluation mode on the CPU. A file holds the state dict of torchvision's `model`, with or without its
-    classifier; the hub's are IMAGENET1K_V1. Raises UnknownNameError for another model, MissingExtraError where the
-    weights cannot be had or do not fit: it is never left with random ones.
-    """
-    if model not in MODELS:
-        raise unknown_name("torchvision model", model, MODELS)
-    encoder = TorchvisionResNet(model)
-    with weights_of(f"torchvision:{model}", path):
-        weights = _read(path) if path is not None else get_model(model, weights="IMAGENET1K_V1").state_dict()
-        own = {key: value for key, value in weights.items() if not key.startswith("fc.")}
-        missing, unexpected = encoder.network.load_state_dict(own, strict=False)
-        if missing or unexpected:
-            raise ValueError(
-                f"the keys do not fit; {len(missing)} missing {missing[:3]}, {len(unexpected)} unknown {unexpected[:3]}"
-            )
-    return encoder.eval()
+        In evaluation mode on the CPU. A file holds the state dict of torchvision's `model`, with or without its
+        classifier; the hub's are IMAGENET1K_V1. Raises UnknownNameError for another model, MissingExtraError where the
+        weights cannot be had or do not fit: it is never left with random ones.
+        """
+        model, at, path = argument.partition("@")
+        if model not in MODELS:
+            raise unknown_name("torchvision model", model, MODELS)
+        encoder = cls(model)
+        with weights_of(encoder.name, path or None):
+            weights = _read(path) if at else get_model(model, weights="IMAGENET1K_V1").state_dict()
+            own = {key: value for key, value in weights.items() if not key.startswith("fc.")}
+            missing, extra = encoder.network.load_state_dict(own, strict=False)
+            if missing or extra:
+                raise ValueError(f"{len(missing)} tensors missing {missing[:3]}, {len(extra)} unknown {extra[:3]}")
+        return encoder.eval()
 
 
 def _read(path: str) -> dict[str, Tensor]:

@@ -8,7 +8,7 @@ positive of nobody.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -101,10 +101,10 @@ def mean_class_accuracy(matrix: Int64Array) -> float:
 
 
 def class_groups(tasks: Sequence[Task], t: int) -> dict[str, tuple[int, ...]]:
-    """Class ids of the groups reported after task `t`: base (first task) / novel (later), old / new (task t), all."""
-    base = tasks[0].class_ids
-    novel = tuple(c for c in tasks[t].seen_ids if c not in set(base))
-    return {"base": base, "novel": novel, "old": tasks[t].old_ids, "new": tasks[t].class_ids, "all": tasks[t].seen_ids}
+    """The groups that papers report after task `t`: class ids of the first task and of all later ones (base, novel),
+    and of all earlier tasks and of this one (old, new)."""
+    parts = {"base": tasks[:1], "novel": tasks[1 : t + 1], "old": tasks[:t], "new": tasks[t : t + 1]}
+    return {name: tuple(c for task in part for c in task.class_ids) for name, part in parts.items()}
 
 
 def grouped_iou(matrix: Int64Array, class_ids: Sequence[int], groups: Mapping[str, Sequence[int]]) -> dict[str, float]:
@@ -116,8 +116,7 @@ def grouped_iou(matrix: Int64Array, class_ids: Sequence[int], groups: Mapping[st
         ValueError: a group holds an id that is not in `class_ids`.
     """
     position = {c: i for i, c in enumerate(class_ids)}
-    unknown = {c for ids in groups.values() for c in ids} - position.keys()
-    if unknown:
+    if unknown := {c for ids in groups.values() for c in ids} - position.keys():
         raise ValueError(f"groups hold class ids {sorted(unknown)} that are not among {list(class_ids)}")
     result = {name: mean_iou(matrix, [position[c] for c in ids]) for name, ids in groups.items()}
     return {**result, "harmonic": harmonic_mean(result.get("base", math.nan), result.get("novel", math.nan))}
@@ -128,10 +127,10 @@ def harmonic_mean(a: float, b: float) -> float:
     return 0.0 if a == b == 0 else 2 * a * b / (a + b)
 
 
-def mean_defined(values: FloatArray) -> float:
+def mean_defined(values: Iterable[float]) -> float:
     """Mean of the values that are not NaN; NaN when there is none."""
-    defined = values[~np.isnan(values)]
-    return float(defined.mean()) if len(defined) else math.nan
+    kept = np.array([v for v in values if not math.isnan(v)])
+    return float(kept.mean()) if len(kept) else math.nan
 
 
 class ConfusionMatrix:
@@ -146,28 +145,16 @@ class ConfusionMatrix:
         """Add one pair of maps of class ids, of the same shape."""
         self.matrix += _count(target, prediction, self._table, len(self.class_ids))
 
-    def merge(self, other: ConfusionMatrix) -> None:
-        """Add what another matrix over the same classes has counted (another process, another part of the data)."""
-        if other.class_ids != self.class_ids:
-            raise ValueError(f"cannot merge matrices over classes {other.class_ids} and {self.class_ids}")
-        self.matrix += other.matrix
-
     def per_class(self) -> dict[int, float]:
         """Class id -> IoU in [0, 1], NaN where the class never occurred in the ground truth."""
         return dict(zip(self.class_ids, iou(self.matrix).tolist(), strict=True))
 
-    def accuracies(self) -> dict[str, float]:
-        """`pixel_accuracy` and `mean_class_accuracy`, in [0, 1]."""
-        return {"pixel_accuracy": pixel_accuracy(self.matrix), "mean_class_accuracy": mean_class_accuracy(self.matrix)}
-
     def compute(self, groups: Mapping[str, Sequence[int]] | None = None) -> dict[str, float]:
-        """`miou`, the two accuracies, and with `groups` also `miou_<group>` and `miou_harmonic` of `grouped_iou`."""
-        grouped = {} if groups is None else grouped_iou(self.matrix, self.class_ids, groups)
-        return {
-            "miou": mean_iou(self.matrix),
-            **self.accuracies(),
-            **{f"miou_{name}": value for name, value in grouped.items()},
-        }
+        """`miou`, with `groups` also `miou_<group>` and `miou_harmonic` of `grouped_iou`, and the two accuracies."""
+        found = {"": mean_iou(self.matrix)} | (grouped_iou(self.matrix, self.class_ids, groups) if groups else {})
+        scores = {f"miou_{name}".rstrip("_"): value for name, value in found.items()}
+        accuracies = {"pixel_accuracy": pixel_accuracy, "mean_class_accuracy": mean_class_accuracy}
+        return scores | {name: of(self.matrix) for name, of in accuracies.items()}
 
 
 def old_and_new(matrix: Int64Array, new: Sequence[int]) -> dict[str, float]:

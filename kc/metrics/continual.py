@@ -50,9 +50,9 @@ def forward_transfer(matrix: npt.ArrayLike, baseline: Sequence[float | None]) ->
 
     `baseline` (T,): score on each task at initialisation; its first value is not used.
     """
-    r, b = as_matrix(matrix), np.array(baseline, dtype=np.float64)
-    _same_length(r, b, "baseline")
-    return float((np.diagonal(r, offset=1) - b[1:]).mean()) if len(r) > 1 else math.nan
+    r = as_matrix(matrix)
+    gains = np.diagonal(r, offset=1) - _one_a_task(r, baseline, "baseline")[1:]
+    return float(gains.mean()) if len(r) > 1 else math.nan
 
 
 def forgetting_per_task(matrix: npt.ArrayLike, t: int | None = None) -> FloatArray:
@@ -82,22 +82,20 @@ def forgetting(matrix: npt.ArrayLike) -> float:
     return float(values.mean()) if len(values) else math.nan
 
 
-def intransigence_per_task(matrix: npt.ArrayLike, joint: Sequence[float | None]) -> FloatArray:
-    """a_i - R[i, i] of every task (RWalk), (T,). `joint` (T,): a_i, score on task i of joint training on tasks 1..i."""
-    r, a = as_matrix(matrix), np.array(joint, dtype=np.float64)
-    _same_length(r, a, "joint")
-    return np.asarray(a - np.diagonal(r))
-
-
 def intransigence(matrix: npt.ArrayLike, joint: Sequence[float | None]) -> float:
-    """Mean over the tasks of `intransigence_per_task`; may be negative."""
-    values = intransigence_per_task(matrix, joint)
-    return float(values.mean()) if len(values) else math.nan
+    """Mean over the tasks of a_i - R[i, i] (RWalk); may be negative.
+
+    `joint` (T,): a_i, score on task i of joint training on tasks 1..i.
+    """
+    r = as_matrix(matrix)
+    return float((_one_a_task(r, joint, "joint") - np.diagonal(r)).mean()) if len(r) else math.nan
 
 
-def _same_length(r: FloatArray, values: FloatArray, name: str) -> None:
+def _one_a_task(r: FloatArray, scores: Sequence[float | None], name: str) -> FloatArray:
+    values = np.array(scores, dtype=np.float64)
     if values.shape != (len(r),):
         raise ValueError(f"{name} must hold one score for each of {len(r)} tasks, got shape {values.shape}")
+    return values
 
 
 def undefined_reasons(

@@ -43,8 +43,7 @@ class InstancePrecision:
         image, crowds = len(self._images), set(crowd)
         self._images.append({"id": image, "height": target.shape[0], "width": target.shape[1]})
         things = np.isin(target[..., 0], self.thing_ids)
-        pairs = np.unique(target[things], axis=0)
-        for class_id, number in pairs.tolist():
+        for class_id, number in np.unique(target[things], axis=0).tolist():
             self._add(image, class_id, (target == (class_id, number)).all(-1), number in crowds)
         void = target[..., 0] == VOID
         if void.any():
@@ -57,17 +56,11 @@ class InstancePrecision:
             self._found.append({"image_id": image, "category_id": class_id, "segmentation": code, "score": score})
 
     def _add(self, image: int, class_id: int, mask: BoolArray, crowd: bool) -> None:
-        code = encoded(mask[None])[0]
-        self._truth.append(
-            {
-                "id": len(self._truth) + 1,  # pycocotools reads 0 as "no match"
-                "image_id": image,
-                "category_id": class_id,
-                "segmentation": code,
-                "area": int(mask.sum()),
-                "iscrowd": int(crowd),
-            }
-        )
+        self._truth.append({
+            "id": len(self._truth) + 1,  # pycocotools reads 0 as "no match"
+            "image_id": image, "category_id": class_id, "segmentation": encoded(mask[None])[0],
+            "area": int(mask.sum()), "iscrowd": int(crowd),
+        })  # fmt: skip
 
     def compute(self) -> dict[str, Any]:
         """`ap` (mean over IoU 0.50, 0.55 .. 0.95), `ap_50`, `ap_75`: means over the classes that have a true instance;
@@ -107,15 +100,11 @@ class InstancePrecision:
             scorer.accumulate()
         # COCOeval sorts the classes.
         order = [sorted(self.thing_ids).index(c) for c in self.thing_ids]
-        values: FloatArray = np.asarray(scorer.eval["precision"], dtype=np.float64)[:, :, order, 0, 0]
-        return values
+        return np.asarray(scorer.eval["precision"][:, :, order, 0, 0], dtype=np.float64)
 
 
 def encoded(masks: BoolArray) -> Sequence[dict[str, Any]]:
     """Run lengths of masks (n, H, W)."""
     from pycocotools import mask as rle
 
-    if not len(masks):
-        return []
-    codes: list[dict[str, Any]] = rle.encode(np.asfortranarray(masks.transpose(1, 2, 0).astype(np.uint8)))
-    return codes
+    return list(rle.encode(np.asfortranarray(masks.transpose(1, 2, 0).astype(np.uint8)))) if len(masks) else []

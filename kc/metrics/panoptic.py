@@ -41,17 +41,14 @@ class PanopticStats:
     @classmethod
     def zeros(cls, class_ids: Sequence[int]) -> PanopticStats:
         n = len(class_ids)
-        counts = (np.zeros(n, np.int64) for _ in range(3))
-        return cls(tuple(class_ids), np.zeros(n), *counts)
+        return cls(tuple(class_ids), np.zeros(n), *np.zeros((3, n), np.int64))
 
     def add(self, other: PanopticStats) -> None:
         """Add the counts of other images over the same classes."""
         if other.class_ids != self.class_ids:
             raise ValueError(f"cannot add counts over classes {other.class_ids} to those over {self.class_ids}")
-        self.iou_sum += other.iou_sum
-        self.tp += other.tp
-        self.fp += other.fp
-        self.fn += other.fn
+        for name in ("iou_sum", "tp", "fp", "fn"):
+            np.add(getattr(self, name), getattr(other, name), out=getattr(self, name))
 
 
 @dataclass(frozen=True)
@@ -87,10 +84,7 @@ def _runs(target: PanopticMap, prediction: PanopticMap) -> tuple[Int64Array, Int
         block = slice(first - 1, first + _BLOCK)
         np.logical_or(_changes(target[block]), _changes(prediction[block]), out=begins[first : first + _BLOCK])
     starts = np.flatnonzero(begins)
-    lengths = np.empty_like(starts)
-    np.subtract(starts[1:], starts[:-1], out=lengths[:-1])
-    lengths[-1:] = n - starts[-1:]
-    return starts, lengths
+    return starts, np.diff(starts, append=n)
 
 
 def _largest(values: Int64Array) -> int:
@@ -115,11 +109,6 @@ def _distinct(codes: Int64Array) -> tuple[Int64Array, Callable[[Int64Array], Int
         return marked, given
     distinct, inverse = np.unique(codes, return_inverse=True)
     return distinct, lambda values: values.take(inverse.ravel())
-
-
-def _count(codes: Int64Array, lengths: Int64Array, n: int) -> Int64Array:
-    """Pixels of each of `n` codes, from runs of them. Sums of whole numbers: exact in float64."""
-    return np.bincount(codes, weights=lengths, minlength=n).astype(np.int64)
 
 
 @lru_cache(maxsize=16)
@@ -176,9 +165,10 @@ def panoptic_stats(
     starts, lengths = _runs(*pixels)
     segments = _segments(*pixels, starts, class_ids)
     category, n_segments = segments.category, len(segments.category)
-    overlap = _count(segments.truth * n_segments + segments.found, lengths, n_segments**2).reshape(n_segments, -1)
+    # Pixels of each pair of segments, from runs of them. Sums of whole numbers: exact in float64.
+    pairs = segments.truth * n_segments + segments.found
+    overlap = np.bincount(pairs, lengths, n_segments**2).astype(np.int64).reshape(n_segments, -1)
     truth_area, found_area = overlap.sum(axis=1), overlap.sum(axis=0)
-
     whole = real = category >= 0  # `whole`: but crowds
     ignored = overlap[0]
     union = truth_area[:, None] + (found_area - overlap[0]) - overlap
@@ -190,20 +180,14 @@ def panoptic_stats(
         ignored = ignored + (overlap * (is_crowd[:, None] & same)).sum(axis=0)
     # Above one half a segment has at most one partner, so no assignment problem is left to solve.
     rows, columns = np.nonzero(same & whole[:, None] & (ious > 0.5))
-
     missed = whole & (truth_area > 0)
     missed[rows] = False
     extra = real & (found_area > 0) & (ignored / np.maximum(found_area, 1) <= 0.5)
     extra[columns] = False
-
-    n = len(class_ids)
-    matched = category[rows]
+    n, matched = len(class_ids), category[rows]
+    counts = [np.bincount(c, minlength=n).astype(np.int64) for c in (matched, category[extra], category[missed])]
     return PanopticStats(
-        tuple(class_ids),
-        np.bincount(matched, weights=ious[rows, columns], minlength=n).astype(np.float64, copy=False),
-        np.bincount(matched, minlength=n).astype(np.int64, copy=False),
-        np.bincount(category[extra], minlength=n).astype(np.int64, copy=False),
-        np.bincount(category[missed], minlength=n).astype(np.int64, copy=False),
+        tuple(class_ids), np.bincount(matched, ious[rows, columns], n).astype(np.float64, copy=False), *counts
     )
 
 
@@ -246,9 +230,6 @@ class PanopticQuality:
     def update(self, target: PanopticMap, prediction: PanopticMap, crowd: Iterable[int] = ()) -> None:
         """Add one image: two (H, W, 2) maps and the true instance numbers that are crowds."""
         self.stats.add(panoptic_stats(target, prediction, self.stats.class_ids, crowd))
-
-    def merge(self, other: PanopticQuality) -> None:
-        self.stats.add(other.stats)
 
     def per_class(self) -> Mapping[int, float]:
         """Class id -> PQ in [0, 1], NaN where the class is neither true nor predicted."""

@@ -17,16 +17,13 @@ class Proposer(Protocol):
     @property
     def name(self) -> str:
         """As given on the command line."""
-        ...
 
     @property
     def key(self) -> str:
         """Name and settings: equal keys give equal regions. Usable as a folder name."""
-        ...
 
     def propose(self, image: UInt8Array) -> Segments:
         """Regions of `image` (H, W, 3) uint8 RGB, at its own size."""
-        ...
 
 
 class OptionsKey:
@@ -36,12 +33,10 @@ class OptionsKey:
 
     @property
     def name(self) -> str:
-        """As given on the command line."""
         return self.family
 
     @property
     def key(self) -> str:
-        """Name and settings."""
         values = astuple(self)  # type: ignore[call-overload]
         return "-".join([self.family, *(f"{v:g}" if isinstance(v, float) else str(v) for v in values)])
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
 
@@ -31,10 +30,6 @@ class PartitionCache:
     def _path(self, sample_id: str, suffix: str = ".npy") -> Path:
         return hashed_path(self.folder, sample_id, suffix)
 
-    def missing(self, sample_ids: Sequence[str]) -> list[str]:
-        """The ids without an entry, in order."""
-        return [s for s in sample_ids if not (self._path(s).is_file() or self._path(s, ".rle").is_file())]
-
     def propose(self, image: UInt8Array, sample_id: str) -> Segments:
         """Regions of `image` (H, W, 3) uint8 RGB, read back where they are known. Raises RunError if unwritable."""
         size = (image.shape[0], image.shape[1])
@@ -42,9 +37,13 @@ class PartitionCache:
         if known is not None:
             return known
         segments = self.proposer.propose(image)
-        if segments.partition is None:
-            write_atomic(self._path(sample_id, ".rle"), _mask_bytes(segments), sync=False)
-        elif len(segments) <= np.iinfo(np.uint16).max:
+        if segments.masks is not None:
+            counts = [rle["counts"].decode("ascii") for rle in encode(segments.masks)]
+            # A float32 survives as the decimal digits of the float64 that equals it.
+            content = {"size": list(segments.size), "scores": segments.scores.tolist(), "counts": counts}
+            body = json.dumps(content).encode("ascii")
+            write_atomic(self._path(sample_id, ".rle"), zlib.crc32(body).to_bytes(4, "little") + body, sync=False)
+        elif segments.partition is not None and len(segments) <= np.iinfo(np.uint16).max:
             buffer = BytesIO()
             np.save(buffer, segments.partition.astype(np.uint16), allow_pickle=False)
             write_atomic(self._path(sample_id), buffer.getvalue(), sync=False)
@@ -62,15 +61,6 @@ def _partition(path: Path, size: tuple[int, int]) -> Segments | None:
     segments = from_partition(stored)
     # What was written had no gap in its numbers.
     return segments if len(segments) == int(stored.max()) + 1 else None
-
-
-def _mask_bytes(segments: Segments) -> bytes:
-    assert segments.masks is not None
-    counts = [rle["counts"].decode("ascii") for rle in encode(segments.masks)]
-    # A float32 survives as the decimal digits of the float64 that equals it.
-    content = {"size": list(segments.size), "scores": segments.scores.tolist(), "counts": counts}
-    body = json.dumps(content).encode("ascii")
-    return zlib.crc32(body).to_bytes(4, "little") + body
 
 
 def _masks(path: Path, size: tuple[int, int]) -> Segments | None:
@@ -96,5 +86,4 @@ class UncachedPartitions(PartitionCache):
         self.proposer = proposer
 
     def propose(self, image: UInt8Array, sample_id: str) -> Segments:
-        """Regions of `image` (H, W, 3) uint8 RGB."""
         return self.proposer.propose(image)

@@ -20,16 +20,14 @@ def check_detectron2(places: str, option: str) -> tuple[Path, Path]:
     """
     if importlib.util.find_spec("detectron2") is None:
         raise MissingExtraError(f"{option} needs detectron2, which is built from its source: see docs/detectron2.md")
-    config, comma, weights = places.partition(",")
-    if not comma or not config or not weights:
+    config, _, weights = places.partition(",")
+    if not config or not weights:
         raise KcError(f"{option}: expected two files, detectron2:{PLACES}")
     if Path(config).suffix not in (".yaml", ".yml"):
         raise KcError(f"{option}: {config} is no YAML config; a LazyConfig (.py) is a program and is not run")
     if Path(weights).suffix not in (".pth", ".safetensors"):
-        raise KcError(
-            f"{option}: {weights} is neither .pth nor .safetensors; a .pkl could run code and is not read: write its "
-            "tensors with torch.save({'model': tensors}, 'WEIGHTS.pth')"
-        )
+        how = "a .pkl could run code; write its tensors with torch.save({'model': tensors}, 'WEIGHTS.pth')"
+        raise KcError(f"{option}: {weights} is neither .pth nor .safetensors: {how}")
     paths = Path(config).expanduser(), Path(weights).expanduser()
     for path in paths:
         if not path.is_file():

@@ -22,6 +22,7 @@ from kc.errors import KcError
 from kc.proposals.base import from_partition
 from kc.proposals.detectron2_files import check_detectron2
 from kc.proposals.filters import MaskFilter, as_segments
+from kc.proposals.pretrained import update_with
 from kc.proposals.rle import encode
 from kc.spec import ProposerSpec
 from kc.types import BoolArray, Float32Array, Segments, UInt8Array
@@ -40,7 +41,6 @@ class Detectron2Model:
 
     @property
     def name(self) -> str:
-        """As given on the command line."""
         return f"detectron2:{self.places}"
 
     @cached_property
@@ -59,13 +59,10 @@ class Detectron2Model:
     @cached_property
     def digest(self) -> str:
         """12 hex digits over the whole config, without the device, and the file of weights."""
-        _, weights = check_detectron2(self.places, self.name)
         config = self.config.clone()
         config.MODEL.DEVICE = ""
         result = hashlib.sha256(config.dump().encode())
-        with weights.open("rb") as file:
-            while block := file.read(1 << 22):
-                result.update(block)
+        update_with(result, check_detectron2(self.places, self.name)[1])
         return result.hexdigest()[:12]
 
     @cached_property
@@ -152,12 +149,10 @@ class Detectron2Masks:
 
     @property
     def name(self) -> str:
-        """As given on the command line."""
         return f"detectron2:{self.places}"
 
     @cached_property
     def model(self) -> Detectron2Model:
-        """The model."""
         return Detectron2Model(self.places)
 
     @cached_property

@@ -43,13 +43,12 @@ class Edges(EdgesOptions, OptionsKey):
     """
 
     family = "edges"
-
     spec = ProposerSpec(
         "Regions between learned edges: a watershed over the edge map of HED.",
         paper="Xie and Tu 2015; Meyer 1994",
         package="h5py",
         extra="edges",
-        check="kc.proposals.pretrained:check_hed",
+        check="kc.proposals.pretrained:hed_weights",
         options=EdgesOptions,
     )
 
@@ -59,7 +58,6 @@ class Edges(EdgesOptions, OptionsKey):
         return load_hed(hed_weights())
 
     def propose(self, image: UInt8Array) -> Segments:
-        """Regions of `image` (H, W, 3) uint8 RGB; together they cover it."""
         return from_partition(basins(self.network.edges(image, self.side), self.depth, self.smoothing))
 
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from torch import Tensor
 
 from kc.proposals.rle import Rle, areas, decode, overlaps
@@ -41,9 +40,8 @@ class MaskFilter:
         if stable is not None:
             good &= stable >= self.min_stability
         order = np.argsort(-scores, kind="stable")
-        order = order[good[order]]
         chosen: list[int] = []
-        for i in order.tolist():
+        for i in order[good[order]].tolist():
             if len(chosen) == self.budget:
                 break
             better = [rles[j] for j in chosen]
@@ -59,8 +57,7 @@ def stability(logits: Tensor, offset: float = 1.0) -> Float32Array:
     """
     inner = (logits > offset).flatten(1).sum(1)
     outer = (logits > -offset).flatten(1).sum(1)
-    ratio: Float32Array = (inner / outer.clamp(min=1)).to(torch.float32).cpu().numpy()
-    return ratio
+    return np.asarray((inner / outer.clamp(min=1)).cpu(), np.float32)
 
 
 def as_segments(rles: Sequence[Rle], scores: FloatArray, chosen: Int64Array, size: tuple[int, int]) -> Segments:

@@ -41,15 +41,13 @@ class GroundedSam:
 
     @property
     def name(self) -> str:
-        """As given on the command line."""
         return f"grounded-sam:{self.dino.path},{self.sam.path}"
 
     @cached_property
     def key(self) -> str:
         """Contents of both checkpoints, settings, and the names in their order."""
         names = hashlib.sha256("\n".join(self.names).encode()).hexdigest()[:8]
-        both = f"{self.dino.digest}-{self.sam.digest}"
-        return f"grounded-sam-{both}-{self.dino.min_score:g}-{self.keep.key}-{names}"
+        return f"grounded-sam-{self.dino.digest}-{self.sam.digest}-{self.dino.min_score:g}-{self.keep.key}-{names}"
 
     def propose(self, image: UInt8Array) -> Segments:
         """Masks of `image` (H, W, 3) uint8 RGB, best first; they may overlap."""

@@ -29,14 +29,13 @@ class GroundingDino(Checkpoint):
     """Boxes of the checkpoint in the folder `path`, with a score of at least `min_score`."""
 
     family = "grounded-sam"
-    kinds = ("grounding-dino",)
+    kind = "grounding-dino"
     classes = ("GroundingDinoForObjectDetection", "GroundingDinoProcessor")
 
     min_score: float = 0.25
 
     @property
     def name(self) -> str:
-        """As given on the command line, with a checkpoint of Segment Anything."""
         return f"grounded-sam:{self.path},SAM_PATH"
 
     @torch.no_grad()

@@ -26,14 +26,13 @@ class Mask2FormerMasks(Checkpoint):
         "Masks of a trained Mask2Former, its classes left out.",
         form="mask2former:PATH",
         argument=".*",
-        check="kc.proposals.pretrained:check_mask2former",
+        check="kc.proposals.pretrained:check_checkpoint",
         paper="Cheng et al. 2022, arXiv 2112.01527",
         package="transformers",
         extra="proposals",
     )
-
     family = "mask2former"
-    kinds = ("mask2former",)
+    kind = "mask2former"
     classes = ("Mask2FormerForUniversalSegmentation", "AutoImageProcessor")
 
     keep: MaskFilter = field(default_factory=lambda: MaskFilter(min_score=0.05))

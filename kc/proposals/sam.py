@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,14 +31,13 @@ class SegmentAnything(Checkpoint):
         "Masks of Segment Anything, asked at a grid of points.",
         form="sam:PATH",
         argument=".*",
-        check="kc.proposals.pretrained:check_sam",
+        check="kc.proposals.pretrained:check_checkpoint",
         paper="Kirillov et al. 2023, arXiv 2304.02643",
         package="transformers",
         extra="proposals",
     )
-
     family = "sam"
-    kinds = ("sam",)
+    kind = "sam"
     classes = ("SamModel", "SamProcessor")
 
     points: int = 32
@@ -55,15 +53,10 @@ class SegmentAnything(Checkpoint):
         grid = f"{self.points}-{self.min_iou:g}-{self.min_stability:g}-{self.max_box_overlap:g}"
         return f"sam-{self.digest}-{grid}-{self.keep.key}"
 
-    @property
-    def _parts(self) -> tuple[Any, Any]:
-        model, processor = self.loaded
-        return model, processor.image_processor
-
     @torch.no_grad()
     def propose(self, image: UInt8Array) -> Segments:
         """Masks of `image` (H, W, 3) uint8 RGB, best predicted IoU first; they may overlap."""
-        model, processor = self._parts
+        model, processor = self.loaded[0], self.loaded[1].image_processor
         size = (image.shape[0], image.shape[1])
         crops, points, pictures, labels = processor.generate_crop_boxes(
             image, processor.size["longest_edge"], points_per_crop=self.points
@@ -93,7 +86,7 @@ class SegmentAnything(Checkpoint):
         """The best mask in each box (N, 4), x0 y0 x1 y1 in pixels of `image`, and its stability (N,)."""
         if len(boxes) == 0:
             return [], np.zeros(0, np.float32)
-        model, processor = self._parts
+        model, processor = self.loaded[0], self.loaded[1].image_processor
         inputs = processor(images=image, input_data_format="channels_last", return_tensors="pt")
         embedding = model.get_image_embeddings(inputs["pixel_values"].to(model.device))
         height, width = inputs["reshaped_input_sizes"][0].tolist()
@@ -104,11 +97,9 @@ class SegmentAnything(Checkpoint):
 
     def _predict(self, inputs: Any, embedding: Tensor, **prompts: Any) -> tuple[Tensor, Tensor]:
         """Mask logits (P, M, H, W) at the original size and predicted IoU (P, M) for P prompts of one image."""
-        model, processor = self._parts
+        model, processor = self.loaded
         prompts = {k: v.to(model.device) if isinstance(v, Tensor) else v for k, v in prompts.items()}
         out = model(image_embeddings=embedding, **prompts)
-        sizes: Sequence[Any] = inputs["original_sizes"].tolist()
-        (logits,) = processor.post_process_masks(
-            out.pred_masks.float(), sizes, inputs["reshaped_input_sizes"].tolist(), binarize=False
-        )
+        sizes = (inputs[name].tolist() for name in ("original_sizes", "reshaped_input_sizes"))
+        (logits,) = processor.image_processor.post_process_masks(out.pred_masks.float(), *sizes, binarize=False)
         return logits, out.iou_scores[0]

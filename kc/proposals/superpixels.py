@@ -30,7 +30,6 @@ class Superpixels(SuperpixelsOptions, OptionsKey):
     """SLIC with these options."""
 
     family = "superpixels"
-
     spec = ProposerSpec(
         "SLIC superpixels: compact regions of similar colour and equal size.",
         paper="Achanta et al. 2012",
@@ -38,7 +37,6 @@ class Superpixels(SuperpixelsOptions, OptionsKey):
     )
 
     def propose(self, image: UInt8Array) -> Segments:
-        """Superpixels of `image` (H, W, 3) uint8 RGB."""
         labels = slic(image, n_segments=self.n_segments, compactness=self.compactness, start_label=0)
         return from_partition(labels.astype(np.int64))
 
@@ -63,7 +61,6 @@ class Felzenszwalb(FelzenszwalbOptions, OptionsKey):
     """The graph-based segmentation with these options."""
 
     family = "felzenszwalb"
-
     spec = ProposerSpec(
         "Graph-based regions of any shape that end at colour edges.",
         paper="Felzenszwalb and Huttenlocher 2004",
@@ -71,6 +68,5 @@ class Felzenszwalb(FelzenszwalbOptions, OptionsKey):
     )
 
     def propose(self, image: UInt8Array) -> Segments:
-        """Regions of `image` (H, W, 3) uint8 RGB."""
         labels = felzenszwalb(image, scale=self.scale, sigma=self.sigma, min_size=self.min_size)
         return from_partition(labels.astype(np.int64))

@@ -34,7 +34,6 @@ class WeightAverage(L.Callback):
         self._step = 0
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """The average starts at the weights."""
         self.average = {k: p.detach().clone() for k, p in pl_module.named_parameters() if p.requires_grad}
         self._step = trainer.global_step
 
@@ -42,20 +41,16 @@ class WeightAverage(L.Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Follow the weights where the optimiser moved them."""
         if trainer.global_step == self._step:
             return
         self._step = trainer.global_step
-        weights = dict(pl_module.named_parameters())
         for name, value in self.average.items():
-            value.lerp_(weights[name].detach(), 1 - self.decay)
+            value.lerp_(pl_module.get_parameter(name).detach(), 1 - self.decay)
 
     @torch.no_grad()
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """The average becomes the weights."""
-        weights = dict(pl_module.named_parameters())
         for name, value in self.average.items():
-            weights[name].copy_(value)
+            pl_module.get_parameter(name).copy_(value)
 
 
 class BestWeights(L.Callback):
@@ -75,7 +70,6 @@ class BestWeights(L.Callback):
         self._since = 0
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Score, and keep the weights where the score is the best so far."""
         score = self.evaluator.validation(cast(ContinualMethod, pl_module), self.task, pl_module.device)
         self.scores.append(score)
         if score > self.best:
@@ -87,7 +81,6 @@ class BestWeights(L.Callback):
             trainer.should_stop = True
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Back to the best weights."""
         with torch.no_grad():
             for name, value in _weights(pl_module):
                 if name in self._weights:
@@ -115,7 +108,6 @@ class MemoryCallback(L.Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Store what the method saw in this batch."""
         if isinstance(pl_module, Remembers):
             pl_module.store(self.task, trainer.world_size)
 
@@ -137,7 +129,6 @@ class RestoreRngState(L.Callback):
         self.state = torch.get_rng_state()
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Nothing that the task draws was drawn before."""
         torch.set_rng_state(self.state)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from kc.methods.module import ContinualMethod
-from kc.metrics.confusion import ConfusionMatrix, grouped_iou
+from kc.metrics.confusion import ConfusionMatrix, mean_defined, pixel_accuracy, recall
 from kc.metrics.instances import InstancePrecision
 from kc.metrics.panoptic import PanopticQuality
 from kc.types import Int64Array, Prediction, Task, TaskKind
@@ -42,15 +42,14 @@ class Scores:
         """Score on one task: accuracy over its test images, or the mean over its classes in the ground truth."""
         if not self.images:
             return mean_defined([self.per_class.get(c, math.nan) for c in task.class_ids])
-        held = [c for c in task.class_ids if self.images.get(c)]
-        n = sum(self.images[c] for c in held)
-        return sum(self.per_class[c] * self.images[c] for c in held) / n if n else math.nan
+        return over_images(self.per_class, self.images, task.class_ids)
 
 
-def mean_defined(values: Iterable[float]) -> float:
-    """Mean of the values that are not NaN; NaN when there is none."""
-    kept = [v for v in values if not math.isnan(v)]
-    return float(np.mean(kept)) if kept else math.nan
+def over_images(per_class: Mapping[int, float], images: Mapping[int, int], ids: Iterable[int]) -> float:
+    """Accuracy over the images of the classes `ids`; NaN where there are none."""
+    held = [c for c in ids if images.get(c)]
+    n = sum(images[c] for c in held)
+    return sum(per_class[c] * images[c] for c in held) / n if n else math.nan
 
 
 def over_domains(parts: Sequence[Scores]) -> Scores:
@@ -71,11 +70,9 @@ def over_tasks(parts: Sequence[Scores], tasks: Sequence[Task]) -> Scores:
     """
     per_class = {c: p.per_class.get(c, math.nan) for p, t in zip(parts, tasks, strict=True) for c in t.class_ids}
     images = {c: n for p in parts for c, n in p.images.items()}
-    held = [c for c in per_class if images.get(c)]
     final = over_domains(parts).final
     if images:
-        n = sum(images[c] for c in held)
-        seen = sum(per_class[c] * images[c] for c in held) / n if n else math.nan
+        seen = over_images(per_class, images, per_class)
         final |= {"accuracy": seen, "mean_class_accuracy": mean_defined(per_class.values())}
     else:
         seen = mean_defined(per_class.values())
@@ -98,8 +95,8 @@ def evaluate(
 
     Classification: accuracy a class, and over all images. Semantic: IoU from one confusion matrix. Panoptic: PQ by
     panopticapi's rules, mIoU beside it, and mask AP of things as COCO defines it, NaN for methods that do not score
-    instances. Ground truth outside the vocabulary is ignored. `groups` of class ids get
-    their own mIoU, `miou_<group>`, and base and novel classes their harmonic mean. `observe` sees every answer.
+    instances. Ground truth outside the vocabulary is ignored. `groups` of class ids get their own mIoU, `miou_<group>`,
+    and base and novel classes their harmonic mean. `observe` sees every answer.
     """
     vocab = tuple(vocabulary)
     if kind == "classification":
@@ -120,13 +117,9 @@ def evaluate(
         if kind == "panoptic":
             for truth, found, crowd in zip(batch["panoptic"], prediction.panoptic, batch["crowd"], strict=True):
                 quality.update(np.asarray(truth), found, crowd)
-    ious = matrix.per_class()
-    grouped = grouped_iou(matrix.matrix, vocab, groups) if groups else {}
-    final = {"miou": mean_defined(ious.values())}
-    final |= {f"miou_{name}": value for name, value in grouped.items()}
-    final |= matrix.accuracies()
+    final = matrix.compute(groups)
     if kind == "semantic":
-        return Scores(ious, final["miou"], final, confusion=matrix.matrix)
+        return Scores(matrix.per_class(), final["miou"], final, confusion=matrix.matrix)
     panoptic = quality.compute()
     per_class = dict(panoptic.pop("per_class"))
     ap = precision.compute() if precision else dict.fromkeys(("ap", "ap_50", "ap_75"), math.nan)
@@ -141,35 +134,25 @@ def _classification(
     device: torch.device | None,
     observe: Observe | None,
 ) -> Scores:
-    hits: dict[int, list[bool]] = {c: [] for c in vocab}
-    confusion = np.zeros((len(vocab), len(vocab) + 1), np.int64)
-    column = {c: i for i, c in enumerate(vocab)}
+    counts = ConfusionMatrix(vocab)
     for batch in loader:
         prediction = method.predict(to_device(batch, device), vocab)
         if observe is not None:
             observe(batch, prediction)
-        found = answers(prediction)
-        for label, answer in zip(batch["label"].tolist(), found.tolist(), strict=True):
-            if label in hits:
-                hits[label].append(answer == label)
-                confusion[column[label], column.get(answer, len(vocab))] += 1
-    per_class = {c: float(np.mean(h)) if h else math.nan for c, h in hits.items()}
-    every = [x for h in hits.values() for x in h]
-    accuracy = float(np.mean(every)) if every else math.nan
+        counts.update(batch["label"].cpu().numpy(), answers(prediction))
+    accuracy = pixel_accuracy(counts.matrix)
+    per_class = dict(zip(vocab, recall(counts.matrix).tolist(), strict=True))
+    images = dict(zip(vocab, counts.matrix.sum(axis=1).tolist(), strict=True))
     final = {"accuracy": accuracy, "mean_class_accuracy": mean_defined(per_class.values())}
-    return Scores(per_class, accuracy, final, {c: len(h) for c, h in hits.items()}, confusion)
+    return Scores(per_class, accuracy, final, images, counts.matrix)
 
 
 def answers(prediction: Prediction) -> Int64Array:
     """(B,) class id of the highest score of each image; of equal scores the first in the vocabulary."""
     assert prediction.scores is not None
-    columns = prediction.scores.cpu().numpy().argmax(1)
-    ids: Int64Array = np.asarray(prediction.vocabulary, dtype=np.int64)[columns]
-    return ids
+    return np.take(np.asarray(prediction.vocabulary, np.int64), prediction.scores.cpu().numpy().argmax(1))
 
 
 def to_device(batch: Mapping[str, Any], device: torch.device | None) -> Mapping[str, Any]:
     """The image tensor on `device`; targets stay where the metrics read them."""
-    if device is None or "image" not in batch:
-        return batch
-    return {**batch, "image": batch["image"].to(device)}
+    return batch if device is None or "image" not in batch else {**batch, "image": batch["image"].to(device)}

@@ -13,7 +13,7 @@ import torch
 
 from kc.methods.distributed import process_rank
 from kc.methods.module import ContinualMethod
-from kc.metrics.confusion import old_and_new
+from kc.metrics.confusion import class_groups, old_and_new
 from kc.stream.cost import CostMeter
 from kc.stream.evaluate import Observe, Scores, evaluate, over_domains, over_tasks
 from kc.stream.resume import MethodState, none_if_nan
@@ -31,11 +31,9 @@ class Stream(Protocol):
     @property
     def question(self) -> Question:
         """Over which classes answers are scored."""
-        ...
 
     def loader(self, split: Any, task: int, scope: Any, *, shuffle: bool = False, raw: bool = False) -> Loader:
         """Batches of a split."""
-        ...
 
 
 class Predictions(Protocol):
@@ -43,15 +41,12 @@ class Predictions(Protocol):
 
     def start(self) -> None:
         """Begin anew."""
-        ...
 
     def add(self, part: int | None, batch: Mapping[str, Any], prediction: Prediction) -> None:
         """Take the answer to one batch of a part: of a task, or None where there is one pass over all images."""
-        ...
 
     def finish(self) -> None:
         """Everything was answered."""
-        ...
 
 
 class Evaluator:
@@ -62,10 +57,7 @@ class Evaluator:
     def __init__(
         self, stream: Stream, kind: TaskKind, split: SplitName = "test", predictions: Predictions | None = None
     ) -> None:
-        self.predictions = predictions
-        self.stream = stream
-        self.split = split
-        self.kind = kind
+        self.predictions, self.stream, self.split, self.kind = predictions, stream, split, kind
         self.things = tuple(c.id for c in stream.classes.values() if c.is_thing)
 
     def seen(self, method: ContinualMethod, task: int, device: torch.device | None) -> Scores:
@@ -74,32 +66,21 @@ class Evaluator:
 
     def after(self, method: ContinualMethod, task: int, device: torch.device | None) -> tuple[Scores, list[float]]:
         """What `seen` says, and the score on each task 0..`task`."""
-        keep = self.predictions if task == len(self.stream.tasks) - 1 else None
+        tasks, keep = self.stream.tasks[: task + 1], self.predictions if task == len(self.stream.tasks) - 1 else None
         if keep is not None:
             keep.start()
-        found = self._after(method, task, device, keep)
+        if self.stream.question == "seen":
+            parts = [self._run(method, task, "seen", device, observe=keep and partial(keep.add, None))] * len(tasks)
+            scores = parts[0]
+        else:
+            parts = [
+                self._run(method, i, "task", device, None, self._asked(i), keep and partial(keep.add, i))
+                for i in (t.index for t in tasks)
+            ]
+            scores = over_domains(parts) if self.stream.question == "domain" else over_tasks(parts, tasks)
         if keep is not None:
             keep.finish()
-        return found
-
-    def _after(
-        self, method: ContinualMethod, task: int, device: torch.device | None, keep: Predictions | None
-    ) -> tuple[Scores, list[float]]:
-        def observer(part: int | None) -> Observe | None:
-            return None if keep is None else partial(keep.add, part)
-
-        tasks = self.stream.tasks[: task + 1]
-        if self.stream.question == "seen":
-            scores = self._run(method, task, "seen", device, observe=observer(None))
-            return scores, [scores.of_task(t) for t in tasks]
-        parts = [
-            self._run(method, t.index, "task", device, vocabulary=self._asked(t.index), observe=observer(t.index))
-            for t in tasks
-        ]
-        row = [scores.of_task(t) for scores, t in zip(parts, tasks, strict=True)]
-        if self.stream.question == "domain":
-            return over_domains(parts), row
-        return over_tasks(parts, tasks), row
+        return scores, [part.of_task(t) for part, t in zip(parts, tasks, strict=True)]
 
     def ahead(self, method: ContinualMethod, task: int, device: torch.device | None) -> float:
         """Score on task `task` alone, before it is learned, with its names added to the vocabulary."""
@@ -130,31 +111,15 @@ class Evaluator:
         observe: Observe | None = None,
     ) -> Scores:
         loader = self.stream.loader(split or self.split, task, scope, raw=method.needs_raw)
+        vocabulary = self.stream.tasks[task].seen_ids if vocabulary is None else vocabulary
+        groups = class_groups(self.stream.tasks, task) if self.stream.question == "seen" else None
         module = cast(Any, method)
         was_training = module.training
         module.eval()
         try:
-            if vocabulary is None:
-                vocabulary = self.stream.tasks[task].seen_ids
-            groups = class_groups(self.stream.tasks, task) if self.stream.question == "seen" else None
             return evaluate(method, loader, vocabulary, self.kind, self.things, device, groups, observe)
         finally:
             module.train(was_training)
-
-
-def class_groups(tasks: Sequence[Task], t: int) -> dict[str, tuple[int, ...]]:
-    """The groups that papers report after task `t`: class ids of the first task and of all later ones (base, novel),
-    and of all earlier tasks and of this one (old, new)."""
-
-    def ids(chosen: Sequence[Task]) -> tuple[int, ...]:
-        return tuple(c for task in chosen for c in task.class_ids)
-
-    return {
-        "base": ids(tasks[:1]),
-        "novel": ids(tasks[1 : t + 1]),
-        "old": ids(tasks[:t]),
-        "new": ids(tasks[t : t + 1]),
-    }
 
 
 class ForgettingCallback(L.Callback):
@@ -190,14 +155,9 @@ class ForgettingCallback(L.Callback):
         self.state.per_class.append({classes[c].name: none_if_nan(v) for c, v in scores.per_class.items()})
         self.state.final = {k: none_if_nan(v) for k, v in scores.final.items()}
         self.state.confusion = self._confusion(scores)
-        self.state.cost.append(
-            {
-                "seconds": self.cost.seconds,
-                "peak_rss_bytes": self.cost.peak_rss_bytes,
-                "trained_parameters": method.trained_parameters(),
-                "stored_bytes": method.stored_bytes(),
-            }
-        )
+        cost = {"seconds": self.cost.seconds, "peak_rss_bytes": self.cost.peak_rss_bytes}
+        made = {"trained_parameters": method.trained_parameters(), "stored_bytes": method.stored_bytes()}
+        self.state.cost.append(cost | made)
         self.publish(self.state, t)
 
     def _confusion(self, scores: Scores) -> dict[str, float | None]:

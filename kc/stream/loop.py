@@ -166,9 +166,8 @@ class MethodLoop:
                 ],
             )
         except (ValueError, RuntimeError) as error:
-            raise KcError(
-                f"accelerator {self.options.accelerator!r}, devices {self.options.devices}: {error}"
-            ) from error
+            where = f"accelerator {self.options.accelerator!r}, devices {self.options.devices}"
+            raise KcError(f"{where}: {error}") from error
 
     def _line(self, state: MethodState, t: int, text: str) -> None:
         new, seen = state.rows[t][t], state.seen[t]

@@ -43,11 +43,9 @@ class StepProgress(L.Callback):
         self.bar, self.text = bar, text
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """The number of steps is known now."""
         self.bar.describe(self.text, int(trainer.estimated_stepping_batches) if trainer.max_epochs else None)
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """One step further."""
         self.bar.advance()

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -94,8 +94,6 @@ def load_checkpoint(folder: Path, task: int) -> tuple[dict[str, Tensor], dict[st
     """Read what `save_checkpoint` wrote; nothing in the file is executed. Raises RunError."""
     path = checkpoint_path(folder, task)
     try:
-        from safetensors import safe_open
-
         with safe_open(path, framework="pt") as file:
             meta = json.loads((file.metadata() or {})["kc"])
         return load_file(path), meta
@@ -104,10 +102,7 @@ def load_checkpoint(folder: Path, task: int) -> tuple[dict[str, Tensor], dict[st
 
 
 def check_unchanged(
-    folder: Path,
-    here: Mapping[str, Mapping[str, Any]],
-    accept: bool,
-    words: Mapping[str, Callable[[str, str], str]],
+    folder: Path, here: Mapping[str, Mapping[str, Any]], accept: bool, words: Mapping[str, Callable[[str, str], str]]
 ) -> None:
     """Keep what a run is started with in `fingerprints.yaml`, or compare it with what was kept.
 

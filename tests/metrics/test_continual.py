@@ -54,7 +54,6 @@ def test_hand_solved() -> None:
     assert m.forgetting_per_task(R, 1).tolist() == pytest.approx([0.4])
     assert m.forgetting_per_task(R, 0).tolist() == []
     assert m.intransigence(R, [1.0, 0.9, 0.9]) == pytest.approx((0.1 + 0.1 + 0.2) / 3)
-    assert m.intransigence_per_task(R, [1.0, 0.9, 0.9]).tolist() == pytest.approx([0.1, 0.1, 0.2])
     assert m.average_incremental([0.9, 0.65, 0.6]) == pytest.approx(2.15 / 3)
 
 

@@ -192,7 +192,7 @@ def test_categories_that_are_not_evaluated() -> None:
     assert (stats.tp[0], stats.fp[0], stats.fn[0]) == (0, 0, 1)
 
 
-def test_segments_do_not_match_across_images_and_merge_adds() -> None:
+def test_segments_do_not_match_across_images_and_counts_add() -> None:
     a, b = layers([[1, 0]], [[1, 0]]), layers([[0, 1]], [[0, 1]])
     whole, part = PanopticQuality([0, 1], [1]), PanopticQuality([0, 1], [1])
     whole.update(a, a)
@@ -200,12 +200,12 @@ def test_segments_do_not_match_across_images_and_merge_adds() -> None:
     part.update(b, a)
     first = PanopticQuality([0, 1], [1])
     first.update(a, a)
-    first.merge(part)
+    first.stats.add(part.stats)
     assert first.compute() == whole.compute()
     assert whole.stats.tp.tolist() == [1, 1]
     assert whole.stats.fn.tolist() == [1, 1]
     with pytest.raises(ValueError, match="classes"):
-        first.merge(PanopticQuality([0]))
+        first.stats.add(PanopticQuality([0]).stats)
 
 
 def test_absent_classes_are_left_out_of_the_means() -> None:
