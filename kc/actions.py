@@ -21,8 +21,6 @@ Table = Mapping[str, tuple[str, str]]
 """Name -> (`module:attribute`, what it does). The attribute is a function of a typed `config`, a function of
 `arguments` and `prog`, or another Table, whose names are actions."""
 Config = TypeVar("Config")
-
-
 _QUOTED = ("true", "false", "yes", "no", "on", "off", "y", "n")
 FLAG, BY_PLACE = "given by its flag", "given by its place"
 """Marks of a field's type, `Annotated[Path, FLAG]`, where it is not as usual: fields without a default are given by
@@ -61,8 +59,7 @@ def choose(table: Table, arguments: Sequence[str], prog: str) -> int:
 
 def config_of(function: Callable[..., int]) -> type[Any] | None:
     """The dataclass that `function` takes as `config`; None for a function of arguments."""
-    hints = get_type_hints(function)
-    return hints.get("config")
+    return get_type_hints(function).get("config")
 
 
 def read(kind: type[Config], arguments: Sequence[str], prog: str) -> Config | None:
@@ -76,9 +73,12 @@ def read(kind: type[Config], arguments: Sequence[str], prog: str) -> Config | No
         return None
     given = values_of(kind, arguments, prog)
     file = given.pop("config", None)
-    values = {**({} if file is None else _yaml(kind, file, prog)), **given}
     hints = get_type_hints(kind, include_extras=True)
     fields = {f.name: f for f in dataclasses.fields(kind)}  # type: ignore[arg-type]  # a dataclass
+    stored = {} if file is None else yaml_options(Path(file))
+    for name in stored.keys() - fields.keys():
+        raise unknown_name(f"option (of {prog}, in {file})", name, fields)
+    values = stored | given
     missing = [n for n, f in fields.items() if f.default is dataclasses.MISSING and n not in values]
     if missing:
         names = ", ".join(_shown(fields[n], hints[n]) for n in missing)
@@ -108,17 +108,16 @@ def parser(kind: type[Any], prog: str | None = None) -> argparse.ArgumentParser:
     for field in dataclasses.fields(kind):
         if field.metadata.get("flag") is False:
             continue
-        options: dict[str, Any] = {"help": _help(help_of[field.name], field, hints[field.name])}
-        many = get_origin(_bare(hints[field.name])) in (list, tuple)
-        if _is_by_place(field, hints[field.name]):
-            needed = field.default is dataclasses.MISSING
-            options |= {"nargs": "+" if many else None if needed else "?", "metavar": _shown(field, hints[field.name])}
-            result.add_argument(field.name, **options)
-        elif hints[field.name] is bool:
-            result.add_argument(flag(field.name), dest=field.name, action="store_true", **options)
-        else:
-            options |= {"action": "append"} if many else {}
-            result.add_argument(flag(field.name), dest=field.name, metavar=_metavar(hints[field.name]), **options)
+        hint = hints[field.name]
+        options: dict[str, Any] = {"help": _help(help_of[field.name], field, hint)}
+        many = get_origin(_bare(hint)) in (list, tuple)
+        if _is_by_place(field, hint):
+            nargs = "+" if many else None if field.default is dataclasses.MISSING else "?"
+            result.add_argument(field.name, nargs=nargs, metavar=_shown(field, hint), **options)
+            continue
+        options |= {"action": "store_true"} if hint is bool else {"metavar": _metavar(hint)}
+        options |= {"action": "append"} if many else {}
+        result.add_argument(flag(field.name), dest=field.name, **options)
     return result
 
 
@@ -182,20 +181,10 @@ def _checked(p: argparse.ArgumentParser, arguments: Sequence[str]) -> list[str]:
         if name.startswith("--") and name != "--":
             name = name.replace("_", "-")
             if name not in known:
-                close = nearest(name, known)
-                hint = f"did you mean {' or '.join(close)}? " if close else ""
+                hint = f"did you mean {' or '.join(close)}? " if (close := nearest(name, known)) else ""
                 raise UnknownNameError(f"unknown option {name} of {p.prog}; {hint}Valid: {', '.join(sorted(known))}")
         given.append(name + equals + value)
     return given
-
-
-def _yaml(kind: type[Any], path: str, prog: str) -> dict[str, Any]:
-    known = [f.name for f in dataclasses.fields(kind)]
-    values = yaml_options(Path(path))
-    for name in values:
-        if name not in known:
-            raise unknown_name(f"option (of {prog}, in {path})", name, known)
-    return values
 
 
 def yaml_options(path: Path) -> dict[str, Any]:

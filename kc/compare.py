@@ -7,6 +7,7 @@ import shlex
 import time
 from collections.abc import Callable, Mapping
 from datetime import datetime
+from functools import partial
 from hashlib import sha256
 from itertools import count
 from pathlib import Path
@@ -82,7 +83,6 @@ def compare(
     `own`: the config of methods that do not run with the common one. `again`: the command that goes on after a stop.
     """
     own = own or {}
-    kind = data.manifest.task_kind
     console.print(
         f"{data.manifest.name}: {len(data.classes)} classes in {len(data.tasks)} tasks, "
         f"stream {data.stream.kind}, setting {data.setting}, "
@@ -119,7 +119,7 @@ def compare(
     results = build_results(
         states,
         benchmark=data.manifest.name,
-        task_kind=kind,
+        task_kind=data.manifest.task_kind,
         setting=data.setting,
         split=config.split,
         tasks=[t.class_names for t in data.tasks],
@@ -225,16 +225,14 @@ def warm(
     tuned = all(spec.family == "gradient" for spec in specs)
     if tuned and (config.train == "full" or all(spec.mask_classifier for spec in specs)):
         return
-    last = len(session.stream.tasks) - 1
-    size = session.stream.manifest.input_size
-    regions = session.regions
+    last, regions = len(session.stream.tasks) - 1, session.regions
     if regions is not None and ((tuned and config.decoder != "regions") or not regions.may_keep):
         regions = None
     what = "images" if regions is None else "images and their regions"
     for split in splits:
         loader = session.stream.loader(split, last, "seen", raw=regions is not None)
         ids = loader.dataset.sample_ids  # type: ignore[attr-defined]
-        if not session.features.missing(ids, (size[0], size[1])) and (regions is None or not regions.missing(ids)):
+        if not session.features.missing(ids, session.facts.input_size) and not (regions and regions.missing(ids)):
             continue
         began = time.perf_counter()
         with progress.bar(f"encoding {split} images", len(ids), "images", line=False) as bar:
@@ -300,8 +298,7 @@ def make_loop(
     """The stream of one method with one seed, scored on `split`; `publish` receives the state after each task."""
     place = folder / "methods" / f"{name}-s{seed}"
     place.mkdir(parents=True, exist_ok=True)
-    data = session.stream
-    kind = data.manifest.task_kind
+    data, kind = session.stream, session.facts.kind
     options = TrainerOptions(config.accelerator, config.devices, session.context(name, seed, place, config).training)
     predictions = None
     if config.save_predictions and split == "test":
@@ -309,9 +306,7 @@ def make_loop(
         owner_id = reader.owner_id if isinstance(reader, HasOwnerIds) else None
         predictions = PredictionWriter(place / "predictions", kind, data.classes.values(), owner_id)
 
-    def make() -> ContinualMethod:
-        return session.method(name, seed, place, config)
-
+    make = partial(session.method, name, seed, place, config)
     return MethodLoop(name, seed, make, data, kind, place, options, progress, publish, split, predictions)
 
 

@@ -126,11 +126,11 @@ class RunConfig(TrainingOptions):
 
     def replaced(self, name: str, value: Any) -> Self:
         """With another value of a run option, `lr`, or of a component's, `ewc.lambda`, named as a user writes it."""
-        owner, dot, option = name.rpartition(".")
-        field = field_name(option)
-        if not dot:
-            return dataclasses.replace(self, **{field: value})
-        return dataclasses.replace(self, options={**self.options, owner: {**self.of(owner), field: value}})
+        owner, _, option = name.rpartition(".")
+        own = {field_name(option): value}
+        if not owner:
+            return dataclasses.replace(self, **own)
+        return dataclasses.replace(self, options={**self.options, owner: self.of(owner) | own})
 
     def running(self, *methods: str) -> Self:
         """With these methods alone, and without the options of the others."""
@@ -158,16 +158,8 @@ NOT_FLAGS = ("options", "origins")
 """Fields of a run's config that are no flags."""
 NOT_STORED = (
     *NOT_FLAGS,
-    "resume",
-    "accept_changes",
-    "out",
-    "accelerator",
-    "devices",
-    "num_workers",
-    "wandb",
-    "logger",
-    "wandb_project",
-    "wandb_entity",
+    *("resume", "accept_changes", "out", "accelerator", "devices", "num_workers"),
+    *("wandb", "logger", "wandb_project", "wandb_entity"),
 )
 """Fields that may be given together with --resume: they do not change the numbers."""
 MOVABLE = ("benchmark", "data_root", "names", "image_lists")

@@ -96,14 +96,11 @@ def given(kind: type[Config], prog: str, arguments: Sequence[str]) -> Config:
 def read_yaml(kind: type[Config], path: Path) -> tuple[dict[str, Any], Nested]:
     """Run options of a YAML file, and those of components. Raises KcError for what is neither."""
     known = {f.name for f in dataclasses.fields(kind)} - {*NOT_FLAGS}
-    flat, nested = {}, {}
-    for key, value in yaml_options(path).items():
-        if isinstance(value, dict):
-            nested[key] = value
-        elif key in known:
-            flat[key] = value
-        else:
-            raise unknown_name(f"option in {path}:", key, known)
+    values = yaml_options(path)
+    nested = {key: value for key, value in values.items() if isinstance(value, dict)}
+    flat = {key: value for key, value in values.items() if key not in nested}
+    for key in flat.keys() - known:
+        raise unknown_name(f"option in {path}:", key, known)
     return flat, nested
 
 
@@ -111,10 +108,11 @@ def _check_owned(arguments: Sequence[str], prog: str) -> None:
     """Raises UnknownNameError for an option that only a method has which `arguments` name: it needs its name."""
     named = [b for a, b in pairwise(arguments) if a == "--methods"]
     named += [a.partition("=")[2] for a in arguments if a.startswith("--methods=")]
-    for method in ",".join(named).split(","):
-        own = [o.name for o in options_of(method_spec(method).options)] if method in METHODS else []
+    shared = {o.name for o in options_of(RunConfig)}
+    for method in (m for m in ",".join(named).split(",") if m in METHODS):
+        own = {o.name for o in options_of(method_spec(method).options)} - shared
         for name in (a.partition("=")[0].removeprefix("--") for a in arguments if a.startswith("--")):
-            if name in own and name not in {o.name for o in options_of(RunConfig)}:
+            if name in own:
                 raise UnknownNameError(f"unknown option --{name} of {prog}: say --{method}.{name}")
 
 
@@ -126,11 +124,8 @@ def help_text(kind: type[Config], prog: str, arguments: Sequence[str]) -> str:
     lines = [f"usage: {prog} [options] [--METHOD.OPTION VALUE ...]", "", (kind.__doc__ or "").split("\n")[0]]
     for title, names in groups.items():
         lines += ["", f"{title}:", *(line for n in names for line in _lines(options[n]))] if names else []
-    lines += [
-        "",
-        "  --config FILE         YAML with any of these",
-        "  --print-config        show all values and origins",
-    ]
+    files = {"--config FILE": "YAML with any of these", "--print-config": "show all values and origins"}
+    lines += ["", *(f"  {name:<21} {text}" for name, text in files.items())]
     running = components(given(kind, prog, arguments)) if arguments else {}
     for owner, own in running.items():
         lines += ["", f"options of {owner}:", *(line for o in options_of(own) for line in _lines(o, f"{owner}."))]
@@ -184,10 +179,8 @@ def resumed(config: Config) -> Config:
             values |= {f"{owner}.{name}": value for name, value in own.items()}
     changed = [n for n in config.origins if n not in free and str(now[n]) != str(was.get(n))]
     if changed:
-        raise RunError(
-            f"--resume takes its settings from {config.resume / 'config.yaml'}; {', '.join(map(flag, changed))} would "
-            "change them: start a new run instead"
-        )
+        source = f"--resume takes its settings from {config.resume / 'config.yaml'}"
+        raise RunError(f"{source}; {', '.join(map(flag, changed))} would change them: start a new run instead")
     return found
 
 

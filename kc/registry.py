@@ -140,10 +140,13 @@ def base_spec(name: str) -> BaseSpec:
 
 def spec_of(kind: Kind, name: str) -> Spec:
     """The spec of the component `name`. Raises UnknownNameError, with the nearest valid names."""
-    table = TABLES[kind]
-    if name not in table:
+    return read_spec(_place(kind, name))
+
+
+def _place(kind: Kind, name: str) -> str:
+    if name not in TABLES[kind]:
         raise unknown_name(kind, name, forms(kind))
-    return read_spec(table[name])
+    return TABLES[kind][name]
 
 
 def forms(kind: Kind) -> list[str]:
@@ -154,12 +157,8 @@ def forms(kind: Kind) -> list[str]:
 
 def load_class(kind: Kind, name: str) -> type[Any]:
     """Import the class of the component `name`. Raises UnknownNameError."""
-    table = TABLES[kind]
-    if name not in table:
-        raise unknown_name(kind, name, table)
-    module, _, attribute = table[name].partition(":")
-    found: type[Any] = getattr(importlib.import_module(module), attribute)
-    return found
+    module, _, attribute = _place(kind, name).partition(":")
+    return cast(type[Any], getattr(importlib.import_module(module), attribute))
 
 
 @cache
@@ -170,7 +169,15 @@ def read_spec(place: str) -> Spec:
     """
     module, _, attribute = place.partition(":")
     if module in sys.modules:
-        return _spec_of_class(getattr(sys.modules[module], attribute), place)
+        spec = vars(getattr(sys.modules[module], attribute)).get("spec")
+    else:
+        spec = _spec_in_text(place, module, attribute)
+    if not isinstance(spec, Spec):
+        raise TypeError(f"{place}: its spec is a {type(spec).__name__}")
+    return spec
+
+
+def _spec_in_text(place: str, module: str, attribute: str) -> Any:
     found = importlib.util.find_spec(module)
     if found is None or found.origin is None:
         raise TypeError(f"{place}: there is no module {module}")
@@ -182,22 +189,10 @@ def read_spec(place: str) -> Spec:
     wanted = next((n for n in tree.body if isinstance(n, ast.ClassDef) and n.name == attribute), None)
     try:
         exec(compile(ast.Module(body, []), found.origin, "exec"), light.__dict__)
-        value = _assigned(wanted)
-        spec = eval(compile(ast.Expression(value), found.origin, "eval"), light.__dict__)
+        return eval(compile(ast.Expression(_assigned(wanted)), found.origin, "eval"), light.__dict__)
     except NameError as error:
-        raise TypeError(
-            f"{place}: its options and spec may use only {', '.join(LIGHT)} and *options ({error})"
-        ) from error
-    if not isinstance(spec, Spec):
-        raise TypeError(f"{place}: its spec is a {type(spec).__name__}")
-    return spec
-
-
-def _spec_of_class(found: type[Any], place: str) -> Spec:
-    spec = found.__dict__.get("spec")
-    if not isinstance(spec, Spec):
-        raise TypeError(f"{place}: the class has no `spec` of its own")
-    return spec
+        allowed = f"{', '.join(LIGHT)} and *options"
+        raise TypeError(f"{place}: its options and spec may use only {allowed} ({error})") from error
 
 
 def _assigned(node: ast.ClassDef | None) -> ast.expr:

@@ -89,13 +89,10 @@ def with_recommended(config: Config, manifest: Manifest) -> Config:
     """Fill in what was left open by what the benchmark recommends, so that the stored config says what was used."""
     filled: dict[str, Any] = {}
     origins = dict(config.origins)
-    for name, default in DEFAULTS.items():
-        if getattr(config, name) is not None:
-            continue
+    for name in (name for name in DEFAULTS if getattr(config, name) is None):
         wanted = None if manifest.task_kind == "classification" else getattr(manifest.recommended, name)
-        filled[name] = wanted or default
-        if wanted:
-            origins[name] = f"recommended by {manifest.name}"
+        filled[name] = wanted or DEFAULTS[name]
+        origins |= {name: f"recommended by {manifest.name}"} if wanted else {}
     return dataclasses.replace(config, **validated(type(config), filled), origins=origins)
 
 
@@ -173,14 +170,10 @@ def check_run(config: RunConfig, manifest: Manifest) -> None:
         raise KcError(f"an online stream shows every image once, --epochs {config.epochs} more often: give --epochs 1")
     specs = [method_spec(name) for name in config.method_names]
     # Mask classifiers have a network of their own, whatever decoder is recommended; memories train nothing.
-    trained = [s for s in specs if s.family == "gradient" and not s.mask_classifier]
-    if reads_regions(config, manifest) and config.train == "full" and (trained or not any_masks(specs)):
+    trained = any(s.family == "gradient" and not s.mask_classifier for s in specs)
+    alone = not any(s.mask_classifier for s in specs)
+    if reads_regions(config, manifest) and config.train == "full" and (trained or alone):
         raise KcError("--train full changes the encoder, but --decoder regions reads frozen keys: add --decoder fpn")
-
-
-def any_masks(specs: list[MethodSpec]) -> bool:
-    """Whether one of the methods classifies masks."""
-    return any(s.mask_classifier for s in specs)
 
 
 def reads_regions(config: RunConfig, manifest: Manifest) -> bool:
@@ -201,38 +194,29 @@ def check_method(name: str, spec: MethodSpec, config: RunConfig, manifest: Manif
         if spec.pixels and not spec.mask_classifier:
             raise KcError(f"{name} compares maps of pixels, but --decoder regions has none: add --decoder fpn")
     if spec.background and kind == "panoptic" and manifest.background_id is None:
-        raise KcError(
-            f"method {name!r} looks for old classes where nothing is labelled; in the panoptic {manifest.name}, "
-            "which has no background class, hidden pixels are void: use lwf, ilt or replay"
-        )
+        needs = f"method {name!r} looks for old classes where nothing is labelled"
+        raise KcError(f"{needs}; the panoptic {manifest.name} has no background class: use lwf, ilt or replay")
     n_classes = sum(not c.background for c in manifest.info)
     if spec.exemplars and config.exemplars < n_classes:
-        raise KcError(
-            f"{name}: --exemplars {config.exemplars} for the {n_classes} classes of {manifest.name}; "
-            "it must be at least the number of classes"
-        )
+        given = f"{name}: --exemplars {config.exemplars} for the {n_classes} classes of {manifest.name}"
+        raise KcError(f"{given}; it must be at least the number of classes")
     if config.patience and spec.answers_late:
         raise KcError(f"{name} can answer only when a task ends: it does not go with --patience")
     if spec.package and importlib.util.find_spec(spec.package) is None:
         raise MissingExtraError(f"{name} needs {spec.package}: pip install 'kc-continual[{spec.extra}]'")
     if (names := config.of(name).get("names")) is not None:
         read_names(names)
-    calibrated = config.of(name).get("fusion") == "calibrated"
-    if calibrated and config.devices > 1:
+    if config.of(name).get("fusion") == "calibrated" and config.devices > 1:
         raise KcError(f"--{name}.fusion calibrated keeps what the base said of each row in one process: --devices 1")
     if config.stream == "online" and spec.second_pass:
         raise KcError(f"{name} looks at training images a second time, which an online stream does not allow")
     if config.stream == "names" and not (spec.by_name and base_to_load(config) != "none"):
         able = ", ".join(sorted(n for n in METHODS if method_spec(n).by_name))
-        raise KcError(
-            f"{name} learns classes from images, but after the first task a stream of names has none: use {able} on an "
-            "open-vocabulary model (--base)"
-        )
+        needs = f"{name} learns classes from images, but after the first task a stream of names has none"
+        raise KcError(f"{needs}: use {able} on an open-vocabulary model (--base)")
     if config.stream not in (*spec.streams, "names"):
-        raise KcError(
-            f"{name} takes a class to belong to one task, but in a {config.stream} stream it comes in several: use "
-            "finetune, replay, lwf, er, ncm or knn"
-        )
+        needs = f"{name} takes a class to belong to one task, but in a {config.stream} stream it comes in several"
+        raise KcError(f"{needs}: use finetune, replay, lwf, er, ncm or knn")
 
 
 def stream_of(config: RunConfig) -> Stream:
@@ -261,6 +245,5 @@ def tasks_of(config: RunConfig, manifest: Manifest, seed: int | None = None) -> 
 
 def n_tasks(config: RunConfig) -> int | None:
     """Number of tasks to divide into: as given, what the split or the domains say, or 10."""
-    if config.stream == "domain":
-        return config.tasks
-    return config.tasks if config.tasks is not None or config.split is not None else 10
+    given = config.stream == "domain" or config.tasks is not None or config.split is not None
+    return config.tasks if given else 10

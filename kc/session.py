@@ -11,7 +11,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self, cast
 
 import numpy as np
 import torch
@@ -61,8 +61,8 @@ class Facts:
     @classmethod
     def of(cls, manifest: Manifest) -> Facts:
         """Those of a manifest."""
-        size = (int(manifest.input_size[0]), int(manifest.input_size[1]))
-        return cls(manifest.name, manifest.task_kind, size, {c.id: c for c in manifest.info})
+        height, width = map(int, manifest.input_size)
+        return cls(manifest.name, manifest.task_kind, (height, width), {c.id: c for c in manifest.info})
 
 
 @dataclass(frozen=True)
@@ -93,16 +93,14 @@ class Session:
             texts = cache_dir() / "derived" / "text"
             options = config.of(base_family(wanted))
             base = load_base(wanted, encoder, benchmark=facts.name, cache=texts, device=device, **options)
-        regions: RegionEncoder | None = None
-        if facts.kind != "classification":
-            partitions: PartitionCache | None = None
-            if config.proposals != "oracle":
-                proposer = proposer_of(config, base, facts.classes)
-                partitions = (
-                    UncachedPartitions(proposer) if place is None else PartitionCache(place / "proposals", proposer)
-                )
-            keys = None if place is None else place / "keys"
-            regions = RegionEncoder(encoder, features, partitions, str(config.keys), folder=keys)
+        if facts.kind == "classification":
+            return cls(config, facts, encoder, features, None, base)
+        partitions: PartitionCache | None = None
+        if config.proposals != "oracle":
+            made = proposer_of(config, base, facts.classes)
+            partitions = UncachedPartitions(made) if place is None else PartitionCache(place / "proposals", made)
+        keys = None if place is None else place / "keys"
+        regions = RegionEncoder(encoder, features, partitions, str(config.keys), folder=keys)
         return cls(config, facts, encoder, features, regions, base)
 
     @classmethod
@@ -163,16 +161,13 @@ class Session:
         self, name: str, seed: int = 0, folder: Path = Path(), config: RunConfig | None = None
     ) -> ContinualMethod:
         """The untrained method `name`."""
-        made: ContinualMethod = load_class("method", name)(self.context(name, seed, folder, config))
-        return made
+        return cast(ContinualMethod, load_class("method", name)(self.context(name, seed, folder, config)))
 
     @property
     def fingerprint(self) -> str:
         """What its keys are: encoder, proposals and way of making keys, as a memory stores it."""
-        parts = [self.encoder.fingerprint]
-        if self.regions is not None:
-            parts += [self.regions.source, self.regions.keys]
-        return "+".join(parts)
+        made = [] if self.regions is None else [self.regions.source, self.regions.keys]
+        return "+".join([self.encoder.fingerprint, *made])
 
     @property
     def dim(self) -> int:
@@ -231,9 +226,8 @@ def config_of_memory(info: MemoryInfo) -> RunConfig:
 def cache_of(manifest: Manifest, data_root: Path | None, key: str | None = None) -> Path:
     """The folder in which features, regions and keys of a benchmark's images are cached, of these versions of kc and
     the packages that compute them."""
-    return (
-        cache_dir() / "derived" / f"{shortened(manifest.name)}-{content_key(manifest, data_root, key)}-{versions_key()}"
-    )
+    content = content_key(manifest, data_root, key)
+    return cache_dir() / "derived" / f"{shortened(manifest.name)}-{content}-{versions_key()}"
 
 
 def open_data(
@@ -269,10 +263,9 @@ def open_data(
 def proposer_of(config: RunConfig, base: OpenVocabulary | None, classes: Mapping[int, ClassInfo]) -> Proposer:
     """The proposer of a resolved config; `fc-clip` is that of the run's base."""
     name = str(config.proposals)
-    if name != "fc-clip":
-        return load_proposer(name, [c.name for c in classes.values()], **config.of(name.partition(":")[0]))
-    made: Proposer = base.proposer()  # type: ignore[union-attr]  # `resolve` has checked that it is an FC-CLIP
-    return made
+    if name == "fc-clip":
+        return cast(Proposer, cast(Any, base).proposer())  # `resolve` has checked that it is an FC-CLIP
+    return load_proposer(name, [c.name for c in classes.values()], **config.of(name.partition(":")[0]))
 
 
 def name_of(image: UInt8Array) -> str:

@@ -239,8 +239,7 @@ def range_of(hint: Any) -> str:
         said += [f"{m}; one value, or one a task" for m in limits if isinstance(m, PerTask)]
         kind = {int: "whole, ", float: "a number, "}.get(inner, "")
         return kind + " and ".join(said) if said else range_of(inner)
-    parts = [p for p in get_args(hint) if p is not type(None)]
-    if parts:
+    if parts := [p for p in get_args(hint) if p is not type(None)]:
         return " or ".join(dict.fromkeys(map(range_of, parts)))
     return {bool: "true or false", int: "whole number", float: "number", str: "text"}.get(hint, "path")
 
@@ -252,14 +251,11 @@ def validated(kind: type[Any], values: Mapping[str, Any], prefix: str = "--") ->
     the message names the option as a user writes it, behind `prefix`.
     """
     hints = get_type_hints(kind, include_extras=True)
-    fields = {f.name for f in dataclasses.fields(kind)}
-    result = {}
-    for name, value in values.items():
+    fields = sorted(f.name for f in dataclasses.fields(kind))
+    for name in values:
         if name not in fields:
-            raise unknown_name(f"option {prefix}", option_name(name), [option_name(f) for f in sorted(fields)])
-        shown = f"{prefix}{option_name(name)}"
-        result[name] = converted(hints[name], value, shown)
-    return result
+            raise unknown_name(f"option {prefix}", option_name(name), map(option_name, fields))
+    return {name: converted(hints[name], value, f"{prefix}{option_name(name)}") for name, value in values.items()}
 
 
 def converted(hint: Any, value: Any, name: str) -> Any:

@@ -22,7 +22,7 @@ from kc.process import AVX512, CORE_TYPE, Terminated, core_type, faiss_kernels, 
 STEPS = """
 import ctypes, json, resource, sys
 from kc.process import MIB, kept_heap
-from kc.stream.cost import CostMeter
+from kc.stream.progress import CostMeter
 
 PR_SET_THP_DISABLE = 41  # huge pages would be counted as one each
 assert ctypes.CDLL(None).prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0) == 0

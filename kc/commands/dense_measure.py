@@ -36,13 +36,12 @@ from kc.openvocab.dense_clip.figures import (
     save_attention,
     similarity_lines,
 )
-from kc.openvocab.dense_clip.layers import calibration_images, find
 from kc.openvocab.dense_clip.model import DenseClip
 from kc.openvocab.dense_clip.options import DenseClipOptions, DenseOptions
 from kc.openvocab.dense_clip.protocol import PUBLISHED, table_name, verdict
 from kc.openvocab.dense_clip.rows import ROWS
 from kc.openvocab.dense_clip.segmenter import Segmenter
-from kc.openvocab.dense_clip.study import Similarity, patch_labels, trace, value_similarity
+from kc.openvocab.dense_clip.study import Similarity, calibration_images, find, patch_labels, trace, value_similarity
 from kc.openvocab.dense_clip.tower import embed
 from kc.openvocab.dense_clip.windows import resized
 from kc.progress import track

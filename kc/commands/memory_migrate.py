@@ -217,7 +217,7 @@ def compare(
         (f"encoded again only, {after.encoder.name}", moved.take(plan.there), new),
     ):
         if len(rows):
-            with memory_of(rows) as memory:
+            with memory_of(rows.rows()) as memory:
                 found = memory.search(np.concatenate(queries), 10)
             value = accuracies(found, np.array(truth, np.int64), [10], ["rank"])["rank"][0]
             table.add_row(what, f"{len(rows):,}", f"{100 * value:.1f}")

@@ -78,26 +78,9 @@ class Remembers(Protocol):
 
     def store(self, task: int, n_processes: int) -> None:
         """After each training batch: hand what was observed to the memory of rank 0."""
-        ...
 
     def commit(self, task: int, n_processes: int) -> int:
         """When a task ends: commit its rows, all or none, once; returns how many are new."""
-        ...
-
-
-def semantic_from_scores(scores: Tensor, vocabulary: Sequence[int], size: tuple[int, int]) -> Tensor:
-    """Class-id map from dense scores.
-
-    Args:
-        scores: (C, h, w) over `vocabulary`, at any resolution.
-        vocabulary: C class ids.
-        size: (H, W) of the answer.
-
-    Returns:
-        (H, W) int64 class ids: bilinear upsampling of the scores, then argmax.
-    """
-    full = torch.nn.functional.interpolate(scores[None], size=size, mode="bilinear", align_corners=False)[0]
-    return torch.as_tensor(list(vocabulary), device=scores.device)[full.argmax(0)]
 
 
 def as_map(semantic: Tensor) -> Any:

@@ -115,7 +115,6 @@ class OnePassMethod(ContinualMethod):
 
     def configure_optimizers(self) -> None:
         """Nothing is optimised."""
-        return None
 
     def saves(self, key: str) -> bool:
         """All but the parameter that is none."""

@@ -13,7 +13,7 @@ from kc.methods.regions import Regions
 from kc.openvocab.base import DenseVocabulary, FeatureVocabulary
 from kc.proposals.merge import masks_to_panoptic, paint, semantic_to_panoptic
 from kc.proposals.pooling import pool
-from kc.types import Batch, Features, Int32Array, Int64Array, Prediction
+from kc.types import Batch, Features, Int64Array, Prediction
 
 
 def posteriors(context: Context, batch: Batch, regions: Sequence[Regions], vocabulary: Sequence[int]) -> list[Tensor]:
@@ -25,9 +25,9 @@ def posteriors(context: Context, batch: Batch, regions: Sequence[Regions], vocab
             base.region_scores(batch["raw"][row], batch["sample_id"][row], r.segments, names, background)
             for row, r in enumerate(regions)
         ]
-    feature_base = cast(FeatureVocabulary, base)
-    means = region_posteriors(feature_base, context.encode(batch), regions)
-    return [feature_base.scores_from_posterior(p, names) for p in means]
+    reader = cast(FeatureVocabulary, base)
+    means = region_posteriors(reader, context.encode(batch), regions)
+    return [reader.scores_from_posterior(p, names) for p in means]
 
 
 def region_posteriors(base: FeatureVocabulary, features: Features, regions: Sequence[Regions]) -> list[Tensor]:
@@ -59,7 +59,5 @@ def to_prediction(
 
 def maps_to_prediction(context: Context, vocabulary: tuple[int, ...], maps: list[Int64Array]) -> Prediction:
     """(H, W) maps of class ids as a prediction; connected areas of one thing class become one instance."""
-    panoptic: list[Int32Array] = []
-    if context.kind == "panoptic":
-        panoptic = [semantic_to_panoptic(m, context.thing_ids) for m in maps]
+    panoptic = [semantic_to_panoptic(m, context.thing_ids) for m in maps if context.kind == "panoptic"]
     return Prediction(vocabulary, semantic=maps, panoptic=panoptic)

@@ -44,10 +44,8 @@ class KeyStore:
     def read(self, sample_id: str, how: str, shape: tuple[int, int]) -> Float32Array | None:
         """The keys of `shape` (N, D), or None where there are none such."""
         body = read_checked(self._path(sample_id, how), MAGIC)
-        if body is None:
-            return None
-        shapes, start = unpacked(body)
-        if shapes != (shape,):
+        shapes, start = ((), 0) if body is None else unpacked(body)
+        if body is None or shapes != (shape,):
             return None
         return np.frombuffer(body, np.float32, offset=start).reshape(shape).copy()
 
@@ -61,10 +59,8 @@ KEYS = ("pooled", "masked")
 """How a region becomes a key. pooled: the image is encoded once and the feature map averaged over the mask (kNN-CLIP,
 arXiv 2404.09447). masked: the region is cropped, everything else blacked out, and the crop encoded (the masked
 features of arXiv 2601.12779); slower, but it keeps shape, which an average over the mask loses."""
-
 CROP = 64
 """Side of a masked crop in pixels."""
-
 CROP_MARGIN = 0.1
 """Border left around the region's box, as a share of its longer side."""
 
@@ -100,10 +96,7 @@ class RegionEncoder:
         budget: int | None = None,
         folder: Path | None = None,
     ) -> None:
-        self.encoder = encoder
-        self.features = features
-        self.partitions = partitions
-        self.keys = keys
+        self.encoder, self.features, self.partitions, self.keys = encoder, features, partitions, keys
         self._kept: BoundedCache[str, Regions] = BoundedCache(
             cache_bytes(REGIONS) if budget is None else budget,
             lambda regions: regions.keys.nbytes + int(np.prod(regions.segments.size)) * 4,
@@ -286,5 +279,4 @@ def with_keys(batch: Batch, encoder: RegionEncoder, purity: float) -> Batch:
 
 def best(scores: Tensor, vocabulary: Sequence[int]) -> Int64Array:
     """Class id of the highest score of each row of (N, C)."""
-    ids: Int64Array = np.asarray(vocabulary, dtype=np.int64)[torch.argmax(scores, dim=1).cpu().numpy()]
-    return ids
+    return np.take(np.asarray(vocabulary, np.int64), scores.argmax(dim=1).cpu().numpy())

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from collections import UserDict
+from collections.abc import Callable, Mapping
 from typing import Any, Generic, TypeVar
 
 from torch import Tensor, nn
@@ -36,7 +37,7 @@ class TensorState(nn.Module):
         self.load_tensors(own)
 
 
-class NamedTensors(TensorState, MutableMapping[Key, Tensor], Generic[Key]):
+class NamedTensors(TensorState, UserDict[Key, Tensor], Generic[Key]):
     """A dictionary of tensors, such as one a weight or one a class.
 
     Args:
@@ -51,36 +52,21 @@ class NamedTensors(TensorState, MutableMapping[Key, Tensor], Generic[Key]):
         super().__init__()
         self._key: type[Key] = key
         self._moves = moves
-        self._held: dict[Key, Tensor] = {}
-
-    def __getitem__(self, key: Key) -> Tensor:
-        return self._held[key]
-
-    def __setitem__(self, key: Key, value: Tensor) -> None:
-        self._held[key] = value
-
-    def __delitem__(self, key: Key) -> None:
-        del self._held[key]
-
-    def __iter__(self) -> Iterator[Key]:
-        return iter(self._held)
-
-    def __len__(self) -> int:
-        return len(self._held)
+        self.data: dict[Key, Tensor] = {}
 
     def assign(self, values: Mapping[Key, Tensor]) -> None:
         """Hold `values` in place of what there was."""
-        self._held = dict(values)
+        self.data = dict(values)
 
     def tensors(self) -> dict[str, Tensor]:
-        return {str(key): value for key, value in self._held.items()}
+        return {str(key): value for key, value in self.data.items()}
 
     def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
-        self._held = {self._key(name): value.clone() for name, value in tensors.items()}
+        self.data = {self._key(name): value.clone() for name, value in tensors.items()}
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> NamedTensors[Key]:
         if self._moves:
-            self._held = {key: fn(value) for key, value in self._held.items()}
+            self.data = {key: fn(value) for key, value in self.data.items()}
         return self
 
 
@@ -88,12 +74,12 @@ class Unsaved(nn.Module):
     """Follows its owner to its device, but neither its weights nor its buffers are the owner's: they are not saved, not
     trained and not counted."""
 
-    def __init__(self, *modules: nn.Module | None) -> None:
+    def __init__(self, **modules: nn.Module | None) -> None:
         super().__init__()
-        self.held = modules  # in a tuple: torch registers modules that are attributes
+        self.held = modules
+        self.__dict__.update(modules)  # not by setattr, by which torch registers modules
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Unsaved:
-        for module in self.held:
-            if module is not None:
-                module._apply(fn)  # type: ignore[no-untyped-call]
+        for module in filter(None, self.held.values()):
+            module._apply(fn)  # type: ignore[no-untyped-call]
         return self

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -51,11 +52,10 @@ class Detectron2Base:
     @cached_property
     def class_names(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Names of the model's things and of its stuff, in the order of its class numbers."""
-        metadata = self.model.metadata
-        things = tuple(str(n) for n in metadata.get("thing_classes", None) or ())
-        stuff = tuple(str(n) for n in metadata.get("stuff_classes", None) or ())
+        metadata, keys = self.model.metadata, ("thing_classes", "stuff_classes")
+        things, stuff = (tuple(str(n) for n in metadata.get(key, None) or ()) for key in keys)
         if not things and not stuff:
-            raise KcError(f"{self.name}: the metadata of {metadata.name!r} has neither thing_classes nor stuff_classes")
+            raise KcError(f"{self.name}: the metadata of {metadata.name!r} has neither {' nor '.join(keys)}")
         return things, stuff
 
     def scores_from(self, pooled: Tensor, names: Names) -> Tensor:
@@ -127,8 +127,8 @@ class Detectron2Base:
     def segment(self, image: UInt8Array, sample_id: str, names: Names, background: int | None) -> Int64Array:
         """Position in `names` (C) of the class of each pixel, (H, W) int64; the first where nothing is known."""
         evidence = self.evidence(image, sample_id)
-        best: Int64Array = self._over_names(evidence.flatten(1), names, background).argmax(1).numpy()
-        return best.reshape(evidence.shape[1:])
+        best = self._over_names(evidence.flatten(1), names, background).argmax(1)
+        return np.asarray(best, np.int64).reshape(evidence.shape[1:])
 
     @classmethod
     def load(cls, name: str, encoder: Encoder, **_: Any) -> Detectron2Base:

@@ -32,13 +32,9 @@ def semantic_scores(classes: Tensor, masks: Tensor) -> Tensor:
 
 
 def panoptic_map(
-    classes: Tensor,
-    masks: Tensor,
-    class_ids: Sequence[int],
-    thing_ids: Collection[int],
-    score: float = SCORE,
-    overlap: float = OVERLAP,
-) -> Int32Array:
+    classes: Tensor, masks: Tensor, class_ids: Sequence[int], thing_ids: Collection[int],
+    score: float = SCORE, overlap: float = OVERLAP,
+) -> Int32Array:  # fmt: skip
     """A panoptic map (H, W, 2) int32: each pixel to the sure query with the highest score x mask.
 
     A query counts where its best column is a class with probability above `score`. Its segment is where it wins and
@@ -87,8 +83,7 @@ def instances(
         thing_ids: the countable classes; others take places among the `top`, as in the authors' code.
         top: pairs that compete.
     """
-    p, order = classes[:, 1:].flatten().sort(descending=True, stable=True)
-    p, order = p[:top], order[:top]
+    p, order = (x[:top] for x in classes[:, 1:].flatten().sort(descending=True, stable=True))
     found = torch.as_tensor(list(class_ids), device=classes.device)[order % len(class_ids)]
     things = torch.isin(found, torch.as_tensor(list(thing_ids), device=found.device, dtype=found.dtype))
     p, found, logits = p[things], found[things], masks[order[things] // len(class_ids)]
@@ -105,12 +100,9 @@ def loss_weights(config: Any) -> dict[str, float]:
 
 
 def loss_terms(
-    criterion: Any,
-    weights: Mapping[str, float],
-    classes: Sequence[Tensor],
-    masks: Sequence[Tensor],
+    criterion: Any, weights: Mapping[str, float], classes: Sequence[Tensor], masks: Sequence[Tensor],
     targets: Sequence[tuple[Tensor, Tensor]],
-) -> dict[str, Tensor]:
+) -> dict[str, Tensor]:  # fmt: skip
     """Each weighted term of each stage of the decoder, the last stage without a number.
 
     Args:
@@ -122,10 +114,6 @@ def loss_terms(
     """
     stages = [{"class_queries_logits": c, "masks_queries_logits": m} for c, m in zip(classes, masks, strict=True)]
     last = stages.pop()
-    losses = criterion.to(classes[0].device)(
-        **last,
-        mask_labels=[own for own, _ in targets],
-        class_labels=[labels for _, labels in targets],
-        auxiliary_predictions=stages,
-    )
+    truth = {"mask_labels": [own for own, _ in targets], "class_labels": [labels for _, labels in targets]}
+    losses = criterion.to(classes[0].device)(**last, **truth, auxiliary_predictions=stages)
     return {key: w * v for key, v in losses.items() for name, w in weights.items() if key.startswith(name)}

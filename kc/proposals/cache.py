@@ -11,7 +11,7 @@ import numpy as np
 
 from kc.files import hashed_path, write_atomic
 from kc.proposals.base import Proposer, from_partition
-from kc.proposals.rle import decode, encode
+from kc.proposals.filters import decode, encode
 from kc.types import Segments, UInt8Array
 
 

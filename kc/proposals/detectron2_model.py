@@ -21,9 +21,8 @@ from torch import Tensor
 from kc.errors import KcError
 from kc.proposals.base import from_partition
 from kc.proposals.detectron2_files import check_detectron2
-from kc.proposals.filters import MaskFilter, as_segments
+from kc.proposals.filters import MaskFilter, as_segments, encode
 from kc.proposals.pretrained import update_with
-from kc.proposals.rle import encode
 from kc.spec import ProposerSpec
 from kc.types import BoolArray, Float32Array, Segments, UInt8Array
 

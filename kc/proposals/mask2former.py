@@ -7,9 +7,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from kc.proposals.filters import MaskFilter, as_segments, stability
+from kc.proposals.filters import MaskFilter, as_segments, encode, stability
 from kc.proposals.pretrained import Checkpoint
-from kc.proposals.rle import encode
 from kc.spec import ProposerSpec
 from kc.types import Float32Array, Segments, UInt8Array
 

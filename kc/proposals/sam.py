@@ -10,9 +10,8 @@ import torch
 from pycocotools import mask as coco
 from torch import Tensor
 
-from kc.proposals.filters import MaskFilter, as_segments, stability
+from kc.proposals.filters import MaskFilter, Rle, as_segments, encode, stability
 from kc.proposals.pretrained import Checkpoint
-from kc.proposals.rle import Rle, encode
 from kc.spec import ProposerSpec
 from kc.types import Float32Array, Segments, UInt8Array
 

@@ -13,8 +13,8 @@ from torch import Tensor
 from kc.errors import DivergedError
 from kc.methods.base import Remembers
 from kc.methods.module import ContinualMethod
-from kc.stream.cost import CostMeter
 from kc.stream.forgetting_callback import Evaluator
+from kc.stream.progress import CostMeter
 from kc.types import Task
 
 

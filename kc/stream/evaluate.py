@@ -150,7 +150,8 @@ def _classification(
 def answers(prediction: Prediction) -> Int64Array:
     """(B,) class id of the highest score of each image; of equal scores the first in the vocabulary."""
     assert prediction.scores is not None
-    return np.take(np.asarray(prediction.vocabulary, np.int64), prediction.scores.cpu().numpy().argmax(1))
+    columns: Int64Array = prediction.scores.cpu().numpy().argmax(1)
+    return np.take(np.asarray(prediction.vocabulary, np.int64), columns)
 
 
 def to_device(batch: Mapping[str, Any], device: torch.device | None) -> Mapping[str, Any]:

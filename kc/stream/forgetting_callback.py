@@ -14,8 +14,8 @@ import torch
 from kc.methods.distributed import process_rank
 from kc.methods.module import ContinualMethod
 from kc.metrics.confusion import class_groups, old_and_new
-from kc.stream.cost import CostMeter
 from kc.stream.evaluate import Observe, Scores, evaluate, over_domains, over_tasks
+from kc.stream.progress import CostMeter
 from kc.stream.resume import MethodState, none_if_nan
 from kc.types import ClassInfo, Prediction, Question, SplitName, Task, TaskKind
 
@@ -66,15 +66,19 @@ class Evaluator:
 
     def after(self, method: ContinualMethod, task: int, device: torch.device | None) -> tuple[Scores, list[float]]:
         """What `seen` says, and the score on each task 0..`task`."""
+
+        def observer(part: int | None) -> Observe | None:
+            return None if keep is None else partial(keep.add, part)
+
         tasks, keep = self.stream.tasks[: task + 1], self.predictions if task == len(self.stream.tasks) - 1 else None
         if keep is not None:
             keep.start()
         if self.stream.question == "seen":
-            parts = [self._run(method, task, "seen", device, observe=keep and partial(keep.add, None))] * len(tasks)
+            parts = [self._run(method, task, "seen", device, observe=observer(None))] * len(tasks)
             scores = parts[0]
         else:
             parts = [
-                self._run(method, i, "task", device, None, self._asked(i), keep and partial(keep.add, i))
+                self._run(method, i, "task", device, None, self._asked(i), observer(i))
                 for i in (t.index for t in tasks)
             ]
             scores = over_domains(parts) if self.stream.question == "domain" else over_tasks(parts, tasks)

@@ -22,10 +22,9 @@ from kc.progress import Bar
 from kc.report.words import listing
 from kc.spec import at_task
 from kc.stream.callbacks import BestWeights, EndTask, MemoryCallback, RestoreRngState, WeightAverage
-from kc.stream.cost import CostMeter
 from kc.stream.evaluate import METRIC
 from kc.stream.forgetting_callback import Evaluator, ForgettingCallback, Predictions
-from kc.stream.progress import RunProgress, StepProgress
+from kc.stream.progress import CostMeter, RunProgress, StepProgress
 from kc.stream.resume import MethodState, load_checkpoint, none_if_nan, save_checkpoint
 from kc.types import SplitName, TaskKind
 

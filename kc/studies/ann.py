@@ -13,12 +13,11 @@ from kc.memory.search.planner import IndexKind, SearchOptions
 from kc.progress import track
 from kc.report.style import looks
 from kc.spec import Count
-from kc.studies.base import whole_numbers
+from kc.studies.base import Row, column, whole_numbers
 from kc.studies.figures import curve, legend, log_axes, panels, style_axes
 from kc.studies.fusion import voted_class
 from kc.studies.keys import memory_of
 from kc.studies.options import SizedOptions, StudySpec
-from kc.studies.record import Row, column
 from kc.studies.regions import Regions, RegionStudy, with_simulated
 
 KINDS: tuple[IndexKind, ...] = ("exact", "hnsw", "ivf-sq8", "ivf-pq")
@@ -46,7 +45,6 @@ class Ann(RegionStudy[AnnOptions]):
     )
 
     def run(self) -> Figure:
-        """Every size, index and wanted recall."""
         sizes = whole_numbers("rows", self.options.rows)
         queries = self.bench.test.named
         chosen = np.random.default_rng(self.options.seed).permutation(len(queries.label))[:QUERIES]
@@ -60,7 +58,7 @@ class Ann(RegionStudy[AnnOptions]):
         """One index over `n` rows: how long it takes to make, how fast it is, and what is lost."""
         k, seed = self.options.k, self.options.seed
         filled, simulated = with_simulated(self.bench.train.named, n, seed)
-        with memory_of(filled) as memory:
+        with memory_of(filled.rows()) as memory:
             truth = memory.search(queries.keys, k)
             # Exact search below `exact_rows`: an index of a thousand rows is asked for on purpose here.
             memory.configure(SearchOptions(index=kind, exact_rows=16, recall=recall, seed=seed))
@@ -80,7 +78,6 @@ class Ann(RegionStudy[AnnOptions]):
         }  # fmt: skip
 
     def draw(self, sizes: tuple[int, ...]) -> Figure:
-        """Recall and accuracy against queries a second, a panel a size."""
         figure, axes = panels(2 * len(sizes), columns=len(sizes))
         look = looks(KINDS)
         for index, ax in enumerate(axes):

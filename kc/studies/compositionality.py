@@ -14,10 +14,10 @@ from kc.encoders.base import dense
 from kc.errors import KcError
 from kc.proposals.pooling import pool
 from kc.report.style import GREY, INK
+from kc.studies.base import Row, column
 from kc.studies.figures import legend, panels, style_axes
 from kc.studies.keys import Keys, memory_of, truth
 from kc.studies.options import StudyOptions, StudySpec
-from kc.studies.record import Row, column
 from kc.studies.vote_study import VoteStudy
 from kc.types import BoolArray, Float32Array, Int64Array, Neighbours, Segments
 
@@ -52,7 +52,6 @@ class Compositionality(VoteStudy[StudyOptions]):
     )
 
     def run(self) -> Figure:
-        """Every kind of query and way."""
         if self.source.kind == "images":
             raise KcError(f"{self.of}: composed scenes need segments; take digit-scenes, for instance")
         things = sorted({c.id for c in self.source.manifest.info if c.is_thing} or self.source.names)
@@ -62,9 +61,7 @@ class Compositionality(VoteStudy[StudyOptions]):
             train = self.keys(self.encoders[0], "train")
             return train.take(np.isin(train.label, things))
 
-        @cache
-        def scenes(kind: str) -> Scenes:
-            return self.scenes(kind, things)
+        scenes = cache(partial(self.scenes, things=things))
 
         def row(kind: str, way: str) -> Row:
             return scored(scenes(kind), memory_keys(), kind, way)
@@ -98,9 +95,9 @@ class Compositionality(VoteStudy[StudyOptions]):
             if len(held) < 2:
                 continue
             assert segments.masks is not None
-            whole: BoolArray = np.ones(segments.size, bool)
-            if kind == "union":
-                whole = np.logical_or.reduce(segments.masks[wanted])
+            whole: BoolArray = (
+                np.logical_or.reduce(segments.masks[wanted]) if kind == "union" else np.ones(segments.size, bool)
+            )
             image = image_to_tensor(sample.image, session.facts.input_size)[None]
             found = dense(session.features.encode(image, [name]), session.encoder.strides[0])[0]
             keys.append(pool(found, Segments(segments.size, np.ones(1, np.float32), masks=whole[None])))
@@ -112,7 +109,7 @@ class Compositionality(VoteStudy[StudyOptions]):
 
 def scored(test: Scenes, train: Keys, kind: str, way: str) -> Row:
     """How often the first and the second answer of a memory of `train` are in the scene."""
-    with memory_of(train) as memory:
+    with memory_of(train.rows()) as memory:
         found = memory.search(test.key, LOOKED)
         first = found.class_id[:, 0]
         if way == "next":
@@ -142,5 +139,4 @@ def next_class(found: Neighbours) -> Int64Array:
     """The class (Q,) of the nearest row whose class is not the nearest row's; that one's where there is no other."""
     other = found.class_id != found.class_id[:, :1]
     at = np.where(other.any(1), other.argmax(1), 0)
-    second: Int64Array = np.take_along_axis(found.class_id, at[:, None], 1)[:, 0]
-    return second
+    return np.take_along_axis(found.class_id, at[:, None], 1)[:, 0]

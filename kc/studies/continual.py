@@ -19,10 +19,9 @@ from kc.registry import method_spec
 from kc.report.style import looks
 from kc.resolve import resolve
 from kc.spec import Count
-from kc.studies.base import Study
+from kc.studies.base import Row, Study
 from kc.studies.figures import bars, panels, style_axes
 from kc.studies.options import RegionOptions, StudySpec
-from kc.studies.record import Row
 
 PANELS = {"old": "classes of earlier tasks", "new": "classes of the last task",
           "never_trained": "classes never trained", "forgetting": "forgetting"}  # fmt: skip
@@ -59,8 +58,7 @@ class Continual(Study[ContinualOptions]):
     )
 
     def run(self) -> Figure:
-        """The run, then a row a method."""
-        names = [name.strip() for name in self.options.methods.split(",")]
+        names = RunConfig(methods=self.options.methods).method_names
         if not all(name in self.record for name in names):
             for method in self.learn()["methods"]:
                 self.row(method["name"], partial(row_of, method))
@@ -85,20 +83,14 @@ class Continual(Study[ContinualOptions]):
             exemplars=max(100, len(load_manifest(options.benchmark).classes)),
             decoder="regions", limit_images=options.limit_images, seed=options.seed,
             out=self.record.folder / "run", wandb="disabled", accelerator="cpu",
-            options={name: {"k": options.k} for name in names_with_k(options.methods)},
         )  # fmt: skip
-        run = resolve(run)
-        started = sorted(run.out.glob("*/config.yaml"))
-        if started:
+        # The methods whose neighbours are counted by an option.
+        with_k = [n for n in run.method_names if "k" in {f.name for f in dataclasses.fields(method_spec(n).options)}]
+        run = resolve(dataclasses.replace(run, options={name: {"k": options.k} for name in with_k}))
+        if started := sorted(run.out.glob("*/config.yaml")):
             run = parse(["--resume", str(started[-1].parent), "--wandb", "disabled", "--accelerator", "cpu"])
         folder = compare.run(run, self.console)
         return json.loads((folder / "results.json").read_text(encoding="utf-8"))
-
-
-def names_with_k(methods: str) -> list[str]:
-    """The methods whose neighbours are counted by an option."""
-    names = [name.strip() for name in methods.split(",")]
-    return [name for name in names if "k" in {f.name for f in dataclasses.fields(method_spec(name).options)}]
 
 
 def row_of(method: dict[str, Any]) -> Row:
@@ -106,17 +98,12 @@ def row_of(method: dict[str, Any]) -> Row:
     matrix = [[math.nan if v is None else v for v in line] for line in method["matrix"]]
     last, n = matrix[-1], len(matrix)
     ahead = [matrix[t][t + 1] for t in range(n - 1)]
+    scores = {name: method["metrics"][name] for name in ("average", "forgetting")}
     return {
-        "method": method["name"],
-        "old": _mean(last[:-1]),
-        "new": last[-1],
-        "never_trained": _mean(ahead),
-        "all": method["seen"][-1],
-        "average": method["metrics"]["average"],
-        "forgetting": method["metrics"]["forgetting"],
-        "seconds": sum(c["seconds"] for c in method["cost"]),
+        "method": method["name"], "old": _mean(last[:-1]), "new": last[-1], "never_trained": _mean(ahead),
+        "all": method["seen"][-1], **scores, "seconds": sum(c["seconds"] for c in method["cost"]),
         "stored_bytes": method["cost"][-1]["stored_bytes"],
-    }
+    }  # fmt: skip
 
 
 def _mean(values: list[float]) -> float:

@@ -19,10 +19,10 @@ from torch import Tensor
 
 from kc.memory.vote.evaluation import accuracies
 from kc.report.style import looks
+from kc.studies.base import Row, column
 from kc.studies.figures import curve, legend, panels, style_axes
 from kc.studies.keys import Keys, concatenate
 from kc.studies.options import KeyOptions, StudySpec
-from kc.studies.record import Row, column
 from kc.studies.vote_study import VoteStudy
 from kc.types import SplitName
 
@@ -49,7 +49,6 @@ class Corruptions(VoteStudy[KeyOptions]):
     )
 
     def run(self) -> Figure:
-        """Every corruption, strength and memory."""
         for kind in STRENGTHS:
             for strength in range(6):
                 for memory in MEMORIES[: 1 if strength == 0 else 3]:

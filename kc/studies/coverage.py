@@ -7,12 +7,11 @@ from functools import partial
 import numpy as np
 from matplotlib.figure import Figure
 
-from kc.studies.base import whole_numbers
+from kc.studies.base import Row, column, whole_numbers
 from kc.studies.figures import curves, legend, level, panels
 from kc.studies.fusion import default_setting, score_base, score_fused
 from kc.studies.keys import memory_of
 from kc.studies.options import SizedOptions, StudySpec
-from kc.studies.record import Row, column
 from kc.studies.regions import Regions, RegionStudy, with_simulated
 
 COVERED = (0.5, 0.75, 1.0)
@@ -29,7 +28,6 @@ class Coverage(RegionStudy[SizedOptions]):
     )
 
     def run(self) -> Figure:
-        """Every size and share of classes."""
         sizes, bench = whole_numbers("rows", self.options.rows), self.bench
         self.row("base", lambda: {"covered": "base alone", "rows": 0, **score_base(bench, self.base_scores)})
         stored = bench.train.named
@@ -55,7 +53,7 @@ class Coverage(RegionStudy[SizedOptions]):
     def scored(self, kept: Regions, share: float, n: int) -> Row:
         """Scores with a memory of `n` rows of the classes that are kept."""
         filled, simulated = with_simulated(kept, n, self.options.seed)
-        with memory_of(filled) as memory:
+        with memory_of(filled.rows()) as memory:
             scores = score_fused(self.bench, memory, self.base_scores, default_setting(self.options.k))
         classes = len(np.unique(filled.label))
         return {"covered": f"{100 * share:g} %", "rows": n, "simulated": simulated, "classes": classes, **scores}

@@ -14,10 +14,10 @@ from kc.files import temporary_folder
 from kc.memory.disk import Memory
 from kc.memory.vote.votes import VOTES, vote
 from kc.spec import Count
+from kc.studies.base import Row
 from kc.studies.figures import legend, panels, style_axes
 from kc.studies.keys import EXACTLY, Keys, memory_of
 from kc.studies.options import SeededOptions, StudySpec
-from kc.studies.record import Row
 from kc.studies.vote_study import VoteStudy
 from kc.types import Float32Array, Int64Array, Neighbours, Rows
 
@@ -52,7 +52,6 @@ class Deletion(VoteStudy[DeletionOptions]):
     )
 
     def run(self) -> Figure:
-        """Real rows, then simulated ones."""
         train, test = self.both()
         classes, counts = np.unique(train.label, return_counts=True)
         rng = np.random.default_rng(self.seeds[0])
@@ -79,12 +78,12 @@ class Deletion(VoteStudy[DeletionOptions]):
         """Take rows of the benchmark out, and compare with a memory that never had them."""
         kept = np.setdiff1d(np.arange(len(train)), gone)
         k = self.clamp(self.k, len(kept))
-        with memory_of(train) as memory:
+        with memory_of(train.rows()) as memory:
             start = time.perf_counter()
             memory.remove(gone)
             taken = time.perf_counter() - start
             found = memory.search(test.key, k)
-        with memory_of(train.take(kept)) as never:
+        with memory_of(train.take(kept).rows()) as never:
             want = never.search(test.key, k)
         return {
             "what": what, "kind": "real", "rows": len(train), "removed": len(gone), "median ms": 1000 * taken,

@@ -11,9 +11,9 @@ from matplotlib.figure import Figure
 from kc.memory.search.spaces import Compressed, binary, chained, int8, pca, random_projection
 from kc.memory.vote.evaluation import accuracy_gain, first_k, is_correct
 from kc.report.style import looks
+from kc.studies.base import Row, column
 from kc.studies.figures import legend, log_axes, panels, style_axes
 from kc.studies.options import SeededOptions, StudySpec
-from kc.studies.record import Row, column
 from kc.studies.vote_study import VoteStudy
 from kc.types import BoolArray, Float32Array
 
@@ -31,7 +31,6 @@ class Dimensions(VoteStudy[SeededOptions]):
     )
 
     def run(self) -> Figure:
-        """Every encoder and kind of key."""
         for name in self.encoders:
             self.of_encoder(name)
         figure, axes = panels(len(self.encoders), width=4.6, height=3.4)

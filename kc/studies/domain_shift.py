@@ -9,13 +9,12 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from kc.report.style import looks
-from kc.studies.crops import Views, views
+from kc.studies.base import Row
 from kc.studies.figures import bars, panels, style_axes
 from kc.studies.fusion import score_base, voted_class
 from kc.studies.keys import memory_of
 from kc.studies.options import RegionOptions, StudySpec
-from kc.studies.record import Row
-from kc.studies.regions import Regions, RegionStudy
+from kc.studies.regions import Regions, RegionStudy, Views, views
 from kc.types import VOID, Float32Array
 
 RETRIEVALS = (("full", "full"), ("full", "masked"), ("masked", "masked"))
@@ -33,7 +32,6 @@ class DomainShift(RegionStudy[RegionOptions]):
     )
 
     def run(self) -> Figure:
-        """Every answer."""
         bench = self.bench
         stored, queries = views(bench, "train"), views(bench, "test")
         for name, what in (("whole", "whole image"), ("full", "full crop"), ("masked", "masked crop")):
@@ -55,13 +53,12 @@ class DomainShift(RegionStudy[RegionOptions]):
         return figure
 
     def of_base(self, queries: Views, view: str, what: str) -> Row:
-        """The base on one view."""
         regions = dataclasses.replace(self.bench.test, codes=queries.codes[view])
         return {"answer": what, **score_base(self.bench, self.bench.base_scores(regions))}
 
     def of_memory(self, stored: Regions, queries: Float32Array, what: str) -> Row:
         """The vote of a memory of `stored` for each query (Q, D)."""
-        with memory_of(stored.named) as memory:
+        with memory_of(stored.named.rows()) as memory:
             found = voted_class(memory.search(queries, self.options.k), self.bench.ids)
         answer = np.where(np.isin(found, self.bench.ids), found, VOID)
         return {"answer": what, **self.bench.score(answer)}

@@ -13,7 +13,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from numpy.typing import ArrayLike
 
 from kc.report.style import GREY, INK, Look, label_axes, looks, make_axes, plain_axes
-from kc.studies.record import Row, column
+from kc.studies.base import Row, column
 
 METRICS = {"pq": "PQ × 100", "miou": "mIoU × 100", "accuracy": "accuracy of regions × 100",
            "mean_class_accuracy": "mean class accuracy × 100"}  # fmt: skip

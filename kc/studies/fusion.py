@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from functools import cache
+from functools import cache, partial
 from itertools import product
 
 import numpy as np
@@ -16,7 +16,7 @@ from kc.memory.vote.fusion import fuse_known_names, knn_clip, restrict_to_known,
 from kc.memory.vote.votes import decide
 from kc.methods.regions import best
 from kc.methods.retrieval.calibration import KS, LAMBDAS, Setting, choose, knn_clip_grid, leave_samples_out
-from kc.studies.record import Row
+from kc.studies.base import Row
 from kc.studies.regions import Benchmark, Regions
 from kc.types import Int64Array, Neighbours
 
@@ -39,17 +39,9 @@ def fuse(base: Tensor, known: Tensor, setting: Setting, memory: Tensor, has: Ten
     return torch.where(has[:, None], fuse_known_names(together, own, known), own)
 
 
-def fuse_neighbours(
-    base: Tensor, neighbours: Neighbours, ids: Sequence[int], known: Tensor, setting: Setting
-) -> Tensor:
-    """The same from the neighbours of each query."""
-    return fuse(base, known, setting, *retrieval_logits(neighbours, ids))
-
-
 def voted_class(neighbours: Neighbours, ids: Sequence[int]) -> Int64Array:
     """The memory alone: the winner (Q,) of the softmax vote of `knn`."""
-    answer: Int64Array = decide(neighbours, ids).numpy()
-    return answer
+    return np.asarray(decide(neighbours, ids), np.int64)
 
 
 def in_memory(memory: Memory, ids: Sequence[int]) -> Tensor:
@@ -89,9 +81,7 @@ def calibrated_setting(bench: Benchmark, memory: Memory, regions: Regions, seed:
     out = leave_samples_out(memory, bench.ids, max(KS), seed)
     base = bench.base_scores(regions.at(out.ids - memory.labels().id[0]))
 
-    def read(neighbours: Neighbours) -> tuple[Tensor, Tensor]:
-        return retrieval_logits(neighbours, bench.ids)
-
+    read = partial(retrieval_logits, class_ids=bench.ids)
     return choose(out, bench.ids, knn_clip_grid(), read, lambda s, p, has: fuse(base, out.known, s, p, has))[0]
 
 
@@ -107,8 +97,8 @@ def score_memory(bench: Benchmark, memory: Memory, k: int) -> dict[str, float]:
 
 def score_fused(bench: Benchmark, memory: Memory, base: Tensor, setting: Setting) -> Row:
     """A setting of kNN-CLIP and the scores on the test images of base and memory together."""
-    found = memory.search(bench.test.keys, setting.k)
-    scores = fuse_neighbours(base, found, bench.ids, in_memory(memory, bench.ids), setting)
+    found = retrieval_logits(memory.search(bench.test.keys, setting.k), bench.ids)
+    scores = fuse(base, in_memory(memory, bench.ids), setting, *found)
     return {**values_of(setting), **bench.score(best(scores, bench.ids))}
 
 

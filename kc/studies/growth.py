@@ -8,11 +8,11 @@ from functools import partial
 import numpy as np
 from matplotlib.figure import Figure
 
+from kc.studies.base import Row
 from kc.studies.figures import curves, legend, panels
 from kc.studies.fusion import calibrated_setting, default_setting, score_base, score_fused, score_memory
 from kc.studies.keys import memory_of
 from kc.studies.options import RegionOptions, StudySpec
-from kc.studies.record import Row
 from kc.studies.regions import RegionStudy
 
 SHARES = (0.0, 0.02, 0.05, 0.1, 0.2, 0.4, 0.7, 1.0)
@@ -29,7 +29,6 @@ class Growth(RegionStudy[RegionOptions]):
     )
 
     def run(self) -> Figure:
-        """Every size and answer."""
         bench, base, k, seed = self.bench, self.base_scores, self.options.k, self.options.seed
         n = int(bench.train.image.max()) + 1
         order = np.random.default_rng(seed).permutation(n)
@@ -40,7 +39,7 @@ class Growth(RegionStudy[RegionOptions]):
         for size in sorted({round(share * n) for share in SHARES}):
             stored = bench.train.named.of_images(order[:size].tolist())
             what = {"images": size, "rows": len(stored.label), "classes": len(np.unique(stored.label))}
-            with memory_of(stored) as memory:
+            with memory_of(stored.rows()) as memory:
                 answers: dict[str, Callable[[], Row]] = {"base alone": partial(score_base, bench, base)}
                 if size:
                     answers |= {

@@ -6,7 +6,6 @@ import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -68,14 +67,9 @@ class Source:
     """
 
     def __init__(
-        self,
-        benchmark: str,
-        data_root: Path | None = None,
-        rows: str | None = None,
-        limit_images: int | None = None,
-        dim: int = 64,
-        console: Console | None = None,
-    ) -> None:
+        self, benchmark: str, data_root: Path | None = None, rows: str | None = None, limit_images: int | None = None,
+        dim: int = 64, console: Console | None = None,
+    ) -> None:  # fmt: skip
         self.manifest: Manifest = load_manifest(benchmark)
         whole = self.manifest.task_kind == "classification"
         if rows is not None and rows not in ROWS:
@@ -136,10 +130,10 @@ class Source:
         return self._keys[known]
 
     def _of_map(self, features: Tensor, sample: Sample) -> Keys:
-        segments, labels = truth(sample)
         if self.kind == "cells":
             keys, labels = cells(features, sample, self.dim)
         else:
+            segments, labels = truth(sample)
             keys = pool(features, segments)
         some = np.linalg.norm(keys, axis=1) > 0
         return Keys(keys[some], labels[some], (sample.id,) * int(some.sum()), np.flatnonzero(some).astype(np.int64))
@@ -174,34 +168,20 @@ def cells(features: Tensor, sample: Sample, dim: int) -> tuple[Float32Array, Int
 
 def gaussian(depth: int, dim: int, seed: int) -> Tensor:
     """(depth, dim) float32 of a random projection that keeps lengths in the mean."""
-    generator = torch.Generator().manual_seed(seed)
-    drawn: Tensor = torch.randn(depth, dim, generator=generator) / dim**0.5
-    return drawn
+    return torch.randn(depth, dim, generator=torch.Generator().manual_seed(seed)).div(dim**0.5)
 
 
 def concatenate(parts: Sequence[Keys]) -> Keys:
     """Several tables of rows as one. KcError if there is none."""
     if not parts:
         raise KcError("there is no image to encode")
-    return Keys(
-        np.concatenate([p.key for p in parts]),
-        np.concatenate([p.label for p in parts]),
-        tuple(name for p in parts for name in p.sample_id),
-        np.concatenate([p.segment for p in parts]),
-    )
-
-
-class HasRows(Protocol):
-    """Whatever can be stored in a memory."""
-
-    def rows(self) -> Rows:
-        """As rows of a memory."""
+    key, label, segment = (np.concatenate(x) for x in zip(*((p.key, p.label, p.segment) for p in parts), strict=True))
+    return Keys(key, label, tuple(name for p in parts for name in p.sample_id), segment)
 
 
 @contextlib.contextmanager
-def memory_of(table: HasRows) -> Iterator[Memory]:
+def memory_of(rows: Rows) -> Iterator[Memory]:
     """A memory of these rows that is gone afterwards; row i has id i. It is searched exactly, whatever its size."""
-    rows = table.rows()
     with temporary_folder() as folder:
         memory = Memory.create(folder / "memory", dim=rows.keys.shape[1], fingerprint="study")
         with memory:

@@ -10,10 +10,10 @@ from matplotlib.figure import Figure
 from kc.memory.search.spaces import MAPS, fit_map
 from kc.memory.vote.evaluation import accuracies
 from kc.report.style import looks
+from kc.studies.base import Row, column
 from kc.studies.figures import curve, legend, log_axes, panels, style_axes
 from kc.studies.keys import Keys, concatenate
 from kc.studies.options import SeededOptions, StudySpec
-from kc.studies.record import Row, column
 from kc.studies.vote_study import VoteStudy
 from kc.types import BoolArray
 
@@ -37,7 +37,6 @@ class Migrate(VoteStudy[SeededOptions]):
     N_ENCODERS = 2
 
     def run(self) -> Figure:
-        """Every share, seed and memory."""
         first, second = self.encoders[:2]
         (before, old), (after, new) = self.both(first), self.both(second)
         if (before.sample_id, before.segment.tolist()) != (after.sample_id, after.segment.tolist()):
@@ -50,12 +49,9 @@ class Migrate(VoteStudy[SeededOptions]):
         def row(share: float, seed: int, memory: str) -> Row:
             there = still_there(len(before), share, seed)
             head: Row = {"share": share, "seed": seed, "memory": memory, "images": int(there.sum())}
-            if memory == "old":
-                return {**head, "accuracy": scored(before, old)}
-            if memory == "re-encoded":
-                return {**head, "accuracy": scored(after, new)}
-            if memory == "left":
-                return {**head, "accuracy": scored(after.take(there), new)}
+            plain = {"old": (before, old), "re-encoded": (after, new), "left": (after.take(there), new)}
+            if memory in plain:
+                return {**head, "accuracy": scored(*plain[memory])}
             moved = fit_map(before.key[there], after.key[there], memory)
             gone = before.take(~there)
             mapped = Keys(moved(gone.key), gone.label, gone.sample_id, gone.segment)
@@ -68,9 +64,8 @@ class Migrate(VoteStudy[SeededOptions]):
                     self.row(f"{share} {seed} {memory}", partial(row, share, seed, memory))
         figure, (ax,) = panels(1, width=5, height=3.4)
         look = looks(list(MEMORIES))
-        labels = {
-            "old": f"all rows, {first}", "re-encoded": f"all rows, {second}", "left": f"images left only, {second}"
-        }  # fmt: skip
+        labels = {"old": f"all rows, {first}", "re-encoded": f"all rows, {second}"}
+        labels["left"] = f"images left only, {second}"
         for memory in MEMORIES:
             rows = [r for r in self.rows if r["memory"] == memory]
             shares, accuracy = column(rows, "share"), column(rows, "accuracy")

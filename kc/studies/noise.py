@@ -13,11 +13,10 @@ from kc.memory.vote.evaluation import accuracies, detection, first_k, inject_lab
 from kc.memory.vote.pruning import NeighbourTable, disagreement, leave_one_out
 from kc.memory.vote.votes import VOTES
 from kc.report.style import looks
-from kc.studies.base import numbers
+from kc.studies.base import Row, column, numbers
 from kc.studies.figures import curve, legend, panels, style_axes
 from kc.studies.keys import memory_of
 from kc.studies.options import SeededOptions, StudySpec
-from kc.studies.record import Row, column
 from kc.studies.vote_study import VoteStudy
 from kc.types import Neighbours
 
@@ -46,7 +45,6 @@ class Noise(VoteStudy[NoiseOptions]):
     )
 
     def run(self) -> Figure:
-        """Every share and seed."""
         shares = numbers("shares", self.options.shares)
         if not all(0 <= share <= 100 for share in shares):
             raise KcError(f"--shares {self.options.shares}: expected per cent from 0 to 100")
@@ -54,7 +52,7 @@ class Noise(VoteStudy[NoiseOptions]):
 
         @cache
         def searched() -> tuple[NeighbourTable, Neighbours]:
-            with memory_of(train) as memory:
+            with memory_of(train.rows()) as memory:
                 return leave_one_out(memory, N_NEIGHBOURS), memory.search(test.key, self.clamp(self.k, len(train)))
 
         def row(share: float, seed: int) -> Row:
@@ -88,9 +86,8 @@ class Noise(VoteStudy[NoiseOptions]):
         title = f"{self.source.manifest.name}, {self.encoders[0]}, k = {self.k}"
         style_axes(left, title, "wrong labels in memory, %", "accuracy, %")
         found = ("auroc", "precision", "recall")
-        look, some = looks(found), tuple(s for s in shares if s > 0)
+        look, some = looks(found), tuple(s for s in shares if s > 0)  # without a wrong label there is none to find
         for what in found:
-            # Without a wrong label there is none to find.
             curve(right, some, mean(what, some), look[what], "AUROC" if what == "auroc" else what)
         right.set_ylim(0, 1.02)
         legend(right)

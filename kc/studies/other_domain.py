@@ -9,11 +9,11 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from kc.errors import KcError
+from kc.studies.base import Row
 from kc.studies.figures import curves, legend, level, panels
 from kc.studies.fusion import default_setting, score_base, score_fused, score_memory
 from kc.studies.keys import memory_of
 from kc.studies.options import PairOptions, StudySpec
-from kc.studies.record import Row
 from kc.studies.regions import Benchmark, PairStudy, Regions
 
 SIZES = (0, 10, 30, 100, 300, 1_000, 3_000)
@@ -30,7 +30,6 @@ class OtherDomain(PairStudy[PairOptions]):
     )
 
     def run(self) -> Figure:
-        """Both directions."""
         pair = (self.bench, self.other)
         self.direction(*pair)
         self.direction(*pair[::-1])
@@ -72,7 +71,7 @@ class OtherDomain(PairStudy[PairOptions]):
 
     def scored(self, queried: Benchmark, rows: Regions, base: Tensor, values: Row) -> Row:
         """Base and memory together; the memory's own vote as `memory_...`."""
-        with memory_of(rows) as memory:
+        with memory_of(rows.rows()) as memory:
             fused = score_fused(queried, memory, base, default_setting(self.options.k))
             alone = score_memory(queried, memory, self.options.k)
         return {**values, "answer": "fused", **fused, **{f"memory_{name}": value for name, value in alone.items()}}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache, partial
+from itertools import product
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -12,10 +13,10 @@ from kc.memory.search.spaces import k_center_greedy
 from kc.memory.vote.evaluation import accuracy_gain, first_k, is_correct
 from kc.memory.vote.pruning import NeighbourTable, hard, leave_one_out, soft
 from kc.report.style import INK, looks
+from kc.studies.base import Row, column
 from kc.studies.figures import curve, legend, log_axes, panels, style_axes
 from kc.studies.keys import Keys, memory_of
 from kc.studies.options import SeededOptions, StudySpec
-from kc.studies.record import Row, column
 from kc.studies.vote_study import VoteStudy
 from kc.types import BoolArray, Float32Array
 
@@ -39,19 +40,17 @@ class Pruning(VoteStudy[SeededOptions]):
     )
 
     def run(self) -> Figure:
-        """Every way of pruning, vote and k."""
         train, test = self.both()
         ways = self.ways(train)
         ks = sorted(self.ks)
 
         @cache
         def right(way: str) -> dict[tuple[str, int], BoolArray]:
-            with memory_of(train) as memory:
+            with memory_of(train.rows()) as memory:
                 memory.reweight(np.arange(len(train)), ways[way]())
                 found = memory.search(test.key, self.clamp(ks[-1], len(train)))
-            return {
-                (kind, k): is_correct(first_k(found, k), test.label, kind, **self.votes) for kind in KINDS for k in ks
-            }
+            pairs = product(KINDS, ks)
+            return {(kind, k): is_correct(first_k(found, k), test.label, kind, **self.votes) for kind, k in pairs}
 
         def row(way: str, kind: str, k: int) -> Row:
             factor = ways[way]()
@@ -64,10 +63,8 @@ class Pruning(VoteStudy[SeededOptions]):
                 "accuracy": 100 * float(now.mean()), "change": 100 * change, "low": 100 * low, "high": 100 * high,
             }  # fmt: skip
 
-        for way in ways:
-            for kind in KINDS:
-                for k in ks:
-                    self.row(f"{way} {kind} {k}", partial(row, way, kind, k))
+        for way, kind, k in product(ways, KINDS, ks):
+            self.row(f"{way} {kind} {k}", partial(row, way, kind, k))
         return self.draw()
 
     def ways(self, train: Keys) -> dict[str, Callable[[], Float32Array]]:
@@ -76,7 +73,7 @@ class Pruning(VoteStudy[SeededOptions]):
 
         @cache
         def table() -> NeighbourTable:
-            with memory_of(train) as memory:
+            with memory_of(train.rows()) as memory:
                 return leave_one_out(memory, LOO_K)
 
         @cache
@@ -109,7 +106,6 @@ class Pruning(VoteStudy[SeededOptions]):
         return ways
 
     def draw(self) -> Figure:
-        """Accuracy of the rank vote at the first k against the rows kept."""
         figure, (ax,) = panels(1, width=5.2, height=3.6)
         rows = [r for r in self.rows if r["vote"] == "rank" and r["k"] == self.k and r["kept"]]
         look = looks(list(FAMILIES))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +18,7 @@ from kc.config import RunConfig
 from kc.data.datamodule import IncrementalDataModule
 from kc.errors import KcError
 from kc.files import atomic_path
+from kc.methods.regions import cut_out, normalised
 from kc.metrics.confusion import ConfusionMatrix
 from kc.metrics.panoptic import PanopticQuality, PanopticStats, panoptic_stats
 from kc.openvocab.base import CodedVocabulary
@@ -66,7 +67,7 @@ class Regions:
 
 @dataclass
 class Truth:
-    """Segments and true maps of the images of one split."""
+    """Segments and true maps of images."""
 
     segments: list[Segments] = field(default_factory=list)
     semantic: list[Int64Array] = field(default_factory=list)
@@ -87,18 +88,10 @@ class Benchmark:
     def __init__(
         self, options: RegionOptions, console: Console, benchmark: str, proposals: str, limit: int | None
     ) -> None:
-        run = RunConfig(
-            benchmark=benchmark,
-            data_root=options.data_root,
-            tasks=1,
-            methods="knn-clip",
-            encoder=options.encoder,
-            base=options.base,
-            proposals=proposals,
-            seed=options.seed,
-            limit_images=limit,
-        )
-        run = resolve(run)
+        run = resolve(RunConfig(
+            benchmark=benchmark, data_root=options.data_root, tasks=1, methods="knn-clip", encoder=options.encoder,
+            base=options.base, proposals=proposals, seed=options.seed, limit_images=limit,
+        ))  # fmt: skip
         self.data: IncrementalDataModule = open_data(run)
         if self.data.manifest.task_kind == "classification":
             raise KcError(f"{benchmark} has no regions: take a semantic or panoptic benchmark")
@@ -114,10 +107,8 @@ class Benchmark:
         self.things = tuple(c.id for c in self.classes.values() if c.is_thing)
         self.panoptic = self.data.manifest.task_kind == "panoptic"
         self.metric = "pq" if self.panoptic else "miou"
-        self._truth: dict[SplitName, Truth] = {}
-        self._counted: dict[tuple[str, int, bytes], tuple[Int64Array, PanopticStats | None]] = {}
-        self._console = console
-        self.limit = limit
+        self._counted: dict[tuple[int, bytes], tuple[Int64Array, PanopticStats | None]] = {}
+        self._console, self._limit = console, limit
 
     def fingerprints(self) -> dict[str, str]:
         """What makes the regions of this benchmark, their keys and the base's scores."""
@@ -135,32 +126,33 @@ class Benchmark:
         """Regions of the test images."""
         return self._regions("test")
 
-    # -- reading -----------------------------------------------------------------------------------------------------
-
     def _regions(self, split: SplitName) -> Regions:
-        """From the file in the cache, else made now: no network is run twice."""
-        regions, session = self.regions, self.session
-        parts = (session.encoder.fingerprint, self.base.key, regions.source, regions.keys, split, str(self.limit), "2")
-        digest = hashlib.sha1("|".join(parts).encode(), usedforsecurity=False).hexdigest()
-        path = self.folder / f"{digest}.npz"
-        if path.exists():
-            with np.load(path, allow_pickle=False) as stored:
-                return Regions(**{name: stored[name] for name in ("keys", "codes", "label", "image")})
-        keys, codes, labels, image = [], [], [], []
-        for number, batch, row in self.images(split, "encoding"):
-            found = regions({name: value[row : row + 1] for name, value in batch.items()})[0]
-            features = session.features.encode(batch["image"][row][None], [batch["sample_id"][row]])
-            posterior = pool(self.base.posterior_map(features)[0], found.segments)
-            truth = batch["labels_raw" if "labels_raw" in batch else "semantic"][row]
-            keys.append(found.keys)
-            codes.append(self.base.codes_from_posterior(torch.from_numpy(posterior)).float().numpy())
-            labels.append(segment_labels(np.asarray(truth), found.segments))
-            image.append(np.full(len(found.keys), number, np.int64))
-        made = {"keys": keys, "codes": codes, "label": labels, "image": image}
-        joined: dict[str, Any] = {name: np.concatenate(values) for name, values in made.items()}
-        with atomic_path(path, sync=False) as temporary, open(temporary, "wb") as file:
-            np.savez(file, **joined)
-        return Regions(**joined)
+        def of(number: int, batch: dict[str, Any], row: int) -> dict[str, Any]:
+            found = self.regions({name: value[row : row + 1] for name, value in batch.items()})[0]
+            features = self.session.features.encode(batch["image"][row][None], [batch["sample_id"][row]])
+            posterior = torch.from_numpy(pool(self.base.posterior_map(features)[0], found.segments))
+            truth = np.asarray(batch["labels_raw" if "labels_raw" in batch else "semantic"][row])
+            return {
+                "keys": found.keys, "codes": self.base.codes_from_posterior(posterior).float().numpy(),
+                "label": segment_labels(truth, found.segments), "image": np.full(len(found.keys), number, np.int64),
+            }  # fmt: skip
+
+        return Regions(**self.arrays(split, "encoding", (self.regions.keys,), "2", of))
+
+    def arrays(
+        self, split: SplitName, what: str, parts: tuple[str, ...], version: str, of: Callable[..., dict[str, Any]]
+    ) -> dict[str, Any]:
+        """What `of` makes of every image of a split, joined by name: from the file in the cache, else made now."""
+        made_of = (self.session.encoder.fingerprint, self.base.key, self.regions.source, *parts, split)
+        key = "|".join([*made_of, str(self._limit), version])
+        path = self.folder / f"{hashlib.sha1(key.encode(), usedforsecurity=False).hexdigest()}.npz"
+        if not path.exists():
+            each = [of(*image) for image in self.images(split, what)]
+            joined: dict[str, Any] = {name: np.concatenate([one[name] for one in each]) for name in each[0]}
+            with atomic_path(path, sync=False) as temporary, open(temporary, "wb") as file:
+                np.savez(file, **joined)
+        with np.load(path, allow_pickle=False) as stored:
+            return dict(stored)
 
     def images(self, split: SplitName, what: str) -> Iterator[tuple[int, dict[str, Any], int]]:
         """(number of the image, its batch, its place there) of every image of a split, with progress."""
@@ -172,25 +164,22 @@ class Benchmark:
                 yield number, batch, row
                 number += 1
 
-    def truth(self, split: SplitName = "test") -> Truth:
-        """True maps and segments, read at first use."""
-        if split not in self._truth:
-            found = Truth()
-            for _, batch, row in self.images(split, "reading"):
-                found.segments.append(self.regions._segments(batch, row))
-                found.semantic.append(np.asarray(batch["semantic"][row], np.int64))
-                if self.panoptic:
-                    found.panoptic.append(np.asarray(batch["panoptic"][row]))
-                    found.crowd.append(batch["crowd"][row])
-            self._truth[split] = found
-        return self._truth[split]
+    @cached_property
+    def truth(self) -> Truth:
+        """True maps and segments of the test images."""
+        found = Truth()
+        for _, batch, row in self.images("test", "reading"):
+            found.segments.append(self.regions._segments(batch, row))
+            found.semantic.append(np.asarray(batch["semantic"][row], np.int64))
+            if self.panoptic:
+                found.panoptic.append(np.asarray(batch["panoptic"][row]))
+                found.crowd.append(batch["crowd"][row])
+        return found
 
     @property
     def folder(self) -> Path:
         """Where the studies keep what they encoded of this benchmark."""
         return self.session.features.folder.parent / "studies"
-
-    # -- answering ---------------------------------------------------------------------------------------------------
 
     def base_scores(self, regions: Regions) -> Tensor:
         """The base's probabilities (N, C) over all classes."""
@@ -200,12 +189,12 @@ class Benchmark:
     def score(self, answer: Int64Array) -> dict[str, float]:
         """`pq` (where the benchmark is panoptic), `miou`, and shares of regions that are named rightly: `accuracy`
         and its mean over classes. `answer` (N,): a class id for each region of `test`."""
-        truth, regions = self.truth(), self.test
+        truth, regions = self.truth, self.test
         matrix = ConfusionMatrix(self.ids)
         quality = PanopticQuality(self.ids, self.things)
         for number, segments in enumerate(truth.segments):
             labels = answer[regions.image == number]
-            key = ("test", number, labels.tobytes())
+            key = (number, labels.tobytes())
             if key not in self._counted:
                 self._counted[key] = self._count(number, segments, labels)
             counts, stats = self._counted[key]
@@ -215,15 +204,11 @@ class Benchmark:
         known = regions.label != VOID
         right, label = answer[known] == regions.label[known], regions.label[known]
         found = {"pq": quality.compute()["pq"]} if self.panoptic else {}
-        return {
-            **found,
-            "miou": matrix.compute()["miou"],
-            "accuracy": float(right.mean()),
-            "mean_class_accuracy": float(np.mean([right[label == c].mean() for c in np.unique(label)])),
-        }
+        found |= {"miou": matrix.compute()["miou"], "accuracy": float(right.mean())}
+        return found | {"mean_class_accuracy": float(np.mean([right[label == c].mean() for c in np.unique(label)]))}
 
     def _count(self, number: int, segments: Segments, labels: Int64Array) -> tuple[Int64Array, PanopticStats | None]:
-        truth = self.truth()
+        truth = self.truth
         painted = paint(segments, labels)
         one = ConfusionMatrix(self.ids)
         one.update(truth.semantic[number], painted)
@@ -256,8 +241,7 @@ def near_keys(keys: Float32Array, cosine: float, seed: int) -> Float32Array:
     noise -= (noise * keys).sum(1, keepdims=True) * keys
     noise /= np.linalg.norm(noise, axis=1, keepdims=True)
     moved = cosine * keys + np.sqrt(1 - cosine**2) * noise
-    result: Float32Array = (moved / np.linalg.norm(moved, axis=1, keepdims=True)).astype(np.float32)
-    return result
+    return np.asarray(moved / np.linalg.norm(moved, axis=1, keepdims=True), np.float32)
 
 
 def with_simulated(regions: Regions, n: int, seed: int) -> tuple[Regions, int]:
@@ -295,7 +279,6 @@ class RegionStudy(Study[Own]):
         return self.bench.base_scores(self.bench.test)
 
     def fingerprints(self) -> dict[str, str]:
-        """See `Benchmark.fingerprints`."""
         return self.bench.fingerprints()
 
 
@@ -316,9 +299,40 @@ class PairStudy(RegionStudy[OfPair]):
 
     @property
     def of(self) -> str:
-        """Names of both benchmarks."""
         return f"{self.bench.name}-{self.other.name}"
 
     def fingerprints(self) -> dict[str, str]:
-        """Those of both benchmarks."""
         return {**self.bench.fingerprints(), **self.other.fingerprints()}
+
+
+NAMES = ("whole", "full", "masked")
+
+
+@dataclass(frozen=True)
+class Views:
+    """Three views of N regions: their `whole` image, the `full` crop around them, the `masked` crop; of each the keys
+    (N, D), L2-normalised pooled features, and the base's codes (N, E)."""
+
+    keys: dict[str, Float32Array]
+    codes: dict[str, Float32Array]
+
+
+@torch.no_grad()
+def views(bench: Benchmark, split: SplitName) -> Views:
+    """Views of all regions of a split, in the order of `bench.train` or `bench.test`; encoded once, then cached."""
+
+    def of(_: int, batch: dict[str, Any], row: int) -> dict[str, Any]:
+        segments, session = bench.regions._segments(batch, row), bench.session
+        crops, inside = cut_out(np.asarray(batch["raw"][row]), segments)
+        pixels = torch.from_numpy(crops).float() / 255
+        image = session.features.encode(batch["image"][row][None], [batch["sample_id"][row]]).pooled
+        pooled = {
+            "whole": image.expand(len(segments), -1),
+            "full": session.encoder.encode(pixels).pooled,
+            "masked": session.encoder.encode(pixels * torch.from_numpy(inside)[:, None]).pooled,
+        }
+        keys = {f"keys {name}": normalised(values) for name, values in pooled.items()}
+        return keys | {f"codes {name}": bench.base.codes_from(x).float().numpy() for name, x in pooled.items()}
+
+    stored = bench.arrays(split, "cropping", (), "crops-2", of)
+    return Views(*({name: stored[f"{kind} {name}"] for name in NAMES} for kind in ("keys", "codes")))

@@ -14,9 +14,9 @@ from kc.memory.vote.evaluation import first_k, is_correct
 from kc.methods.retrieval.rerank import check_reranker_name, load_reranker, prompts, rerank
 from kc.report.style import looks
 from kc.spec import Count
+from kc.studies.base import Row, column
 from kc.studies.figures import curve, legend, log_axes, panels, style_axes
 from kc.studies.options import StudySpec, VoteOptions
-from kc.studies.record import Row, column
 from kc.studies.vote_study import VoteStudy
 from kc.types import Neighbours
 
@@ -50,7 +50,6 @@ class Rerank(VoteStudy[RerankOptions]):
     )
 
     def run(self) -> Figure:
-        """Every k and order."""
         source, model, top = self.source, self.options.model, self.options.top
         if source.kind != "images":
             raise KcError(f"rerank reads whole images; {self.of} is {source.manifest.task_kind}")

@@ -16,11 +16,10 @@ from kc.errors import KcError
 from kc.memory.vote.evaluation import is_correct
 from kc.memory.vote.votes import VOTES
 from kc.report.style import looks
-from kc.studies.base import numbers
+from kc.studies.base import Row, column, numbers
 from kc.studies.figures import legend, log_axes, panels, style_axes
 from kc.studies.keys import Keys
 from kc.studies.options import SeededOptions, StudySpec
-from kc.studies.record import Row, column
 from kc.studies.vote_study import VoteStudy
 
 Float64Array = npt.NDArray[np.float64]
@@ -51,7 +50,6 @@ class Scaling(VoteStudy[ScalingOptions]):
     )
 
     def run(self) -> Figure:
-        """Every encoder, size and seed, and the laws."""
         wanted = numbers("wanted", self.options.wanted)
         if not all(0 < value < 100 for value in wanted):
             raise KcError(f"--wanted {self.options.wanted}: expected errors in per cent between 0 and 100")
@@ -67,10 +65,8 @@ class Scaling(VoteStudy[ScalingOptions]):
                 order = np.random.default_rng([seed, 77]).permutation(len(train))[:size]
                 test = queries(name)
                 found = self.answers(train.take(np.sort(order)), test.key, self.k)
-                error = {
-                    f"error {kind}": 100 * float(1 - is_correct(found, test.label, kind, **self.votes).mean())
-                    for kind in VOTES
-                }
+                right = {kind: is_correct(found, test.label, kind, **self.votes).mean() for kind in VOTES}
+                error = {f"error {kind}": 100 * float(1 - share) for kind, share in right.items()}
                 size_mb = size * train.key.shape[1] * 4 / 2**20
                 return {"encoder": name, "rows": size, "seed": seed, "memory MiB": size_mb, **error}
 
@@ -111,7 +107,6 @@ class Scaling(VoteStudy[ScalingOptions]):
         }  # fmt: skip
 
     def draw(self, laws: dict[str, Law | None]) -> Figure:
-        """Left the paper's axes, rank vote; right the same errors against the bytes of the memory."""
         figure, (left, right) = panels(2, width=4.6, height=3.6)
         look = looks(list(self.encoders))
         ticks: set[int] = set()
@@ -127,9 +122,8 @@ class Scaling(VoteStudy[ScalingOptions]):
                 line = np.geomspace(size.min(), 10 * size.max(), 60)
                 low, high = law.band(line)
                 left.plot(law_axis(line), np.log10(law.error(line)), color=style.color, linewidth=1.2)
-                left.fill_between(
-                    law_axis(line), np.log10(low), np.log10(high), color=style.color, alpha=0.15, linewidth=0
-                )
+                band: dict[str, Any] = {"color": style.color, "alpha": 0.15, "linewidth": 0}
+                left.fill_between(law_axis(line), np.log10(low), np.log10(high), **band)
         decades = [10**e for e in range(1, 10) if min(ticks) / 2 <= 10**e <= 20 * max(ticks)]
         names = [f"$10^{{{int(np.log10(d))}}}$" for d in decades]
         left.set_xticks([float(law_axis(float(d))) for d in decades], names)
@@ -168,11 +162,8 @@ class Law:
     def band(self, rows: Float64Array, level: float = 0.95) -> tuple[Float64Array, Float64Array]:
         """Where the mean error in per cent lies with confidence `level` (the band of the fitted line)."""
         x = law_axis(rows)
-        half = (
-            student.ppf((1 + level) / 2, self.n - 2)
-            * self.spread
-            * np.sqrt(1 / self.n + (x - self.mean_x) ** 2 / self.sum_x)
-        )
+        width = np.sqrt(1 / self.n + (x - self.mean_x) ** 2 / self.sum_x)
+        half = student.ppf((1 + level) / 2, self.n - 2) * self.spread * width
         middle = self.intercept + self.slope * x
         return 10 ** (middle - half), 10 ** (middle + half)
 

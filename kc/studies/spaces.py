@@ -14,12 +14,11 @@ from matplotlib.figure import Figure
 
 from kc.errors import MissingExtraError
 from kc.report.style import looks
-from kc.studies.crops import views
+from kc.studies.base import Row
 from kc.studies.figures import legend, panels, style_axes
 from kc.studies.keys import memory_of
 from kc.studies.options import RegionOptions, StudySpec
-from kc.studies.record import Row
-from kc.studies.regions import RegionStudy
+from kc.studies.regions import RegionStudy, views
 from kc.types import VOID, Float32Array
 
 Matrix = npt.NDArray[np.floating]
@@ -45,7 +44,6 @@ class Spaces(RegionStudy[RegionOptions]):
     )
 
     def run(self) -> Figure:
-        """Three comparisons."""
         bench, seed = self.bench, self.options.seed
         stored, queries = views(bench, "train"), views(bench, "test")
         rng = np.random.default_rng(seed)
@@ -53,7 +51,7 @@ class Spaces(RegionStudy[RegionOptions]):
         full, masked = queries.keys["full"][chosen], queries.keys["masked"][chosen]
         # Unlabelled regions are stored too: their class is not read.
         rows = replace(bench.train, keys=stored.keys["masked"], label=np.zeros_like(bench.train.label))
-        with memory_of(rows) as memory:
+        with memory_of(rows.rows()) as memory:
             found = memory.search(masked, self.options.k).id
         mean = stored.keys["full"][found].mean(1)
         retrieved: Float32Array = mean / np.linalg.norm(mean, axis=1, keepdims=True)
@@ -70,13 +68,11 @@ class Spaces(RegionStudy[RegionOptions]):
         return self.draw({"full": full, "masked": masked, "retrieved": retrieved})
 
     def draw(self, samples: dict[str, Float32Array]) -> Figure:
-        """One t-SNE of all samples, shown before and after retrieval; and the distances."""
         try:
             from sklearn.manifold import TSNE
         except ImportError as error:
-            raise MissingExtraError(
-                "the picture of spaces needs scikit-learn: pip install 'kc-continual[studies]'"
-            ) from error
+            needs = "the picture of spaces needs scikit-learn: pip install 'kc-continual[studies]'"
+            raise MissingExtraError(needs) from error
         sizes = np.cumsum([0, *(len(x) for x in samples.values())])
         both = np.concatenate(list(samples.values()))
         perplexity = float(min(30, max(2, (len(both) - 1) // 3)))
@@ -140,12 +136,9 @@ def mmd2(k: npt.NDArray[np.float64], n: int) -> float:
 
 def permutation_test(k: npt.NDArray[np.float64], n: int, times: int, seed: int) -> tuple[float, float]:
     """MMD^2 and the share of `times` random divisions, the real one counted in, whose MMD^2 is at least as large."""
-    real = mmd2(k, n)
-    rng = np.random.default_rng(seed)
-    total = len(k)
-    m = total - n
-    inner, diagonal = k.sum(), np.diag(k)
-    larger = 1
+    real, rng = mmd2(k, n), np.random.default_rng(seed)
+    total, m = len(k), len(k) - n
+    inner, diagonal, larger = k.sum(), np.diag(k), 1
     for _ in range(times):
         side = np.zeros(total)
         side[rng.permutation(total)[:n]] = 1

@@ -8,20 +8,12 @@ from matplotlib.figure import Figure
 
 from kc.methods.retrieval.calibration import Setting
 from kc.progress import track
+from kc.studies import fusion
+from kc.studies.base import Row
 from kc.studies.figures import curves, legend, level, panels
-from kc.studies.fusion import (
-    SWEPT_K,
-    Target,
-    calibrated_setting,
-    default_setting,
-    fixed_settings,
-    score_base,
-    score_fused,
-    score_memory,
-)
+from kc.studies.fusion import SWEPT_K, score_fused
 from kc.studies.keys import memory_of
 from kc.studies.options import RegionOptions, StudySpec
-from kc.studies.record import Row
 from kc.studies.regions import RegionStudy
 
 
@@ -37,32 +29,30 @@ class Sweep(RegionStudy[RegionOptions]):
     )
 
     def run(self) -> Figure:
-        """Every setting, then the references."""
         bench, base, k = self.bench, self.base_scores, self.options.k
         stored = bench.train.named
-        with memory_of(stored) as memory:
-            target = Target(bench, memory, base)
+        with memory_of(stored.rows()) as memory:
+            target = fusion.Target(bench, memory, base)
 
             def fixed(s: Setting) -> Row:
                 return {"setting": "fixed", **target.row(s)}
 
             def calibrated() -> Row:
-                setting = calibrated_setting(bench, memory, stored, self.options.seed)
+                setting = fusion.calibrated_setting(bench, memory, stored, self.options.seed)
                 return {"setting": "calibrated", **score_fused(bench, memory, base, setting)}
 
-            for s in track(list(fixed_settings()), "sweep", self.console, "settings"):
+            for s in track(list(fusion.fixed_settings()), "sweep", self.console, "settings"):
                 self.row(f"{s.k} {s.threshold} {s.lam}", partial(fixed, s))
             swept = [row for row in self.rows if row["setting"] == "fixed"]
-            given = default_setting(k)
-            self.row("base", lambda: {"setting": "base alone", **score_base(bench, base)})
-            self.row("memory", lambda: {"setting": "memory alone", "k": k, **score_memory(bench, memory, k)})
+            given = fusion.default_setting(k)
+            self.row("base", lambda: {"setting": "base alone", **fusion.score_base(bench, base)})
+            self.row("memory", lambda: {"setting": "memory alone", "k": k, **fusion.score_memory(bench, memory, k)})
             self.row("given", lambda: {"setting": "as given", **score_fused(bench, memory, base, given)})
             self.row("calibrated", calibrated)
             self.row("best", lambda: {**max(swept, key=lambda r: r[bench.metric]), "setting": "best of the sweep"})
         return self.draw()
 
     def draw(self) -> Figure:
-        """The benchmark's metrics against lambda, a line a T, a panel a k; levels of the references."""
         reference = {row["setting"]: row for row in self.rows if row["setting"] not in ("fixed", "as given")}
         metrics = ["miou", "pq"] if self.bench.panoptic else ["miou"]
         figure, axes = panels(len(SWEPT_K) * len(metrics), columns=len(SWEPT_K), width=2.9)

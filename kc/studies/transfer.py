@@ -10,11 +10,11 @@ from kc.memory.disk import Memory
 from kc.methods.retrieval.calibration import Setting
 from kc.progress import track
 from kc.report.style import looks
+from kc.studies.base import Row
 from kc.studies.figures import METRICS, bars, panels, style_axes
 from kc.studies.fusion import Target, calibrated_setting, default_setting, fixed_settings, values_of
 from kc.studies.keys import memory_of
 from kc.studies.options import PairOptions, StudySpec
-from kc.studies.record import Row
 from kc.studies.regions import Benchmark, PairStudy
 
 
@@ -29,11 +29,10 @@ class Transfer(PairStudy[PairOptions]):
     )
 
     def run(self) -> Figure:
-        """The settings, then every target and origin."""
         origins: dict[str, Setting] = {"as given": default_setting(self.options.k)}
         targets: list[Target] = []
         for bench in (self.bench, self.other):
-            with memory_of(bench.train.named) as memory:
+            with memory_of(bench.train.named.rows()) as memory:
                 target = Target(bench, memory, bench.base_scores(bench.test))
                 targets.append(target)
                 tuned = self.row(f"setting {bench.name}", partial(self.calibrated, bench, memory))

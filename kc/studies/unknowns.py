@@ -10,22 +10,14 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from kc.errors import KcError
-from kc.memory.vote.evaluation import (
-    Float64Array,
-    auroc,
-    familiarity,
-    fpr,
-    is_correct,
-    neighbour_cosines,
-    novelty_threshold,
-    risk_coverage,
-)
+from kc.memory.vote import evaluation
+from kc.memory.vote.evaluation import is_correct
 from kc.memory.vote.votes import vote
 from kc.report.style import looks
+from kc.studies.base import Row, column
 from kc.studies.figures import curve, legend, panels, style_axes
 from kc.studies.keys import Keys, concatenate, memory_of
 from kc.studies.options import SeededOptions, StudySpec
-from kc.studies.record import Row, column
 from kc.studies.vote_study import NOT_IN_MEMORY, VoteStudy, renamed, shared_classes
 from kc.types import BoolArray, Neighbours
 
@@ -58,7 +50,6 @@ class Unknowns(VoteStudy[SeededOptions]):
     )
 
     def run(self) -> Figure:
-        """Every case and score."""
         for case in self.cases():
 
             @cache
@@ -95,19 +86,19 @@ class Unknowns(VoteStudy[SeededOptions]):
             shares = vote(found(), np.unique(case.memory.label), "softmax", **self.votes).numpy()
             value = (shares / np.maximum(shares.sum(1, keepdims=True), 1e-300)).max(1)
         else:
-            value = familiarity(found())[score]
+            value = evaluation.familiarity(found())[score]
         right, known = is_correct(found(), case.queries.label, "rank", **self.votes), case.known
-        risks, area = risk_coverage(value[known], right[known], COVERAGES)
+        risks, area = evaluation.risk_coverage(value[known], right[known], COVERAGES)
         return {
             "seed": case.seed, "score": score, "unknown classes": case.n_unknown_classes,
             "known": int(known.sum()), "unknown": int((~known).sum()),
-            "auroc": auroc(value[known], value[~known]), "fpr95": fpr(value[known], value[~known]),
-            "aurc": 100 * area, **(called_unknown(case, value) if score == "nearest" else {}),
+            "auroc": evaluation.auroc(value[known], value[~known]),
+            "fpr95": evaluation.fpr(value[known], value[~known]), "aurc": 100 * area,
+            **(called_unknown(case, value) if score == "nearest" else {}),
             **{f"risk at {100 * c:g} %": 100 * r for c, r in zip(COVERAGES, risks, strict=True)},
         }  # fmt: skip
 
     def draw(self) -> Figure:
-        """Left how well unknown classes are told, right error against the share that is answered."""
         figure, (left, right) = panels(2, width=4.2)
         look = looks(list(SCORES))
         of = {score: [r for r in self.rows if r["score"] == score] for score in SCORES}
@@ -134,10 +125,10 @@ def hidden_classes(classes: list[int], seed: int) -> list[int]:
     return sorted(np.random.default_rng([seed, 5]).permutation(classes)[:n].tolist())
 
 
-def called_unknown(case: Case, nearest: Float64Array) -> Row:
+def called_unknown(case: Case, nearest: evaluation.Float64Array) -> Row:
     """Per cent of the known and of the unknown queries whose nearest row is farther off than stored rows are."""
-    with memory_of(case.memory) as memory:
-        unknown = nearest < novelty_threshold(neighbour_cosines(memory))
+    with memory_of(case.memory.rows()) as memory:
+        unknown = nearest < evaluation.novelty_threshold(evaluation.neighbour_cosines(memory))
     return {
         f"{what} called unknown": 100 * float(unknown[of].mean()) if of.any() else float("nan")
         for what, of in (("known", case.known), ("unknown", ~case.known))

@@ -13,14 +13,14 @@ from matplotlib.figure import Figure
 from timm.data.imagenet_info import ImageNetInfo
 
 from kc.errors import KcError
+from kc.memory.vote.fusion import retrieval_logits
 from kc.methods.regions import best
 from kc.report.style import looks
-from kc.studies.base import whole_numbers
+from kc.studies.base import Row, column, whole_numbers
 from kc.studies.figures import curve, legend, panels, style_axes
-from kc.studies.fusion import default_setting, fuse_neighbours, in_memory
+from kc.studies.fusion import default_setting, fuse, in_memory
 from kc.studies.keys import memory_of
 from kc.studies.options import RegionOptions, StudySpec
-from kc.studies.record import Row, column
 from kc.studies.regions import Benchmark, Regions, RegionStudy, median_cosines, near_keys
 from kc.types import VOID
 
@@ -53,7 +53,6 @@ class Vocabulary(RegionStudy[VocabularyOptions]):
     )
 
     def run(self) -> Figure:
-        """Every size."""
         sizes, bench = whole_numbers("names", self.options.names), self.bench
         more = other_names(bench)
         if max(sizes) > len(bench.ids) + len(more):
@@ -73,12 +72,12 @@ class Vocabulary(RegionStudy[VocabularyOptions]):
         bench.base.scores_from_codes(torch.from_numpy(bench.test.codes[:1]), known_as)
         read = time.perf_counter() - start
         start = time.perf_counter()
-        with memory_of(stored) as memory:
+        with memory_of(stored.rows()) as memory:
             learned = time.perf_counter() - start
             start = time.perf_counter()
             base = bench.base.scores_from_codes(torch.from_numpy(bench.test.codes), known_as)
             found = memory.search(bench.test.keys, k)
-            scores = fuse_neighbours(base, found, ids, in_memory(memory, ids), default_setting(k))
+            scores = fuse(base, in_memory(memory, ids), default_setting(k), *retrieval_logits(found, ids))
             answered = time.perf_counter() - start
             n_bytes = int(memory.stats()["bytes"])
         # Another name is void where maps are scored.
@@ -93,7 +92,6 @@ class Vocabulary(RegionStudy[VocabularyOptions]):
         }  # fmt: skip
 
     def draw(self) -> Figure:
-        """Accuracy, bytes and times against names."""
         rows = self.rows
         x = column(rows, "names")
         figure, axes = panels(3)

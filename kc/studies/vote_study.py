@@ -47,10 +47,8 @@ class VoteStudy(Study[Options]):
         self.source = self._open(options.benchmark)
         self.queries = self._open(options.queries) if isinstance(options, KeyOptions) and options.queries else None
         if self.queries and self.queries.kind != self.source.kind:
-            names = (
-                f"{self.queries.manifest.name} has {self.queries.kind}, {self.source.manifest.name} {self.source.kind}"
-            )
-            raise KcError(f"--queries: both benchmarks need the same kind of rows; {names}")
+            theirs, ours = (f"{s.manifest.name} has {s.kind}" for s in (self.queries, self.source))
+            raise KcError(f"--queries: both benchmarks need the same kind of rows; {theirs}, {ours}")
         self._clamped = False
 
     def _open(self, benchmark: str) -> Source:
@@ -60,11 +58,9 @@ class VoteStudy(Study[Options]):
 
     @property
     def of(self) -> str:
-        """Name of the benchmark, or of both."""
         return "-".join(s.manifest.name for s in (self.source, self.queries) if s)
 
     def fingerprints(self) -> dict[str, str]:
-        """The fingerprint of each encoder."""
         return {f"encoder {name}": self.source.session(name).encoder.fingerprint for name in self.encoders}
 
     @property
@@ -77,10 +73,9 @@ class VoteStudy(Study[Options]):
         """Class id in `--queries` -> id of the same class in the memory's benchmark. KcError if there is none."""
         assert self.queries is not None
         theirs, ours = self.queries.manifest, self.source.manifest
-        found = shared_classes(theirs, ours)
-        if not found:
-            raise KcError(f"--queries: {theirs.name} shares no class with {ours.name}")
-        return found
+        if found := shared_classes(theirs, ours):
+            return found
+        raise KcError(f"--queries: {theirs.name} shares no class with {ours.name}")
 
     def keys(self, encoder: str, split: SplitName, change: Change | None = None, tag: str = "") -> Keys:
         """Keys of the rows of a split, of "test" those of `--queries`; see `Source.keys`."""
@@ -108,7 +103,7 @@ class VoteStudy(Study[Options]):
 
     def answers(self, train: Keys, queries: Float32Array, k: int) -> Neighbours:
         """The k nearest rows of each query, exactly; see `clamp`."""
-        with memory_of(train) as memory:
+        with memory_of(train.rows()) as memory:
             return memory.search(queries, self.clamp(k, len(train)))
 
 

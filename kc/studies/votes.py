@@ -11,10 +11,10 @@ from kc.memory.vote.evaluation import accuracies
 from kc.memory.vote.pruning import leave_one_out
 from kc.memory.vote.votes import VOTES
 from kc.report.style import looks
+from kc.studies.base import Row, column
 from kc.studies.figures import curve, legend, log_axes, panels, style_axes
 from kc.studies.keys import memory_of
 from kc.studies.options import KeyOptions, StudySpec
-from kc.studies.record import Row, column
 from kc.studies.vote_study import VoteStudy
 
 MARKED = 12
@@ -43,7 +43,6 @@ class Votes(VoteStudy[VotesOptions]):
     )
 
     def run(self) -> Figure:
-        """Every encoder and k."""
         ks = sorted(self.ks)
         for name in self.encoders:
 
@@ -74,7 +73,7 @@ class Votes(VoteStudy[VotesOptions]):
         """Accuracy of each vote at each of `ks`, number of rows, number of queries."""
         if self.options.leave_one_out:
             train = self.keys(encoder, "train")
-            with memory_of(train) as memory:
+            with memory_of(train.rows()) as memory:
                 table = leave_one_out(memory, self.clamp(ks[-1], len(train) - 1))
             found, truth = table.neighbours(), table.class_id
         else:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from kc.methods.finetune.losses import IGNORED, pixel_binary_cross_entropy, pixel_cross_entropy
+from kc.methods.finetune.losses import IGNORED, cross_entropy, pixel_binary_cross_entropy
 
 Wave = Callable[..., Tensor]
 
@@ -36,7 +36,7 @@ def test_classes_do_not_compete() -> None:
     other = torch.tensor([0.0, 7.0]).reshape(1, 2, 1, 1).requires_grad_(True)
     target = torch.zeros(1, 1, 1, dtype=torch.int64)
     grads = [torch.autograd.grad(f(z, target), z)[0][0, 0].item() for f in (pixel_binary_cross_entropy,
-             pixel_cross_entropy) for z in (logits, other)]  # fmt: skip
+             cross_entropy) for z in (logits, other)]  # fmt: skip
     assert grads[0] == grads[1]
     assert grads[2] != grads[3]
 

@@ -11,7 +11,7 @@ import torch
 
 from kc.methods.base import Context
 from kc.methods.finetune.eclipse import Eclipse, EclipseOptions
-from kc.methods.finetune.mask_targets import MaskLoss, mask_sets
+from kc.methods.finetune.mask_head import MaskLoss, mask_sets
 from kc.types import HIDDEN, Task
 
 Make = Callable[..., Context]

@@ -9,7 +9,7 @@ import torch
 
 from kc.methods.base import Context
 from kc.methods.finetune.ilt import Ilt, IltOptions
-from kc.methods.finetune.losses import pixel_cross_entropy, pixel_distillation
+from kc.methods.finetune.losses import cross_entropy, pixel_distillation
 from kc.methods.finetune.per_pixel import Maps
 
 
@@ -26,5 +26,5 @@ def test_the_terms_add_up(levels: int, toy_context: Callable[..., Context]) -> N
     target = torch.randint(4, (1, 8, 8))
     a, b = (new.levels[-1], old.levels[-1]) if levels else (new.body, old.body)
     kd = pixel_distillation(new.pixels, old.pixels)
-    expected = pixel_cross_entropy(new.pixels, target) + 3 * kd + 7 * (a - b).square().mean()
+    expected = cross_entropy(new.pixels, target) + 3 * kd + 7 * (a - b).square().mean()
     torch.testing.assert_close(method.loss_against(new, old, target), expected)

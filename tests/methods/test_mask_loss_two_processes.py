@@ -15,8 +15,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from kc.methods.finetune.comformer import query_distillation
+from kc.methods.finetune.mask_head import MaskLoss, MaskSet
 from kc.methods.finetune.mask_network import Queries, tiny_config
-from kc.methods.finetune.mask_targets import MaskLoss, MaskSet
 
 N_MASKS = [3, 2, 1, 0]
 

@@ -12,8 +12,8 @@ from transformers import Mask2FormerForUniversalSegmentation
 from kc.encoders.lite import Lite0
 from kc.encoders.mlp import Mlp
 from kc.errors import KcError, MissingExtraError
+from kc.methods.finetune.mask_head import MaskLoss, mask_sets
 from kc.methods.finetune.mask_network import MEAN, STD, Queries, load_mask_network, tiny_config
-from kc.methods.finetune.mask_targets import MaskLoss, mask_sets
 from kc.types import Features
 
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from kc.methods.finetune.mask_head import MaskLoss, mask_sets, sigmoid_focal
 from kc.methods.finetune.mask_network import Queries, tiny_config
-from kc.methods.finetune.mask_targets import MaskLoss, mask_sets, sigmoid_focal
 from kc.types import HIDDEN, VOID
 
 

@@ -10,8 +10,15 @@ import torch
 from kc.methods.base import Context
 from kc.methods.finetune.losses import IGNORED
 from kc.methods.finetune.per_pixel import Maps
-from kc.methods.finetune.plop import Plop, PlopOptions, pod_loss
-from kc.methods.finetune.pseudo_labels import EntropyFilter, paint, valid_fraction, weighted_cross_entropy
+from kc.methods.finetune.plop import (
+    EntropyFilter,
+    Plop,
+    PlopOptions,
+    paint,
+    pod_loss,
+    valid_fraction,
+    weighted_cross_entropy,
+)
 from kc.types import HIDDEN, VOID, Task
 
 FIRST, SECOND = Task(0, (1, 2), (1, 2), ("1", "2")), Task(1, (3,), (1, 2, 3), ("3",))

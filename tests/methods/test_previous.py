@@ -50,7 +50,7 @@ def test_the_copy_does_not_move(kind: str, train: str, toy_context: Callable[...
     method.train()
     previous = method.previous
     assert previous is not None
-    assert previous.class_ids == method.classifier.class_ids[:-1]
+    assert previous.classifier.class_ids == method.classifier.class_ids[:-1]
     assert not any(m.training for m in previous.classifier.modules())
     assert not any(p.requires_grad for p in previous.classifier.parameters())
     optimizer = torch.optim.SGD([p for p in method.parameters() if p.requires_grad], lr=0.5)

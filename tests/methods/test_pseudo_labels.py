@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from kc.methods.finetune.losses import IGNORED
-from kc.methods.finetune.pseudo_labels import EntropyFilter, paint, valid_fraction, weighted_cross_entropy
+from kc.methods.finetune.plop import EntropyFilter, paint, valid_fraction, weighted_cross_entropy
 
 Wave = Callable[..., Tensor]
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from kc.methods.finetune.losses import IGNORED, pixel_cross_entropy, pixel_distillation
+from kc.methods.finetune.losses import IGNORED, cross_entropy, pixel_distillation
 from kc.methods.finetune.mib import spread_background, unbiased_cross_entropy, unbiased_distillation
 
 Wave = Callable[..., Tensor]
@@ -90,7 +90,7 @@ def test_plain_losses_punish_what_unbiased_ones_allow() -> None:
     """The old class on a pixel called background, and the new class on a pixel that the old model calls background."""
     old_class = torch.tensor([0.0, 9.0, 0.0]).reshape(1, 3, 1, 1)
     background = torch.tensor([[[0]]])
-    assert pixel_cross_entropy(old_class, background).item() > 8
+    assert cross_entropy(old_class, background).item() > 8
     assert unbiased_cross_entropy(old_class, background, 2).item() < 1e-3
     new_class = torch.tensor([0.0, 0.0, 9.0]).reshape(1, 3, 1, 1)
     sure = torch.tensor([9.0, 0.0]).reshape(1, 2, 1, 1)
@@ -100,7 +100,7 @@ def test_plain_losses_punish_what_unbiased_ones_allow() -> None:
 
 def test_without_old_classes_it_is_plain(wave: Wave) -> None:
     logits, _, target = example(wave)
-    torch.testing.assert_close(unbiased_cross_entropy(logits, target, 1), pixel_cross_entropy(logits, target))
+    torch.testing.assert_close(unbiased_cross_entropy(logits, target, 1), cross_entropy(logits, target))
 
 
 def test_nothing_labelled_gives_zero_with_a_gradient(wave: Wave) -> None:

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from kc.proposals.filters import MaskFilter, as_segments, stability
-from kc.proposals.rle import areas, decode, encode, overlaps
+from kc.proposals.filters import MaskFilter, areas, as_segments, decode, encode, overlaps, stability
 
 
 def bars(*spans: tuple[int, int]) -> np.ndarray:

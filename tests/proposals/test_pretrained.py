@@ -14,12 +14,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from kc.errors import KcError, MissingExtraError, UnknownNameError
-from kc.proposals.filters import MaskFilter
-from kc.proposals.grounded_sam import GroundedSam
-from kc.proposals.grounding import GroundingDino
+from kc.proposals.filters import MaskFilter, decode
+from kc.proposals.grounded_sam import GroundedSam, GroundingDino
 from kc.proposals.load import check_proposals, load_proposer, reads_names
 from kc.proposals.mask2former import at_size, query_scores
-from kc.proposals.rle import decode
 from kc.proposals.sam import SegmentAnything
 
 EVERY = MaskFilter(min_area=0, min_score=-9.0, max_overlap=1.0)

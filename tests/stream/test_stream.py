@@ -16,8 +16,8 @@ import torch
 from kc.errors import RunError
 from kc.methods.module import ContinualMethod
 from kc.metrics.confusion import class_groups
-from kc.stream.cost import CostMeter
 from kc.stream.evaluate import evaluate
+from kc.stream.progress import CostMeter
 from kc.stream.results import CLOSED, build_results
 from kc.stream.resume import MethodState, load_checkpoint, save_checkpoint
 from kc.types import VOID, Instances, Prediction, Task

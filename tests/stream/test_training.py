@@ -12,9 +12,9 @@ from torch.utils.data import DataLoader
 
 from kc.errors import DivergedError
 from kc.stream.callbacks import BestWeights, EndTask, WeightAverage
-from kc.stream.cost import CostMeter
 from kc.stream.forgetting_callback import Evaluator
 from kc.stream.loop import quiet_lightning
+from kc.stream.progress import CostMeter
 from kc.types import Task
 
 

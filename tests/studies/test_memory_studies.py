@@ -216,7 +216,7 @@ def test_corruptions_and_reranking(
 
 def test_studies_search_exactly() -> None:
     keys = Keys(np.eye(3, dtype=np.float32), np.arange(3), ("a", "b", "c"), np.zeros(3, np.int64))
-    with memory_of(keys) as memory:
+    with memory_of(keys.rows()) as memory:
         assert memory.stats()["reason"] == "exact, as asked"
 
 

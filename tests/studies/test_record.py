@@ -14,9 +14,8 @@ import pytest
 from rich.console import Console
 
 from kc.errors import RunError
-from kc.studies.base import show
+from kc.studies.base import Record, column, show
 from kc.studies.figures import panels, style_axes
-from kc.studies.record import Record, column
 
 
 def test_a_row_is_computed_once_and_survives_a_stop(tmp_path: Path) -> None:

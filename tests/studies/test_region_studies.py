@@ -22,10 +22,9 @@ from kc.errors import KcError
 from kc.openvocab.load import load_base
 from kc.registry import STUDIES, load_class, spec_of
 from kc.studies import transfer
-from kc.studies.base import run_study
+from kc.studies.base import Record, run_study
 from kc.studies.keys import memory_of
 from kc.studies.other_domain import translation
-from kc.studies.record import Record
 from kc.studies.regions import Regions, median_cosines, near_keys, with_simulated
 from kc.studies.spaces import kernel, mmd2, permutation_test
 from kc.types import ClassInfo
@@ -264,5 +263,5 @@ def test_simulated_rows_are_as_far_as_asked() -> None:
     same = regions.label[:, None] == regions.label
     assert inner == pytest.approx(np.median(np.where(same, cosine, -2).max(1)))
     assert outer == pytest.approx(min(inner, np.median(np.where(same, -2, cosine).max(1))))
-    with memory_of(regions) as memory:
+    with memory_of(regions.rows()) as memory:
         assert len(memory) == 50

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from kc.methods.distributed import mean_of
 from kc.methods.finetune.mask2former import Mask2Former
+from kc.methods.finetune.mask_head import MaskSet
 from kc.methods.finetune.mask_network import Queries
 from kc.methods.finetune.mask_options import MASK_SPEC, MaskOptions
-from kc.methods.finetune.mask_targets import MaskSet
 from kc.openvocab.mask_inference import at_size
 from kc.spec import NonNegative, Tunable
 from kc.types import HIDDEN, Batch

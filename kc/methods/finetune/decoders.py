@@ -11,8 +11,6 @@ from torchvision.models.segmentation.deeplabv3 import ASPP
 from kc.errors import unknown_name
 from kc.types import Features
 
-DECODERS = ("fpn", "deeplabv3")
-
 
 class PooledVector(nn.Module):
     """The decoder of whole images: pooled features as they are, or scaled to one norm.
@@ -27,8 +25,8 @@ class PooledVector(nn.Module):
 
     def forward(self, features: Features) -> Tensor:
         """(N, D)."""
-        pooled = features.pooled
-        return nn.functional.normalize(pooled, dim=1) * math.sqrt(pooled.shape[1]) if self.unit else pooled
+        x = features.pooled
+        return nn.functional.normalize(x, dim=1) * math.sqrt(x.shape[1]) if self.unit else x
 
 
 class FeaturePyramid(nn.Module):
@@ -43,13 +41,10 @@ class FeaturePyramid(nn.Module):
     def __init__(self, channels: Sequence[int], width: int = 96, depth: int = 1) -> None:
         super().__init__()
         self.width = width
-        self.lateral = nn.ModuleList(
-            nn.Sequential(nn.Conv2d(c, width, 1, bias=False), nn.GroupNorm(8, width)) for c in channels
-        )
-        self.blocks = nn.ModuleList(
-            nn.Sequential(nn.Conv2d(width, width, 3, padding=1, bias=False), nn.GroupNorm(8, width))
-            for _ in range(depth)
-        )
+        lateral = (nn.Conv2d(c, width, 1, bias=False) for c in channels)
+        blocks = (nn.Conv2d(width, width, 3, padding=1, bias=False) for _ in range(depth))
+        self.lateral = nn.ModuleList(nn.Sequential(layer, nn.GroupNorm(8, width)) for layer in lateral)
+        self.blocks = nn.ModuleList(nn.Sequential(layer, nn.GroupNorm(8, width)) for layer in blocks)
 
     def forward(self, features: Features) -> Tensor:
         """Levels of N images -> (N, width, h, w) at the finest level's resolution."""
@@ -94,16 +89,18 @@ class DeepLab(nn.Module):
         return out
 
 
+DECODERS = {"fpn": (FeaturePyramid, 2), "deeplabv3": (DeepLab, 16)}
+"""Name -> decoder, and the scale at which losses of pixels are taken."""
+
+
 def decoder_of(name: str, channels: Sequence[int]) -> tuple[nn.Module, int, int]:
     """The decoder `name` for levels of these channels, its width, and the scale at which losses of pixels are taken.
 
     `fpn` answers at the finest level and is trained at twice its resolution; `deeplabv3` answers at stride 16 and is
     trained at the full one, as in the published comparisons.
     """
-    if name == "fpn":
-        pyramid = FeaturePyramid(channels)
-        return pyramid, pyramid.width, 2
-    if name == "deeplabv3":
-        deeplab = DeepLab(channels)
-        return deeplab, deeplab.width, 16
-    raise unknown_name("decoder", name, DECODERS)
+    if name not in DECODERS:
+        raise unknown_name("decoder", name, DECODERS)
+    kind, scale = DECODERS[name]
+    decoder = kind(channels)
+    return decoder, decoder.width, scale

@@ -13,10 +13,9 @@ from torch import Tensor, nn
 from kc.methods.base import Context
 from kc.methods.finetune.heads import Head, copy_column
 from kc.methods.finetune.mask2former import Mask2Former
-from kc.methods.finetune.mask_head import MaskHead
+from kc.methods.finetune.mask_head import MaskHead, MaskLoss, MaskSet, mask_sets
 from kc.methods.finetune.mask_network import MaskNetwork, Pixels, Queries
 from kc.methods.finetune.mask_options import MASK_SPEC, MaskOptions
-from kc.methods.finetune.mask_targets import MaskLoss, MaskSet, mask_sets
 from kc.spec import Count, Positive, SignedPerTask, at_task
 from kc.types import Batch, Task
 
@@ -102,13 +101,8 @@ class PromptHead(MaskHead):
         self.prompts = nn.ModuleList()
         self.n_prompts, self.delta = n_prompts, delta
 
-    @property
-    def no_object(self) -> nn.Module:
-        """The "no object" classifier of the first task."""
-        return self.classifier.steps[0]
-
     def add_prompts(self) -> None:
-        self.prompts.append(PromptSet(self.mask_network, self.no_object, self.n_prompts))
+        self.prompts.append(PromptSet(self.mask_network, self.classifier.steps[0], self.n_prompts))
 
     def get_extra_state(self) -> int:
         return len(self.prompts)
@@ -124,18 +118,15 @@ class PromptHead(MaskHead):
 
     def queries(self, pixels: Pixels, step: int) -> Queries:
         """What the queries of a step see: those of the network itself in the first."""
-        if step > 0:
-            return cast(Queries, self.prompts[step - 1](self.mask_network, pixels))
-        return self.mask_network.own_queries(pixels)
+        own = self.mask_network.own_queries(pixels) if step == 0 else self.prompts[step - 1](self.mask_network, pixels)
+        return cast(Queries, own)
 
     def classes(self, state: Tensor, step: int) -> Tensor:
         """(N, Q, 1 + C) logits, the first column the "no object" of the step."""
         logits: Tensor = self.classifier(state)
         if step == 0:
             return logits
-        prompts = self.prompts[step - 1]
-        assert isinstance(prompts, PromptSet)
-        return torch.cat([prompts.no_object(state), logits[..., 1:]], dim=-1)
+        return torch.cat([cast(PromptSet, self.prompts[step - 1]).no_object(state), logits[..., 1:]], dim=-1)
 
     def mask_sets(self, batch: Batch) -> list[MaskSet]:
         """The masks of the classes of the last step."""
@@ -200,8 +191,7 @@ class Eclipse(Mask2Former):
 
     @property
     def prompt_head(self) -> PromptHead:
-        assert isinstance(self.head, PromptHead)
-        return self.head
+        return cast(PromptHead, self.head)
 
     def start_task(self, task: Task) -> None:
         """After the first task: freeze all there is, then add what the step learns."""
@@ -209,15 +199,14 @@ class Eclipse(Mask2Former):
         if task.index == 0:
             return
         # Every new column starts as "no object", as with the authors.
-        copy_column(self.prompt_head.no_object, self.classifier.steps[-1])
+        copy_column(self.classifier.steps[0], self.classifier.steps[-1])
         self.prompt_head.add_prompts()
         self._freeze()
 
     def make_criterion(self, n_classes: int) -> MaskLoss:
         """Sigmoids in place of the softmax; classes count more after the first task."""
-        weight = CLASS_WEIGHT if self.task_index else None
-        network = self.mask_head.mask_network
-        return MaskLoss(network.model.config, n_classes, True, weight, self.options.focal)
+        weight, config = CLASS_WEIGHT if self.task_index else None, self.mask_head.mask_network.model.config
+        return MaskLoss(config, n_classes, True, weight, self.options.focal)
 
     def _freeze(self) -> None:
         self.requires_grad_(False)

@@ -64,12 +64,9 @@ class Reservoir(TensorState):
     def tensors(self) -> dict[str, Tensor]:
         if not self.items:
             return {}
-        found = {
-            "image": torch.stack([s.image for s in self.items]),
-            "label": torch.tensor([s.label for s in self.items]),
-        }
+        images, labels = torch.stack([s.image for s in self.items]), torch.tensor([s.label for s in self.items])
         logits = padded([s.logits for s in self.items])
-        return found | ({"logits": logits} if logits.shape[1] else {})
+        return {"image": images, "label": labels} | ({"logits": logits} if logits.shape[1] else {})
 
     def get_extra_state(self) -> dict[str, Any]:
         """Images offered so far, and the name of each stored one."""
@@ -82,12 +79,8 @@ class Reservoir(TensorState):
 
     def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
         logits = tensors.get("logits", torch.zeros(len(self.items), 0))
-        self.items = [
-            Stored(s.sample_id, image.clone(), int(label), row[~row.isnan()].clone())
-            for s, image, label, row in zip(
-                self.items, tensors.get("image", ()), tensors.get("label", ()), logits, strict=True
-            )
-        ]
+        rows = zip(self.items, tensors.get("image", ()), tensors.get("label", ()), logits, strict=True)
+        self.items = [Stored(s.sample_id, x.clone(), int(y), z[~z.isnan()].clone()) for s, x, y, z in rows]
 
 
 def padded(rows: Sequence[Tensor]) -> Tensor:
@@ -117,9 +110,7 @@ def merged_batches(first: Batch, second: Batch) -> dict[str, Any]:
 def check_budget(name: str, exemplars: int, n_classes: int) -> None:
     """Raise KcError where a memory of `exemplars` images cannot hold one of each of `n_classes` classes."""
     if exemplars < n_classes:
-        raise KcError(
-            f"{name}: {exemplars} exemplars for {n_classes} classes; --exemplars must be at least the number of classes"
-        )
+        raise KcError(f"{name}: {exemplars} exemplars for {n_classes} classes; give --exemplars {n_classes} at least")
 
 
 class Buffered(GradientMethod):
@@ -157,9 +148,7 @@ class Er(Buffered):
     )
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        mixed = batch
-        if len(self.buffer):
-            mixed = merged_batches(batch, as_batch(self.draw(batch), batch))
+        mixed = merged_batches(batch, as_batch(self.draw(batch), batch)) if len(self.buffer) else batch
         loss = super().training_step(mixed, batch_idx)
         if self.current_epoch == 0:
             self.buffer.offer_batch(all_gather_batch(batch))

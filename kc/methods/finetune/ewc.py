@@ -23,8 +23,7 @@ def quadratic_penalty(
     parameters: Mapping[str, Tensor], anchor: Mapping[str, Tensor], importance: Mapping[str, Tensor]
 ) -> Tensor:
     """sum of importance * (w - anchor)^2 over the weights that have an anchor; new columns have none."""
-    terms = [(importance[k] * (parameters[k] - anchor[k]) ** 2).sum() for k in anchor]
-    return torch.stack(terms).sum()
+    return torch.stack([(importance[k] * (parameters[k] - anchor[k]) ** 2).sum() for k in anchor]).sum()
 
 
 class Anchored(GradientMethod):
@@ -94,8 +93,7 @@ def running_fisher(old: Tensor | None, gradient: Tensor) -> Tensor:
         old: F so far, None before the first step.
         gradient: of the mean loss of a batch, without the penalty.
     """
-    before = torch.ones_like(gradient) if old is None else old
-    return 0.9 * gradient**2 + (1 - 0.9) * before
+    return 0.9 * gradient**2 + (1 - 0.9) * (torch.ones_like(gradient) if old is None else old)
 
 
 def min_max_normalize(fisher: Tensor) -> Tensor:
@@ -251,10 +249,8 @@ class EwcOnline(Ewc):
         self, importance: Tensor | None, anchor: Tensor | None, fisher: Tensor, weight: Tensor
     ) -> tuple[Tensor, Tensor]:
         """gamma * F_old + F_new, around the newest weight."""
-        if importance is None:
-            return fisher, weight
         assert isinstance(self.options, EwcOnlineOptions)
-        return self.options.decay * importance + fisher, weight
+        return fisher if importance is None else self.options.decay * importance + fisher, weight
 
 
 def sample_labels(logits: Tensor, class_ids: Tensor) -> Any:

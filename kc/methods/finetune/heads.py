@@ -16,19 +16,13 @@ import torch
 from torch import Tensor, nn
 
 from kc.errors import KcError
-from kc.methods.base import Context, as_map, semantic_from_scores
+from kc.methods.base import Context, as_map
 from kc.methods.distributed import weight_of
 from kc.methods.finetune.decoders import PooledVector, decoder_of
-from kc.methods.finetune.losses import (
-    IGNORED,
-    at_loss,
-    at_resolution,
-    pixel_cross_entropy,
-    to_columns,
-    vector_cross_entropy,
-)
+from kc.methods.finetune.losses import IGNORED, at_loss, at_resolution, cross_entropy, to_columns
 from kc.methods.predictions import maps_to_prediction, to_prediction
 from kc.methods.regions import Regions, best, with_keys
+from kc.openvocab.mask_inference import at_size
 from kc.proposals.pooling import coverage
 from kc.types import HIDDEN, Batch, Features, Prediction, Segments
 
@@ -44,9 +38,7 @@ class GrowingClassifier(nn.Module):
 
     def __init__(self, in_features: int, *, pointwise: bool = False, layers: int = 1) -> None:
         super().__init__()
-        self.in_features = in_features
-        self.pointwise = pointwise
-        self.layers = layers
+        self.in_features, self.pointwise, self.layers = in_features, pointwise, layers
         self.class_ids: list[int] = []
         self.steps = nn.ModuleList()
         self.step_sizes: list[int] = []
@@ -55,13 +47,12 @@ class GrowingClassifier(nn.Module):
         """Append one column for each of `class_ids`; a known id is an error."""
         if again := set(class_ids) & set(self.class_ids):
             raise ValueError(f"classes {sorted(again)} already have a column")
-        if not class_ids:
-            return
-        n = len(class_ids)
-        layer = nn.Conv2d(self.in_features, n, 1) if self.pointwise else perceptron(self.in_features, n, self.layers)
-        self.steps.append(layer.to(next(self.parameters()).device) if self.class_ids else layer)
-        self.class_ids.extend(class_ids)
-        self.step_sizes.append(len(class_ids))
+        width, n = self.in_features, len(class_ids)
+        if n:
+            layer = nn.Conv2d(width, n, 1) if self.pointwise else perceptron(width, n, self.layers)
+            self.steps.append(layer.to(next(self.parameters()).device) if self.class_ids else layer)
+            self.class_ids.extend(class_ids)
+            self.step_sizes.append(n)
 
     def columns(self, class_ids: Sequence[int]) -> list[int]:
         """Positions of `class_ids` among the columns; KeyError for an id that was never learned."""
@@ -94,10 +85,8 @@ def copy_column(source: nn.Module, new: nn.Module) -> None:
 def perceptron(width: int, out_features: int, layers: int) -> nn.Module:
     """`layers` linear layers of `width` inputs each, with ReLU between; one of them is just that layer."""
     last = nn.Linear(width, out_features)
-    if layers == 1:
-        return last
     hidden = (part for _ in range(layers - 1) for part in (nn.Linear(width, width), nn.ReLU()))
-    return nn.Sequential(*hidden, last)
+    return last if layers == 1 else nn.Sequential(*hidden, last)
 
 
 Net = nn.Module | None
@@ -122,9 +111,7 @@ class Head(nn.Module, ABC):
 
     def __init__(self, context: Context, decoder: nn.Module, classifier: GrowingClassifier) -> None:
         super().__init__()
-        self.context = context
-        self.decoder = decoder
-        self.classifier = classifier
+        self.context, self.decoder, self.classifier = context, decoder, classifier
 
     def grow_none(self) -> None:
         """Give "none of the classes" the first column."""
@@ -136,9 +123,7 @@ class Head(nn.Module, ABC):
 
     def features(self, batch: Batch, network: Net) -> Features:
         """Features of a batch: frozen and cached, or from the `network` that is trained."""
-        if network is None:
-            return self.context.encode(batch)
-        return cast(Features, network(batch["image"]))
+        return self.context.encode(batch) if network is None else cast(Features, network(batch["image"]))
 
     def embed(self, features: Features) -> Tensor:
         """What the classifier reads: (N, D), or the decoder's map (N, D, h, w)."""
@@ -152,10 +137,16 @@ class Head(nn.Module, ABC):
         """Logits at the resolution where losses are taken."""
         return logits
 
+    def columns(self, target: Tensor, scaled: Tensor) -> Tensor:
+        """Columns, or IGNORED, of class ids (N,) or (N, H, W), at the resolution of `scaled` (N, C) or (N, C, h, w)."""
+        return at_resolution(to_columns(target, self.classifier.class_ids), scaled.shape[2:])
+
     def loss(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Cross entropy of logits (N, C) against class ids (N,), a mean over those of all processes."""
-        columns = to_columns(target, self.classifier.class_ids)
-        return vector_cross_entropy(logits, columns) * weight_of(columns != IGNORED)
+        """Cross entropy of logits (N, C) or maps (N, C, h, w) against class ids (N,) or (N, H, W), a mean over those of
+        all processes."""
+        scaled = self.scaled(logits)
+        columns = self.columns(target, scaled)
+        return cross_entropy(scaled, columns) * weight_of(columns != IGNORED)
 
     def target(self, batch: Batch) -> Tensor:
         """Class ids of a training batch: (N,) of images or regions, (N, H, W) of pixels."""
@@ -202,8 +193,7 @@ class ImageHead(Head):
         return Prediction(vocabulary, scores=logits[:, self.classifier.columns(vocabulary)])
 
     def posterior(self, batch: Batch, regions: Sequence[Regions] | None, ids: Sequence[int], network: Net) -> Tensor:
-        logits: Tensor = self(self.features(batch, network))
-        return logits[:, self.classifier.columns(ids)].softmax(1)
+        return cast(Tensor, self(self.features(batch, network)))[:, self.classifier.columns(ids)].softmax(1)
 
 
 class PixelHead(Head):
@@ -221,20 +211,10 @@ class PixelHead(Head):
         """(N, C, scale h, scale w), see `decoder_of`."""
         return at_loss(logits, self.scale)
 
-    def columns(self, target: Tensor, pixels: Tensor) -> Tensor:
-        """Columns (N, h, w), or IGNORED, of class ids (N, H, W) at the resolution of `pixels` (N, C, h, w)."""
-        return at_resolution(to_columns(target, self.classifier.class_ids), pixels.shape[-2:])
-
-    def loss(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Cross entropy of maps (N, C, h, w) against class ids (N, H, W), a mean over the pixels of all processes."""
-        pixels = self.scaled(logits)
-        columns = self.columns(target, pixels)
-        return pixel_cross_entropy(pixels, columns) * weight_of(columns != IGNORED)
-
     def predict(self, batch: Batch, vocabulary: tuple[int, ...], network: Net) -> Prediction:
         logits = self(self.features(batch, network))[:, self.classifier.columns(vocabulary)]
-        sizes = batch["original_size"]
-        maps = [as_map(semantic_from_scores(z, vocabulary, size)) for z, size in zip(logits, sizes, strict=True)]
+        ids, pairs = torch.tensor(vocabulary, device=logits.device), zip(logits, batch["original_size"], strict=True)
+        maps = [as_map(ids[at_size(z, size).argmax(0)]) for z, size in pairs]
         return maps_to_prediction(self.context, vocabulary, maps)
 
     def posterior(self, batch: Batch, regions: Sequence[Regions] | None, ids: Sequence[int], network: Net) -> Tensor:
@@ -262,7 +242,7 @@ class RegionHead(Head):
 
     def features(self, batch: Batch, network: Net) -> Features:
         """The keys (M, D) of the M regions of a training batch."""
-        return Features(torch.cat(batch["keys"]), (), ())
+        return Features(torch.cat(batch["keys"]))
 
     def target(self, batch: Batch) -> Tensor:
         """Class ids (M,) of the M regions."""
@@ -271,8 +251,7 @@ class RegionHead(Head):
     def _logits(self, regions: Sequence[Regions], vocabulary: Sequence[int]) -> Tensor:
         weight = next(self.classifier.parameters())
         keys = torch.cat([torch.from_numpy(r.keys) for r in regions]).to(weight.device)
-        logits: Tensor = self(Features(keys, (), ()))
-        return logits[:, self.classifier.columns(vocabulary)]
+        return cast(Tensor, self(Features(keys)))[:, self.classifier.columns(vocabulary)]
 
     def predict(self, batch: Batch, vocabulary: tuple[int, ...], network: Net) -> Prediction:
         regions = self.regions(batch)

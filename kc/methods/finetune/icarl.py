@@ -60,8 +60,7 @@ class ICarl(Replay):
         self.means: NamedTensors[int] = NamedTensors(int)
 
     def loss_on(self, batch: Batch) -> Tensor:
-        features = self.features(batch)
-        previous = self.previous
+        features, previous = self.features(batch), self.previous
         old = None if previous is None else previous.logits(previous.features(batch, features))
         columns = to_columns(self.head.target(batch), self.classifier.class_ids)
         return icarl_loss(self.logits(features), columns, old) * weight_of_rows(columns)
@@ -89,25 +88,22 @@ class ICarl(Replay):
         super(Replay, self).end_task(task)
 
     def _herded(self, task: Task, quota: int) -> list[Exemplar]:
-        features: dict[int, list[Tensor]] = {}
-        ids: dict[int, list[str]] = {}
+        of_class: dict[int, list[tuple[Tensor, str]]] = {}
         for batch in self.task_batches():
             for x, label, sample_id in zip(self.unit(batch), batch["label"].tolist(), batch["sample_id"], strict=True):
-                features.setdefault(label, []).append(x)
-                ids.setdefault(label, []).append(sample_id)
+                of_class.setdefault(label, []).append((x, sample_id))
         order = {
-            ids[label][row]: (label, rank)
-            for label, rows in features.items()
-            for rank, row in enumerate(herd(torch.stack(rows), quota))
+            rows[row][1]: (label, rank)
+            for label, rows in of_class.items()
+            for rank, row in enumerate(herd(torch.stack([x for x, _ in rows]), quota))
         }
         # Images are read a second time, so that a task's images need not fit in memory.
         found: dict[tuple[int, int], Exemplar] = {}
         for batch in self.task_batches():
             images = (batch["image"] * 255).round().to("cpu", torch.uint8)
             for image, label, sample_id in zip(images, batch["label"].cpu(), batch["sample_id"], strict=True):
-                if sample_id in order:
-                    exemplar = Exemplar(sample_id, task.index, image.clone(), label.clone(), (int(label),))
-                    found[order[sample_id]] = exemplar
+                if place := order.get(sample_id):
+                    found[place] = Exemplar(sample_id, task.index, image.clone(), label.clone(), (int(label),))
         return [found[key] for key in sorted(found)]
 
     def _average(self) -> None:
@@ -115,11 +111,9 @@ class ICarl(Replay):
         rows: dict[int, list[Tensor]] = {}
         for start in range(0, len(self.exemplars), 64):
             part = self.exemplars[start : start + 64]
-            batch = {
-                "image": torch.stack([e.image for e in part]).to(self.device) / 255,
-                "sample_id": [e.sample_id for e in part],
-            }
-            for exemplar, x in zip(part, self.unit(batch), strict=True):
+            images = torch.stack([e.image for e in part]).to(self.device) / 255
+            units = self.unit({"image": images, "sample_id": [e.sample_id for e in part]})
+            for exemplar, x in zip(part, units, strict=True):
                 rows.setdefault(exemplar.classes[0], []).append(x)
         self.means.assign({c: F.normalize(torch.stack(x).mean(0), dim=0) for c, x in rows.items()})
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from kc.methods.distributed import weight_of_rows
-from kc.methods.finetune.losses import pixel_cross_entropy, pixel_distillation
+from kc.methods.finetune.losses import cross_entropy, pixel_distillation
 from kc.methods.finetune.per_pixel import Maps, PerPixel
 from kc.spec import DENSE, MethodSpec, NonNegative, Tunable
 
@@ -47,7 +47,7 @@ class Ilt(PerPixel):
     options: IltOptions
 
     def loss_against(self, new: Maps, old: Maps, target: Tensor) -> Tensor:
-        ce = pixel_cross_entropy(new.pixels, target) * self.weight(target)
+        ce = cross_entropy(new.pixels, target) * self.weight(target)
         kd = pixel_distillation(new.pixels, old.pixels)
         bodies = (new.levels[-1], old.levels[-1]) if new.levels else (new.body, old.body)
         distance = self.options.kd * kd + self.options.features * F.mse_loss(*bodies)

@@ -71,8 +71,7 @@ class Lora(GradientMethod):
         except ImportError as error:
             raise MissingExtraError("lora needs peft: pip install 'kc-continual[lora]'") from error
         assert self.network is not None
-        rank = self.options.rank
-        config = LoraConfig(r=rank, lora_alpha=rank, target_modules=self.targets)
+        config = LoraConfig(r=self.options.rank, lora_alpha=self.options.rank, target_modules=self.targets)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Already found a `peft_config`")  # several are what is wanted
             inject_adapter_in_model(config, self.network, adapter_name=name)
@@ -111,7 +110,5 @@ class Lora(GradientMethod):
 
 def adaptable(module: nn.Module) -> bool:
     """Linear layers and convolutions that an adapter of the same shape can stand beside."""
-    if isinstance(module, nn.Linear):
-        return True
-    # Subclasses, such as timm's Conv2dSame, pad by the size of their input; an adapter would not.
-    return type(module) is nn.Conv2d and module.groups == 1
+    # Subclasses of Conv2d, such as timm's Conv2dSame, pad by the size of their input; an adapter would not.
+    return isinstance(module, nn.Linear) or (type(module) is nn.Conv2d and module.groups == 1)

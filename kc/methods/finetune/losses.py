@@ -38,37 +38,27 @@ def _column_table(class_ids: tuple[int, ...], device: torch.device) -> Tensor:
     return table.to(device)
 
 
-def vector_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
-    """Mean cross entropy of (N, C) logits over the targets (N,) that are not IGNORED; zero where there is none."""
-    if not bool((target != IGNORED).any()):
-        return logits.sum() * 0.0
-    return F.cross_entropy(logits, target, ignore_index=IGNORED)
-
-
 def at_resolution(target: Tensor, size: Sequence[int]) -> Tensor:
     """(N, H, W) int64 labels at `size` (h, w): the nearest cell, because labels are never interpolated."""
-    if tuple(target.shape[-2:]) == tuple(size):
+    if tuple(target.shape[1:]) == tuple(size):
         return target
     return F.interpolate(target[:, None].float(), size=tuple(size), mode="nearest-exact")[:, 0].long()
 
 
 def at_loss(logits: Tensor, scale: int) -> Tensor:
-    """Logits (N, C, h, w) where losses are taken: (N, C, scale h, scale w), bilinear; vectors (N, C) as they are."""
-    if logits.ndim == 2:
-        return logits
+    """Logits (N, C, h, w) where losses are taken: (N, C, scale h, scale w), bilinear."""
     return F.interpolate(logits, scale_factor=scale, mode="bilinear", align_corners=False)
 
 
-def pixel_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
-    """Mean cross entropy over the pixels that are not IGNORED; zero (with a gradient) when there is none.
+def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
+    """Mean cross entropy over the targets that are not IGNORED; zero (with a gradient) when there is none.
 
     Args:
-        logits: (N, C, h, w).
-        target: (N, H, W) int64 columns or IGNORED, read at the logits' resolution (`at_resolution`).
+        logits: (N, C) or (N, C, h, w).
+        target: int64 columns or IGNORED, (N,) or (N, H, W), read at the logits' resolution (`at_resolution`).
     """
-    target = at_resolution(target, logits.shape[-2:])
-    valid = int((target != IGNORED).sum())
-    if valid == 0:
+    target = at_resolution(target, logits.shape[2:])
+    if not bool((target != IGNORED).any()):
         return logits.sum() * 0.0
     return F.cross_entropy(logits, target, ignore_index=IGNORED)
 

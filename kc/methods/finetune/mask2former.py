@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from kc.methods.finetune.heads import Head
-from kc.methods.finetune.mask_head import MaskHead
+from kc.methods.finetune.mask_head import MaskHead, MaskLoss
 from kc.methods.finetune.mask_network import Queries
 from kc.methods.finetune.mask_options import MASK_SPEC, MaskOptions
-from kc.methods.finetune.mask_targets import MaskLoss
 from kc.methods.finetune.module import GradientMethod
 from kc.methods.finetune.replay import Replay
 from kc.openvocab.mask_inference import OVERLAP, SCORE
@@ -41,13 +40,11 @@ class Mask2Former(GradientMethod):
 
     @property
     def mask_head(self) -> MaskHead:
-        assert isinstance(self.head, MaskHead)
-        return self.head
+        return cast(MaskHead, self.head)
 
     def limits(self) -> tuple[float, float]:
         """What a query must pass: as given, else those of the method's authors."""
-        score, overlap = self.panoptic_limits
-        given = self.options
+        (score, overlap), given = self.panoptic_limits, self.options
         return score if given.score is None else given.score, overlap if given.overlap is None else given.overlap
 
     def start_task(self, task: Task) -> None:
@@ -71,11 +68,9 @@ class Mask2Former(GradientMethod):
     def parameter_groups(self, rate: float) -> list[dict[str, Any]]:
         """The backbone, where it learns, at a share of the rate."""
         backbone = set(self.mask_head.mask_network.backbone.parameters())
-        learns: list[nn.Parameter] = list(self.trained().values())
-        return [
-            {"params": [p for p in learns if p not in backbone], "lr": rate},
-            {"params": [p for p in learns if p in backbone], "lr": rate * self.encoder_share},
-        ]
+        rates = {False: rate, True: rate * self.encoder_share}
+        learns = self.trained().values()
+        return [{"params": [p for p in learns if (p in backbone) == of], "lr": lr} for of, lr in rates.items()]
 
 
 class Mask2FormerJoint(Mask2Former):

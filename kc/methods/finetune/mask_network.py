@@ -74,14 +74,14 @@ class MaskNetwork(nn.Module):
         the images in `pooled`, (N, 3, H, W) float RGB in [0, 1]."""
         part, maps = self.model.transformer_module, features.levels or self.levels(features.pooled)
         out = self.model.pixel_level_module.decoder(maps, output_hidden_states=True)
-        levels, positions, sizes = [], [], []
+        levels, positions = [], []
         for i, level in enumerate(out.multi_scale_features):
             place = part.position_embedder(level.shape, level.device, level.dtype, None)
             level_of = part.input_projections[i](level) + part.level_embed.weight[i][:, None, None]
             levels.append(level_of.flatten(2).permute(2, 0, 1))
             positions.append(place.flatten(2).permute(2, 0, 1))
-            sizes.append((level.shape[2], level.shape[3]))
-        return Pixels(tuple(levels), tuple(positions), tuple(sizes), out.mask_features)
+        sizes = tuple((x.shape[2], x.shape[3]) for x in out.multi_scale_features)
+        return Pixels(tuple(levels), tuple(positions), sizes, out.mask_features)
 
     def own_queries(self, pixels: Pixels) -> Queries:
         """The queries of the network itself."""
@@ -117,15 +117,9 @@ class MaskNetwork(nn.Module):
             small = nn.functional.interpolate(masks[-1].detach(), size=size, mode="bilinear", align_corners=False)
             outside = small.sigmoid().flatten(2) < 0.5
             outside &= ~outside.all(-1, keepdim=True)  # an empty mask looks everywhere
-            hidden = layer(
-                hidden,
-                i % len(pixels.sizes),
-                None,
-                pixels.positions,
-                positions[i][:, None].expand(-1, n, -1),
-                pixels.levels,
-                encoder_attention_mask=outside.repeat_interleave(heads, 0),
-            )[0]
+            place, mask = positions[i][:, None].expand(-1, n, -1), outside.repeat_interleave(heads, 0)
+            others = (i % len(pixels.sizes), None, pixels.positions, place, pixels.levels)
+            hidden = layer(hidden, *others, encoder_attention_mask=mask)[0]
             read(hidden)
         return Queries(tuple(states), tuple(masks))
 
@@ -155,10 +149,8 @@ class EncoderBackbone(nn.Module):
     def __init__(self, encoder: Encoder) -> None:
         super().__init__()
         if len(encoder.pyramid_channels) < 3:
-            raise KcError(
-                f"--mask-model encoder: {encoder.name} has {len(encoder.pyramid_channels)} dense levels, a mask "
-                "classifier reads three: take a convolutional or hierarchical encoder, such as lite0"
-            )
+            has = f"{encoder.name} has {len(encoder.pyramid_channels)} dense levels, a mask classifier reads three"
+            raise KcError(f"{has}: take a convolutional or hierarchical encoder, such as lite0")
         self.pyramid = Pyramid(encoder.to_train())
 
     def forward(self, images: Tensor) -> Any:
@@ -206,7 +198,6 @@ def load_mask_network(name: str, encoder: Encoder | None = None) -> MaskNetwork:
         if info["missing_keys"]:
             raise ValueError(f"the keys do not fit; missing {sorted(info['missing_keys'])}")
     except Exception as error:  # a hub can fail in many ways: network, cache, file format
-        raise MissingExtraError(
-            f"cannot have the Mask2Former {name!r} ({error}). Give a folder that save_pretrained wrote"
-        ) from error
+        hint = "Give a folder that save_pretrained wrote"
+        raise MissingExtraError(f"cannot have the Mask2Former {name!r} ({error}). {hint}") from error
     return MaskNetwork(model)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -112,9 +113,6 @@ class Mib(PerPixel):
 def start_as_background(method: PerPixel) -> None:
     """MiB's start of the newest columns, where the task brought any and was not the first."""
     head = method.classifier
-    if method.previous is None or len(head.class_ids) == len(method.previous.class_ids):
+    if method.previous is None or len(head.class_ids) == len(method.previous.classifier.class_ids):
         return
-    first, last = head.steps[0], head.steps[-1]
-    assert isinstance(first, nn.Conv2d)
-    assert isinstance(last, nn.Conv2d)
-    spread_background(first, last)
+    spread_background(cast(nn.Conv2d, head.steps[0]), cast(nn.Conv2d, head.steps[-1]))

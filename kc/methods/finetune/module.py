@@ -29,35 +29,21 @@ class Previous(Unsaved):
     It is made when a task starts, from weights that the checkpoint of the task before holds: it is no state of its own.
     """
 
+    network: nn.Module | None
+    """The old encoder, None where it is frozen and shared."""
+    decoder: nn.Module
+    classifier: GrowingClassifier
+
     def __init__(self, network: nn.Module | None, head: Head) -> None:
-        super().__init__(*(copy.deepcopy(part) for part in (network, head.decoder, head.classifier)))
-        for part in self.held:
-            if part is not None:
-                part.requires_grad_(False).eval()
-
-    @property
-    def network(self) -> nn.Module | None:
-        """The old encoder, None where it is frozen and shared."""
-        return self.held[0]
-
-    @property
-    def decoder(self) -> nn.Module:
-        return cast(nn.Module, self.held[1])
-
-    @property
-    def classifier(self) -> GrowingClassifier:
-        return cast(GrowingClassifier, self.held[2])
-
-    @property
-    def class_ids(self) -> list[int]:
-        return self.classifier.class_ids
+        parts = {"network": network, "decoder": head.decoder, "classifier": head.classifier}
+        super().__init__(**copy.deepcopy(parts))
+        for part in filter(None, self.held.values()):
+            part.requires_grad_(False).eval()
 
     @torch.no_grad()
     def features(self, batch: Batch, features: Features) -> Features:
         """What the old encoder says of a batch; `features` are those of the new one, the same where it is frozen."""
-        if self.network is None:
-            return features
-        return cast(Features, self.network(batch["image"]))
+        return features if self.network is None else cast(Features, self.network(batch["image"]))
 
     @torch.no_grad()
     def embed(self, features: Features) -> Tensor:
@@ -135,7 +121,6 @@ class GradientMethod(ContinualMethod):
         return {k: v.to(device, non_blocking=True) if isinstance(v, Tensor) else v for k, v in batch.items()}
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        """Add what is classified to a training batch."""
         return self.head.prepare(batch)
 
     def features(self, batch: Batch) -> Features:
@@ -175,15 +160,12 @@ class GradientMethod(ContinualMethod):
         except ValueError as error:
             if "more than 1 value per channel" not in str(error):  # torch has no type of its own for it
                 raise
-            raise KcError(
-                f"{self.name}: batch norm cannot be trained on a batch of one image whose features are one value a "
-                "channel: choose a --batch-size that leaves no last batch of one, or larger images"
-            ) from error
+            what = "batch norm cannot be trained on a batch of one image whose features are one value a channel"
+            how = "choose a --batch-size that leaves no last batch of one, or larger images"
+            raise KcError(f"{self.name}: {what}: {how}") from error
         if not torch.isfinite(loss):
-            raise DivergedError(
-                f"{self.name}: the loss is {loss.item()} at step {self.global_step} of task {self.task_index + 1}; "
-                f"try a smaller --lr"
-            )
+            where = f"step {self.global_step} of task {self.task_index + 1}"
+            raise DivergedError(f"{self.name}: the loss is {loss.item()} at {where}; try a smaller --lr")
         return loss * 0 if REPEATED in batch else loss
 
     def optimizer_step(
@@ -200,17 +182,13 @@ class GradientMethod(ContinualMethod):
         training = self.context.training
         optimizer = make_optimizer(self.parameter_groups(at_task(training.lr, self.task_index)), training)
         schedule = make_schedule(optimizer, training, max(1, int(self.trainer.estimated_stepping_batches)))
-        if schedule is None:
-            return optimizer
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        scheduled = {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        return optimizer if schedule is None else scheduled
 
     def parameter_groups(self, rate: float) -> list[dict[str, Any]]:
         """What learns, in groups with their learning rates: the head at `rate`, an encoder at a share of it."""
-        groups: list[dict[str, Any]] = [{"params": [p for p in self.head.parameters() if p.requires_grad], "lr": rate}]
-        if self.network is not None:
-            learns = [p for p in self.network.parameters() if p.requires_grad]
-            groups.append({"params": learns, "lr": rate * self.encoder_share})
-        return groups
+        rates = {self.head: rate} | ({} if self.network is None else {self.network: rate * self.encoder_share})
+        return [{"params": [p for p in m.parameters() if p.requires_grad], "lr": lr} for m, lr in rates.items()]
 
     @torch.no_grad()
     def predict(self, batch: Batch, vocabulary: Sequence[int]) -> Prediction:

@@ -29,7 +29,6 @@ class LinearProbe(GradientMethod):
         kinds=("classification",),
         tune=TUNE_LR,
     )
-
     may_train_encoder = False
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
+from typing import cast
 
 from torch import Tensor, nn
 
@@ -46,11 +47,6 @@ class PerPixel(GradientMethod, ABC):
     def make_head(self) -> Head:
         return PixelHead(self.context)
 
-    @property
-    def pixel_head(self) -> PixelHead:
-        assert isinstance(self.head, PixelHead)
-        return self.head
-
     @abstractmethod
     def loss_against(self, new: Maps, old: Maps, target: Tensor) -> Tensor:
         """The whole loss of a batch after the first task; `target` (N, H, W) columns or IGNORED at `new.pixels`."""
@@ -59,7 +55,7 @@ class PerPixel(GradientMethod, ABC):
         """The maps of this head or the previous one, from features of its own encoder; with levels where it learns."""
         body = model.embed(features)
         levels = features.levels if network is not None else ()
-        return Maps(levels, body, model.classifier(body), self.pixel_head.scale)
+        return Maps(levels, body, model.classifier(body), cast(PixelHead, self.head).scale)
 
     def loss_on(self, batch: Batch) -> Tensor:
         features = self.features(batch)
@@ -68,7 +64,7 @@ class PerPixel(GradientMethod, ABC):
         if self.previous is None:
             return self.loss(new.logits, target)
         old = self.maps(self.previous, self.previous.features(batch, features), self.previous.network)
-        return self.loss_against(new, old, self.pixel_head.columns(target, new.pixels))
+        return self.loss_against(new, old, self.head.columns(target, new.pixels))
 
     def weight(self, target: Tensor) -> float:
         """Factor that makes the mean over a process's labelled pixels a mean over those of all processes."""

@@ -113,8 +113,7 @@ class Replay(GradientMethod):
             return batch
         # Torch's global generator, seeded at the start of each task: a resumed task draws the same exemplars.
         chosen = share_of_draw(lambda n: [old[i] for i in torch.randint(len(old), (n,)).tolist()], batch)
-        pairs = [(e.image, e.target) for e in chosen]
-        return self.head.with_stored(batch, pairs, [e.sample_id for e in chosen])
+        return self.head.with_stored(batch, [(e.image, e.target) for e in chosen], [e.sample_id for e in chosen])
 
     def _offer(self, batch: Batch) -> None:
         """Let each image of the batch compete for a place in the reservoir of each of its classes."""

@@ -55,7 +55,7 @@ class Ssul(PerPixel):
         super().start_task(task)
         if self.previous is None:
             return
-        n_new = len(self.classifier.class_ids) - len(self.previous.class_ids)
+        n_new = len(self.classifier.class_ids) - len(self.previous.classifier.class_ids)
         steps = list(self.classifier.steps)
         old = steps[1:-1] if n_new else steps[1:]
         for module in (self.network, self.head.decoder, *old):
@@ -74,7 +74,7 @@ class Ssul(PerPixel):
 
     def loss(self, logits: Tensor, target: Tensor) -> Tensor:
         pixels = self.head.scaled(logits)
-        columns = self.pixel_head.columns(target, pixels)
+        columns = self.head.columns(target, pixels)
         return pixel_binary_cross_entropy(pixels, columns) * self.weight(columns)
 
     def loss_against(self, new: Maps, old: Maps, target: Tensor) -> Tensor:

@@ -15,11 +15,11 @@ from kc.encoders.load import load_encoder
 from kc.encoders.open_clip_model import OpenClipEncoder
 from kc.errors import KcError
 from kc.openvocab.base import Names
-from kc.openvocab.dense_clip.layers import calibration_images, resolve
 from kc.openvocab.dense_clip.model import DenseClip
 from kc.openvocab.dense_clip.options import DenseClipOptions, DenseOptions, protocol_of, row_of
 from kc.openvocab.dense_clip.rows import ROWS
 from kc.openvocab.dense_clip.segmenter import Cells, Segmenter
+from kc.openvocab.dense_clip.study import calibration_images, resolve
 from kc.openvocab.dense_clip.text import TextBank, class_scores
 from kc.spec import BaseSpec
 from kc.types import Int64Array, Segments, UInt8Array
@@ -39,9 +39,7 @@ class DenseBase:
 
     def __init__(self, name: str, segmenter: Segmenter, *, reads_pooled: bool) -> None:
         """`reads_pooled`: the run's encoder is this very CLIP, so that its pooled features can be classified."""
-        self.name = name
-        self.segmenter = segmenter
-        self.reads_pooled = reads_pooled
+        self.name, self.segmenter, self.reads_pooled = name, segmenter, reads_pooled
         self._kept: BoundedCache[str, Cells] = BoundedCache(cache_bytes(ANSWERS), lambda cells: cells.nbytes)
 
     @property
@@ -90,30 +88,22 @@ class DenseBase:
         row_name, colon, model = name.partition(":")
         clip = load_encoder(f"open_clip:{model}") if colon else encoder
         if not isinstance(clip, OpenClipEncoder):
-            raise KcError(
-                f"base {name!r} reads a CLIP (open_clip:MODEL@FILE) as the run's encoder, got {encoder.name!r}"
-            )
+            what = "a CLIP (open_clip:MODEL@FILE) as the run's encoder"
+            raise KcError(f"base {name!r} reads {what}, got {encoder.name!r}")
         proxy = encoder if colon and ROWS[row_name].attention == "proxy" else None
         chosen = DenseOptions(benchmark=benchmark, cache=cache, **options)
         return build(row_name, clip, chosen, proxy, name=name, reads_pooled=not colon)
 
 
 def build(
-    row_name: str,
-    clip: OpenClipEncoder,
-    options: DenseOptions,
-    proxy: Encoder | None = None,
-    *,
-    name: str | None = None,
-    reads_pooled: bool = True,
-) -> DenseBase:
+    row_name: str, clip: OpenClipEncoder, options: DenseOptions, proxy: Encoder | None = None,
+    *, name: str | None = None, reads_pooled: bool = True,
+) -> DenseBase:  # fmt: skip
     """The row on `clip`, with the blocks that nobody chose found on four photographs. Raises KcError."""
-    row = resolve(
-        row_of(row_name, options, clip.architecture),
-        clip.network.visual,
-        lambda: calibration_images(clip.size, clip.preprocessing).to(next(clip.parameters()).device),
-    )
+    device = next(clip.parameters()).device
+    wanted, visual = row_of(row_name, options, clip.architecture), clip.network.visual
+    row = resolve(wanted, visual, lambda: calibration_images(clip.size, clip.preprocessing).to(device))
     protocol = protocol_of(row_name, options)
     bank = TextBank(clip, protocol.templates, options.cache)
-    segmenter = Segmenter(clip, DenseClip(clip.network.visual, row), bank, protocol, proxy)
+    segmenter = Segmenter(clip, DenseClip(visual, row), bank, protocol, proxy)
     return DenseBase(name or row_name, segmenter, reads_pooled=reads_pooled)

@@ -44,11 +44,7 @@ def global_tokens(model: DenseClip, image: Tensor, picture: UInt8Array, path: Pa
     """
     _, (h, w) = embed(model.visual, image)
     blocks = list(trace(model, image))
-    columns = min(7, len(blocks) + 1)
-    rows = -(-(len(blocks) + 1) // columns)
-    figure = Figure(figsize=(1.7 * columns + 0.6, 1.7 * rows * picture.shape[0] / picture.shape[1] + 0.5 * rows),
-                    layout="constrained")  # fmt: skip
-    axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    figure, axes = _panels(len(blocks) + 1, 7, 1.7, 1.7 * picture.shape[0] / picture.shape[1] + 0.5, margin=0.6)
     axes[0].imshow(picture)
     axes[0].set_title("image", fontsize=8)
     shares = [received(b.attention)[0].reshape(h, w).cpu().numpy() * h * w for b in blocks]
@@ -69,10 +65,7 @@ def global_tokens(model: DenseClip, image: Tensor, picture: UInt8Array, path: Pa
 def norm_profile(model: DenseClip, path: Path) -> None:
     """One panel a block: the weight norm of each output channel of the FFN's second layer, the strongest marked."""
     blocks = model.visual.transformer.resblocks
-    columns = min(4, len(blocks))
-    rows = -(-len(blocks) // columns)
-    figure = Figure(figsize=(2.6 * columns, 1.7 * rows), layout="constrained")
-    axes = figure.subplots(rows, columns, squeeze=False, sharey=True).ravel()
+    figure, axes = _panels(len(blocks), 4, 2.6, 1.7, sharey=True)
     for layer, (ax, block) in enumerate(zip(axes, blocks, strict=False)):
         weight = block.mlp.c_proj.weight
         found = outlier(weight)
@@ -115,6 +108,14 @@ def mean_similarity(each: Iterable[Sequence[Similarity]]) -> list[Similarity]:
     sums, counts = np.where(known, stacked, 0.0).sum(0), known.sum(0)
     means = np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
     return [Similarity(float(inside), float(across)) for inside, across in means]
+
+
+def _panels(n: int, most: int, width: float, height: float, margin: float = 0, **options: Any) -> tuple[Figure, Any]:
+    """A figure of `n` panels of these inches, at most `most` in a row, and its axes."""
+    columns = min(most, n)
+    rows = -(-n // columns)
+    figure = Figure(figsize=(width * columns + margin, height * rows), layout="constrained")
+    return figure, figure.subplots(rows, columns, squeeze=False, **options).ravel()
 
 
 def _save(figure: Figure, path: Path) -> None:

@@ -38,11 +38,11 @@ class DenseClip(nn.Module):
         self.row = row
         last = len(visual.transformer.resblocks) - 1
         if row.fuse_layers is None or row.cs_layers is None:
-            raise KcError("fuse_layers and cs_layers are not chosen yet: see kc.openvocab.dense_clip.layers.resolve")
+            raise KcError("fuse_layers and cs_layers are not chosen yet: see kc.openvocab.dense_clip.study.resolve")
         if any(not 0 <= layer < last for layer in row.fuse_layers) or any(not 0 <= i <= last for i in row.cs_layers):
+            given = f"got {row.fuse_layers} and {row.cs_layers}"
             raise KcError(
-                f"this tower has blocks 0 to {last}; fuse_layers may name 0 to {last - 1} and cs_layers 0 to {last}, "
-                f"got {row.fuse_layers} and {row.cs_layers}"
+                f"this tower has blocks 0 to {last}; fuse_layers may name 0 to {last - 1}, cs_layers all, {given}"
             )
         for layer in row.cs_layers:
             weight = visual.transformer.resblocks[layer].mlp.c_proj.weight

@@ -11,12 +11,12 @@ from kc.encoders.load import check_encoder_name
 from kc.errors import KcError, unknown_name
 from kc.openvocab.dense_clip.protocol import DEFAULT_PRESET, InferenceProtocol, preset, table_name
 from kc.openvocab.dense_clip.rows import ROWS, Row
-from kc.spec import Whole
+from kc.spec import Whole, option_name
 from kc.types import TaskKind
 
 PAPER_LAYERS = {"ViT-B-16-quickgelu": ((6, 7), (6, 7, 8, 9, 10))}
 """Model -> (fused, suppressed) blocks of GCLIP's paper; all of what is suppressed is not published: 6 to 10 is the
-working reading. For every other model they are found (`layers.resolve`)."""
+working reading. For every other model they are found (`study.resolve`)."""
 
 
 @dataclass(frozen=True)
@@ -61,38 +61,32 @@ def row_of(name: str, options: DenseOptions, model: str) -> Row:
     if name == "gclip" and model in PAPER_LAYERS:
         fuse, suppress = PAPER_LAYERS[model]
         row = dataclasses.replace(row, fuse_layers=fuse, cs_layers=suppress)
-    changes: dict[str, object] = {}
-    if options.fuse_layers is not None:
-        changes["fuse_layers"] = _layers("fuse-layers", options.fuse_layers)
-    if options.cs_layers is not None:
-        changes["cs_layers"] = _layers("cs-layers", options.cs_layers)
-    if options.head_mode is not None:
-        changes["head_mode"] = options.head_mode
+    given = {name: value for name, value in vars(options).items() if value is not None}
+    changes: dict[str, Any] = {k: _layers(k, given[k]) for k in ("fuse_layers", "cs_layers") if k in given}
+    changes |= {k: given[k] for k in ("head_mode",) if k in given}
     if options.fuse_weights is not None:
         try:
             changes["fuse_weights"] = tuple(float(w) for w in options.fuse_weights.split(","))
         except ValueError as error:
             raise KcError(f"fuse-weights {options.fuse_weights!r}: expected numbers separated by commas") from error
-    return dataclasses.replace(row, **changes)  # type: ignore[arg-type]  # checked by Row
+    return dataclasses.replace(row, **changes)
 
 
 def protocol_of(name: str, options: DenseOptions) -> InferenceProtocol:
     """The protocol of row `name` with the options, as its paper adjusts it for the benchmark. Raises KcError."""
     found = preset(options.protocol or DEFAULT_PRESET[name], table_name(options.benchmark))
-    if options.pamr_steps is not None:
-        found = dataclasses.replace(found, pamr_steps=options.pamr_steps)
-    return found if options.templates is None else dataclasses.replace(found, templates=options.templates)
+    changes: dict[str, Any] = {name: getattr(options, name) for name in ("pamr_steps", "templates")}
+    return dataclasses.replace(found, **{name: value for name, value in changes.items() if value is not None})
 
 
-def _layers(flag: str, text: str) -> tuple[int, ...] | None:
-    if text == "auto":
-        return None
-    if text == "none":
-        return ()
+def _layers(field: str, text: str) -> tuple[int, ...] | None:
+    if text in ("auto", "none"):
+        return None if text == "auto" else ()
     try:
         return tuple(int(part) for part in text.split(","))
     except ValueError as error:
-        raise KcError(f"{flag} {text!r}: expected auto, none, or block numbers separated by commas") from error
+        expected = "expected auto, none, or block numbers separated by commas"
+        raise KcError(f"{option_name(field)} {text!r}: {expected}") from error
 
 
 def check_base(name: str, encoder: str, kind: TaskKind, benchmark: str, options: dict[str, Any]) -> None:
@@ -101,19 +95,16 @@ def check_base(name: str, encoder: str, kind: TaskKind, benchmark: str, options:
     if colon:
         check_encoder_name(f"open_clip:{model}")
     elif not encoder.startswith("open_clip:"):
-        raise KcError(
-            f"base {name!r} reads a CLIP: take one as the encoder (--encoder open_clip:MODEL@FILE) or give it to the "
-            f"base (--base {row}:MODEL@FILE)"
+        how = (
+            f"take one as the encoder (--encoder open_clip:MODEL@FILE), or give the base one (--base {row}:MODEL@FILE)"
         )
+        raise KcError(f"base {name!r} reads a CLIP: {how}")
     if ROWS[row].attention == "proxy" and not colon:
-        raise KcError(
-            "base 'proxyclip' reads two models: give it the CLIP (--base proxyclip:MODEL@FILE); "
-            "the run's --encoder is its proxy"
-        )
+        how = "give it the CLIP (--base proxyclip:MODEL@FILE); the run's --encoder is its proxy"
+        raise KcError(f"base 'proxyclip' reads two models: {how}")
     if colon and kind == "classification":
-        raise KcError(
-            f"base {name!r} classifies whole images by the run's encoder: use --base {row} --encoder open_clip:{model}"
-        )
+        how = f"use --base {row} --encoder open_clip:{model}"
+        raise KcError(f"base {name!r} classifies whole images by the run's encoder: {how}")
     chosen = DenseOptions(benchmark=benchmark, **options)
     row_of(row, chosen, (model if colon else encoder.removeprefix("open_clip:")).partition("@")[0])
     protocol_of(row, chosen)

@@ -19,7 +19,7 @@ class Row:
     `attention` in the last block: qk S(QK^T); identity; qq+kk S(QQ^T) + S(KK^T), a sum whose rows add up to 2;
     qq S(QQ^T); kk+gauss softmax(KK^T / sqrt(d) + G); proxy softmax(M) of another model's similarities; amf the weighted
     sum of S(QK^T) of the blocks `fuse_layers` and S(QQ^T) of the last block. `residual`: the block's input is added.
-    `ffn`: the block's FFN is applied. Layers are 0-based; None means found automatically (`layers.resolve`).
+    `ffn`: the block's FFN is applied. Layers are 0-based; None means found automatically (`study.resolve`).
     """
 
     attention: Attention
@@ -48,10 +48,8 @@ class Row:
             raise KcError(f"sigma and gamma must be above 0, got {self.sigma} and {self.gamma}")
         known = None if self.fuse_layers is None else len(self.fuse_layers) + 1
         if self.fuse_weights is not None and known is not None and len(self.fuse_weights) != known:
-            raise KcError(
-                f"fuse_weights {self.fuse_weights}: expected {known}, one for each of the blocks {self.fuse_layers} "
-                "and one for the last block"
-            )
+            each = f"one for each of the blocks {self.fuse_layers} and one for the last block"
+            raise KcError(f"fuse_weights {self.fuse_weights}: expected {known}, {each}")
 
     @property
     def key(self) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -81,21 +82,17 @@ class Segmenter:
         rows, columns = (axis(n, p.crop, p.stride, m) for n, m in zip(pixels.shape[1:], multiple, strict=True))
         windows = cut(self.normalised(pixels), rows, columns)
         found = torch.cat([self._patches(part) for part in torch.split(windows, self.batch)])
-        height, width = image.shape[:2]
-        return Cells(
-            join(found, rows, columns),
-            rows.matrix(found.shape[2], height).to(self.device),
-            columns.matrix(found.shape[3], width).to(self.device),
-        )
+        sides = zip((rows, columns), found.shape[2:], image.shape[:2], strict=True)
+        return Cells(join(found, rows, columns), *(side.matrix(n, out).to(self.device) for side, n, out in sides))
 
-    def _norm(self) -> tuple[Tensor, Tensor]:
-        mean, std = torch.tensor(self.encoder.preprocessing[:6], device=self.device).view(2, 3, 1, 1)
-        return mean, std
+    def _norm(self) -> Tensor:
+        """Mean and deviation (2, 3, 1, 1)."""
+        return torch.tensor(self.encoder.preprocessing[:6], device=self.device).view(2, 3, 1, 1)
 
     def normalised(self, pixels: Tensor) -> Tensor:
         """RGB in [0, 1] (..., 3, H, W) as the network takes it."""
         mean, std = self._norm()
-        return (pixels - mean) / std
+        return torch.div(pixels - mean, std)
 
     def proxy_features(self, images: Tensor) -> Tensor | None:
         """The proxy's dense features (N, C, h, w) of normalised images (N, 3, H, W), None without a proxy: of its
@@ -147,8 +144,7 @@ class Segmenter:
             if background is not None:
                 winner[best < p.threshold] = background
             parts.append(winner)
-        result: Int64Array = torch.cat(parts).cpu().numpy()
-        return result
+        return np.asarray(torch.cat(parts).cpu(), np.int64)
 
     @torch.no_grad()
     def region_cosines(self, image: UInt8Array, cells: Cells, segments: Segments, text: Tensor) -> Tensor:

@@ -25,24 +25,16 @@ TEMPLATES: dict[str, tuple[Template, ...]] = {
     "imagenet7": tuple(open_clip.SIMPLE_IMAGENET_TEMPLATES),
     "photo": ("a photo of a {}.".format,),
     "name": ("{}".format,),
-    "vild14": tuple(
-        template.format
-        for template in (
-            "a photo of a {}.",
-            "This is a photo of a {}",
-            "There is a {} in the scene",
-            "There is the {} in the scene",
-            "a photo of a {} in the scene",
-            *(f"a photo of a {size} {{}}." for size in ("small", "medium", "large")),
-            *(f"This is a photo of a {size} {{}}." for size in ("small", "medium", "large")),
-            *(f"There is a {size} {{}} in the scene." for size in ("small", "medium", "large")),
-        )
+    "vild14": (
+        "a photo of a {}.".format, "This is a photo of a {}".format, "There is a {} in the scene".format,
+        "There is the {} in the scene".format, "a photo of a {} in the scene".format,
+        *(f"a photo of a {size} {{}}.".format for size in ("small", "medium", "large")),
+        *(f"This is a photo of a {size} {{}}.".format for size in ("small", "medium", "large")),
+        *(f"There is a {size} {{}} in the scene.".format for size in ("small", "medium", "large")),
     ),
-}
+}  # fmt: skip
 """Prompt sets by name. imagenet80: the 80 of Radford et al. 2021, used by every published row of the table. vild14:
 those of ViLD (Gu et al. 2021) that FC-CLIP reads, some without a full stop."""
-
-
 WRITE_EVERY = 32
 """Names after which the cache is written: hundreds of names take minutes on a CPU and a run may be stopped."""
 
@@ -58,8 +50,7 @@ class TextBank:
         """Raises UnknownNameError for a template set that does not exist."""
         if templates not in TEMPLATES:
             raise unknown_name("templates", templates, TEMPLATES)
-        self.tower = tower
-        self.templates = templates
+        self.tower, self.templates = tower, templates
         self._rows: dict[str, Tensor] = {}
         self._file: Path | None = None
         if folder is not None:

@@ -34,10 +34,8 @@ def check_tower(visual: Any) -> None:
     if getattr(visual, "attn_pool", None) is not None:
         missing.append("a projection of each token (this tower pools by attention)")
     if missing:
-        raise KcError(
-            f"dense CLIP reads open_clip vision transformers such as ViT-B-16-quickgelu; {type(visual).__name__} has "
-            f"no {', '.join(dict.fromkeys(missing))}"
-        )
+        reads = "dense CLIP reads open_clip vision transformers such as ViT-B-16-quickgelu"
+        raise KcError(f"{reads}; {type(visual).__name__} has no {', '.join(dict.fromkeys(missing))}")
 
 
 def embed(visual: Any, images: Tensor) -> tuple[Tensor, tuple[int, int]]:

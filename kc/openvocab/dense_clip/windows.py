@@ -40,21 +40,16 @@ class Axis:
         averaged where they overlap and the result is resized to `out` pixels.
         """
         up = linear(cells, self.before + self.window + self.after)[self.before : self.before + self.window]
-        columns = []
-        for start in self.starts:
-            placed = torch.zeros(self.length, cells, dtype=torch.float64)
-            placed[start : start + self.window] = up
-            columns.append(placed)
+        rest = (self.length - self.window - start for start in self.starts)
+        columns = [F.pad(up, (0, 0, start, after)) for start, after in zip(self.starts, rest, strict=True)]
         averaged = torch.cat(columns, 1) / self.counts()[:, None]
         return (linear(self.length, out) @ averaged).float()
 
 
 def linear(n: int, m: int) -> Tensor:
     """Linear interpolation of n values to m as a matrix (m, n) float64, cell centres aligned as torch aligns them."""
-    if n == m:
-        return torch.eye(n, dtype=torch.float64)
-    eye = torch.eye(n, dtype=torch.float64)[None]
-    return F.interpolate(eye, size=m, mode="linear", align_corners=False)[0].T
+    eye = torch.eye(n, dtype=torch.float64)
+    return eye if n == m else F.interpolate(eye[None], size=m, mode="linear", align_corners=False)[0].T
 
 
 def axis(length: int, crop: int | None, stride: int | None, pad_to: int = 0) -> Axis:

@@ -54,8 +54,7 @@ class ImageOutput:
 
     @property
     def nbytes(self) -> int:
-        parts = (self.classes, self.clip, self.masks, self.states, self.pixels, self.dense)
-        return sum(part.nbytes for part in parts)
+        return sum(part.nbytes for part in vars(self).values() if isinstance(part, Tensor))
 
 
 class FcClipBase:
@@ -147,14 +146,12 @@ class FcClipBase:
         """(C, H, W) at the image's own size: sum over queries of probability times mask."""
         p = self.query_scores(output, names)[:, 1:]
         total = torch.zeros(p.shape[1], *output.frame.original, device=p.device)
-        for start in range(0, len(p), QUERIES_AT_ONCE):
-            part = slice(start, start + QUERIES_AT_ONCE)
-            total += torch.einsum("qc,qhw->chw", p[part], to_original(output.masks[part], output.frame).sigmoid())
+        for some, masks in zip(*(torch.split(x, QUERIES_AT_ONCE) for x in (p, output.masks)), strict=True):
+            total += torch.einsum("qc,qhw->chw", some, to_original(masks, output.frame).sigmoid())
         return total
 
     def segment(self, image: UInt8Array, sample_id: str, names: Names, background: int | None) -> Int64Array:
-        best: Int64Array = self.semantic_scores(self.image_output(image), names).argmax(0).cpu().numpy()
-        return best
+        return np.asarray(self.semantic_scores(self.image_output(image), names).argmax(0).cpu(), np.int64)
 
     @torch.no_grad()
     def panoptic(
@@ -212,9 +209,8 @@ class FcClipBase:
             raise KcError(f"regions of an image of {segments.size} for an image of {image.shape[:2]}")
         regions = segments.partition if segments.partition is not None else segments.masks
         assert regions is not None
-        return self._regions.get_or_make(
-            _digest(image) + _digest(regions), lambda: self._embed(self.image_output(image), segments)
-        )
+        key = _digest(image) + _digest(regions)
+        return self._regions.get_or_make(key, lambda: self._embed(self.image_output(image), segments))
 
     def _embed(self, output: ImageOutput, segments: Segments) -> tuple[Tensor, Tensor]:
         """(N, D) embeddings by the head and by CLIP."""
@@ -265,13 +261,12 @@ class FcClipProposer:
         logits = with_void(output.classes, text, counts, net.logit_scale, net.void.weight)
         objects = 1 - logits.softmax(-1)[:, -1]
         masks, scores = [], []
-        for start in range(0, len(objects), QUERIES_AT_ONCE):
-            part = slice(start, start + QUERIES_AT_ONCE)
-            full = to_original(output.masks[part], output.frame)
+        for some, p in zip(*(torch.split(x, QUERIES_AT_ONCE) for x in (output.masks, objects)), strict=True):
+            full = to_original(some, output.frame)
             inside = full > 0
             mean = (full.sigmoid() * inside).flatten(1).sum(1) / inside.flatten(1).sum(1).clamp_min(1)
             masks.append(inside.cpu().numpy())
-            scores.append((objects[part] * mean).cpu().numpy())
+            scores.append((p * mean).cpu().numpy())
         score = np.concatenate(scores).astype(np.float32)
         order = np.argsort(-score, kind="stable")
         order = order[(score[order] >= self.min_score) & (score[order] > 0)]  # an empty mask scores 0

@@ -126,15 +126,12 @@ def read_checkpoint(path: Path, *, allow_pickle: bool = False) -> dict[str, Tens
     """The tensors of a detectron2 checkpoint, float32, by the authors' names. Raises KcError."""
     if path.suffix == ".pkl":
         if not allow_pickle:
-            raise KcError(
-                f"{path} is a pickle, which can run any code when it is read: take the .pth that the authors publish, "
-                "or, if you trust its source, convert it with --allow-pickle"
-            )
+            how = "take the .pth that the authors publish, or, if you trust its source, convert it with --allow-pickle"
+            raise KcError(f"{path} is a pickle, which can run any code when it is read: {how}")
         warnings.warn(f"{path} is a pickle: reading it runs whatever code is in it", stacklevel=2)
     try:
         if path.suffix == ".pkl":
-            with path.open("rb") as file:
-                content = pickle.load(file)
+            content = pickle.loads(path.read_bytes())
         else:
             content = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, pickle.UnpicklingError, EOFError, ValueError, AttributeError, ImportError) as error:
@@ -160,16 +157,12 @@ def config_of(state: Mapping[str, Tensor], clip: str, path: Path) -> FcClipConfi
         raise KcError(f"{path} is not a checkpoint of FC-CLIP: it has no {', '.join(absent)}")
     shape = {key: state[name].shape for key, name in wanted.items()}
     return FcClipConfig(
-        clip=clip,
-        width=shape["queries"][1],
-        mask_width=shape["mask"][0],
-        queries=shape["queries"][0],
+        clip=clip, width=shape["queries"][1], mask_width=shape["mask"][0], queries=shape["queries"][0],
         heads=shape["offsets"][0] // (3 * 4 * 2),  # levels, points and coordinates of deformable attention
         pixel_layers=_count(state, rf"{re.escape(_PIXEL)}transformer\.encoder\.layers\.(\d+)\."),
-        pixel_ffn=shape["pixel_ffn"][0],
         layers=_count(state, rf"{re.escape(_HEAD)}transformer_ffn_layers\.(\d+)\."),
-        ffn=shape["ffn"][0],
-    )
+        pixel_ffn=shape["pixel_ffn"][0], ffn=shape["ffn"][0],
+    )  # fmt: skip
 
 
 def _count(state: Mapping[str, Tensor], pattern: str) -> int:
@@ -209,6 +202,5 @@ def _fill(
     if parts := [f"{what}: {', '.join(found)}" for what, found in wrong.items() if found]:
         raise KcError(f"{path} does not fit an FC-CLIP on {network.config.clip}; {'; '.join(parts)}")
     network.load_state_dict(state, assign=True)
-    network.requires_grad_(True)
+    network.requires_grad_(True).eval()
     network.clip.requires_grad_(False)
-    network.eval()

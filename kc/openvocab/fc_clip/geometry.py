@@ -88,15 +88,12 @@ def overlaps(masks: Tensor, segments: Segments, frame: Frame, weights: csr_array
 
     `weights`: `cover` of the regions on that grid. Cells count by the share of them that a region covers.
     """
-    height, width = masks.shape[-2:]
-    per_cell = np.prod(frame.padded) / (height * width)
-    seen = [
-        -(-own * cells // padded)
-        for own, cells, padded in zip(frame.resized, (height, width), frame.padded, strict=True)
-    ]
+    grid = masks.shape[-2:]
+    per_cell = np.prod(frame.padded) / np.prod(grid)
+    rows, columns = (-(-n * cells // all_) for n, cells, all_ in zip(frame.resized, grid, frame.padded, strict=True))
     own = (masks > 0).cpu()
-    own[:, seen[0] :] = False
-    own[:, :, seen[1] :] = False
+    own[:, rows:] = False
+    own[:, :, columns:] = False
     flat = own.flatten(1).float()
     area = torch.from_numpy(areas(segments) * np.prod(frame.resized) / (np.prod(frame.original) * per_cell)).float()
     meet = torch.from_numpy(np.asarray(weights @ flat.numpy().T, dtype=np.float32)) * area[:, None]

@@ -6,6 +6,7 @@ import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any, cast
 
 import open_clip
@@ -16,7 +17,7 @@ from torch.nn import functional as F
 from kc.errors import KcError, MissingExtraError, unknown_name
 from kc.openvocab.base import Names
 from kc.openvocab.fc_clip.coco import COCO_NAMES
-from kc.openvocab.fc_clip.options import FcClipConfig
+from kc.openvocab.fc_clip.options import PUBLISHED_CLIP, FcClipConfig
 
 
 @dataclass(frozen=True)
@@ -45,11 +46,10 @@ class ClassHead(nn.Module):
 
     def forward(self, pooled: Tensor, states: Tensor) -> Tensor:
         """(N, Q, D) of averages of pixel features (N, Q, E) and queries (N, Q, W)."""
-        x: Tensor = self.pooled(pooled) + states
+        x = self.pooled(pooled) + states
         for layer in self.layers[:-1]:
             x = layer(x).relu()
-        x = self.layers[-1](x)
-        return x
+        return cast(Tensor, self.layers[-1](x))
 
 
 class FcClip(nn.Module):
@@ -67,8 +67,8 @@ class FcClip(nn.Module):
         self.config = config
         self.names = tuple(tuple(synonyms) for synonyms in names)
         self.clip: Any = make_clip(config.clip) if clip is None else clip
-        freeze(self.clip)
-        channels = level_channels(self.clip.visual)
+        self.clip.requires_grad_(False).eval()
+        channels = tuple(int(level["num_chs"]) for level in self.clip.visual.trunk.feature_info)
         self.pixel_decoder: Any = mask2former.Mask2FormerPixelDecoder(decoder_config, feature_channels=channels)
         self.decoder: Any = mask2former.Mask2FormerTransformerModule(config.width, decoder_config)
         self.class_head = ClassHead(config.width, config.mask_width, self.dim)
@@ -161,10 +161,8 @@ def check_convnext(name: str) -> None:
         raise unknown_name("open_clip model", name, open_clip.list_models())
     timm_name = str((open_clip.get_model_config(name) or {}).get("vision_cfg", {}).get("timm_model_name", ""))
     if "convnext" not in timm_name:
-        raise KcError(
-            f"FC-CLIP reads the dense features of a ConvNeXt tower; open_clip's {name} has "
-            f"{timm_name or 'another one'}: use a convnext model, such as convnext_large_d_320"
-        )
+        has = f"open_clip's {name} has {timm_name or 'another one'}: use a convnext model, such as {PUBLISHED_CLIP}"
+        raise KcError(f"FC-CLIP reads the dense features of a ConvNeXt tower; {has}")
 
 
 def make_clip(name: str) -> Any:
@@ -183,20 +181,11 @@ def _not_about_weights(record: logging.LogRecord) -> bool:
     return "No pretrained weights" not in record.getMessage()
 
 
-def level_channels(visual: Any) -> tuple[int, ...]:
-    """Channels of the four levels."""
-    return tuple(int(level["num_chs"]) for level in visual.trunk.feature_info)
-
-
 def levels(visual: Any, images: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
     """Four levels (N, C_l, h_l, w_l) at strides 4 to 32 of normalised images (N, 3, H, W), and what CLIP would pool."""
     trunk = visual.trunk
-    x: Tensor = trunk.stem(images)
-    found = []
-    for stage in trunk.stages:
-        x = stage(x)
-        found.append(x)
-    return tuple(found), trunk.norm_pre(x)
+    _, *found = accumulate(trunk.stages, lambda x, stage: stage(x), initial=trunk.stem(images))
+    return tuple(found), trunk.norm_pre(found[-1])
 
 
 def project(visual: Any, pooled: Tensor) -> Tensor:
@@ -220,11 +209,6 @@ def mask_pool(features: Tensor, masks: Tensor) -> Tensor:
         inside = (masks > 0).to(features.dtype)
         weights = inside / (inside.sum((-1, -2), keepdim=True) + 1e-8)
     return torch.einsum("nchw,nqhw->nqc", features, weights)
-
-
-def freeze(module: nn.Module) -> None:
-    """No gradient to any weight, and evaluation mode."""
-    module.requires_grad_(False).eval()
 
 
 MAX_SCALE = 100.0

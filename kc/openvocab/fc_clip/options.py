@@ -65,8 +65,7 @@ class FcClipOptions:
         if not (0 <= self.alpha <= 1 and 0 <= self.beta <= 1):
             raise KcError(f"FC-CLIP's alpha and beta are shares in [0, 1], got {self.alpha} and {self.beta}")
         if not 32 <= self.short_side <= self.long_side:
-            sides = f"{self.short_side},{self.long_side}"
-            raise KcError(f"FC-CLIP reads images of sides SHORT,LONG with 32 <= SHORT <= LONG, got {sides}")
+            raise KcError(f"FC-CLIP needs sides of 32 <= SHORT <= LONG, got {self.short_side},{self.long_side}")
 
 
 @dataclass(frozen=True)

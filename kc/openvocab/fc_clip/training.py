@@ -97,10 +97,8 @@ def mean_over_processes(count: int, device: torch.device) -> Tensor:
 def parameter_groups(network: FcClip, recipe: Recipe) -> list[dict[str, Any]]:
     """Everything but CLIP; norms and embeddings without weight decay."""
     plain = (nn.LayerNorm, nn.GroupNorm, nn.Embedding)
-    groups: list[dict[str, Any]] = [
-        {"params": [], "lr": recipe.lr, "weight_decay": recipe.weight_decay},
-        {"params": [], "lr": recipe.lr, "weight_decay": 0.0},
-    ]
+    decays = (recipe.weight_decay, 0.0)
+    groups: list[dict[str, Any]] = [{"params": [], "lr": recipe.lr, "weight_decay": decay} for decay in decays]
     for module in network.modules():
         for parameter in module.parameters(recurse=False):
             if parameter.requires_grad:

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from kc.openvocab.dense_clip.layers import calibration_images, choose, emergence_layer, find, resolve
 from kc.openvocab.dense_clip.rows import ROWS
+from kc.openvocab.dense_clip.study import calibration_images, choose, emergence_layer, find, resolve
 
 Make = Callable[..., Any]
 
