@@ -95,9 +95,8 @@ class Compositionality(VoteStudy[StudyOptions]):
             if len(held) < 2:
                 continue
             assert segments.masks is not None
-            whole: BoolArray = (
-                np.logical_or.reduce(segments.masks[wanted]) if kind == "union" else np.ones(segments.size, bool)
-            )
+            inside = segments.masks[wanted] if kind == "union" else np.ones((1, *segments.size), bool)
+            whole: BoolArray = np.logical_or.reduce(inside)
             image = image_to_tensor(sample.image, session.facts.input_size)[None]
             found = dense(session.features.encode(image, [name]), session.encoder.strides[0])[0]
             keys.append(pool(found, Segments(segments.size, np.ones(1, np.float32), masks=whole[None])))

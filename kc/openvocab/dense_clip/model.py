@@ -40,10 +40,8 @@ class DenseClip(nn.Module):
         if row.fuse_layers is None or row.cs_layers is None:
             raise KcError("fuse_layers and cs_layers are not chosen yet: see kc.openvocab.dense_clip.study.resolve")
         if any(not 0 <= layer < last for layer in row.fuse_layers) or any(not 0 <= i <= last for i in row.cs_layers):
-            given = f"got {row.fuse_layers} and {row.cs_layers}"
-            raise KcError(
-                f"this tower has blocks 0 to {last}; fuse_layers may name 0 to {last - 1}, cs_layers all, {given}"
-            )
+            given = f"cs_layers 0 to {last}, got {row.fuse_layers} and {row.cs_layers}"
+            raise KcError(f"this tower has blocks 0 to {last}; fuse_layers may name 0 to {last - 1} and {given}")
         for layer in row.cs_layers:
             weight = visual.transformer.resblocks[layer].mlp.c_proj.weight
             self.register_buffer(f"suppressed_{layer}", suppressed(weight), persistent=False)
