@@ -7,8 +7,6 @@ Its record, rows as they are computed, then a table (CSV, JSON) and a figure (PN
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import os
 from abc import ABC, abstractmethod
@@ -25,7 +23,7 @@ from rich.table import Table
 from kc import __version__
 from kc.data.manifest import load_manifest
 from kc.errors import KcError, RunError, stopped
-from kc.files import write_atomic
+from kc.files import csv_text, write_atomic
 from kc.memory.vote.votes import VOTES
 from kc.progress import Plain
 from kc.registry import load_class
@@ -92,16 +90,13 @@ class Record:
         """Write NAME.csv and NAME.json (settings, fingerprints, versions, rows); returns both. Columns are in the order
         in which they first occur."""
         columns = list(dict.fromkeys(name for row in self.rows for name in row))
-        text = io.StringIO()
-        writer = csv.DictWriter(text, columns, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(self.rows)
         record = {
             "study": self.name, "settings": self.settings, "fingerprints": self.fingerprints, "versions": versions(),
             "rows": self.rows,
         }  # fmt: skip
         written = json.dumps(record, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
-        files = {"csv": text.getvalue(), "json": written}
+        table = csv_text([columns, *([row.get(name, "") for name in columns] for row in self.rows)])
+        files = {"csv": table, "json": written}
         return [self.write(f"{self.name}.{suffix}", content.encode()) for suffix, content in files.items()]
 
     def figure(self, figure: Figure) -> list[Path]:
