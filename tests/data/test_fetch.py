@@ -10,6 +10,7 @@ import stat
 import tarfile
 import threading
 import zipfile
+import zlib
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -278,9 +279,42 @@ def zip_link() -> bytes:
     return result.getvalue()
 
 
+def xz_of(dictionary: int) -> bytes:
+    """A tar in xz whose header says that decompressing it takes a dictionary of this size: 40 is 4 GiB, 37 is 1.5."""
+    content = bytearray(tar_of({"a.txt": b"x"}, "w:xz"))
+    content[16] = dictionary  # of the one filter of the first block
+    content[20:24] = zlib.crc32(content[12:20]).to_bytes(4, "little")
+    return bytes(content)
+
+
+def zip_of_lzma() -> bytes:
+    result = io.BytesIO()
+    with zipfile.ZipFile(result, "w", zipfile.ZIP_LZMA) as archive:
+        archive.writestr("a.txt", b"x")
+    return result.getvalue()
+
+
+def sparse(pax: bool) -> bytes:
+    result = io.BytesIO()
+    with tarfile.open(fileobj=result, mode="w", format=tarfile.PAX_FORMAT) as archive:
+        info = tarfile.TarInfo("holes")
+        info.size = 1024
+        if pax:
+            info.pax_headers = {"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.realsize": "1024"}
+        else:
+            info.type = tarfile.GNUTYPE_SPARSE
+        archive.addfile(info, io.BytesIO(b"1\n0\n512\n".ljust(1024, b"\0")))
+    return result.getvalue()
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [
+        (xz_of(37), "Memory usage limit"),
+        (xz_of(40), "Memory usage limit"),
+        (zip_of_lzma(), "a way that is not read"),
+        (sparse(True), "a list of holes"),
+        (sparse(False), "a list of holes"),
         (tar_of({"../evil.txt": b"x"}), "leaves the folder"),
         (tar_of({"a/../../evil.txt": b"x"}), "leaves the folder"),
         (tar_of({"/tmp/evil.txt": b"x"}), "leaves the folder"),
@@ -305,6 +339,24 @@ def test_archives_that_are_refused(tmp_path: Path, content: bytes, said: str) ->
     with pytest.raises(DataError, match=said):
         unpack(archive, folder)
     assert {p.name for p in tmp_path.rglob("*")} == {"archive", "out", "deep"}
+
+
+@pytest.mark.parametrize(
+    ("behind", "said"), [(xz_of(37), "Memory usage limit"), (b"\0\0\0\0x", "cut short"), (b"\0\0\0\0", None)]
+)
+def test_what_follows_in_xz_is_read_to_the_end(tmp_path: Path, behind: bytes, said: str | None) -> None:
+    (tmp_path / "archive").write_bytes(tar_of({"a.txt": b"x"}, "w:xz") + behind)
+    if said is None:
+        assert unpack(tmp_path / "archive", tmp_path / "out") == 1
+    else:
+        with pytest.raises(DataError, match=said):
+            unpack(tmp_path / "archive", tmp_path / "out")
+
+
+def test_xz_that_is_cut_short(tmp_path: Path) -> None:
+    (tmp_path / "archive").write_bytes(tar_of({"a.txt": b"x" * 5000}, "w:xz")[:-30])
+    with pytest.raises(DataError, match="cut short"):
+        unpack(tmp_path / "archive", tmp_path / "out")
 
 
 def test_a_link_that_was_there_before_is_not_followed(tmp_path: Path) -> None:
