@@ -26,16 +26,19 @@ class CheckConfig(ReadingConfig):
     Args:
         part: Split that is read; may be given several times; default: all.
         strict: Notes (equal images, empty classes) count as problems.
+        all: List every problem, instead of three of each reason.
     """
 
     part: tuple[SplitName, ...] = ()
     strict: bool = False
+    all: bool = False
 
 
 def check(config: CheckConfig) -> int:
     """`kc data check`. Returns the exit status."""
     from kc.data.check import check as check_files
     from kc.data.manifest import load_manifest
+    from kc.data.readers.base import summed
 
     manifest = load_manifest(config.benchmark)
     for part in config.part:
@@ -49,10 +52,11 @@ def check(config: CheckConfig) -> int:
             workers=config.num_workers,
             progress=lambda part, done, total: advance(f"{manifest.name} {part}", done, total),
         )
-    for problem in report.problems:
-        print(f"problem: {problem}")
-    for note in report.notes:
-        print(f"note: {note}")
+    for kind, found in (("problem", report.problems), ("note", report.notes)):
+        for text in found if config.all else summed(found, 3):
+            print(f"{kind}: {text}")
+    if report.problems and manifest.obtain:
+        print(f"how to get the data: {manifest.obtain}")
     read = ", ".join(f"{n} {part}" for part, n in report.n_read.items()) or "none"
     print(f"{manifest.name}: read {read}; {len(report.problems)} problems, {len(report.notes)} notes")
     return 1 if report.problems or (config.strict and report.notes) else 0

@@ -8,11 +8,15 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import pytest
+import yaml
 from PIL import Image
 
+from kc.cli import main
 from kc.data.check import check
 from kc.data.manifest import load_manifest
-from kc.data.readers.base import LayoutError
+from kc.data.readers.base import LayoutError, summed
+from kc.data.readers.open import open_reader
 
 
 def test_a_sound_benchmark_has_no_problem(tiny_coco: SimpleNamespace) -> None:
@@ -52,10 +56,50 @@ def test_a_layout_that_does_not_fit_is_listed_in_full_and_other_splits_go_on(tin
 
 
 def test_a_layout_error_shows_a_few_and_survives_another_process() -> None:
-    error = LayoutError([f"file {i}" for i in range(7)])
+    error = LayoutError([f"file {c}" for c in "abcdefg"], "ask")
     again = pickle.loads(pickle.dumps(error))
-    assert again.problems == error.problems == tuple(f"file {i}" for i in range(7))
-    assert str(again).splitlines()[-2:] == ["  file 4", "  ... and 2 more; `kc data check` lists them all"]
+    assert again.problems == error.problems == tuple(f"file {c}" for c in "abcdefg")
+    assert str(again).splitlines()[-3:] == [
+        "  file e", "  ... and 2 more; `kc data check --all` lists them", "  How to get the data: ask",
+    ]  # fmt: skip
+
+
+def test_problems_of_one_reason_are_summed_up() -> None:
+    problems = [f"/data/a b/{i}.png: its mask is missing; expected /x/{i}_m.png" for i in range(2975)]
+    assert summed([*problems, "list.txt: 'x y' is no file", "list.txt: 'z' is no file", "other"], 2) == [
+        problems[0], f"{problems[1]} (and 2,973 more like it)",
+        "list.txt: 'x y' is no file", "list.txt: 'z' is no file", "other",
+    ]  # fmt: skip
+
+
+def test_masks_that_have_another_ending_are_one_line_with_how_to_get_the_data(
+    tiny_index_png: SimpleNamespace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = yaml.safe_load(tiny_index_png.path.read_text())
+    text["obtain"] = "make labelTrainIds with createTrainIdLabelImgs"
+    for part in text["splits"].values():
+        part["label_ending"] = "_labelTrainIds.png"
+    tiny_index_png.path.write_text(yaml.safe_dump(text))
+    with pytest.raises(LayoutError) as caught:
+        open_reader(load_manifest(tiny_index_png.path), "train", tiny_index_png.root)
+    first, obtain = str(caught.value).split("\n")
+    assert first.endswith("frame_0_labelTrainIds.png (and 5 more like it)")
+    assert obtain == "  How to get the data: make labelTrainIds with createTrainIdLabelImgs"
+    arguments = ["data", "check", str(tiny_index_png.path), "--data-root", str(tiny_index_png.root)]
+    assert main(arguments) == 1
+    said = capsys.readouterr().out
+    assert said.count("its mask is missing") == 3 + 2 + 3
+    assert said.count("how to get the data: make labelTrainIds") == 1
+    assert main([*arguments, "--all"]) == 1
+    assert capsys.readouterr().out.count("its mask is missing") == 6 + 2 + 3
+
+
+def test_masks_that_are_still_packed_are_named(tiny_coco: SimpleNamespace) -> None:
+    masks = tiny_coco.folder / tiny_coco.manifest.splits["train"].masks
+    masks.rename(masks.with_name("elsewhere"))
+    masks.with_name(f"{masks.name}.zip").write_bytes(b"")
+    with pytest.raises(LayoutError, match=f"{masks}: no such folder: unpack {masks}.zip first"):
+        open_reader(tiny_coco.manifest, "train", tiny_coco.root)
 
 
 def test_a_missing_data_folder_is_one_problem_a_split(tiny_folder: SimpleNamespace, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -21,19 +22,36 @@ from kc.outside import inside
 from kc.types import BoolArray, Int32Array, Int64Array, Sample, SplitName, UInt8Array
 
 _SHOWN = 5
+_PARTICULAR = re.compile(r"'[^']*'|\S*[/\\\d]\S*")
+"""What two problems of one reason differ in: names in quotes, paths and numbers."""
 
 
 class LayoutError(DataError):
-    """Files of a split that are missing, superfluous or not what the manifest says: `problems` names each of them."""
+    """Files of a split that are missing, superfluous or not what the manifest says: `problems` names each of them,
+    `obtain` says how to get the data."""
 
-    def __init__(self, problems: Sequence[str]) -> None:
-        self.problems = tuple(problems)
-        more = len(problems) - _SHOWN
-        rest = [f"... and {more} more; `kc data check` lists them all"] if more > 0 else []
-        super().__init__("\n  ".join([*problems[:_SHOWN], *rest]))
+    def __init__(self, problems: Sequence[str], obtain: str = "") -> None:
+        self.problems, self.obtain = tuple(problems), obtain
+        lines = list(problems) if len(problems) <= _SHOWN else summed(problems)
+        more = len(lines) - _SHOWN
+        rest = [f"... and {more} more; `kc data check --all` lists them"] if more > 0 else []
+        rest += [f"How to get the data: {obtain}"] if obtain else []
+        super().__init__("\n  ".join([*lines[:_SHOWN], *rest]))
 
-    def __reduce__(self) -> tuple[type[LayoutError], tuple[tuple[str, ...]]]:
-        return LayoutError, (self.problems,)  # an error of a loader's worker crosses processes
+    def __reduce__(self) -> tuple[type[LayoutError], tuple[tuple[str, ...], str]]:
+        return LayoutError, (self.problems, self.obtain)  # an error of a loader's worker crosses processes
+
+
+def summed(problems: Iterable[str], examples: int = 1) -> list[str]:
+    """The first `examples` problems of each reason, the last of them with the number of those that are left out."""
+    reasons: dict[str, list[str]] = {}
+    for problem in problems:
+        reasons.setdefault(_PARTICULAR.sub("*", problem), []).append(problem)
+    lines = []
+    for alike in reasons.values():
+        more = len(alike) - examples
+        lines += [*alike[: examples - 1], f"{alike[examples - 1]} (and {more:,} more like it)"] if more > 0 else alike
+    return lines
 
 
 class Reader(Protocol):

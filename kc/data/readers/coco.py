@@ -18,7 +18,7 @@ import numpy as np
 from kc.data.manifest import Manifest
 from kc.data.readers.base import FileReader, complete, unique_names
 from kc.data.readers.drawn import Marked, painted
-from kc.data.readers.files import check_area, read_mask, says_orientation
+from kc.data.readers.files import check_area, images_folder, read_mask, says_orientation
 from kc.data.splits import CocoInstancesSplit, CocoPanopticSplit
 from kc.errors import DataError, ManifestError
 from kc.outside import MOST_JSON, inside, read_json
@@ -88,6 +88,8 @@ class CocoPanopticReader(CocoReader[CocoItem]):
             numbers = _numbers(path, content["images"])
             items = [_item(part, a, names, numbers) for a in content["annotations"]]
             labelled = Counter(str(annotation["image_id"]) for annotation in content["annotations"])
+        for folder in (part.images, part.masks):
+            images_folder(root, folder)
         names_in_files = zip(manifest.classes, manifest.names_in_files(), strict=True)
         wanted = {c.id: f"{name} ({_kind(c.thing)})" for c, name in names_in_files}
         _check_categories(path, manifest, {i: f"{n} ({_kind(thing)})" for i, (n, thing) in categories.items()}, wanted)
@@ -247,6 +249,7 @@ class CocoInstancesReader(CocoReader[InstancesItem]):
                 )
                 for image in content["images"]
             ]
+        images_folder(root, part.images)
         named = zip(manifest.classes, manifest.names_in_files(), strict=True)
         _check_categories(path, manifest, categories, {c.id: name for c, name in named if not c.background})
         stuff = [c.name for c in manifest.classes if not (c.thing or c.background)]

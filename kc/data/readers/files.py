@@ -33,6 +33,16 @@ _ORIENTATION = 0x0112
 _ONE_PICTURE = ("GIF", "TIFF", "PNG", "WEBP")  # not MPO: photographs with a preview or a second lens behind them
 
 
+def images_folder(root: Path, folder: str) -> Path:
+    """A folder of images or masks below `root`. Raises DataError where it is missing, or not unpacked yet."""
+    path = inside(root, folder)
+    if not path.is_dir():
+        archive = path.with_name(f"{path.name}.zip")
+        packed = f": unpack {archive} first" if archive.is_file() else "; the manifest expects images there"
+        raise DataError(f"{path}: no such folder{packed}")
+    return path
+
+
 def list_files(
     root: Path, folder: str, suffixes: frozenset[str] = IMAGE_SUFFIXES, recursive: bool = False
 ) -> list[str]:
@@ -43,9 +53,7 @@ def list_files(
     Raises:
         DataError: the folder is missing.
     """
-    path = inside(root, folder)
-    if not path.is_dir():
-        raise DataError(f"{path}: no such folder; the manifest expects images there")
+    path = images_folder(root, folder)
     found: list[str] = []
     for top, subfolders, names in os.walk(path, onerror=_unreadable):
         subfolders[:] = [name for name in subfolders if recursive and not name.startswith(".")]

@@ -11,7 +11,7 @@ import numpy as np
 
 from kc.data.manifest import Manifest
 from kc.data.parallel import in_order
-from kc.data.readers.base import Reader, check_ids
+from kc.data.readers.base import LayoutError, Reader, check_ids
 from kc.data.readers.cifar import open_cifar
 from kc.data.readers.coco import CocoInstancesReader, CocoPanopticReader
 from kc.data.readers.detectron2_dicts import Detectron2Reader
@@ -79,7 +79,11 @@ def open_reader(
     else:
         root = resolve_data_root(manifest, data_root)
         _verify_checksums(manifest, root)
-        reader = READERS[manifest.source.reader](manifest, split, root)
+        try:
+            reader = READERS[manifest.source.reader](manifest, split, root)
+        except DataError as error:
+            problems = error.problems if isinstance(error, LayoutError) else [str(error)]
+            raise LayoutError(problems, manifest.obtain) from error
     check_ids(reader)
     if limit is None or limit >= len(reader):
         return reader
