@@ -46,13 +46,17 @@ COST_NAMES: Final = ("seconds", "peak_rss_bytes", "trained_parameters", "stored_
 FloatArray = npt.NDArray[np.float64]
 _MOST_BYTES = 1 << 28
 _MOST_COUNT = (1 << 63) - 1
+_MOST_SECONDS = 1e12
 
 
 def _number(value: object) -> object:
     """Plain float of any real number (numpy scalars too); NaN, the mark of an undefined value, becomes None."""
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         return value
-    plain = float(value)
+    try:
+        plain = float(value)
+    except OverflowError:
+        return value
     return None if math.isnan(plain) else plain
 
 
@@ -81,7 +85,7 @@ def _finite(value: JsonValue) -> JsonValue:
 Str = Annotated[str, Strict()]
 Name = Annotated[str, Strict(), Field(min_length=1)]
 Count = Annotated[int, BeforeValidator(_integer), Strict(), Field(ge=0, le=_MOST_COUNT)]
-Seconds = Annotated[float, BeforeValidator(_number), Strict(), Field(ge=0, allow_inf_nan=False)]
+Seconds = Annotated[float, BeforeValidator(_number), Strict(), Field(ge=0, le=_MOST_SECONDS, allow_inf_nan=False)]
 _Unit = Annotated[float, Strict(), Field(ge=0, le=1)]
 _Signed = Annotated[float, Strict(), Field(ge=-1, le=1)]
 Score = Annotated[_Unit | None, BeforeValidator(_number)]
