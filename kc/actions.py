@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from kc.errors import KcError, UnknownNameError, nearest, unknown_name
+from kc.outside import linked
 
 Table = Mapping[str, tuple[str, str]]
 """Name -> (`module:attribute`, what it does). The attribute is a function of a typed `config`, a function of
@@ -40,7 +41,10 @@ def dispatch(target: str | Table, arguments: Sequence[str], prog: str) -> int:
         status: int = found(arguments, prog)
         return status
     config = read(kind, arguments, prog)
-    return 0 if config is None else int(found(config))
+    if config is None:
+        return 0
+    with linked(config):
+        return int(found(config))
 
 
 def choose(table: Table, arguments: Sequence[str], prog: str) -> int:

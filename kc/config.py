@@ -13,17 +13,17 @@ import yaml
 
 from kc.errors import unknown_name
 from kc.methods.training_options import TrainingOptions
-from kc.spec import Count, Whole, option_name, validated
+from kc.spec import Count, DataOptions, Whole, option_name, validated
 from kc.types import Setting, StreamKind
 
 Config = TypeVar("Config", bound="RunConfig")
 
 
 @dataclass(frozen=True)
-class RunConfig(TrainingOptions):
+class RunConfig(TrainingOptions, DataOptions):
     """Compare fine-tuning with retrieval over a stream of tasks.
 
-    Training options come from `TrainingOptions`.
+    Training options come from `TrainingOptions`, where data lies from `DataOptions`.
 
     `options` holds what is set of each component that runs, by its name: methods, base, encoder, proposals and kind of
     stream. `kc.resolve.resolve` fills in what is left open and refuses what cannot work. `origins` says of each value
@@ -31,7 +31,6 @@ class RunConfig(TrainingOptions):
 
     Args:
         benchmark: Name of a benchmark, or path of a manifest (YAML).
-        data_root: Folder that holds the data sets; default: the environment variable KC_DATA.
         tasks: Number of tasks the classes are divided into; default: 10, or what --split says.
         split: Named split of the benchmark, such as 6-1, or a published table of class ids (FILE.yaml:NAME); wins over
             --tasks.
@@ -73,7 +72,6 @@ class RunConfig(TrainingOptions):
     """
 
     benchmark: str = "digit-scenes"
-    data_root: Path | None = None
     tasks: Count | None = None
     split: str | None = None
     setting: Setting = "overlapped"
@@ -141,7 +139,18 @@ class RunConfig(TrainingOptions):
 
 GROUPS: dict[str, tuple[str, ...]] = {
     "what is compared, on what": (
-        *("methods", "benchmark", "data_root", "tasks", "split", "setting", "class_order", "image_lists", "stream"),
+        *(
+            "methods",
+            "benchmark",
+            "data_root",
+            "link_roots",
+            "tasks",
+            "split",
+            "setting",
+            "class_order",
+            "image_lists",
+            "stream",
+        ),
         *("seed", "limit_images", "skip_bad", "shard_order"),
     ),
     "features, regions and base model": ("encoder", "proposals", "keys", "purity", "decoder", "base"),
@@ -158,7 +167,7 @@ NOT_FLAGS = ("options", "origins")
 """Fields of a run's config that are no flags."""
 NOT_STORED = (
     *NOT_FLAGS,
-    *("resume", "accept_changes", "out", "accelerator", "devices", "num_workers"),
+    *("link_roots", "resume", "accept_changes", "out", "accelerator", "devices", "num_workers"),
     *("wandb", "logger", "wandb_project", "wandb_entity"),
 )
 """Fields that may be given together with --resume: they do not change the numbers."""

@@ -9,6 +9,7 @@ import json
 import os
 import zipfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NoReturn
@@ -218,7 +219,7 @@ def inside_text(root: Path, relative: str | Path) -> str:
         if not any(_below(path, _real(root)) for root in link_roots()):
             raise DataError(
                 f"{root / relative}: leaves the data folder {base}: this link points to {path}. Copy the data "
-                "inside, or say that links may point into a folder: environment variable KC_LINK_ROOTS=DIR[,DIR]"
+                f"inside, or let links open all below a folder: --link-roots {os.path.dirname(path)} (or KC_LINK_ROOTS)"
             )
     return path
 
@@ -231,6 +232,21 @@ def link_roots() -> list[str]:
     """Folders outside a data folder into which its links may point: the environment variable KC_LINK_ROOTS."""
     given = os.environ.get("KC_LINK_ROOTS", "").replace(os.pathsep, ",").split(",")
     return [os.path.abspath(os.path.expanduser(root.strip())) for root in given if root.strip()]
+
+
+@contextmanager
+def linked(config: object) -> Iterator[None]:
+    """Within, also in processes that begin within, `link_roots` are those of the config where it says any."""
+    before, roots = os.environ.get("KC_LINK_ROOTS"), getattr(config, "link_roots", None)
+    if roots is not None:
+        os.environ["KC_LINK_ROOTS"] = roots
+    try:
+        yield
+    finally:
+        if before is not None:
+            os.environ["KC_LINK_ROOTS"] = before
+        elif roots is not None:
+            del os.environ["KC_LINK_ROOTS"]
 
 
 def plain_name(name: object, where: str, *, error: ErrorType = DataError) -> str:

@@ -34,6 +34,29 @@ Count = Annotated[int, Ge(1)]
 Whole = Annotated[int, Ge(0)]
 
 
+@dataclass(frozen=True, kw_only=True)
+class LinkOptions:
+    """What links of folders that are read may open.
+
+    Args:
+        link_roots: Folders, separated by commas, into which links may point that leave the folder of the data: all
+            below them can then be read through it; default: the environment variable KC_LINK_ROOTS.
+    """
+
+    link_roots: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataOptions(LinkOptions):
+    """Where data sets lie.
+
+    Args:
+        data_root: Folder that holds the data sets; default: the environment variable KC_DATA.
+    """
+
+    data_root: Path | None = None
+
+
 @dataclass(frozen=True)
 class PerTask:
     """The range of an option with one value a task: a number, or several separated by commas.

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kc import actions
 from kc.errors import DataError
-from kc.spec import Count, Whole
+from kc.spec import Count, DataOptions, Whole
 from kc.types import SplitName
 
 if TYPE_CHECKING:
@@ -30,16 +29,14 @@ ACTIONS: actions.Table = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class BenchmarkConfig:
+class BenchmarkConfig(DataOptions):
     """A benchmark.
 
     Args:
         benchmark: Name of a benchmark, or path of a manifest.
-        data_root: Folder that holds the data sets; default: the environment variable KC_DATA.
     """
 
     benchmark: str
-    data_root: Path | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from kc.commands.console import Terminal, bars
 from kc.commands.data import BenchmarkConfig, check_part
 from kc.errors import DataError, KcError, stopped
-from kc.spec import Count
+from kc.spec import Count, DataOptions
 from kc.types import SplitName, TaskKind
 
 if TYPE_CHECKING:
@@ -19,16 +19,14 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ListConfig:
+class ListConfig(DataOptions):
     """List every benchmark: kind, classes, parts, and whether its data is here.
 
     Args:
         kind: Only benchmarks of this kind.
-        data_root: Folder that holds the data sets; default: the environment variable KC_DATA.
     """
 
     kind: TaskKind | None = None
-    data_root: Path | None = None
 
 
 def list_all(config: ListConfig) -> int:

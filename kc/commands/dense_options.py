@@ -11,7 +11,7 @@ from kc.encoders.load import check_encoder_name
 from kc.errors import KcError, unknown_name
 from kc.openvocab.dense_clip.options import DenseClipOptions
 from kc.openvocab.dense_clip.rows import ROWS
-from kc.spec import Count
+from kc.spec import Count, DataOptions
 from kc.types import SplitName
 
 FUSION = ("fuse_layers", "fuse_weights", "head_mode")
@@ -38,19 +38,17 @@ class ModelConfig(DenseClipOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class MeasuredConfig(ModelConfig):
+class MeasuredConfig(ModelConfig, DataOptions):
     """What is measured on benchmarks.
 
     Args:
         benchmarks: Names of benchmarks or paths of manifests, separated by commas.
         split: Split of the benchmark that is measured.
-        data_root: Folder that holds the data sets; default: the environment variable KC_DATA.
         limit_images: At most so many images, for a quick look.
     """
 
     benchmarks: str = "camvid"
     split: SplitName = "test"
-    data_root: Path | None = None
     limit_images: Count | None = None
 
 

@@ -11,7 +11,7 @@ from rich.table import Table
 from kc.commands.console import Terminal
 from kc.commands.memory import class_names, data_root_of, name_of, opened, task_index
 from kc.errors import KcError
-from kc.spec import Count, Positive
+from kc.spec import Count, DataOptions, Positive
 from kc.types import Neighbours, UInt8Array
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ PICTURED = 12
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExplainConfig:
+class ExplainConfig(DataOptions):
     """Show which rows of a memory decided what an image is. What is not given is as in the run that made the memory.
 
     Args:
@@ -36,7 +36,6 @@ class ExplainConfig:
         memory: Folder of the memory; default: that of --run.
         run: Run folder; default: the one that holds the memory.
         benchmark: Benchmark whose classes, input size and images are meant.
-        data_root: Folder that holds the data sets; default: the environment variable KC_DATA.
         k: Neighbours that vote.
         vote: How neighbours vote.
         tau: Temperature of the softmax vote.
@@ -51,7 +50,6 @@ class ExplainConfig:
     memory: Path | None = None
     run: Path | None = None
     benchmark: str | None = None
-    data_root: Path | None = None
     k: Count | None = None
     vote: Literal["plurality", "distance", "softmax", "rank", "tip"] | None = None
     tau: Positive | None = None

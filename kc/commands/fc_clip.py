@@ -14,7 +14,7 @@ from kc.actions import Table
 from kc.commands.console import Terminal
 from kc.errors import DivergedError, KcError, RunError
 from kc.openvocab.fc_clip.options import PUBLISHED_CLIP, FcClipConfig
-from kc.spec import Count, Positive, Whole
+from kc.spec import Count, DataOptions, Positive, Whole
 
 if TYPE_CHECKING:
     import torch
@@ -53,7 +53,7 @@ class ConvertConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainConfig:
+class TrainConfig(DataOptions):
     """Train an FC-CLIP on the training split of a benchmark.
 
     Args:
@@ -63,7 +63,6 @@ class TrainConfig:
         names: File with one class a line, synonyms separated by commas; default: the names of the benchmark, for
             coco-panoptic those that the authors trained with.
         benchmark: A panoptic or semantic benchmark; its training split is read.
-        data_root: Folder that holds the data sets; default: the environment variable KC_DATA.
         steps: Optimiser steps.
         batch_size: Images a step.
         accumulate: Parts that a batch is computed in, to save memory; each is normalised by itself.
@@ -83,7 +82,6 @@ class TrainConfig:
     clip_weights: str | None = None
     names: Path | None = None
     benchmark: str = "coco-panoptic"
-    data_root: Path | None = None
     steps: Count = 368_750
     batch_size: Count = 16
     accumulate: Count = 1

@@ -12,7 +12,7 @@ from annotated_types import Gt, Le
 from kc.commands.console import Terminal
 from kc.commands.memory import MemoryConfig
 from kc.errors import KcError, UnknownNameError, stopped
-from kc.spec import Count
+from kc.spec import Count, DataOptions
 from kc.types import ClassInfo
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ INPUT_SIZE = (480, 640)
 
 
 @dataclass(frozen=True, kw_only=True)
-class BuildConfig(MemoryConfig):
+class BuildConfig(MemoryConfig, DataOptions):
     """Fill a memory from the labels of a benchmark, or from unlabelled images and a list of names. The same command
     goes on after a stop.
 
@@ -44,7 +44,6 @@ class BuildConfig(MemoryConfig):
             grounded-sam:DINO_PATH,SAM_PATH, which finds names in --images.
         purity: Share of a region's pixels that must be labelled as one class for it to become a row.
         limit_images: At most so many images of the benchmark.
-        data_root: Folder that holds the data sets; default: the environment variable KC_DATA.
     """
 
     benchmark: str | None = None
@@ -56,7 +55,6 @@ class BuildConfig(MemoryConfig):
     proposals: str | None = None
     purity: Annotated[float, Gt(0), Le(1)] = 0.5
     limit_images: Count | None = None
-    data_root: Path | None = None
 
 
 def build(config: BuildConfig) -> int:

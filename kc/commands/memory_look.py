@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
@@ -24,7 +23,7 @@ from kc.commands.memory import (
     opened,
     task_index,
 )
-from kc.spec import Count
+from kc.spec import Count, DataOptions
 
 if TYPE_CHECKING:
     from kc.memory.disk import Memory
@@ -132,7 +131,7 @@ def diff(config: DiffConfig) -> int:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SearchConfig(NamedConfig):
+class SearchConfig(NamedConfig, DataOptions):
     """Show the nearest rows of an image.
 
     Args:
@@ -140,14 +139,12 @@ class SearchConfig(NamedConfig):
         point: In a memory of regions, the region at this pixel, ROW,COLUMN; default: the largest.
         k: How many rows.
         at: The memory as it was after this task, counted from 1; default: the present.
-        data_root: Folder that holds the data sets; default: the environment variable KC_DATA.
     """
 
     image: str
     point: str | None = None
     k: Count = 10
     at: Count | None = None
-    data_root: Path | None = None
 
 
 def search(config: SearchConfig) -> int:

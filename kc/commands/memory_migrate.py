@@ -12,6 +12,7 @@ from kc.actions import FLAG
 from kc.commands.console import Terminal
 from kc.commands.memory import NamedConfig, class_names, data_root_of, opened
 from kc.errors import DataError, FingerprintError, KcError
+from kc.spec import DataOptions
 from kc.types import BoolArray, Float32Array, Int64Array, Rows
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ MARK = "migrated:"
 
 
 @dataclass(frozen=True, kw_only=True)
-class MigrateConfig(NamedConfig):
+class MigrateConfig(NamedConfig, DataOptions):
     """Make a new memory of whole images with the keys of another encoder: rows whose image is there are encoded again,
     the keys of all others are mapped; say what each memory is worth on the benchmark's test images.
 
@@ -36,14 +37,12 @@ class MigrateConfig(NamedConfig):
         new: Folder of the new memory.
         to: Encoder of the new memory.
         fit: How the keys of rows whose image is gone are mapped.
-        data_root: Folder that holds the data sets; default: the environment variable KC_DATA.
         dry_run: Say what would change, and change nothing.
     """
 
     new: Path
     to: Annotated[str, FLAG]
     fit: Literal["ridge", "orthogonal"] = "ridge"
-    data_root: Path | None = None
     dry_run: bool = False
 
 

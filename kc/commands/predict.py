@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from kc.commands.console import Terminal
 from kc.errors import DataError, KcError, stopped
-from kc.spec import Count
+from kc.spec import Count, LinkOptions
 
 if TYPE_CHECKING:
     from kc.predict.predictor import Predictor
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PredictConfig:
+class PredictConfig(LinkOptions):
     r"""Say what is on pictures, and by which rows of the memory it was decided.
 
     Args:
-        source: Picture, folder of pictures, or video.
+        source: Image, folder of images, or video.
         run: Run folder: the stored state of one of its methods answers.
         memory: Folder of a memory that answers.
         names: Names to choose among, separated by commas (write \, for a comma in a name); default: all it knows.
@@ -65,7 +65,7 @@ def run(config: PredictConfig) -> int:
     quiet_lightning()
     names = None if config.names is None else split_names(config.names)
     if not config.source.exists():
-        raise KcError(f"{config.source}: no such picture or folder")
+        raise KcError(f"{config.source}: no such image or folder")
     predictor = opened(config)
     views = views_of(config, predictor)
     if is_video(config.source):
@@ -132,7 +132,7 @@ def _pictures(source: Path, console: Terminal) -> tuple[Path, list[str]]:
     for lost in left_out(source, ".", recursive=True):
         console.say(f"not asked: {lost}")
     if not files:
-        raise KcError(f"{source}: no picture in it ({', '.join(sorted(IMAGE_SUFFIXES))})")
+        raise KcError(f"{source}: no image in it ({', '.join(sorted(IMAGE_SUFFIXES))})")
     return source, [f.removeprefix("./") for f in files]
 
 

@@ -13,7 +13,7 @@ from kc.actions import FLAG
 from kc.commands.console import Terminal
 from kc.commands.memory import next_task
 from kc.errors import DataError, KcError, stopped, unknown_name
-from kc.spec import Whole
+from kc.spec import LinkOptions, Whole
 
 if TYPE_CHECKING:
     from kc.config import RunConfig
@@ -26,13 +26,13 @@ NEW: dict[str, Any] = {"encoder": "lite0", "proposals": "superpixels", "keys": "
 
 
 @dataclass(frozen=True, kw_only=True)
-class RememberConfig:
+class RememberConfig(LinkOptions):
     """Add rows of a few images under a name. A mask beside `photo.jpg` says which pixels count: photo.mask.png (those
     that are not 0), boxes.csv (image,x,y,width,height), annotations.json (COCO), or photo.json (LabelMe); without one
     the whole image counts. Rows that are stored already are not stored twice.
 
     Args:
-        folder: Folder of images; without --name, of folders of images, each called by its name.
+        images: Image or folder of images; without --name, folder of folders of images, each called by its name.
         memory: Folder of the memory; a new one is made where there is none.
         name: Name of the class; any characters.
         outside: Add the regions outside the masks too, under this name.
@@ -46,7 +46,7 @@ class RememberConfig:
         size: New memory: side in pixels to which images are resized for the encoder; default: 224.
     """
 
-    folder: Path
+    images: Path
     memory: Annotated[Path, FLAG]
     name: str | None = None
     outside: str | None = None
@@ -106,14 +106,16 @@ def run(config: RememberConfig) -> int:
 
 
 def folders_of(config: RememberConfig) -> dict[str, Path]:
-    """Name -> the folder of its pictures. Raises DataError for a folder that is not there, KcError without a name."""
-    if not config.folder.is_dir():
-        raise DataError(f"{config.folder}: no such folder")
+    """Name -> its image, or the folder of its images. DataError where that is not there, KcError without a name."""
+    if not config.images.exists():
+        raise DataError(f"{config.images}: no such image or folder")
+    if config.images.is_file() and config.name is None:
+        raise KcError(f"{config.images} is one image: say with --name what it shows")
     if config.name is not None:
-        return {config.name: config.folder}
-    found = {path.name: path for path in sorted(config.folder.iterdir()) if path.is_dir()}
+        return {config.name: config.images}
+    found = {path.name: path for path in sorted(config.images.iterdir()) if path.is_dir()}
     if not found:
-        raise KcError(f"{config.folder} holds no folders that are called what they show: say with --name what it shows")
+        raise KcError(f"{config.images} holds no folders that are called what they show: say with --name what it shows")
     return found
 
 

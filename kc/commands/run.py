@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
+from kc.outside import linked
 from kc.parsing import parse, parse_as
 from kc.progress import now_and_then
 
@@ -15,7 +16,8 @@ def main(arguments: Sequence[str], prog: str) -> int:
     with now_and_then(lambda: print("loading PyTorch ...", file=sys.stderr, flush=True)):
         from kc.compare import run
 
-    run(config)
+    with linked(config):
+        run(config)
     return 0
 
 
@@ -27,5 +29,6 @@ def sweep(arguments: Sequence[str], prog: str) -> int:
     plan = check_sweep(config)
     from kc.commands import sweep_trials
 
-    sweep_trials.sweep(config, plan)
+    with linked(config):
+        sweep_trials.sweep(config, plan)
     return 0

@@ -12,13 +12,14 @@ from annotated_types import Ge, Le
 
 from kc.commands.console import Terminal
 from kc.errors import KcError, MissingExtraError
+from kc.spec import DataOptions
 
 if TYPE_CHECKING:
     from kc.predict.predictor import MemoryPredictor
 
 
 @dataclass(frozen=True, kw_only=True)
-class ServeConfig:
+class ServeConfig(DataOptions):
     """Serve a page in the browser over one memory: drop an image, see what it shows and which rows decided, add
     rows, erase rows.
 
@@ -33,7 +34,6 @@ class ServeConfig:
 
     memory: Path | None = None
     run: Path | None = None
-    data_root: Path | None = None
     base: str | None = None
     host: str = "127.0.0.1"
     port: Annotated[int, Ge(0), Le(65535)] = 7860

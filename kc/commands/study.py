@@ -8,6 +8,7 @@ from typing import cast
 from kc import actions
 from kc.commands.console import Terminal
 from kc.errors import KcError
+from kc.outside import linked
 from kc.registry import STUDIES, spec_of
 from kc.studies.options import StudySpec
 
@@ -31,5 +32,6 @@ def main(arguments: Sequence[str], prog: str = "kc study") -> int:
         return 0
     from kc.studies.base import run_study
 
-    run_study(name, options, Terminal())
+    with linked(options):
+        run_study(name, options, Terminal())
     return 0

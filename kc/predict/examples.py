@@ -51,22 +51,27 @@ class ExampleImage:
 
 
 class Examples(Sequence[ExampleImage]):
-    """The pictures in `folder`, sorted by name; each is read when it is asked for.
+    """The pictures in a folder, sorted by name, or one picture of it; each is read when it is asked for.
 
     Raises DataError, naming the file, for a folder without a picture and for tables of boxes or shapes that do not fit;
     on reading, for a picture or mask that does not.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, source: Path) -> None:
+        one = source.is_file()
+        folder = self.folder = source.absolute().parent if one else source
         found = [f.removeprefix("./") for f in list_files(folder, ".")]
         self.files = [f for f in found if not is_mask(f) and not is_answer(folder, f)]
-        if lost := left_out(folder, "."):
+        if not one and (lost := left_out(folder, ".")):
             raise DataError("; ".join(lost))
-        if not self.files:
-            raise DataError(f"{folder}: no picture in it ({', '.join(sorted(IMAGE_SUFFIXES))})")
+        if not one and not self.files:
+            raise DataError(f"{folder}: no image in it ({', '.join(sorted(IMAGE_SUFFIXES))})")
         self._masks = _masks(folder, self.files, [f for f in found if is_mask(f)])
         self._boxes, self._entries = _boxes(folder, self.files), _annotations(folder, self.files)
+        if one:
+            if is_mask(source.name):
+                raise DataError(f"{source}: the mask of an image; give the image, its mask is found beside it")
+            self.files = [source.name]
 
     def __len__(self) -> int:
         return len(self.files)

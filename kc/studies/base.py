@@ -158,7 +158,7 @@ def _line(content: Mapping[str, Any]) -> bytes:
 
 
 Options = TypeVar("Options", bound=StudyOptions)
-NOT_STORED = ("out", "data_root", "published")
+NOT_STORED = ("out", "data_root", "link_roots", "published")
 """Options that do not change the numbers."""
 SHOWN = 30
 """Rows that the terminal shows; the files hold all."""

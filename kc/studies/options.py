@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from kc.spec import Count, Positive, Spec, Whole
+from kc.spec import Count, DataOptions, Positive, Spec, Whole
 
 
 @dataclass(frozen=True)
@@ -16,12 +16,11 @@ class StudySpec(Spec):
 
 
 @dataclass(frozen=True)
-class StudyOptions:
+class StudyOptions(DataOptions):
     """Options of every study.
 
     Args:
         benchmark: Name of a benchmark, or path of a manifest (YAML).
-        data_root: Folder that holds the data sets; default: the environment variable KC_DATA.
         encoder: Encoder of the keys; some studies compare several, separated by commas.
         limit_images: At most so many images a split, for a quick look.
         published: Published figures to print with the results: what -> per cent.
@@ -29,7 +28,6 @@ class StudyOptions:
     """
 
     benchmark: str = "digits"
-    data_root: Path | None = None
     encoder: str = "lite0"
     limit_images: Count | None = None
     published: dict[str, float] | None = None

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import gzip
 import io
+import os
 import tarfile
 import zipfile
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from kc.cli import main
 from kc.data.readers.open import open_reader
 from kc.data.shards.index import PackedIds, ShardIndex
 from kc.data.shards.store import AddressStore
@@ -67,6 +70,34 @@ def test_links_out_of_a_data_folder_need_a_word(tmp_path: Path, monkeypatch: pyt
     assert open_reader(made.manifest, "train", made.root).read(0).image.shape == (4, 4, 3)
     with pytest.raises(DataError, match="leaves"):  # the word is for links, not for names
         inside(made.folder, "../../store/1.png")
+
+
+def test_link_roots_is_an_option_of_what_reads_data(
+    tiny_folder: SimpleNamespace, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("KC_LINK_ROOTS", raising=False)
+    data, store = tiny_folder.root / "tiny-folder", tmp_path / "store"
+    data.rename(store)
+    data.mkdir()
+    for path in store.iterdir():
+        (data / path.name).symlink_to(path)
+    check = ["data", "check", str(tiny_folder.path), "--data-root", str(tiny_folder.root)]
+    assert main(check) == 1
+    assert f"--link-roots {store}" in capsys.readouterr().out
+    assert main([*check, "--link-roots", f"{tmp_path}/none,{store}"]) == 0
+    run = ["run", "--benchmark", *check[2:], "--tasks", "3", "--methods", "ncm", "--wandb", "disabled"]
+    run += ["--out", str(tmp_path / "runs")]
+    assert main([*run, "--link-roots", str(store)]) == 0
+    assert main(run) == 2  # it holds for the command that says it
+    resumed = ["run", "--resume", str(next((tmp_path / "runs").iterdir())), "--wandb", "disabled"]
+    assert main([*resumed, "--link-roots", str(store)]) == 0
+    assert "KC_LINK_ROOTS" not in os.environ
+
+    (tmp_path / "shown").mkdir()
+    (tmp_path / "shown" / "a.png").symlink_to(next(store.rglob("*.png")))
+    told = ["--name", "a", "--memory", str(tmp_path / "memory"), "--proposals", "none", "--size", "64"]
+    assert main(["remember", str(tmp_path / "shown"), *told]) == 2
+    assert main(["remember", str(tmp_path / "shown"), *told, "--link-roots", str(store)]) == 0
 
 
 def header(size: bytes, kind: bytes = b"0") -> bytes:

@@ -212,8 +212,29 @@ def test_what_does_not_fit_is_named(tmp_path: Path, file: str, text: str, said: 
         list(Examples(tmp_path))
 
 
+def test_one_image_is_enough(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("photo", "other"):
+        Image.fromarray(np.zeros((10, 20, 3), np.uint8)).save(tmp_path / f"{name}.png")
+    mask = np.zeros((10, 20), np.uint8)
+    mask[2:4] = 255
+    Image.fromarray(mask).save(tmp_path / "photo.mask.png")
+    (tmp_path / "x.heic").write_bytes(b"\0\0\0\x18ftypheic")
+    (shown,) = Examples(tmp_path / "photo.png")
+    assert shown.file == "photo.png"
+    assert shown.mask is not None
+    assert shown.mask.sum() == 40
+    for file, said in (("photo.mask.png", "give the image"), ("x.heic", "HEIC")):
+        with pytest.raises(DataError, match=said):
+            list(Examples(tmp_path / file))
+    for command in ("remember", "predict"):
+        assert main([command, str(tmp_path / "nothing.png"), "--memory", str(tmp_path / "m")]) == 2
+        assert "nothing.png: no such image or folder" in capsys.readouterr().err
+    assert main(["remember", str(tmp_path / "photo.png"), "--memory", str(tmp_path / "m")]) == 2
+    assert "--name" in capsys.readouterr().err
+
+
 def test_masks_must_fit_and_show_something(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no picture"):
+    with pytest.raises(DataError, match="no image"):
         list(Examples(tmp_path))
     Image.fromarray(np.zeros((6, 8, 3), np.uint8)).save(tmp_path / "a.png")
     Image.fromarray(np.ones((6, 9), np.uint8)).save(tmp_path / "a.mask.png")
