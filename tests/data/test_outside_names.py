@@ -72,6 +72,14 @@ def test_links_out_of_a_data_folder_need_a_word(tmp_path: Path, monkeypatch: pyt
         inside(made.folder, "../../store/1.png")
 
 
+@pytest.mark.parametrize("name", ["../../absent", "../../store", "/absent"])
+def test_a_class_cannot_be_called_like_a_folder_elsewhere(tmp_path: Path, name: str) -> None:
+    made = benchmark(tmp_path, "classification", {"reader": "folder"}, {"train": {"path": "."}}, [name])
+    save(tmp_path / "store/1.png", np.zeros((4, 4, 3)))
+    with pytest.raises(DataError, match="leaves"):  # whether it is there or not
+        open_reader(made.manifest, "train", made.root)
+
+
 def test_link_roots_is_an_option_of_what_reads_data(
     tiny_folder: SimpleNamespace, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -67,6 +67,8 @@ def open_folder(manifest: Manifest, split: SplitName, root: Path) -> LabelledFil
 def _on_disk(top: Path, folders: Sequence[str]) -> list[str]:
     """The class folders as the disk spells them: macOS writes accents as marks of their own (NFD)."""
     spelled: dict[str, str] = {}
+    for name in folders:  # of a manifest, where a class may be called `../../home`
+        inside(top, name)
     if not all(name.isascii() for name in folders):
         for place in {str(PurePosixPath(folder).parent) for folder in folders}:
             for entry in _entries(top / place):
