@@ -47,8 +47,8 @@ def test_a_name_is_learned_and_forgotten_on_a_photograph(
         record = json.loads((tmp_path / step / "new.png.json").read_text(encoding="utf-8"))
         total = record["size"]["height"] * record["size"]["width"]
         share[step] = {s["name"]: round(100 * s["area"] / total) for s in record["answers"][0]["segments"]}
-    assert share["before"] == share["forgotten"] == {"sky": 54, "palace": 46}
-    assert share["after"] == {"sky": 43, "tree": 37, "palace": 20}
+    assert share["before"] == share["forgotten"] == pytest.approx({"sky": 54, "palace": 46}, abs=2)
+    assert share["after"] == pytest.approx({"sky": 43, "tree": 37, "palace": 20}, abs=2)
     before, after = (np.asarray(Image.open(tmp_path / s / "new.png.png")) for s in ("before", "forgotten"))
     assert (before == after).all()
     figure, committed = Image.open(tmp_path / "tutorial.png"), Image.open(DOCS / "tutorial.png")

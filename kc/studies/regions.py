@@ -240,6 +240,7 @@ def near_keys(keys: Float32Array, cosine: float, seed: int) -> Float32Array:
     noise = np.random.default_rng(seed).normal(size=keys.shape)
     noise -= (noise * keys).sum(1, keepdims=True) * keys
     noise /= np.linalg.norm(noise, axis=1, keepdims=True)
+    cosine = min(cosine, 1.0)  # float32 unit vectors may have a product just above
     moved = cosine * keys + np.sqrt(1 - cosine**2) * noise
     return np.asarray(moved / np.linalg.norm(moved, axis=1, keepdims=True), np.float32)
 

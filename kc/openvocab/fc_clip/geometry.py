@@ -56,6 +56,8 @@ def prepare(image: UInt8Array, frame: Frame) -> Tensor:
 
 def to_original(masks: Tensor, frame: Frame) -> Tensor:
     """Mask logits (Q, h, w) of the padded input at the image's own size (Q, H, W): enlarged, cropped, resized."""
+    if len(masks) == 0:  # which interpolate refuses in older releases
+        return masks.new_zeros(0, *frame.original)
     full = F.interpolate(masks[None], size=frame.padded, mode="bilinear", align_corners=False)
     cropped = full[..., : frame.resized[0], : frame.resized[1]]
     return F.interpolate(cropped, size=frame.original, mode="bilinear", align_corners=False)[0]
