@@ -71,13 +71,9 @@ def run(config: RunConfig, console: Console | None = None) -> Path:
 
 
 def compare(
-    config: RunConfig,
-    data: IncrementalDataModule,
-    folder: Path,
-    console: Console,
-    again: str,
+    config: RunConfig, data: IncrementalDataModule, folder: Path, console: Console, again: str,
     own: Mapping[str, RunConfig] | None = None,
-) -> list[MethodState]:
+) -> list[MethodState]:  # fmt: skip
     """Every method with every seed over the stream, then results and report in `folder`.
 
     `own`: the config of methods that do not run with the common one. `again`: the command that goes on after a stop.
@@ -117,20 +113,12 @@ def compare(
         console.print(f"go on after the last finished task with: {again}", soft_wrap=True)
         raise
     results = build_results(
-        states,
-        benchmark=data.manifest.name,
-        task_kind=data.manifest.task_kind,
-        setting=data.setting,
-        split=config.split,
-        tasks=[t.class_names for t in data.tasks],
-        seeds=config.seeds,
-        config=stored(config),
-        versions=versions(),
-        fingerprints=fingerprints,
-        accepted_changes=accepted_changes(folder),
+        states, benchmark=data.manifest.name, task_kind=data.manifest.task_kind, setting=data.setting,
+        split=config.split, tasks=[t.class_names for t in data.tasks], seeds=config.seeds, config=stored(config),
+        versions=versions(), fingerprints=fingerprints, accepted_changes=accepted_changes(folder),
         own_configs={name: settings_of(own.get(name, config), name) for name in config.method_names},
         read_bytes=data.read_bytes(),
-    )
+    )  # fmt: skip
     write_everything(folder, results, console)
     return states
 
@@ -286,15 +274,9 @@ def save_examples(folder: Path, data: IncrementalDataModule, method: ContinualMe
 
 
 def make_loop(
-    config: RunConfig,
-    session: Session,
-    name: str,
-    seed: int,
-    folder: Path,
-    progress: RunProgress,
-    publish: Callable[[MethodState, int], None],
-    split: SplitName = "test",
-) -> MethodLoop:
+    config: RunConfig, session: Session, name: str, seed: int, folder: Path, progress: RunProgress,
+    publish: Callable[[MethodState, int], None], split: SplitName = "test",
+) -> MethodLoop:  # fmt: skip
     """The stream of one method with one seed, scored on `split`; `publish` receives the state after each task."""
     place = folder / "methods" / f"{name}-s{seed}"
     place.mkdir(parents=True, exist_ok=True)
@@ -305,7 +287,6 @@ def make_loop(
         reader = data.images.samples(split).reader
         owner_id = reader.owner_id if isinstance(reader, HasOwnerIds) else None
         predictions = PredictionWriter(place / "predictions", kind, data.classes.values(), owner_id)
-
     make = partial(session.method, name, seed, place, config)
     return MethodLoop(name, seed, make, data, kind, place, options, progress, publish, split, predictions)
 

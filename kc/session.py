@@ -125,37 +125,24 @@ class Session:
         config, facts = self.config, self.facts
         whole = facts.kind == "classification"
         return MemoryInfo(
-            encoder=config.encoder,
-            kind=facts.kind,
-            input_size=facts.input_size,
-            classes=facts.classes,
-            proposals="" if whole else str(config.proposals),
-            keys=config.keys or "pooled",
-            purity=config.purity,
-            benchmark=config.benchmark if facts.name else "",
-            base="" if config.base == "none" else config.base,
+            encoder=config.encoder, kind=facts.kind, input_size=facts.input_size, classes=facts.classes,
+            proposals="" if whole else str(config.proposals), keys=config.keys or "pooled", purity=config.purity,
+            benchmark=config.benchmark if facts.name else "", base="" if config.base == "none" else config.base,
             method=method,
             options=stored_options(config.running(method) if method in config.method_names else config),
-        )
+        )  # fmt: skip
 
     def context(self, name: str, seed: int = 0, folder: Path = Path(), config: RunConfig | None = None) -> Context:
         """What method `name` is given; `folder`: where it keeps its files; `config`: its own, where it has one."""
         config = config or self.config
         asked = config.base != "none" or method_spec(name).base == "required"
         return Context(
-            kind=self.facts.kind,
-            classes=self.facts.classes,
-            encoder=self.encoder,
-            features=self.features,
+            kind=self.facts.kind, classes=self.facts.classes, encoder=self.encoder, features=self.features,
             training=Training(**{f.name: getattr(config, f.name) for f in dataclasses.fields(Training)}),
-            options=method_spec(name).options(**config.of(name)),
-            seed=seed,
-            folder=folder,
-            regions=self.regions,
-            base=self.base if asked else None,
-            info=dataclasses.replace(self, config=config).memory_info(name),
+            options=method_spec(name).options(**config.of(name)), seed=seed, folder=folder, regions=self.regions,
+            base=self.base if asked else None, info=dataclasses.replace(self, config=config).memory_info(name),
             input_size=None if isinstance(self.features, UncachedFeatures) else self.facts.input_size,
-        )
+        )  # fmt: skip
 
     def method(
         self, name: str, seed: int = 0, folder: Path = Path(), config: RunConfig | None = None
@@ -209,15 +196,9 @@ def config_of_memory(info: MemoryInfo) -> RunConfig:
     """The resolved config by which the keys of a memory were made and by which it is asked."""
     method = info.method or "knn"
     config = RunConfig(
-        benchmark=info.benchmark or RunConfig.benchmark,
-        methods=method,
-        encoder=info.encoder,
-        proposals=info.proposals or "superpixels",
-        keys=info.keys,
-        decoder="fpn",
-        purity=info.purity,
-        base=info.base or "none",
-    )
+        benchmark=info.benchmark or RunConfig.benchmark, methods=method, encoder=info.encoder, keys=info.keys,
+        proposals=info.proposals or "superpixels", decoder="fpn", purity=info.purity, base=info.base or "none",
+    )  # fmt: skip
     running = components(config)
     options = {o: {field_name(k): v for k, v in values.items()} for o, values in info.options.items() if o in running}
     return with_options(dataclasses.replace(config, options=options))
@@ -240,22 +221,12 @@ def open_data(
     from kc.data.datamodule import IncrementalDataModule  # Lightning: a memory is asked without it
 
     data = IncrementalDataModule(
-        config.benchmark,
-        tasks=n_tasks(config),
-        split=config.split,
-        setting=config.setting,
-        class_order=config.class_order,
-        data_root=config.data_root,
-        batch_size=config.batch_size,
-        num_workers=config.num_workers,
-        seed=config.seeds[0] if seed is None else seed,
-        limit_images=config.limit_images,
-        readers=readers,
-        stream=stream_of(config),
-        image_lists=config.image_lists,
-        skip_bad=config.skip_bad,
-        shard_order=config.shard_order,
-    )
+        config.benchmark, tasks=n_tasks(config), split=config.split, setting=config.setting,
+        class_order=config.class_order, data_root=config.data_root, batch_size=config.batch_size,
+        num_workers=config.num_workers, seed=config.seeds[0] if seed is None else seed, readers=readers,
+        limit_images=config.limit_images, stream=stream_of(config), image_lists=config.image_lists,
+        skip_bad=config.skip_bad, shard_order=config.shard_order,
+    )  # fmt: skip
     data.setup()
     return data
 

@@ -249,7 +249,7 @@ def test_it_takes_a_step(file: Path, stand_in: Callable[[str], Path], tmp_path: 
     assert isinstance(optimizer, torch.optim.AdamW if masks else torch.optim.SGD)
     rates = [g["initial_lr"] for g in optimizer.param_groups]
     assert rates == pytest.approx([1e-4, 1e-5] if masks else [0.01] * len(rates))
-    backbone = method.head.mask_network.backbone if masks else method.network
+    backbone = method.head.decoder.backbone if masks else method.network
     of_backbone = {id(p) for p in backbone.parameters()}
     changed = [k for k, p in method.trained().items() if id(p) in of_backbone and not torch.equal(p, before[k])]
     assert changed

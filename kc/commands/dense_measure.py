@@ -40,10 +40,9 @@ from kc.openvocab.dense_clip.model import DenseClip
 from kc.openvocab.dense_clip.options import DenseClipOptions, DenseOptions
 from kc.openvocab.dense_clip.protocol import PUBLISHED, table_name, verdict
 from kc.openvocab.dense_clip.rows import ROWS
-from kc.openvocab.dense_clip.segmenter import Segmenter
+from kc.openvocab.dense_clip.segmenter import Segmenter, resized
 from kc.openvocab.dense_clip.study import Similarity, calibration_images, find, patch_labels, trace, value_similarity
 from kc.openvocab.dense_clip.tower import embed
-from kc.openvocab.dense_clip.windows import resized
 from kc.progress import track
 from kc.report.records import nan_to_null
 from kc.types import VOID, Int64Array, Sample

@@ -59,20 +59,14 @@ class WithMemory(GradientMethod):
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)
+        self.needs_raw = context.kind != "classification"
+        self.needs_images = self.needs_raw or self.needs_images
         # In a list: a module of its own would become part of the weights.
         self._reader = [HeadReader(dataclasses.replace(context, options=self.options), self.posterior)]
 
     @property
     def reader(self) -> HeadReader:
         return self._reader[0]
-
-    @property
-    def needs_raw(self) -> bool:  # type: ignore[override]
-        return self.context.kind != "classification"
-
-    @property
-    def needs_images(self) -> bool:  # type: ignore[override]
-        return self.needs_raw or super().needs_images
 
     def start_task(self, task: Task) -> None:
         super().start_task(task)

@@ -88,14 +88,9 @@ class RegionEncoder:
     """
 
     def __init__(
-        self,
-        encoder: Encoder,
-        features: FeatureCache,
-        partitions: PartitionCache | None,
-        keys: str,
-        budget: int | None = None,
-        folder: Path | None = None,
-    ) -> None:
+        self, encoder: Encoder, features: FeatureCache, partitions: PartitionCache | None, keys: str,
+        budget: int | None = None, folder: Path | None = None,
+    ) -> None:  # fmt: skip
         self.encoder, self.features, self.partitions, self.keys = encoder, features, partitions, keys
         self._kept: BoundedCache[str, Regions] = BoundedCache(
             cache_bytes(REGIONS) if budget is None else budget,

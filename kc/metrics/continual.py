@@ -99,11 +99,9 @@ def _one_a_task(r: FloatArray, scores: Sequence[float | None], name: str) -> Flo
 
 
 def undefined_reasons(
-    matrix: npt.ArrayLike,
-    seen_scores: Sequence[float | None],
-    baseline: Sequence[float | None] | None = None,
-    joint: Sequence[float | None] | None = None,
-) -> dict[str, str]:
+    matrix: npt.ArrayLike, seen_scores: Sequence[float | None],
+    baseline: Sequence[float | None] | None = None, joint: Sequence[float | None] | None = None,
+) -> dict[str, str]:  # fmt: skip
     """Metric -> one short sentence, for each of the six metrics that is NaN. Arguments as in the functions above."""
     r = as_matrix(matrix)
     n = len(r)
@@ -141,11 +139,9 @@ def undefined_reasons(
 
 
 def _metrics(
-    r: FloatArray,
-    seen_scores: Sequence[float | None],
-    baseline: Sequence[float | None] | None,
-    joint: Sequence[float | None] | None,
-) -> dict[str, float]:
+    r: FloatArray, seen_scores: Sequence[float | None],
+    baseline: Sequence[float | None] | None, joint: Sequence[float | None] | None,
+) -> dict[str, float]:  # fmt: skip
     return {
         "average": average(r),
         "average_incremental": average_incremental(seen_scores),

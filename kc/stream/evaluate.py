@@ -82,15 +82,10 @@ def over_tasks(parts: Sequence[Scores], tasks: Sequence[Task]) -> Scores:
 
 @torch.no_grad()
 def evaluate(
-    method: ContinualMethod,
-    loader: Iterable[Mapping[str, Any]],
-    vocabulary: Sequence[int],
-    kind: TaskKind,
-    thing_ids: Sequence[int] = (),
-    device: torch.device | None = None,
-    groups: Mapping[str, Sequence[int]] | None = None,
-    observe: Observe | None = None,
-) -> Scores:
+    method: ContinualMethod, loader: Iterable[Mapping[str, Any]], vocabulary: Sequence[int], kind: TaskKind,
+    thing_ids: Sequence[int] = (), device: torch.device | None = None,
+    groups: Mapping[str, Sequence[int]] | None = None, observe: Observe | None = None,
+) -> Scores:  # fmt: skip
     """Run a method over a test loader and score its answers over `vocabulary`.
 
     Classification: accuracy a class, and over all images. Semantic: IoU from one confusion matrix. Panoptic: PQ by
@@ -128,12 +123,9 @@ def evaluate(
 
 
 def _classification(
-    method: ContinualMethod,
-    loader: Iterable[Mapping[str, Any]],
-    vocab: tuple[int, ...],
-    device: torch.device | None,
-    observe: Observe | None,
-) -> Scores:
+    method: ContinualMethod, loader: Iterable[Mapping[str, Any]], vocab: tuple[int, ...],
+    device: torch.device | None, observe: Observe | None,
+) -> Scores:  # fmt: skip
     counts = ConfusionMatrix(vocab)
     for batch in loader:
         prediction = method.predict(to_device(batch, device), vocab)

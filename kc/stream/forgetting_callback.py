@@ -105,15 +105,9 @@ class Evaluator:
         return scores.seen if method.train_scope == "seen" else scores.of_task(self.stream.tasks[task])
 
     def _run(
-        self,
-        method: ContinualMethod,
-        task: int,
-        scope: str,
-        device: torch.device | None,
-        split: str | None = None,
-        vocabulary: Sequence[int] | None = None,
-        observe: Observe | None = None,
-    ) -> Scores:
+        self, method: ContinualMethod, task: int, scope: str, device: torch.device | None, split: str | None = None,
+        vocabulary: Sequence[int] | None = None, observe: Observe | None = None,
+    ) -> Scores:  # fmt: skip
         loader = self.stream.loader(split or self.split, task, scope, raw=method.needs_raw)
         vocabulary = self.stream.tasks[task].seen_ids if vocabulary is None else vocabulary
         groups = class_groups(self.stream.tasks, task) if self.stream.question == "seen" else None
@@ -134,13 +128,9 @@ class ForgettingCallback(L.Callback):
     """
 
     def __init__(
-        self,
-        evaluator: Evaluator,
-        state: MethodState,
-        task: int,
-        cost: CostMeter,
+        self, evaluator: Evaluator, state: MethodState, task: int, cost: CostMeter,
         publish: Callable[[MethodState, int], None],
-    ) -> None:
+    ) -> None:  # fmt: skip
         self.evaluator, self.state, self.task, self.cost, self.publish = evaluator, state, task, cost, publish
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

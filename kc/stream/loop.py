@@ -65,19 +65,10 @@ class MethodLoop:
     """
 
     def __init__(
-        self,
-        name: str,
-        seed: int,
-        make: Callable[[], ContinualMethod],
-        stream: Any,
-        kind: TaskKind,
-        folder: Path,
-        options: TrainerOptions,
-        progress: RunProgress,
-        publish: Callable[[MethodState, int], None],
-        split: SplitName = "test",
-        predictions: Predictions | None = None,
-    ) -> None:
+        self, name: str, seed: int, make: Callable[[], ContinualMethod], stream: Any, kind: TaskKind, folder: Path,
+        options: TrainerOptions, progress: RunProgress, publish: Callable[[MethodState, int], None],
+        split: SplitName = "test", predictions: Predictions | None = None,
+    ) -> None:  # fmt: skip
         self.name, self.seed, self.make, self.stream, self.kind = name, seed, make, stream, kind
         self.folder, self.options, self.progress, self.publish = folder, options, progress, publish
         self.evaluator = Evaluator(stream, kind, split, predictions)

@@ -16,9 +16,8 @@ from kc.proposals.pooling import pool
 from kc.report.style import GREY, INK
 from kc.studies.base import Row, column
 from kc.studies.figures import legend, panels, style_axes
-from kc.studies.keys import Keys, memory_of, truth
+from kc.studies.keys import Keys, VoteStudy, memory_of, truth
 from kc.studies.options import StudyOptions, StudySpec
-from kc.studies.vote_study import VoteStudy
 from kc.types import BoolArray, Float32Array, Int64Array, Neighbours, Segments
 
 WAYS = ("next", "subtract", "project")

@@ -21,9 +21,8 @@ from kc.memory.vote.evaluation import accuracies
 from kc.report.style import looks
 from kc.studies.base import Row, column
 from kc.studies.figures import curve, legend, panels, style_axes
-from kc.studies.keys import Keys, concatenate
+from kc.studies.keys import Keys, VoteStudy, concatenate
 from kc.studies.options import KeyOptions, StudySpec
-from kc.studies.vote_study import VoteStudy
 from kc.types import SplitName
 
 MEMORIES = ("clean", "swapped", "added")

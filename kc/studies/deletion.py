@@ -16,9 +16,8 @@ from kc.memory.vote.votes import VOTES, vote
 from kc.spec import Count
 from kc.studies.base import Row
 from kc.studies.figures import legend, panels, style_axes
-from kc.studies.keys import EXACTLY, Keys, memory_of
+from kc.studies.keys import EXACTLY, Keys, VoteStudy, memory_of
 from kc.studies.options import SeededOptions, StudySpec
-from kc.studies.vote_study import VoteStudy
 from kc.types import Float32Array, Int64Array, Neighbours, Rows
 
 DELETIONS = 101

@@ -13,8 +13,8 @@ from kc.memory.vote.evaluation import accuracy_gain, first_k, is_correct
 from kc.report.style import looks
 from kc.studies.base import Row, column
 from kc.studies.figures import legend, log_axes, panels, style_axes
+from kc.studies.keys import VoteStudy
 from kc.studies.options import SeededOptions, StudySpec
-from kc.studies.vote_study import VoteStudy
 from kc.types import BoolArray, Float32Array
 
 DIMS = (64, 128, 256, 512, 1024)

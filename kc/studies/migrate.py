@@ -12,9 +12,8 @@ from kc.memory.vote.evaluation import accuracies
 from kc.report.style import looks
 from kc.studies.base import Row, column
 from kc.studies.figures import curve, legend, log_axes, panels, style_axes
-from kc.studies.keys import Keys, concatenate
+from kc.studies.keys import Keys, VoteStudy, concatenate
 from kc.studies.options import SeededOptions, StudySpec
-from kc.studies.vote_study import VoteStudy
 from kc.types import BoolArray
 
 SHARES = (0.02, 0.05, 0.1, 0.25, 0.5)

@@ -15,9 +15,8 @@ from kc.memory.vote.votes import VOTES
 from kc.report.style import looks
 from kc.studies.base import Row, column, numbers
 from kc.studies.figures import curve, legend, panels, style_axes
-from kc.studies.keys import memory_of
+from kc.studies.keys import VoteStudy, memory_of
 from kc.studies.options import SeededOptions, StudySpec
-from kc.studies.vote_study import VoteStudy
 from kc.types import Neighbours
 
 N_NEIGHBOURS = 10

@@ -15,9 +15,8 @@ from kc.memory.vote.pruning import NeighbourTable, hard, leave_one_out, soft
 from kc.report.style import INK, looks
 from kc.studies.base import Row, column
 from kc.studies.figures import curve, legend, log_axes, panels, style_axes
-from kc.studies.keys import Keys, memory_of
+from kc.studies.keys import Keys, VoteStudy, memory_of
 from kc.studies.options import SeededOptions, StudySpec
-from kc.studies.vote_study import VoteStudy
 from kc.types import BoolArray, Float32Array
 
 THRESHOLDS = (128, 64, 32, 16, 8, 4, 2, 1)

@@ -16,8 +16,8 @@ from kc.report.style import looks
 from kc.spec import Count
 from kc.studies.base import Row, column
 from kc.studies.figures import curve, legend, log_axes, panels, style_axes
+from kc.studies.keys import VoteStudy
 from kc.studies.options import StudySpec, VoteOptions
-from kc.studies.vote_study import VoteStudy
 from kc.types import Neighbours
 
 ORDERS = {"memory": "memory's order", "model": "model's order", "only the model": "only the model",

@@ -18,9 +18,8 @@ from kc.memory.vote.votes import VOTES
 from kc.report.style import looks
 from kc.studies.base import Row, column, numbers
 from kc.studies.figures import legend, log_axes, panels, style_axes
-from kc.studies.keys import Keys
+from kc.studies.keys import Keys, VoteStudy
 from kc.studies.options import SeededOptions, StudySpec
-from kc.studies.vote_study import VoteStudy
 
 Float64Array = npt.NDArray[np.float64]
 QUERIES = 2_000

@@ -16,9 +16,8 @@ from kc.memory.vote.votes import vote
 from kc.report.style import looks
 from kc.studies.base import Row, column
 from kc.studies.figures import curve, legend, panels, style_axes
-from kc.studies.keys import Keys, concatenate, memory_of
+from kc.studies.keys import NOT_IN_MEMORY, Keys, VoteStudy, concatenate, memory_of, renamed, shared_classes
 from kc.studies.options import SeededOptions, StudySpec
-from kc.studies.vote_study import NOT_IN_MEMORY, VoteStudy, renamed, shared_classes
 from kc.types import BoolArray, Neighbours
 
 HIDDEN_SHARE = 0.2

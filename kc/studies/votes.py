@@ -13,9 +13,8 @@ from kc.memory.vote.votes import VOTES
 from kc.report.style import looks
 from kc.studies.base import Row, column
 from kc.studies.figures import curve, legend, log_axes, panels, style_axes
-from kc.studies.keys import memory_of
+from kc.studies.keys import VoteStudy, memory_of
 from kc.studies.options import KeyOptions, StudySpec
-from kc.studies.vote_study import VoteStudy
 
 MARKED = 12
 """Points of a line that are marked."""

@@ -61,7 +61,7 @@ def test_every_part_of_a_step_learns(toy_context: Make, learn: Callable[..., Non
     before = {k: v.detach().clone() for k, v in method.trained().items()}
     learn_more = torch.optim.SGD(method.trained().values(), lr=1e-2)
     method.on_train_start()
-    assert not method.head.mask_network.training
+    assert not method.head.decoder.training
     method.loss_on(halves(3, 1, (3,))).backward()
     learn_more.step()
     assert {k.split(".")[1] for k in before} == {"prompts", "classifier"}
@@ -74,13 +74,13 @@ def test_the_loss_is_of_the_new_queries_and_the_new_class_alone(toy_context: Mak
     method.start_task(TASKS[1])
     method.eval()
     batch = halves(3, 1, (1, 3))
-    pixels = method.head.mask_network.pixels(method.features(batch))
-    queries = method.head.prompts[0](method.head.mask_network, pixels)
+    pixels = method.head.decoder.pixels(method.features(batch))
+    queries = method.head.prompts[0](method.head.decoder, pixels)
     classes = []
     for state in queries.states:
         old = method.classifier(state)
         classes.append(torch.cat([method.head.prompts[0].no_object(state), old[..., 1:]], -1))
-    criterion = MaskLoss(method.head.mask_network.model.config, 3, focal=True, class_weight=10.0)
+    criterion = MaskLoss(method.head.decoder.model.config, 3, focal=True, class_weight=10.0)
     torch.manual_seed(0)
     expected = criterion(classes, queries, mask_sets(batch, {3: 3}))
     torch.manual_seed(0)

@@ -80,7 +80,7 @@ def test_groups_have_their_rates(toy_context: Make) -> None:
     head, backbone = method.parameter_groups(0.01)
     assert (head["lr"], backbone["lr"]) == (0.01, 0.001)
     assert len(head["params"]) + len(backbone["params"]) == len(method.trained())
-    assert {id(p) for p in backbone["params"]} == {id(p) for p in method.head.mask_network.backbone.parameters()}
+    assert {id(p) for p in backbone["params"]} == {id(p) for p in method.head.decoder.backbone.parameters()}
 
 
 def test_half_of_a_replayed_batch_is_old(toy_context: Make, learn: Callable[..., None]) -> None:
@@ -163,7 +163,7 @@ def test_a_frozen_encoder_is_asked_once_for_an_image(tmp_path: Path) -> None:
         torch.manual_seed(0)
         method.start_task(TASKS[0])
         method.on_train_start()
-        pyramid = cast(Any, method.head.mask_network.backbone).pyramid
+        pyramid = cast(Any, method.head.decoder.backbone).pyramid
         pyramid.register_forward_hook(lambda *_, calls=calls, pyramid=pyramid: calls.append(pyramid.training))
         for _ in range(3):
             assert torch.isfinite(method.loss_on(images))

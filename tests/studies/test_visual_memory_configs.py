@@ -11,7 +11,7 @@ from kc.actions import read
 from kc.data import manifest as manifests
 from kc.encoders.load import check_encoder_name
 from kc.registry import spec_of
-from kc.studies.vote_study import shared_classes
+from kc.studies.keys import shared_classes
 
 FILES = sorted((Path(__file__).resolve().parents[2] / "experiments/configs/visual_memory").glob("*.yaml"))
 load_manifest = cache(manifests.load_manifest)  # a thousand classes take a second to read

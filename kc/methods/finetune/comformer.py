@@ -112,7 +112,7 @@ class CoMFormer(Mask2Former):
         with torch.no_grad():
             old: Queries = self.previous.decoder(features)
             old_classes: Tensor = self.previous.classifier(old.states[-1])
-        sets = self.mask_head.mask_sets(self._without_background(batch))
+        sets = self.head.mask_sets(self._without_background(batch))
         for row, (masks, columns) in enumerate(sets):
             full = at_size(old.masks[-1][row], (masks.shape[1], masks.shape[2]))
             more, theirs = pseudo_masks(old_classes[row], full, masks.bool().any(0))

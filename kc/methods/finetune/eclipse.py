@@ -102,7 +102,7 @@ class PromptHead(MaskHead):
         self.n_prompts, self.delta = n_prompts, delta
 
     def add_prompts(self) -> None:
-        self.prompts.append(PromptSet(self.mask_network, self.classifier.steps[0], self.n_prompts))
+        self.prompts.append(PromptSet(self.decoder, self.classifier.steps[0], self.n_prompts))
 
     def get_extra_state(self) -> int:
         return len(self.prompts)
@@ -118,7 +118,7 @@ class PromptHead(MaskHead):
 
     def queries(self, pixels: Pixels, step: int) -> Queries:
         """What the queries of a step see: those of the network itself in the first."""
-        own = self.mask_network.own_queries(pixels) if step == 0 else self.prompts[step - 1](self.mask_network, pixels)
+        own = self.decoder.own_queries(pixels) if step == 0 else self.prompts[step - 1](self.decoder, pixels)
         return cast(Queries, own)
 
     def classes(self, state: Tensor, step: int) -> Tensor:
@@ -135,7 +135,7 @@ class PromptHead(MaskHead):
 
     def answers(self, batch: Batch, vocabulary: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Probabilities (N, Q, 1 + C) and mask logits (N, Q, h, w) of the queries of all steps."""
-        pixels = self.mask_network.pixels(self.features(batch, None))
+        pixels = self.decoder.pixels(self.features(batch, None))
         columns = [0, *self.classifier.columns(vocabulary)]
         classes, masks = [], []
         for step in range(len(self.prompts) + 1):
@@ -181,6 +181,7 @@ class Eclipse(Mask2Former):
         options=EclipseOptions,
         streams=("class", "task", "online", "long-tailed"),
     )
+    head: PromptHead
     options: EclipseOptions
     panoptic_limits = (0.0, 0.0)
     """As in the authors' configurations: a query is a segment where "no object" is not its best column."""
@@ -189,10 +190,6 @@ class Eclipse(Mask2Former):
         options = self.options
         return PromptHead(self.context, options.model, self.limits(), options.prompts, options.delta)
 
-    @property
-    def prompt_head(self) -> PromptHead:
-        return cast(PromptHead, self.head)
-
     def start_task(self, task: Task) -> None:
         """After the first task: freeze all there is, then add what the step learns."""
         super().start_task(task)
@@ -200,32 +197,32 @@ class Eclipse(Mask2Former):
             return
         # Every new column starts as "no object", as with the authors.
         copy_column(self.classifier.steps[0], self.classifier.steps[-1])
-        self.prompt_head.add_prompts()
+        self.head.add_prompts()
         self._freeze()
 
     def make_criterion(self, n_classes: int) -> MaskLoss:
         """Sigmoids in place of the softmax; classes count more after the first task."""
-        weight, config = CLASS_WEIGHT if self.task_index else None, self.mask_head.mask_network.model.config
+        weight, config = CLASS_WEIGHT if self.task_index else None, self.head.decoder.model.config
         return MaskLoss(config, n_classes, True, weight, self.options.focal)
 
     def _freeze(self) -> None:
         self.requires_grad_(False)
-        for part in (self.prompt_head.prompts[-1], self.classifier.steps[-1]):
+        for part in (self.head.prompts[-1], self.classifier.steps[-1]):
             part.requires_grad_(True)
 
     def on_train_start(self) -> None:
         """What is frozen also stays in evaluation mode."""
         super().on_train_start()
-        if self.prompt_head.prompts:
-            self.mask_head.mask_network.eval()
+        if self.head.prompts:
+            self.head.decoder.eval()
 
     def loss_on(self, batch: Batch) -> Tensor:
-        head, step = self.prompt_head, len(self.prompt_head.prompts)
-        queries = head.queries(head.mask_network.pixels(self.features(batch)), step)
+        head, step = self.head, len(self.head.prompts)
+        queries = head.queries(head.decoder.pixels(self.features(batch)), step)
         classes = [head.classes(state, step) for state in queries.states]
         return self.criterion(classes, queries, head.mask_sets(batch))
 
     def load_state(self, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
         super().load_state(tensors, meta)
-        if self.prompt_head.prompts:
+        if self.head.prompts:
             self._freeze()

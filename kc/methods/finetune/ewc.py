@@ -29,15 +29,13 @@ def quadratic_penalty(
 class Anchored(GradientMethod):
     """The base loss + strength * sum importance * (w - anchor)^2. Subclasses say what is important, in `end_task`."""
 
+    strength: float
+    """Factor of the penalty."""
+
     def __init__(self, context: Context) -> None:
         super().__init__(context)
         self.anchor = NamedTensors(str)
         self.importance = NamedTensors(str)
-
-    @property
-    def strength(self) -> float:
-        """Factor of the penalty."""
-        raise TypeError(f"{type(self).__name__} does not say how strong it is")
 
     def extra_loss(self, batch: Batch, features: Features, logits: Tensor) -> Tensor | None:
         if not self.anchor:
@@ -173,6 +171,8 @@ class Ewc(Anchored):
     def __init__(self, context: Context) -> None:
         super().__init__(context)
         self.running = NamedTensors(str)
+        given, usual = self.options.lambda_, 100.0 if self.head.of_images else 500.0
+        self.strength = usual if given is None else given
 
     @property
     def runs(self) -> bool:
@@ -182,12 +182,6 @@ class Ewc(Anchored):
         if self.runs:
             for name, _, gradient in self.loss_gradients():
                 self.running[name] = running_fisher(self.running.get(name), gradient)
-
-    @property
-    def strength(self) -> float:
-        """Lambda, where it is not given the usual one of the task kind."""
-        given = self.options.lambda_
-        return (100.0 if self.head.of_images else 500.0) if given is None else given
 
     def nll(self, batch: Batch) -> Tensor:
         """Negative log likelihood of a batch, of its own labels or of labels that the model draws."""

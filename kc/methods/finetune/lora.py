@@ -54,15 +54,11 @@ class Lora(GradientMethod):
         super().__init__(context)
         assert self.network is not None
         self.network.requires_grad_(False)
+        self.encoder_share = 1.0  # adapters start at zero: they learn at the full rate
         self.targets = [k for k, m in self.network.named_modules() if adaptable(m)]
         self.adapters: list[str] = []
         if self.options.scope == "grow":
             self._add("all")
-
-    @property
-    def encoder_share(self) -> float:
-        """Adapters start at zero: they learn at the full rate."""
-        return 1.0
 
     def _add(self, name: str) -> None:
         try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any
 
 from torch import Tensor
 
@@ -33,14 +33,11 @@ class Mask2Former(GradientMethod):
     panoptic_limits = (SCORE, OVERLAP)
     """Score that a query must pass and share of its mask that it must win, to be a segment, where not given."""
     criterion: MaskLoss
+    head: MaskHead
     options: MaskOptions
 
     def make_head(self) -> Head:
         return MaskHead(self.context, self.options.model, 1, self.limits())
-
-    @property
-    def mask_head(self) -> MaskHead:
-        return cast(MaskHead, self.head)
 
     def limits(self) -> tuple[float, float]:
         """What a query must pass: as given, else those of the method's authors."""
@@ -52,22 +49,22 @@ class Mask2Former(GradientMethod):
         self.criterion = self.make_criterion(len(self.classifier.class_ids) - 1)
 
     def make_criterion(self, n_classes: int) -> MaskLoss:
-        return MaskLoss(self.mask_head.mask_network.model.config, n_classes)
+        return MaskLoss(self.head.decoder.model.config, n_classes)
 
     def on_train_start(self) -> None:
         """A frozen backbone also stays in evaluation mode."""
         super().on_train_start()
-        if not self.mask_head.trains_backbone:
-            self.mask_head.mask_network.backbone.eval()
+        if not self.head.trains_backbone:
+            self.head.decoder.backbone.eval()
 
     def loss_on(self, batch: Batch) -> Tensor:
         queries: Queries = self.head.decoder(self.features(batch))
         classes = [self.classifier(state) for state in queries.states]
-        return self.criterion(classes, queries, self.mask_head.mask_sets(batch))
+        return self.criterion(classes, queries, self.head.mask_sets(batch))
 
     def parameter_groups(self, rate: float) -> list[dict[str, Any]]:
         """The backbone, where it learns, at a share of the rate."""
-        backbone = set(self.mask_head.mask_network.backbone.parameters())
+        backbone = set(self.head.decoder.backbone.parameters())
         rates = {False: rate, True: rate * self.encoder_share}
         learns = self.trained().values()
         return [{"params": [p for p in learns if (p in backbone) == of], "lr": lr} for of, lr in rates.items()]
@@ -102,3 +99,4 @@ class Mask2FormerReplay(Replay, Mask2Former):
         formula=r"\mathcal{L}_{mask} \text{ over the batch and as many exemplars}",
         exemplars=True,
     )
+    head: MaskHead

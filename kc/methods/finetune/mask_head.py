@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -147,6 +147,7 @@ class MaskHead(Head):
     """
 
     reads_images = True
+    decoder: MaskNetwork
 
     def __init__(self, context: Context, network: str, layers: int, limits: tuple[float, float]) -> None:
         decoder = load_mask_network(network, context.encoder)
@@ -160,10 +161,6 @@ class MaskHead(Head):
         """Levels of a frozen backbone that is the run's encoder."""
         if isinstance(decoder.backbone, EncoderBackbone) and not self.trains_backbone:
             self.pyramids = FeatureCache(context.features.folder, decoder.backbone.pyramid)
-
-    @property
-    def mask_network(self) -> MaskNetwork:
-        return cast(MaskNetwork, self.decoder)
 
     def features(self, batch: Batch, network: nn.Module | None) -> Features:
         """The levels of a frozen encoder, from the cache where it has them; else the images themselves."""

@@ -75,6 +75,11 @@ class GradientMethod(ContinualMethod):
         trains = self.spec.trains_encoder or (self.may_train_encoder and context.training.train == "full")
         self.network: Encoder | None = context.encoder.to_train() if trains else None
         self.head = self.make_head()
+        self.needs_raw = self.head.needs_raw
+        reads = self.network is not None or self.head.reads_images or self.stores_images
+        self.needs_images = reads or context.input_size is None
+        self.encoder_share = context.training.encoder_lr
+        """Learning rate of a trained encoder as a share of the head's."""
         self.previous: Previous | None = None
         self.task_index = 0
 
@@ -84,22 +89,6 @@ class GradientMethod(ContinualMethod):
     @property
     def classifier(self) -> GrowingClassifier:
         return self.head.classifier
-
-    @property
-    def needs_raw(self) -> bool:  # type: ignore[override]
-        """Where regions are classified, which are proposed on the original images."""
-        return self.head.needs_raw
-
-    @property
-    def needs_images(self) -> bool:  # type: ignore[override]
-        """False where only cached features are read, and the cache has them all."""
-        reads = self.network is not None or self.head.reads_images or self.stores_images
-        return reads or self.context.input_size is None
-
-    @property
-    def encoder_share(self) -> float:
-        """Learning rate of a trained encoder as a share of the head's."""
-        return self.context.training.encoder_lr
 
     def start_task(self, task: Task) -> None:
         """Keep a frozen copy where the method wants one, then give every class of the task a column."""

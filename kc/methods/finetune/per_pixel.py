@@ -5,7 +5,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
-from typing import cast
 
 from torch import Tensor, nn
 
@@ -43,6 +42,7 @@ class PerPixel(GradientMethod, ABC):
     """
 
     keeps_previous = True
+    head: PixelHead
 
     def make_head(self) -> Head:
         return PixelHead(self.context)
@@ -55,7 +55,7 @@ class PerPixel(GradientMethod, ABC):
         """The maps of this head or the previous one, from features of its own encoder; with levels where it learns."""
         body = model.embed(features)
         levels = features.levels if network is not None else ()
-        return Maps(levels, body, model.classifier(body), cast(PixelHead, self.head).scale)
+        return Maps(levels, body, model.classifier(body), self.head.scale)
 
     def loss_on(self, batch: Batch) -> Tensor:
         features = self.features(batch)

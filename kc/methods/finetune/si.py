@@ -60,13 +60,10 @@ class Si(Anchored):
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)
+        self.strength = self.options.lambda_
         self._path: Weights = {}
         self._start: Weights = {}
         self._step: dict[str, tuple[Tensor, Tensor]] = {}
-
-    @property
-    def strength(self) -> float:
-        return self.options.lambda_
 
     def on_train_start(self) -> None:
         super().on_train_start()

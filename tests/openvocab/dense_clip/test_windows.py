@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kc.openvocab.dense_clip.windows import axis, cut, join, linear, resized
+from kc.openvocab.dense_clip.segmenter import axis, cut, join, linear, resized
 
 CASES = {
     "overlap": ((32, 40), 16, 8, 0, (32, 40)),
