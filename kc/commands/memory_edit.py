@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -49,7 +49,9 @@ def snapshot(config: SnapshotConfig) -> int:
     """`kc memory snapshot`. Returns the exit status."""
     console = terminal()
     with opened(config.memory, write=not config.dry_run) as memory:
-        task = next_task(memory, config.task)
+        task, named = next_task(memory, config.task), memory.versions()[-1:]
+        if config.task is None and named and named[0].seq >= memory.numbers[1]:
+            task = named[0].task  # a repetition names nothing new
         if not config.dry_run:
             memory.commit(task)
         done = "would be" if config.dry_run else "is"
@@ -59,7 +61,8 @@ def snapshot(config: SnapshotConfig) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class ReweightConfig(NamedConfig, RowsConfig):
-    """Give rows a weight (--weight and filters), or the factor of soft or hard pruning (--prune).
+    """Give rows a weight (--weight and filters), or the factor of soft or hard pruning (--prune). Repeated pruning
+    weighs the weights of before the first, never twice.
 
     Args:
         weight: Weight of the rows that are meant; 0 hides a row from search.
@@ -90,7 +93,7 @@ def reweight(config: ReweightConfig) -> int:
             console.say("no row meets the filters with another weight: nothing to do")
             return 1 if config.strict else 0
         if not config.dry_run:
-            memory.reweight(ids, weights)
+            reweighted(memory, ids, weights, config.prune)
         done = "would give" if config.dry_run else "gave"
         hidden = int((weights == 0).sum())
         tail = f", {hidden:,} of them 0: no search finds them" if hidden else ""
@@ -105,10 +108,24 @@ def pruned(memory: Memory, kind: Pruning) -> tuple[Int64Array, Float32Array]:
     """Ids and new weights of the rows that pruning weighs, from a search of the memory in itself."""
     from kc.memory.vote.pruning import hard, leave_one_out, soft
 
+    before = memory.info.options.get("pruning", {}).get(kind)
+    if before is not None and memory.numbers[1] <= before:
+        return np.zeros(0, np.int64), np.zeros(0, np.float32)
     table = leave_one_out(memory, PRUNE[kind])
     k = min(PRUNE[kind], max(len(table) - 1, 1))
     factor = soft(table, k=k) if kind == "soft" else hard(table, k=k)
-    return table.id, table.weight * factor
+    weight = table.weight if before is None else memory.weights_before(before, table.id)
+    return table.id, weight * factor
+
+
+def reweighted(memory: Memory, ids: Int64Array, weights: Float32Array, kind: Pruning | None) -> None:
+    """Give rows new weights; what pruning did is said in the same commit, so that another one does not weigh again."""
+    if kind is None:
+        return memory.reweight(ids, weights)
+    options = memory.info.options
+    pruning = {**options.get("pruning", {}), kind: memory.numbers[0] + 1}
+    with memory.with_info(replace(memory.info, options={**options, "pruning": pruning})):
+        memory.reweight(ids, weights)
 
 
 @dataclass(frozen=True, kw_only=True)

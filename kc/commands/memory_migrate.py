@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
+from uuid import uuid4
 
 import numpy as np
 
@@ -146,6 +148,8 @@ def written(
 ) -> None:
     """Write the new memory, a commit a task, rows in id order; mapped rows are marked in their source."""
     from kc.memory.disk import Memory
+    from kc.memory.store.exchange import note
+    from kc.memory.store.files import remove, sync_folder
 
     migration = {
         "from": memory.fingerprint,
@@ -156,15 +160,24 @@ def written(
     options = {**memory.info.options, "migration": migration}
     info = replace(memory.info.with_names(names), encoder=session.encoder.name, options=options)
     sources = [s if t else f"{MARK}{s}" for s, t in zip(plan.rows.source, plan.there, strict=True)]
-    new = Memory.create(target, dim=keys.shape[1], fingerprint=session.encoder.fingerprint, info=info)
-    with new:
-        for task in np.unique(plan.rows.task):
-            here = np.flatnonzero(plan.rows.task == task)
-            # One source a batch of rows: runs of equal sources keep the order of the ids.
-            cuts = [i for i in range(1, len(here)) if sources[here[i]] != sources[here[i - 1]]]
-            for part in np.split(here, cuts):
-                new.add(batch(plan, keys, part, sources[part[0]]), int(task))
-            new.commit(int(task))
+    note(memory.path, target)
+    # Renamed when it is whole: a process that is killed leaves nothing that opens under the name.
+    begun = target.with_name(f".{target.name}.{uuid4().hex}")
+    try:
+        with Memory.create(begun, dim=keys.shape[1], fingerprint=session.encoder.fingerprint, info=info) as new:
+            for task in np.unique(plan.rows.task):
+                here = np.flatnonzero(plan.rows.task == task)
+                # One source a batch of rows: runs of equal sources keep the order of the ids.
+                cuts = [i for i in range(1, len(here)) if sources[here[i]] != sources[here[i - 1]]]
+                for part in np.split(here, cuts):
+                    new.add(batch(plan, keys, part, sources[part[0]]), int(task))
+                new.commit(int(task))
+        os.replace(begun, target)
+        sync_folder(target.parent)
+    except OSError as error:
+        raise KcError(f"cannot write {target}: {error.strerror}") from error
+    finally:
+        remove(begun)
 
 
 def batch(plan: Plan, keys: Float32Array, part: Int64Array, source: str) -> Rows:

@@ -263,7 +263,8 @@ class Memory(DiskReader, MemoryStore):
         if not history and versions:
             newest = versions[-1]
             versions = (VersionInfo(task=newest.task, seq=max(last, newest.seq), rows=now.n_visible),)
-        seqs = sorted({v.seq for v in versions} | {last})
+        pruned = self._manifest.info.options.get("pruning", {}).values() if history and self._manifest.info else ()
+        seqs = sorted({v.seq for v in versions} | {last} | {n for p in pruned for n in (p - 1, p) if p <= last})
         with self._writing("compact"):
             kept = replace(self._manifest, versions=versions)
             manifest, new = upkeep.compacted(self.path, kept, now.columns, map(self._view_of, seqs))

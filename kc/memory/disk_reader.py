@@ -149,6 +149,20 @@ class DiskReader(MemoryReader):
             return newest[0].rows  # without reading a column
         return self._view().n_visible
 
+    @property
+    def numbers(self) -> tuple[int, int]:
+        """Number of the newest commit, and of the newest that changed which rows are shown, and as what."""
+        return self._manifest.number, self._manifest.last_change
+
+    def weights_before(self, number: int, ids: Int64Array) -> Float32Array:
+        """Weights (N,) of rows now; of those whose weight is still the one that commit `number` gave them, the weights
+        before it. RunError where the history was dropped that knows these."""
+        if not any((d.seq, d.kind) == (number, "weights") for d in self._manifest.deltas):
+            raise RunError(f"{self.path}: the weights before commit {number} are not known, the history was dropped")
+        at, now, then = self._positions(ids), self._view(), self._view_of(number)
+        same = (now.weight[at] == then.weight[at]) & (now.columns.added[at] < number)
+        return np.where(same, self._view_of(number - 1).weight[at], now.weight[at])
+
     def _n_rows(self, at: int | None) -> int:
         return self._view(at).n_visible
 

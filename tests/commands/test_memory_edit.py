@@ -14,6 +14,7 @@ from PIL import Image
 
 from kc.cli import main
 from kc.memory.disk import Memory
+from kc.memory.store import manifest as manifests
 from kc.memory.vote.pruning import leave_one_out, soft
 
 
@@ -32,6 +33,10 @@ def made(tiny_folder: SimpleNamespace, tmp_path: Path, capsys: pytest.CaptureFix
     kc(capsys, "run", "--benchmark", tiny_folder.path, "--data-root", tiny_folder.root, *wanted)
     (run,) = (tmp_path / "runs").iterdir()
     return SimpleNamespace(memory=run / "methods" / "knn-s0" / "memory", data=tiny_folder.root, path=tiny_folder.path)
+
+
+def _stop() -> None:
+    raise KeyboardInterrupt
 
 
 def picture(path: Path, seed: int) -> None:
@@ -115,6 +120,27 @@ def test_snapshot_and_weights(made: SimpleNamespace, capsys: pytest.CaptureFixtu
     kc(capsys, "memory", "reweight", path, "--prune", "soft")
     assert np.allclose(Memory.open(path).labels().weight, want)
     assert want.min() < 1
+    number = manifests.load(path).number
+    for again in (["reweight", path, "--prune", "soft"], ["snapshot", path], ["snapshot", path], ["compact", path],
+                  ["reweight", path, "--prune", "soft"], ["snapshot", path]):  # fmt: skip
+        kc(capsys, "memory", *again)
+        assert np.allclose(Memory.open(path).labels().weight, want)
+    # One snapshot, one compaction; what is repeated is no commit.
+    assert [v.task for v in Memory.open(path).versions()] == [0, 1, 2, 3, 4]
+    assert manifests.load(path).number <= number + 2
+    # Rows that came, or were given another weight, since: every row is weighed once.
+    with Memory.open(path, write=True) as writer:
+        writer.relabel([1], [2])
+        writer.reweight([11], [0.3])
+    base = np.where(np.arange(12) == 11, 0.3, 1).astype(np.float32)
+    want = base * soft(leave_one_out(Memory.open(path), 10), k=10)
+    kc(capsys, "memory", "reweight", path, "--prune", "soft")
+    assert np.allclose(Memory.open(path).labels().weight, want)
+    kc(capsys, "memory", "compact", path, "--drop-history")
+    assert "nothing to do" in kc(capsys, "memory", "reweight", path, "--prune", "soft")
+    with Memory.open(path, write=True) as writer:
+        writer.relabel([1], [1])
+    assert "history was dropped" in kc(capsys, "memory", "reweight", path, "--prune", "soft", status=2)
     for arguments, text in (
         ([], "say one of --weight W"),
         (["--weight", 1, "--prune", "soft"], "say one of --weight W"),
@@ -154,6 +180,12 @@ def test_to_another_encoder(
     classes = dict(zip(was.sample_id, was.class_id.tolist(), strict=True))
     assert dict(zip(now.sample_id, now.class_id.tolist(), strict=True)) == classes
     assert [v.task for v in memory.versions()] == [v.task for v in old.versions()]
+    with monkeypatch.context() as stop:
+        killed = [new.name]
+        stop.setattr(Memory, "commit", lambda self, task: killed.append(self.path.name) or _stop())
+        kc(capsys, "memory", "migrate", made.memory, tmp_path / "begun", *told, status=130)
+    assert killed[1].startswith(".begun.")
+    assert not (tmp_path / "begun").exists()
     kc(capsys, "memory", "migrate", made.memory, tmp_path / "turned", *told, "--fit", "orthogonal")
     assert Memory.open(tmp_path / "turned").info.options["migration"]["map"] == "orthogonal"
     shutil.rmtree(made.data / "tiny-folder" / "test")
