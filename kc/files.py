@@ -8,7 +8,9 @@ import hashlib
 import io
 import os
 import shutil
+import struct
 import tempfile
+import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -75,6 +77,22 @@ def _cell(value: object) -> object:
     except ValueError:
         return f"'{value}"
     return value
+
+
+def write_checked(path: Path, magic: bytes, body: bytes) -> None:
+    """Write `magic`, the CRC-32 of `body` and `body` to `path`, all or nothing. Raises RunError."""
+    write_atomic(path, magic + struct.pack("<I", zlib.crc32(body)) + body, sync=False)
+
+
+def read_checked(path: Path, magic: bytes) -> bytes | None:
+    """The body of `write_checked`, or None where there is none or the file is damaged."""
+    try:
+        data = path.read_bytes()
+    except OSError:
+        return None
+    if len(data) < 12 or data[:4] != magic or zlib.crc32(memoryview(data)[8:]) != int.from_bytes(data[4:8], "little"):
+        return None
+    return data[8:]
 
 
 @contextmanager

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import struct
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,7 +20,7 @@ from torch import Tensor
 from kc.budget import FEATURES, BoundedCache, cache_bytes
 from kc.encoders.base import Encoder
 from kc.errors import RunError
-from kc.files import file_name, hashed_path, write_atomic
+from kc.files import file_name, hashed_path, read_checked, write_checked
 from kc.types import Features
 
 MAGIC = b"KCF1"
@@ -143,22 +142,6 @@ def unpacked(body: bytes) -> tuple[Shapes, int]:
     """The shapes in a `packed` body, and where its values begin."""
     length = int.from_bytes(body[:4], "little")
     return tuple(tuple(shape) for shape in json.loads(body[4 : 4 + length])), 4 + length
-
-
-def write_checked(path: Path, magic: bytes, body: bytes) -> None:
-    """Write `magic`, the CRC-32 of `body` and `body` to `path`, all or nothing. Raises RunError."""
-    write_atomic(path, magic + struct.pack("<I", zlib.crc32(body)) + body, sync=False)
-
-
-def read_checked(path: Path, magic: bytes) -> bytes | None:
-    """The body of `write_checked`, or None where there is none or the file is damaged."""
-    try:
-        data = path.read_bytes()
-    except OSError:
-        return None
-    if len(data) < 12 or data[:4] != magic or zlib.crc32(memoryview(data)[8:]) != int.from_bytes(data[4:8], "little"):
-        return None
-    return data[8:]
 
 
 class UncachedFeatures(FeatureCache):

@@ -97,7 +97,7 @@ def _cached(gone: Traces) -> Iterator[Path]:
         names[:] = [name for name in names if name not in shards]
         for place in places if shards else ():
             if place.parent.name in shards:
-                paths = (Path(folder) / place.with_suffix(suffix) for suffix in (".f16", ".f32", ".npy", ".rle"))
+                paths = (Path(folder) / place.with_suffix(suffix) for suffix in (".f16", ".f32", ".regions"))
                 yield from (path for path in paths if path.is_file())
 
 

@@ -14,9 +14,9 @@ from torch.nn import functional as F
 
 from kc.budget import REGIONS, BoundedCache, cache_bytes
 from kc.encoders.base import Encoder, dense
-from kc.encoders.cache import FeatureCache, packed, read_checked, unpacked, write_checked
+from kc.encoders.cache import FeatureCache, packed, unpacked
 from kc.errors import KcError
-from kc.files import file_name, hashed_path
+from kc.files import file_name, hashed_path, read_checked, write_checked
 from kc.proposals.cache import PartitionCache
 from kc.proposals.oracle import partition_from
 from kc.proposals.pooling import pool, segment_labels

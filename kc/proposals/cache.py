@@ -3,37 +3,35 @@
 from __future__ import annotations
 
 import json
-import zlib
 from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 
-from kc.files import hashed_path, write_atomic
+from kc.files import hashed_path, read_checked, write_checked
 from kc.proposals.base import Proposer, from_partition
 from kc.proposals.filters import decode, encode
 from kc.types import Segments, UInt8Array
+
+PARTITION, MASKS = b"KCR1", b"KCM1"
+"""What the two kinds of files begin with."""
 
 
 class PartitionCache:
     """The regions of one proposer by sample id; a damaged file is made again.
 
-    A partition is one .npy file of uint16; masks, which may overlap, are one .rle file: CRC-32, then JSON of the size,
-    the scores and the run lengths of each mask. One folder serves one benchmark: sample ids are unique in a benchmark
-    only.
+    Each file has a checksum. A partition is an array of uint16; masks, which may overlap, are JSON of the size, the
+    scores and the run lengths of each mask. One folder serves one benchmark: sample ids are unique in a benchmark only.
     """
 
     def __init__(self, folder: Path, proposer: Proposer) -> None:
         self.folder = folder / proposer.key
         self.proposer = proposer
 
-    def _path(self, sample_id: str, suffix: str = ".npy") -> Path:
-        return hashed_path(self.folder, sample_id, suffix)
-
     def propose(self, image: UInt8Array, sample_id: str) -> Segments:
         """Regions of `image` (H, W, 3) uint8 RGB, read back where they are known. Raises RunError if unwritable."""
-        size = (image.shape[0], image.shape[1])
-        known = _partition(self._path(sample_id), size) or _masks(self._path(sample_id, ".rle"), size)
+        size, path = (image.shape[0], image.shape[1]), hashed_path(self.folder, sample_id, ".regions")
+        known = _partition(path, size) or _masks(path, size)
         if known is not None:
             return known
         segments = self.proposer.propose(image)
@@ -41,21 +39,20 @@ class PartitionCache:
             counts = [rle["counts"].decode("ascii") for rle in encode(segments.masks)]
             # A float32 survives as the decimal digits of the float64 that equals it.
             content = {"size": list(segments.size), "scores": segments.scores.tolist(), "counts": counts}
-            body = json.dumps(content).encode("ascii")
-            write_atomic(self._path(sample_id, ".rle"), zlib.crc32(body).to_bytes(4, "little") + body, sync=False)
+            write_checked(path, MASKS, json.dumps(content).encode("ascii"))
         elif segments.partition is not None and len(segments) <= np.iinfo(np.uint16).max:
             buffer = BytesIO()
             np.save(buffer, segments.partition.astype(np.uint16), allow_pickle=False)
-            write_atomic(self._path(sample_id), buffer.getvalue(), sync=False)
+            write_checked(path, PARTITION, buffer.getvalue())
         return segments
 
 
 def _partition(path: Path, size: tuple[int, int]) -> Segments | None:
     """The partition in `path`, or None where there is none of an image of `size` (H, W) or the file is damaged."""
-    try:
-        stored = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError):
+    body = read_checked(path, PARTITION)
+    if body is None:
         return None
+    stored = np.load(BytesIO(body), allow_pickle=False)
     if stored.shape != size or stored.dtype != np.uint16:
         return None
     segments = from_partition(stored)
@@ -65,14 +62,10 @@ def _partition(path: Path, size: tuple[int, int]) -> Segments | None:
 
 def _masks(path: Path, size: tuple[int, int]) -> Segments | None:
     """The masks in `path`, or None where there are none of an image of `size` (H, W) or the file is damaged."""
-    try:
-        data = path.read_bytes()
-    except OSError:
+    body = read_checked(path, MASKS)  # before anything is decoded: pycocotools trusts its run lengths
+    if body is None:
         return None
-    # Checked before anything is decoded: pycocotools trusts its run lengths.
-    if len(data) < 4 or zlib.crc32(memoryview(data)[4:]) != int.from_bytes(data[:4], "little"):
-        return None
-    content = json.loads(data[4:])
+    content = json.loads(body)
     if tuple(content["size"]) != size:
         return None
     rles = [{"size": content["size"], "counts": text.encode("ascii")} for text in content["counts"]]

@@ -72,7 +72,7 @@ def test_links_out_of_the_run_are_not_followed(run: Path, tmp_path: Path) -> Non
 def test_caches_of_the_image_are_dropped(three: Memory) -> None:
     place = cache_dir() / "derived" / "some-benchmark" / "features" / "enc" / "8x8"
     kept, gone = hashed_path(place, "t0-2", ".f16"), hashed_path(place, "t0-3", ".f16")
-    regions = hashed_path(cache_dir() / "derived" / "other" / "regions", "t0-3", ".npy")
+    regions = hashed_path(cache_dir() / "derived" / "other" / "regions", "t0-3", ".regions")
     for file in (kept, gone, regions):
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(b"x")

@@ -14,7 +14,8 @@ import pytest
 
 from kc.errors import DataError, FingerprintError, MissingExtraError, RunError
 from kc.memory.disk import Memory
-from kc.memory.store import segments, staging
+from kc.memory.store import exchange, segments, staging
+from kc.memory.store.table import Table
 from kc.types import Rows
 
 BOTH = pytest.mark.parametrize("ending", ["parquet", "npz"])
@@ -195,3 +196,33 @@ def test_parquet_without_pyarrow(varied: Memory, tmp_path: Path, monkeypatch: py
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(MissingExtraError, match=r"kc-continual\[parquet\]"):
         varied.export(tmp_path / "rows.parquet")
+
+
+@pytest.mark.parametrize("ending", ["npz", "parquet"])
+def test_no_flipped_bit_of_an_export_is_used_in_silence(three: Memory, tmp_path: Path, ending: str) -> None:
+    """Footers, headers and metadata too: the same rows and the same facts come back, or an error."""
+    file = tmp_path / f"rows.{ending}"
+    three.export(file)
+    data = file.read_bytes()
+    header, tables = exchange.read(file)
+
+    def told(tables: list[Table]) -> list[object]:
+        return [
+            (t.vectors.tobytes(), t.class_id.tolist(), t.weight.tolist(), t.task.tolist(), [*t.sample], [*t.source])
+            for t in tables
+        ]
+
+    want = told(tables)
+    rng = np.random.default_rng(0)
+    footer = range(len(data) - 8 - int.from_bytes(data[-8:-4], "little"), len(data)) if ending == "parquet" else ()
+    wrong = 0
+    for at in {*footer, *rng.integers(len(data), size=300).tolist()}:
+        file.write_bytes(data[:at] + bytes([data[at] ^ (1 << int(rng.integers(8)))]) + data[at + 1 :])
+        try:
+            again, rows = exchange.read(file)
+        except DataError:
+            wrong += 1
+            continue
+        assert again == header
+        assert told(rows) == want
+    assert wrong > 200

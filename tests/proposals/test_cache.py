@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from kc.errors import RunError
+from kc.files import write_checked
 from kc.proposals.base import from_partition
-from kc.proposals.cache import PartitionCache
+from kc.proposals.cache import PARTITION, PartitionCache
 from kc.types import Segments, UInt8Array
 
 IMAGE = np.zeros((6, 8, 3), dtype=np.uint8)
@@ -51,29 +53,33 @@ def test_settings_do_not_share_entries(tmp_path: Path) -> None:
     assert len(PartitionCache(tmp_path, Stripes(4)).propose(IMAGE, "a")) == 2
 
 
-@pytest.mark.parametrize("damage", [b"", b"not an array", "cut", "pickle", "size", "type", "gap"])
+@pytest.mark.parametrize("damage", [b"", b"not an array", "cut", "size", "type", "gap"])
 def test_a_damaged_entry_is_made_again(tmp_path: Path, damage: bytes | str) -> None:
     proposer = Stripes()
     cache = PartitionCache(tmp_path, proposer)
     expected = cache.propose(IMAGE, "a").partition
-    (path,) = tmp_path.rglob("*.npy")
+    (path,) = tmp_path.rglob("*.regions")
     if isinstance(damage, bytes):
         path.write_bytes(damage)
     elif damage == "cut":
         path.write_bytes(path.read_bytes()[:-7])
-    elif damage == "pickle":
-        np.save(path, np.array([{}], dtype=object), allow_pickle=True)
     elif damage == "size":
-        np.save(path, np.zeros((5, 8), np.uint16))
+        stored(path, np.zeros((5, 8), np.uint16))
     elif damage == "gap":
-        np.save(path, np.full((6, 8), 3, np.uint16))
+        stored(path, np.full((6, 8), 3, np.uint16))
     else:
-        np.save(path, np.zeros((6, 8), np.float32))
+        stored(path, np.zeros((6, 8), np.float32))
     for _ in range(2):
         repaired = cache.propose(IMAGE, "a").partition
         assert repaired is not None
         np.testing.assert_array_equal(repaired, expected)
     assert proposer.calls == 2
+
+
+def stored(path: Path, array: np.ndarray) -> None:
+    buffer = io.BytesIO()
+    np.save(buffer, array)
+    write_checked(path, PARTITION, buffer.getvalue())
 
 
 class Masks(Stripes):
@@ -107,7 +113,7 @@ def test_damaged_masks_are_made_again(tmp_path: Path, damage: str) -> None:
     proposer = Masks()
     cache = PartitionCache(tmp_path, proposer)
     expected = cache.propose(IMAGE + 1, "a").masks
-    (path,) = tmp_path.rglob("*.rle")
+    (path,) = tmp_path.rglob("*.regions")
     data = bytearray(path.read_bytes())
     if damage == "size":
         assert len(cache.propose(np.ones((5, 8, 3), np.uint8), "a")) == 2
@@ -117,6 +123,23 @@ def test_damaged_masks_are_made_again(tmp_path: Path, damage: str) -> None:
     repaired = cache.propose(IMAGE + 1, "a").masks
     assert proposer.calls == 2
     np.testing.assert_array_equal(repaired, expected)
+
+
+@pytest.mark.parametrize("proposer", [Stripes(), Masks()], ids=["partition", "masks"])
+def test_no_flipped_bit_is_used_in_silence(tmp_path: Path, proposer: Stripes) -> None:
+    cache = PartitionCache(tmp_path, proposer)
+    expected = cache.propose(IMAGE + 1, "a")
+    (path,) = tmp_path.rglob("*.regions")
+    data = path.read_bytes()
+    calls = proposer.calls
+    for at in range(len(data)):
+        for bit in (1, 128):
+            path.write_bytes(data[:at] + bytes([data[at] ^ bit]) + data[at + 1 :])
+            cache.propose(IMAGE + 1, "a")
+            calls += 1
+            assert proposer.calls == calls
+    assert path.read_bytes() == data
+    assert len(cache.propose(IMAGE + 1, "a")) == len(expected)
 
 
 def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import xxhash
 
 from kc.errors import DataError, KcError, MissingExtraError, RunError
 from kc.files import atomic_path, cache_dir, hashed_path, write_atomic
@@ -26,11 +27,11 @@ from kc.memory.store.info import MemoryInfo
 from kc.memory.store.inputs import hashed
 from kc.memory.store.staging import checked
 from kc.memory.store.table import NameColumn, Table, joined, names_in, no_rows
-from kc.outside import read_json
+from kc.outside import parse_json, read_json
 
-VERSION = 2
-"""Version 1 counted classes around the reserved ids 254 and 255."""
-_META = "kc.memory"
+VERSION = 3
+"""Version 1 counted classes around the reserved ids 254 and 255, version 2 had no checksum over all."""
+_META, _SUM = "kc.memory", "kc.memory.sum"
 _COLUMNS: dict[str, tuple[str, Any]] = {
     "id": ("ids", np.int64),
     "class_id": ("class_id", np.int64),
@@ -63,7 +64,7 @@ def write(path: Path, header: Header, tables: Iterable[Table]) -> None:
     """
     writer, _ = _format(path)
     with atomic_path(path) as temporary:
-        writer(temporary, header, tables)
+        writer(temporary, header, tables, _Sum(_meta(header)))
     files.sync_folder(path.parent)
 
 
@@ -71,7 +72,12 @@ def read(path: Path) -> tuple[Header, list[Table]]:
     """Header and rows of a file; commit numbers are 0. Raises DataError for any file that `write` did not write."""
     _, reader = _format(path)
     try:
-        meta, tables = reader(path)
+        text, tables, stored = reader(path)
+        total = _Sum(text)
+        tables = [total.add(table) for table in tables]
+        if total.digest() != stored:
+            raise ValueError("its checksum does not fit")
+        meta = parse_json(text, str(path))
         version, info = meta.pop("version"), MemoryInfo.from_json(meta.pop("info", None))
         if version != VERSION:
             raise DataError(f"{path}: an export of version {version}, this kc reads {VERSION}: export the rows again")
@@ -127,7 +133,32 @@ def fitting(
         yield table
 
 
-def _format(path: Path) -> tuple[Callable[..., None], Callable[[Path], tuple[dict[str, Any], Iterable[Table]]]]:
+class _Sum:
+    """Checksum of all rows and of what is said of them. Formats have parts that no checksum of their own covers, as
+    the footer of Parquet, and whatever changes there shows here."""
+
+    def __init__(self, meta: str) -> None:
+        self._meta = meta
+        self._columns = {name: xxhash.xxh3_128() for name in ("key", *_COLUMNS, *_NAMES)}
+
+    def add(self, table: Table) -> Table:
+        """Count a table in; returns it."""
+        arrays = {name: getattr(table, column) for name, (column, _) in _COLUMNS.items()} | {"key": table.vectors}
+        for name, column in _NAMES.items():
+            names: NameColumn = getattr(table, column)
+            each = [xxhash.xxh3_64_intdigest(text.encode(errors="surrogatepass")) for text in names.names]
+            arrays[name] = np.array(each, np.uint64)[names.codes]
+        for name, array in arrays.items():
+            self._columns[name].update(np.ascontiguousarray(array).tobytes())
+        return table
+
+    def digest(self) -> str:
+        """Of the tables so far, however they are cut."""
+        parts = [self._meta, *(f"{name} {digest.hexdigest()}" for name, digest in self._columns.items())]
+        return xxhash.xxh3_128_hexdigest("\n".join(parts).encode())
+
+
+def _format(path: Path) -> tuple[Callable[..., None], Callable[[Path], tuple[str, Iterable[Table], str]]]:
     if path.suffix == ".parquet":
         return _write_parquet, _read_parquet
     if path.suffix == ".npz":
@@ -164,13 +195,13 @@ def _meta(header: Header) -> str:
 # -- npz ---------------------------------------------------------------------------------------------------------------
 
 
-def _write_npz(path: Path, header: Header, tables: Iterable[Table]) -> None:
+def _write_npz(path: Path, header: Header, tables: Iterable[Table], total: _Sum) -> None:
     rest = [no_rows()]
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
         with archive.open("key.npy", "w", force_zip64=True) as member:
             shape = (header.rows, header.dim)
             np.lib.format.write_array_header_1_0(member, {"descr": "<f4", "fortran_order": False, "shape": shape})
-            for table in tables:
+            for table in map(total.add, tables):
                 member.write(np.ascontiguousarray(table.vectors, "<f4").tobytes())
                 rest.append(replace(table, vectors=rest[0].vectors))
         table = joined(rest)
@@ -179,19 +210,20 @@ def _write_npz(path: Path, header: Header, tables: Iterable[Table]) -> None:
             names = getattr(table, column).used()
             arrays |= {name: names.codes, f"{name}_names": np.frombuffer(names.to_bytes(), np.uint8)}
         arrays["meta"] = np.frombuffer(_meta(header).encode(), np.uint8)
+        arrays["sum"] = np.frombuffer(total.digest().encode(), np.uint8)
         for name, array in arrays.items():
             with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
                 np.lib.format.write_array(member, array, allow_pickle=False)
 
 
-def _read_npz(path: Path) -> tuple[dict[str, Any], Iterable[Table]]:
+def _read_npz(path: Path) -> tuple[str, Iterable[Table], str]:
     with np.load(path, allow_pickle=False) as archive:
-        meta = json.loads(bytes(archive["meta"]))
+        meta, stored = (bytes(archive[name]).decode() for name in ("meta", "sum"))
         columns = {column: archive[name] for name, (column, _) in _COLUMNS.items()}
         for name, column in _NAMES.items():
             columns[column] = NameColumn(archive[name], names_in(bytes(archive[f"{name}_names"])))
         table = Table(vectors=archive["key"], added=np.zeros(len(columns["ids"]), np.int64), **columns)
-    return meta, [table]
+    return meta, [table], stored
 
 
 # -- Parquet -----------------------------------------------------------------------------------------------------------
@@ -206,14 +238,14 @@ def _pyarrow() -> tuple[ModuleType, ModuleType]:
     return pyarrow, parquet
 
 
-def _write_parquet(path: Path, header: Header, tables: Iterable[Table]) -> None:
+def _write_parquet(path: Path, header: Header, tables: Iterable[Table], total: _Sum) -> None:
     pa, parquet = _pyarrow()
     fields = [(name, pa.from_numpy_dtype(dtype)) for name, (_, dtype) in _COLUMNS.items()]
     fields += [("key", pa.list_(pa.float32(), header.dim)), *((name, pa.string()) for name in _NAMES)]
     schema = pa.schema([pa.field(*f, nullable=False) for f in fields], metadata={_META: _meta(header)})
     # Unit vectors do not compress; names and numbers of few values do, by their dictionary.
     with parquet.ParquetWriter(path, schema, compression="none", write_page_checksum=True) as writer:
-        for table in tables:
+        for table in map(total.add, tables):
             arrays: list[Any] = [pa.array(getattr(table, column)) for column, _ in _COLUMNS.values()]
             keys = pa.array(np.ascontiguousarray(table.vectors).reshape(-1))
             arrays.append(pa.FixedSizeListArray.from_arrays(keys, header.dim))
@@ -222,18 +254,19 @@ def _write_parquet(path: Path, header: Header, tables: Iterable[Table]) -> None:
                 listed = pa.array(list(names.names), pa.string())
                 arrays.append(pa.DictionaryArray.from_arrays(pa.array(names.codes), listed).dictionary_decode())
             writer.write_table(pa.Table.from_arrays(arrays, schema=schema))
+        writer.add_key_value_metadata({_SUM: total.digest()})
 
 
-def _read_parquet(path: Path) -> tuple[dict[str, Any], Iterable[Table]]:
+def _read_parquet(path: Path) -> tuple[str, Iterable[Table], str]:
     _, parquet = _pyarrow()
     if not path.exists():
         raise FileNotFoundError(path)
     file = parquet.ParquetFile(path, page_checksum_verification=True)
-    meta = (file.schema_arrow.metadata or {}).get(_META.encode())
-    if meta is None:
+    said = file.metadata.metadata or {}
+    if not {_META.encode(), _SUM.encode()} <= said.keys():
         raise ValueError(f"its metadata lack {_META!r}")
-    meta = json.loads(meta)
-    return meta, _row_groups(file, int(meta["dim"]))
+    meta, stored = (said[name.encode()].decode() for name in (_META, _SUM))
+    return meta, _row_groups(file, int(parse_json(meta, str(path))["dim"])), stored
 
 
 def _row_groups(file: Any, dim: int) -> Iterator[Table]:
