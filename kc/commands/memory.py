@@ -6,12 +6,14 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from kc import actions
 from kc.errors import KcError, UnknownNameError, unknown_name
+from kc.memory.store.inputs import MOST_TASK
 from kc.types import Int64Array
 
 if TYPE_CHECKING:
@@ -129,15 +131,31 @@ def listed(text: str) -> list[str]:
     return values
 
 
-def id_list(text: str) -> Int64Array:
-    """`3,7,10-20` as ids, ascending, each once."""
+def id_list(text: str, below: int) -> Int64Array:
+    """`3,7,10-20` as ids, ascending, each once. KcError for text that is none, or for an id from `below` on."""
     found: list[Int64Array] = []
+    unknown: list[int] = []
     for part in listed(text):
-        match = re.fullmatch(r"(\d+)(?:-(\d+))?", part)
+        match = re.fullmatch(r"([0-9]{1,19})(?:-([0-9]{1,19}))?", part)
         if match is None or (match[2] and int(match[2]) < int(match[1])):
             raise KcError(f"--ids {part!r}: expected ids such as 3,7,10-20")
-        found.append(np.arange(int(match[1]), int(match[2] or match[1]) + 1, dtype=np.int64))
+        first, last = int(match[1]), int(match[2] or match[1])
+        unknown += range(max(first, below), min(last, max(first, below) + SHOWN) + 1)
+        found.append(np.arange(first, min(last, below - 1) + 1, dtype=np.int64))
+    check_known(np.array(unknown, np.uint64))
     return np.unique(np.concatenate(found))
+
+
+def check_known(unknown: npt.NDArray[Any]) -> None:
+    """KcError that names the ids (N,), if any, that the memory does not store."""
+    if len(unknown):
+        more = f" and {len(unknown) - SHOWN} or more others" if len(unknown) > SHOWN else ""
+        raise KcError(f"the memory stores no row with id {', '.join(map(str, unknown[:SHOWN]))}{more}")
+
+
+def whole(text: str) -> int | None:
+    """A number in the digits 0 to 9, None for any other text."""
+    return int(text) if re.fullmatch("[0-9]{1,19}", text) else None
 
 
 def class_ids(text: str, names: Mapping[int, str]) -> list[int]:
@@ -145,7 +163,8 @@ def class_ids(text: str, names: Mapping[int, str]) -> list[int]:
     by_name = {name: id_ for id_, name in names.items()}
     found = []
     for part in [text] if text in by_name else listed(text):
-        if part not in by_name and not part.isdigit():
+        number = whole(part)
+        if part not in by_name and (number is None or number >= 2**63):
             if not names:
                 raise UnknownNameError(f"class {part!r}: the memory has no names of classes; give ids or --benchmark")
             raise unknown_name("class", part, by_name)
@@ -158,7 +177,7 @@ def task_index(memory: MemoryStore, text: str | int | None) -> int | None:
     if text is None:
         return None
     known = [v.task + 1 for v in memory.versions()]
-    if not str(text).isdigit() or int(text) not in known:
+    if whole(str(text)) not in known:
         shown = ", ".join(map(str, known)) or "none"
         raise UnknownNameError(f"the memory has no version of task {text}; tasks with one: {shown}")
     return int(text) - 1
@@ -169,7 +188,7 @@ def next_task(memory: MemoryStore, task: int | None) -> int:
     newest = max((v.task for v in memory.versions()), default=-1)
     if task is None:
         return newest + 1
-    if task < 1 or task - 1 < newest:
+    if not max(newest, 0) < task <= MOST_TASK:
         raise KcError(f"--task {task}: expected a task from {max(newest, 0) + 1} on; earlier versions do not change")
     return task - 1
 
@@ -181,9 +200,9 @@ def selected(memory: MemoryStore, config: RowsConfig, names: Mapping[int, str], 
     tasks = None
     if config.task is not None:
         parts = listed(config.task)
-        if not all(part.isdigit() and int(part) > 0 for part in parts):
+        tasks = [(whole(part) or 0) - 1 for part in parts]
+        if not all(0 <= task < MOST_TASK for task in tasks):
             raise KcError(f"--task {config.task}: expected tasks counted from 1")
-        tasks = [int(part) - 1 for part in parts]
     found = memory.ids(
         class_id=None if config.class_ is None else class_ids(config.class_, names),
         source=None if config.source is None else {config.source, *listed(config.source)},
@@ -193,11 +212,9 @@ def selected(memory: MemoryStore, config: RowsConfig, names: Mapping[int, str], 
     )
     if config.ids is None:
         return found
-    wanted = id_list(config.ids)
-    unknown = np.setdiff1d(wanted, memory.ids(retired=True))
-    if len(unknown):
-        more = f" and {len(unknown) - SHOWN} more" if len(unknown) > SHOWN else ""
-        raise KcError(f"the memory stores no row with id {', '.join(map(str, unknown[:SHOWN]))}{more}")
+    stored = memory.ids(retired=True)
+    wanted = id_list(config.ids, int(stored.max(initial=-1)) + 1)
+    check_known(np.setdiff1d(wanted, stored))
     return np.intersect1d(found, wanted)
 
 

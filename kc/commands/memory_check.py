@@ -50,7 +50,7 @@ def verify(config: VerifyConfig) -> int:
         if config.file is not None:
             raise KcError("kc memory verify DIR FILE needs --absent IDS: the rows of the export that should be gone")
         return 0
-    wanted = id_list(config.absent)
+    wanted = id_list(config.absent, memory._next_id)
     if config.file is not None:
         header, tables = read(config.file)
         if header.dim != memory.dim:

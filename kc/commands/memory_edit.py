@@ -21,6 +21,7 @@ from kc.commands.memory import (
     told,
 )
 from kc.errors import KcError
+from kc.memory.store.inputs import check_weights
 from kc.spec import NonNegative, Whole
 from kc.types import Float32Array, Int64Array
 
@@ -78,6 +79,10 @@ def reweight(config: ReweightConfig) -> int:
     console = terminal()
     if (config.weight is None) == (config.prune is None):
         raise KcError("say one of --weight W (with --ids, --class ...) and --prune soft or hard")
+    try:
+        check_weights(config.weight or 0.0, 1)
+    except ValueError as error:
+        raise KcError(f"--weight {config.weight}: {error}") from error
     with opened(config.memory, write=not config.dry_run) as memory:
         names, labels = class_names(memory, config.benchmark), memory.labels()
         if config.prune is not None:

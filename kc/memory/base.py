@@ -63,8 +63,8 @@ class MemoryStore(MemoryReader):
 
         Raises ValueError for a `dim` below 1, RunError if `path` holds a memory or anything else, or cannot be written.
         """
-        if dim < 1:
-            raise ValueError(f"dim must be at least 1, got {dim}")
+        if isinstance(dim, bool) or not isinstance(dim, int) or not 1 <= dim <= inputs.MOST_VALUES:
+            raise ValueError(f"dim must be an integer from 1 to {inputs.MOST_VALUES:,}, got {dim}")
         return cls._create(Path(path), dim, fingerprint, info, inputs.new_salt() if anonymous else "", **options)
 
     @classmethod
@@ -156,7 +156,7 @@ class MemoryStore(MemoryReader):
         """
         self._check_writer()
         self._check_encoder(fingerprint)
-        inputs.check_task(task)
+        task = inputs.check_task(task)
         table = as_table(rows, task, self.dim)
         return self._stage([table], exchange.Header(len(rows), self.dim, self.fingerprint), "these rows")
 
@@ -218,6 +218,7 @@ class MemoryStore(MemoryReader):
         the state before stays readable, and the commit can be repeated.
         """
         self._check_writer()
+        task = inputs.check_task(task)
         newest, n_new = (self._commits[-1].task if self._commits else -1), len(self._staging)
         if task < newest:
             if n_new:
@@ -227,7 +228,6 @@ class MemoryStore(MemoryReader):
                 )
             self._seq(task)
             return 0
-        inputs.check_task(task)
         if task > newest or n_new or self._changed_since_newest():
             self._commit(task)
         return n_new
@@ -303,7 +303,7 @@ class MemoryStore(MemoryReader):
         rows = inputs.distinct_ids(ids)
         self._change("weight", rows, inputs.check_weights(weights, len(rows)))
 
-    def relabel(self, ids: Ids, class_ids: npt.ArrayLike) -> None:
+    def relabel(self, ids: Ids, class_ids: Ids) -> None:
         """Give visible rows new classes, at once and durably; versions committed before keep the old ones."""
         self._check_writer()
         rows = inputs.distinct_ids(ids)

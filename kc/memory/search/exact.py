@@ -17,6 +17,7 @@ from kc.budget import SEARCHES, cache_bytes
 from kc.errors import EmptyMemoryError
 from kc.memory.search.blocks import READ_COST, Block, Float64Array, gather, merge_lists, plan_blocks, split_blocks
 from kc.memory.search.threads import blas_from, faiss, parallel_for, run_in_threads
+from kc.memory.store.inputs import as_ids
 from kc.memory.store.staging import UNIT_ROUNDING
 from kc.memory.store.view import View
 from kc.types import BoolArray, Float32Array, Int64Array, Neighbours
@@ -50,6 +51,10 @@ def check_queries(queries: object, dim: int) -> tuple[Float32Array, Float64Array
         raise ValueError(f"queries must be (Q, {dim}), got {exact.shape}")
     if not np.isfinite(exact).all():
         raise ValueError("queries hold values that are not finite")
+    largest = np.abs(exact).max(axis=1, initial=0, keepdims=True)
+    far = ((largest > 0) & ((largest < 1e-140) | (largest > 1e140)))[:, 0]  # whose squares are 0 or infinite
+    if far.any():
+        exact = np.where(far[:, None], exact / np.where(largest > 0, largest, 1), exact)
     norm = np.sqrt(np.einsum("qd,qd->q", exact, exact))[:, None]
     exact = exact / np.where(norm > 0, norm, 1.0)
     return np.ascontiguousarray(exact, np.float32), exact
@@ -113,7 +118,7 @@ class Search:
         """(Q,) position of the row that each query must not find, -1 where there is none."""
         if exclude_ids is None:
             return None
-        ids = np.asarray(exclude_ids, dtype=np.int64)
+        ids = as_ids(np.asarray(exclude_ids), "exclude_ids")
         if ids.shape != (n_queries,):
             raise ValueError(f"exclude_ids must be ({n_queries},), one id a query, got {ids.shape}")
         position, known = self.columns.positions(ids)

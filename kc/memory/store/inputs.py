@@ -26,13 +26,19 @@ Ids = int | Iterable[int]
 Names = str | Iterable[str]
 
 
-def as_ids(values: Ids) -> Int64Array:
-    """One id or many, as (N,) int64."""
+MOST_VALUES = 2**20
+"""Values of the longest key."""
+MOST_TASK = 2**62
+"""Tasks are below it."""
+
+
+def as_ids(values: Ids, what: str = "ids") -> Int64Array:
+    """One id or many, as (N,) int64; ValueError for what is not stored exactly as that."""
     if isinstance(values, int | np.integer):
-        return np.array([values], np.int64)
+        values = [int(values)]
     array = np.asarray(values if isinstance(values, np.ndarray) else list(values))
-    if array.size and array.dtype.kind not in "iu":
-        raise ValueError(f"ids must be integers, got {array.dtype}")
+    if array.size and (array.dtype.kind not in "iu" or int(array.max()) >= 2**63):
+        raise ValueError(f"{what} must be integers below 2**63, got {array.dtype}")
     return array.astype(np.int64).reshape(-1)
 
 
@@ -88,22 +94,31 @@ def distinct_ids(ids: Ids) -> Int64Array:
 
 
 def check_weights(weights: npt.ArrayLike, n: int) -> Float32Array:
-    """One weight for all or one each, as (n,) float32; ValueError unless finite and at least 0."""
-    values = np.broadcast_to(np.asarray(weights, np.float32), (n,))
+    """One weight for all or one each, as (n,) float32; ValueError unless finite and at least 0, also as float32."""
+    given = np.asarray(weights)
+    if given.dtype.kind not in "fiu":
+        raise ValueError(f"weights must be numbers, got {given.dtype}")
+    with np.errstate(over="ignore"):
+        values = np.broadcast_to(given.astype(np.float32), (n,))
     if not (np.isfinite(values).all() and (values >= 0).all()):
-        raise ValueError("weights must be finite and at least 0")
+        raise ValueError("weights must be finite and at least 0, and at most 3.4e38")
+    if ((values == 0) & np.broadcast_to(given > 0, (n,))).any():
+        raise ValueError(
+            "weights above 0 must be at least 1e-45: a smaller one would be stored as 0, which hides a row"
+        )
     return values
 
 
-def check_classes(class_ids: npt.ArrayLike, n: int) -> Int64Array:
+def check_classes(class_ids: Ids, n: int) -> Int64Array:
     """One class for all or one each, as (n,) int64; ValueError below 0."""
-    values = np.broadcast_to(np.asarray(class_ids, np.int64), (n,))
+    values = np.broadcast_to(as_ids(class_ids, "class ids"), (n,))
     if (values < 0).any():
         raise ValueError("class ids must be at least 0")
     return values
 
 
-def check_task(task: int) -> None:
-    """ValueError for a task below 0."""
-    if task < 0:
-        raise ValueError(f"task must be at least 0, got {task}")
+def check_task(task: int) -> int:
+    """The task as int; ValueError for what is no integer from 0 to below MOST_TASK."""
+    if isinstance(task, bool) or not isinstance(task, int | np.integer) or not 0 <= task < MOST_TASK:
+        raise ValueError(f"task must be an integer from 0 to below 2**62, got {task}")
+    return int(task)

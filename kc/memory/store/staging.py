@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from kc.memory.store.inputs import check_classes, check_weights
+from kc.memory.store.inputs import as_ids, check_classes, check_weights
 from kc.memory.store.manifest import MemoryManifest, SegmentInfo
 from kc.memory.store.segments import MAX_ROWS, write_segment
 from kc.memory.store.table import NameColumn, Table, joined
@@ -281,19 +281,19 @@ def as_table(rows: Rows, task: int, dim: int) -> Table:
         raise ValueError(f"keys must be ({n}, {dim}), got {rows.keys.shape}")
     if rows.segment.shape != (n,) or len(rows.sample_id) != n or rows.class_id.shape != (n,):
         raise ValueError(f"class_id, segment and sample_id must have one entry for each of the {n} keys")
-    if rows.class_id.dtype.kind not in "iu":
-        raise ValueError("class ids must be integers of at least 0")
+    if rows.keys.dtype.kind not in "fiu":
+        raise ValueError(f"keys must be numbers, got {rows.keys.dtype}")
     if rows.weight is not None and rows.weight.shape != (n,):
         raise ValueError(f"weight must be ({n},), got {rows.weight.shape}")
     return checked(
         Table(
             vectors=rows.keys,
             ids=np.zeros(n, np.int64),
-            class_id=rows.class_id.astype(np.int64),
+            class_id=as_ids(rows.class_id, "class ids"),
             task=np.full(n, task, np.int64),
             added=np.zeros(n, np.int64),
-            weight=np.ones(n, np.float32) if rows.weight is None else rows.weight.astype(np.float32),
-            segment=rows.segment.astype(np.int64),
+            weight=check_weights(1.0 if rows.weight is None else rows.weight, n),
+            segment=as_ids(rows.segment, "segments"),
             sample=NameColumn.of(rows.sample_id),
             source=NameColumn(np.zeros(n, np.int32), [rows.source]),
         )
@@ -305,6 +305,9 @@ def checked(table: Table) -> Table:
     every bit. ValueError, saying what was expected and what came, for rows that cannot be stored."""
     check_classes(table.class_id, len(table))
     check_weights(table.weight, len(table))
+    for name in (*table.sample.names, *table.source.names):
+        if not isinstance(name, str) or "\0" in name:
+            raise ValueError(f"samples and sources must be text without NUL, got {name!r}")
     norm = norms(table.vectors)
     off = np.abs(norm - 1)
     if not (off <= _UNIT).all():  # also catches values that are not finite
