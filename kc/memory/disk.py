@@ -171,7 +171,7 @@ class Memory(DiskReader, MemoryStore):
         """The folder of this state; those of this kind and of states that can no longer be asked for are removed."""
         if not self._may_store:
             return None
-        folder = self.path / upkeep.DERIVED / kind
+        folder = files.within(self.path, f"{upkeep.DERIVED}/{kind}")
         kept = {f"{seq:06d}" for seq in (self._manifest.number, *(v.seq for v in self._manifest.versions))}
         for path in folder.glob("*"):
             if path.name not in kept:

@@ -65,7 +65,8 @@ class DiskReader(MemoryReader):
         new = set(trusted)
         old = self._segments
         self._segments = {
-            info.name: old.get(info.name) or Segment(self.path, info, info.name in new) for info in manifest.segments
+            info.name: old.get(info.name) or Segment(self.path, info, manifest.dim, info.name in new)
+            for info in manifest.segments
         }
         self._deltas = {d.name: self._deltas[d.name] for d in manifest.deltas if d.name in self._deltas}
         if old.keys() != self._segments.keys():
@@ -113,6 +114,10 @@ class DiskReader(MemoryReader):
             with self._reading():
                 if self._columns is None:
                     self._columns = Columns(list(self._segments.values()))
+                    ids = self._columns.ids
+                    if len(ids) and (ids[0] < 0 or (np.diff(ids) <= 0).any() or ids[-1] >= self._next_id):
+                        self._columns = None
+                        raise CorruptMemoryError(f"{self.path}: ids of rows do not ascend below {self._next_id}")
                 view = View(self._columns, self._manifest.deltas, seq, self._read_delta)
             self._views[seq] = view
             if len(self._views) > _CACHED:
@@ -186,7 +191,7 @@ class DiskReader(MemoryReader):
         return {
             "rows": view.n_visible,
             "rows_total": len(view.columns),
-            "bytes": stored + files.folder_bytes(self.path / upkeep.DERIVED),
+            "bytes": stored + files.folder_bytes(upkeep.derived(self.path)),
             "dim": self.dim,
             "fingerprint": self.fingerprint,
             "classes": len(np.unique(view.class_id[view.visible])),

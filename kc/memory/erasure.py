@@ -144,7 +144,7 @@ def files_below(*folders: Path) -> Iterator[Path]:
 def _ids_left(root: Path, ids: Int64Array) -> Iterator[str]:
     manifest = manifests.load(root)
     for info in manifest.segments:
-        left = np.intersect1d(Segment(root, info).ids, ids)
+        left = np.intersect1d(Segment(root, info, manifest.dim).ids, ids)
         if len(left):
             yield f"segment {info.name} holds {len(left)} of the ids ({', '.join(map(str, left[:10]))})"
     for delta in manifest.deltas:

@@ -41,15 +41,14 @@ def state(memory: Memory) -> tuple[bytes, list[str]]:
         {"keys": np.eye(2, 7)},
         {"keys": np.eye(2, 8).astype(complex)},
         {"keys": np.eye(2, 8).astype(str)},
-        {"sample_id": ("a", "b\0c")},
         {"sample_id": ("a", 3)},
-        {"source": "a\0"},
+        {"source": 7},
     ],
     ids=lambda wrong: f"{next(iter(wrong))}-{next(iter(wrong.values()))!r}"[:40],
 )
 def test_rows(three: Memory, rows: Callable[..., Rows], wrong: dict[str, Any]) -> None:
     before = state(three)
-    with pytest.raises(ValueError, match="must|have length"):
+    with pytest.raises(ValueError, match=r"must|have length"):
         three.add(replace(rows(2), **wrong), 3)
     assert len(three._staging) == 0
     assert state(three) == before

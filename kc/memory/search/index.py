@@ -16,7 +16,7 @@ import numpy as np
 from kc.memory.search.blocks import Float64Array, gather
 from kc.memory.search.exact import OVERFETCH, Search, top_k
 from kc.memory.search.threads import faiss
-from kc.memory.store.segments import VECTORS
+from kc.memory.store.manifest import VECTORS
 from kc.memory.store.view import Columns, View
 from kc.types import BoolArray, Float32Array, Int64Array
 

@@ -16,7 +16,8 @@ from kc.files import atomic_path
 from kc.memory.search.index import Index
 from kc.memory.search.threads import faiss
 from kc.memory.store import files
-from kc.memory.store.upkeep import DERIVED
+from kc.memory.store.upkeep import DERIVED, derived
+from kc.outside import parse_json
 
 SCHEMA = 1
 _STORED = ("kind", "trained_rows", "effort", "recall")
@@ -24,7 +25,14 @@ _STORED = ("kind", "trained_rows", "effort", "recall")
 
 def folder(root: Path, segments: tuple[str, ...]) -> Path:
     """Where the indexes of this list of segments lie."""
-    return root / DERIVED / hashlib.sha256("\n".join(segments).encode()).hexdigest()[:16]
+    name = hashlib.sha256("\n".join(segments).encode()).hexdigest()[:16]
+    return files.within(root, f"{DERIVED}/{name}")
+
+
+def _descriptions(root: Path, kind: str = "*") -> list[Path]:
+    """Those of the stored indexes, without any that a link keeps elsewhere."""
+    found = derived(root).glob(f"*/{kind}.json")
+    return sorted(path for path in found if not (path.is_symlink() or path.parent.is_symlink()))
 
 
 def save(root: Path, index: Index) -> None:
@@ -50,13 +58,13 @@ def load(root: Path, kind: str, segments: tuple[str, ...], dim: int, writes: boo
     A file that is not what its description says is passed over with a warning, and removed by who `writes`.
     """
     stored = []
-    for description in sorted((root / DERIVED).glob(f"*/{kind}.json")):
+    for description in _descriptions(root, kind):
         try:
             body = _describe(description)
             prefix = tuple(body["segments"])
             if prefix == segments[: len(prefix)]:
                 stored.append((len(prefix), description, body))
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, CorruptMemoryError) as error:
             _refuse(description, error, writes)
     for _, description, body in sorted(stored, key=lambda s: s[0], reverse=True):
         try:
@@ -68,7 +76,7 @@ def load(root: Path, kind: str, segments: tuple[str, ...], dim: int, writes: boo
 
 def prune(root: Path, keep: Path) -> None:
     """Remove the indexes of older states."""
-    for description in (root / DERIVED).glob("*/*.json"):
+    for description in _descriptions(root):
         if description.parent != keep and description.with_suffix(".faiss").exists():
             _remove(description)
 
@@ -76,7 +84,7 @@ def prune(root: Path, keep: Path) -> None:
 def check(root: Path) -> list[str]:
     """What is wrong with the stored indexes, a sentence a file."""
     wrong = []
-    for description in sorted((root / DERIVED).glob("*/*.json")):
+    for description in _descriptions(root):
         try:
             size, digest = _describe(description)["ref"]
             files.check_file(description.with_suffix(".faiss"), (size, digest))
@@ -95,7 +103,7 @@ def _sealed(body: dict[str, Any]) -> bytes:
 
 def _describe(description: Path) -> dict[str, Any]:
     content = description.read_bytes()
-    body: dict[str, Any] = json.loads(content)
+    body: dict[str, Any] = parse_json(content, str(description), error=CorruptMemoryError)
     del body["checksum"]
     if content != _sealed(body):
         raise ValueError("its checksum does not fit")

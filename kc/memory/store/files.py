@@ -16,8 +16,9 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
-from kc.errors import CorruptMemoryError, RunError
+from kc.errors import CorruptMemoryError, DataError, RunError
 from kc.files import atomic_path
+from kc.outside import inside
 
 FileRef = tuple[int, str]
 """Size in bytes and checksum of a file, as the manifest records them."""
@@ -140,6 +141,15 @@ def check_sealed(path: Path) -> None:
     named = path.name.removesuffix(SEALED).rpartition(".")[2]
     if checksum_of(path) != named:
         raise CorruptMemoryError(f"{path}: its checksum is not that in its name; delete it, it is computed again")
+
+
+def within(root: Path, relative: str) -> Path:
+    """A path in the memory `root`, by a name of its manifest or of the store; CorruptMemoryError where the name or a
+    link leads out of it."""
+    try:
+        return inside(root, relative)
+    except DataError as error:
+        raise CorruptMemoryError(str(error)) from error
 
 
 def identity(path: Path) -> tuple[int, ...]:

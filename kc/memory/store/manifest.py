@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from kc.errors import CorruptMemoryError, RunError
+from kc.memory.store import files
 from kc.memory.store.files import FileRef, replace_bytes
 from kc.memory.store.info import MemoryInfo
+from kc.memory.store.inputs import MOST_TASK, MOST_VALUES
+from kc.outside import parse_json, plain_name, read_text
 
 SCHEMA = 4
 """Older memories are refused: they lack `MemoryInfo`, and count classes around the reserved ids 254 and 255."""
@@ -18,6 +25,22 @@ NAME = "MANIFEST"
 MAGIC = "kc-memory-manifest"
 INLINE_CHARS = 2**18
 """Small deltas are kept in the manifest itself, up to this size together: a file of its own costs two more fsyncs."""
+VECTORS = "vectors.f32.npy"
+COLUMNS = {
+    "ids": "ids.npy",
+    "class_id": "class.npy",
+    "task": "task.npy",
+    "added": "added.npy",
+    "weight": "weight.npy",
+    "segment": "segment.npy",
+}
+"""Column of numbers -> its file."""
+NAMES = ("sample", "source")
+"""Columns of names: codes in NAME.npy, the distinct names in NAMEs.jsonl."""
+FILES = {VECTORS, *COLUMNS.values(), *(f"{kind}{ending}" for kind in NAMES for ending in (".npy", "s.jsonl"))}
+"""Files of a segment."""
+DELTA_TYPES = {"tombstones": np.int64, "weights": np.float32, "relabels": np.int64}
+"""Kind of delta -> type of its value column (a tombstone's value is the id again)."""
 
 
 @dataclass(frozen=True)
@@ -98,24 +121,24 @@ class MemoryManifest:
 
 
 def parse(path: Path) -> MemoryManifest:
-    """Read a manifest. FileNotFoundError if it is gone, RunError if an older version of kc wrote it, CorruptMemoryError
-    if it is not what was written."""
-    content = path.read_bytes()
-    if content.startswith(b"manifest-"):  # schema 1 named a second file
+    """Read a manifest, which somebody else may have made: RunError if an older kc wrote it, CorruptMemoryError
+    if it is not what this one writes."""
+    content = read_text(path, error=CorruptMemoryError)
+    if content.startswith("manifest-"):  # schema 1 named a second file
         raise outdated(path.parent, 1)
     try:
-        first, _, text = content.partition(b"\n")
-        magic, schema, checksum = first.decode("ascii").split(" ")
-        if magic != MAGIC or not schema.isdigit():
+        first, _, text = content.partition("\n")
+        magic, schema, checksum = first.split(" ")
+        if magic != MAGIC or not (schema.isascii() and schema.isdigit() and len(schema) < 9):
             raise ValueError("it does not begin as one")
         if 0 < int(schema) < SCHEMA:
             raise outdated(path.parent, int(schema))
         if int(schema) != SCHEMA:
             raise ValueError(f"it is of schema {schema}, this version of kc reads {SCHEMA}")
-        if checksum != hashlib.sha256(text).hexdigest():
+        if checksum != hashlib.sha256(text.encode()).hexdigest():
             raise ValueError("its checksum does not fit")
-        return _manifest(json.loads(text))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        return _manifest(parse_json(text, str(path), error=CorruptMemoryError))
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise CorruptMemoryError(f"{path}: not a whole memory manifest ({error})") from error
 
 
@@ -128,17 +151,42 @@ def outdated(root: object, schema: int) -> RunError:
 
 
 def _manifest(body: dict[str, Any]) -> MemoryManifest:
+    if not all(isinstance(body[name], list) for name in ("segments", "deltas", "versions")):
+        raise ValueError("its segments, changes and versions are no lists")
     segments = tuple(
         SegmentInfo(**{**s, "files": {n: _ref(r) for n, r in s["files"].items()}}) for s in body.pop("segments")
     )
     deltas = tuple(DeltaInfo(**{**d, "ref": None if d["ref"] is None else _ref(d["ref"])}) for d in body.pop("deltas"))
     versions = tuple(VersionInfo(**v) for v in body.pop("versions"))
     info = MemoryInfo.from_json(body.pop("info"))
-    return MemoryManifest(**body, segments=segments, deltas=deltas, versions=versions, info=info)
+    manifest = MemoryManifest(**body, segments=segments, deltas=deltas, versions=versions, info=info)
+    for record in (manifest, *segments, *deltas, *versions):
+        _check(record)
+    bytes.fromhex(manifest.salt)
+    if not 1 <= manifest.dim <= MOST_VALUES or any(s.rows < 1 or s.files.keys() != FILES for s in segments):
+        raise ValueError("no memory is of this size, or of these files")
+    return manifest
+
+
+def _check(record: Any) -> None:
+    """ValueError for a number that is none from 0 to below 2**62, a text that is none, or a name that is no file's."""
+    for field in dataclasses.fields(record):
+        value = getattr(record, field.name)
+        if field.type == "int" and not (type(value) is int and 0 <= value < MOST_TASK):
+            raise ValueError(f"{field.name} is {value!r}")
+        if field.type == "str" and not isinstance(value, str):
+            raise ValueError(f"{field.name} is {value!r}")
+        if field.name == "name":
+            plain_name(value, "its manifest", error=CorruptMemoryError)
+        if field.name == "kind" and value not in DELTA_TYPES:
+            raise ValueError(f"a change of kind {value!r}")
 
 
 def _ref(ref: Any) -> FileRef:
-    return int(ref[0]), str(ref[1])
+    size, checksum = ref
+    if type(size) is not int or not isinstance(checksum, str):
+        raise ValueError(f"{ref} is no size and checksum")
+    return size, checksum
 
 
 def load(root: Path) -> MemoryManifest:
@@ -146,12 +194,11 @@ def load(root: Path) -> MemoryManifest:
 
     Raises RunError where there is no memory, CorruptMemoryError naming the file that does not fit.
     """
-    try:
-        return parse(root / NAME)
-    except (FileNotFoundError, NotADirectoryError):
-        if (root / "segments").is_dir():
-            raise CorruptMemoryError(f"{root / NAME} is missing: restore it from a copy") from None
-        raise RunError(f"no memory in {root}: build one first, or check the path") from None
+    if (root / NAME).is_file():
+        return parse(files.within(root, NAME))
+    if (root / "segments").is_dir() or os.path.lexists(root / NAME):
+        raise CorruptMemoryError(f"{root / NAME} is missing: restore it from a copy")
+    raise RunError(f"no memory in {root}: build one first, or check the path")
 
 
 def publish(root: Path, manifest: MemoryManifest) -> None:
@@ -167,13 +214,14 @@ def orphans(root: Path, manifest: MemoryManifest) -> list[Path]:
     """What lies under `root` and is named by nothing: left by a crash or a finished rewrite. Never the cache folder."""
     kept_segments = {s.name for s in manifest.segments}
     kept_deltas = {d.name for d in manifest.deltas if d.ref is not None}
-    found = [p for p in _children(root / "segments") if p.name not in kept_segments]
+    found = [p for p in _children(root, "segments") if p.name not in kept_segments]
     for info in manifest.segments:
-        found += [p for p in _children(root / "segments" / info.name) if p.name not in info.files]
-    found += [p for p in _children(root / "deltas") if p.name not in kept_deltas]
+        found += [p for p in _children(root, f"segments/{info.name}") if p.name not in info.files]
+    found += [p for p in _children(root, "deltas") if p.name not in kept_deltas]
     found += list(root.glob("*.tmp"))
     return sorted(found)
 
 
-def _children(folder: Path) -> list[Path]:
-    return list(folder.iterdir()) if folder.is_dir() else []
+def _children(root: Path, folder: str) -> list[Path]:
+    place = files.within(root, folder)
+    return [root / folder / path.name for path in place.iterdir()] if place.is_dir() else []

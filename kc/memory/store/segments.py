@@ -15,31 +15,16 @@ import numpy.typing as npt
 
 from kc.errors import CorruptMemoryError
 from kc.memory.store import files
-from kc.memory.store.manifest import INLINE_CHARS, DeltaInfo, SegmentInfo
+from kc.memory.store.manifest import COLUMNS, DELTA_TYPES, INLINE_CHARS, NAMES, VECTORS, DeltaInfo, SegmentInfo
 from kc.memory.store.table import NameColumn, Table, joined, names_in
 from kc.types import Float32Array, Int64Array
 
 MAX_ROWS = 65_536
 """Rows a segment at most: the unit of mapping, of checksums and of streaming."""
 
-VECTORS = "vectors.f32.npy"
-COLUMNS = {
-    "ids": "ids.npy",
-    "class_id": "class.npy",
-    "task": "task.npy",
-    "added": "added.npy",
-    "weight": "weight.npy",
-    "segment": "segment.npy",
-}
-"""Column of numbers -> its file."""
-NAMES = ("sample", "source")
-"""Columns of names: codes in NAME.npy, the distinct names in NAMEs.jsonl."""
-DELTA_TYPES = {"tombstones": np.int64, "weights": np.float32, "relabels": np.int64}
-"""Kind of delta -> type of its value column (a tombstone's value is the id again)."""
-
 
 def _column(name: str) -> Any:
-    return cached_property(lambda segment: segment._array(COLUMNS[name]))
+    return cached_property(lambda segment: segment._numbers(name))
 
 
 class Segment:
@@ -48,42 +33,58 @@ class Segment:
     `trusted`: this process wrote the files a moment ago, so reading them back proves nothing.
     """
 
-    def __init__(self, root: Path, info: SegmentInfo, trusted: bool = False) -> None:
+    def __init__(self, root: Path, info: SegmentInfo, dim: int, trusted: bool = False) -> None:
         self.folder = root / "segments" / info.name
-        self.info = info
-        self._trusted = trusted
+        self.info, self.dim = info, dim
+        self._root, self._trusted = root, trusted
         self._seen: tuple[int, ...] | None = None
         """Identity of the mapped file when its checksum was compared."""
 
     def __len__(self) -> int:
         return self.info.rows
 
-    def _array(self, name: str, mapped: bool = False) -> npt.NDArray[Any]:
-        path = self.folder / name
+    def _path(self, name: str) -> Path:
+        return files.within(self._root, f"segments/{self.info.name}/{name}")
+
+    def _array(self, name: str, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+        """A column, mapped."""
+        path = self._path(name)
         if not self._trusted:
             files.check_file(path, self.info.files[name])
-        array: npt.NDArray[Any] = np.load(path, mmap_mode="r" if mapped else None, allow_pickle=False)
-        if len(array) != self.info.rows:
-            raise CorruptMemoryError(f"{path}: {len(array)} rows, the manifest says {self.info.rows}")
-        return array
+        shape = (self.info.rows, self.dim) if name == VECTORS else (self.info.rows,)
+        return load_array(path, dtype, shape)
+
+    def _numbers(self, column: str) -> npt.NDArray[Any]:
+        return np.array(self._array(COLUMNS[column], np.float32 if column == "weight" else np.int64))
 
     def _names(self, kind: str) -> NameColumn:
-        path = self.folder / f"{kind}s.jsonl"
+        path = self._path(f"{kind}s.jsonl")
         if not self._trusted:
             files.check_file(path, self.info.files[path.name])
-        return NameColumn(self._array(f"{kind}.npy"), names_in(path.read_bytes()))
+        codes = np.array(self._array(f"{kind}.npy", np.int32))
+        try:
+            names = names_in(path.read_bytes())
+        except (ValueError, RecursionError) as error:
+            raise CorruptMemoryError(f"{path}: no table of names ({error})") from error
+        if codes.min() < 0 or codes.max() >= len(names) or not all(isinstance(name, str) for name in names):
+            raise CorruptMemoryError(f"{path}: a row has a name that its table lacks")
+        return NameColumn(codes, names)
+
+    @cached_property
+    def _vectors_path(self) -> Path:
+        return self._path(VECTORS)
 
     @cached_property
     def vectors(self) -> Float32Array:
         """(N, D) float32, memory-mapped."""
-        self._seen = files.identity(self.folder / VECTORS)  # before its checksum is compared
-        return self._array(VECTORS, mapped=True)
+        self._seen = files.identity(self._vectors_path)  # before its checksum is compared
+        return self._array(VECTORS, np.float32)
 
     def check_again(self) -> None:
         """Compare the checksum of the mapped file again if anything touched it; CorruptMemoryError if it differs."""
-        seen = files.identity(self.folder / VECTORS)
+        seen = files.identity(self._vectors_path)
         if not seen or self._seen not in (None, seen):
-            files.check_file(self.folder / VECTORS, self.info.files[VECTORS])
+            files.check_file(self._vectors_path, self.info.files[VECTORS])
             self._seen = seen
 
     ids: Int64Array = _column("ids")
@@ -106,7 +107,7 @@ class Segment:
 def write_segment(root: Path, name: str, tables: Sequence[Table]) -> SegmentInfo:
     """Write the rows of `tables` as the new folder segments/`name`, all of it fsynced. No reader sees it before a
     manifest does."""
-    folder = root / "segments" / name
+    folder = files.within(root, f"segments/{name}")
     folder.mkdir(parents=True)
     # The keys are written from where they lie: joining them would be one more pass over all of them.
     rest = joined([replace(t, vectors=t.vectors[:0]) for t in tables])
@@ -141,7 +142,7 @@ def write_delta(
         data = base64.b64encode(zlib.compress(columns, 1)).decode()
         if len(data) <= room:
             return DeltaInfo(seq=seq, kind=kind, name=name, rows=len(ids), ref=None, data=data)
-    folder = root / "deltas"
+    folder = files.within(root, "deltas")
     folder.mkdir(exist_ok=True)
     ref = files.write_array(folder / name, record)
     files.sync_folder(folder)
@@ -154,13 +155,31 @@ def room_for_deltas(deltas: Iterable[DeltaInfo]) -> int:
 
 
 def read_delta(root: Path, info: DeltaInfo) -> tuple[Int64Array, npt.NDArray[Any]]:
-    """Ids and values of a delta; CorruptMemoryError if the file is not what was written."""
-    if info.ref is None:
-        columns = zlib.decompress(base64.b64decode(info.data))
-        ids = np.frombuffer(columns, np.int64, info.rows)
-        dtype = DELTA_TYPES[info.kind]
-        return ids, ids if info.kind == "tombstones" else np.frombuffer(columns, dtype, offset=ids.nbytes)
-    path = root / "deltas" / info.name
-    files.check_file(path, info.ref)
-    record = np.load(path, allow_pickle=False)
-    return record["id"], record["value"]
+    """Ids and values of a delta; CorruptMemoryError if they are not what was written."""
+    dtype = DELTA_TYPES[info.kind]
+    if info.ref is not None:
+        path = files.within(root, f"deltas/{info.name}")
+        files.check_file(path, info.ref)
+        record = load_array(path, [("id", np.int64), ("value", dtype)], (info.rows,))
+        return np.array(record["id"]), np.array(record["value"])
+    size = info.rows * (8 + (0 if info.kind == "tombstones" else np.dtype(dtype).itemsize))
+    try:
+        columns = zlib.decompressobj().decompress(base64.b64decode(info.data), size + 1)
+    except (ValueError, OverflowError, zlib.error) as error:
+        raise CorruptMemoryError(f"{root}: change {info.name} is damaged ({error})") from error
+    if len(columns) != size:
+        raise CorruptMemoryError(f"{root}: change {info.name} is not of {info.rows} rows")
+    ids = np.frombuffer(columns, np.int64, info.rows)
+    return ids, ids if info.kind == "tombstones" else np.frombuffer(columns, dtype, offset=ids.nbytes)
+
+
+def load_array(path: Path, dtype: Any, shape: tuple[int, ...]) -> npt.NDArray[Any]:
+    """An .npy file, mapped, so that a header which says more than there is allocates nothing; CorruptMemoryError for
+    another type or shape."""
+    try:
+        array: npt.NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+    except Exception as error:  # whatever NumPy makes of a header that is not its own
+        raise CorruptMemoryError(f"{path}: no array ({error})") from error
+    if array.dtype != np.dtype(dtype) or array.shape != shape:
+        raise CorruptMemoryError(f"{path}: {array.dtype} {array.shape}, the manifest says {np.dtype(dtype)} {shape}")
+    return array

@@ -306,8 +306,8 @@ def checked(table: Table) -> Table:
     check_classes(table.class_id, len(table))
     check_weights(table.weight, len(table))
     for name in (*table.sample.names, *table.source.names):
-        if not isinstance(name, str) or "\0" in name:
-            raise ValueError(f"samples and sources must be text without NUL, got {name!r}")
+        if not isinstance(name, str):
+            raise ValueError(f"samples and sources must be text, got {name!r}")
     norm = norms(table.vectors)
     off = np.abs(norm - 1)
     if not (off <= _UNIT).all():  # also catches values that are not finite

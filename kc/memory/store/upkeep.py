@@ -29,6 +29,11 @@ DERIVED = "cache"
 """Folder of indexes and tables that can be built again from the rows."""
 
 
+def derived(root: Path) -> Path:
+    """The folder of what is computed; CorruptMemoryError where it leads out of the memory."""
+    return files.within(root, DERIVED)
+
+
 def check_unused(root: Path) -> None:
     """Raise unless a new memory may be made in `root`: an empty folder, or one where making it was interrupted.
 
@@ -99,10 +104,10 @@ def verify(root: Path, manifest: MemoryManifest) -> dict[str, Any]:
     named = manifest.named_files()
     for name, ref in named.items():
         try:
-            files.check_file(root / name, ref)
+            files.check_file(files.within(root, name), ref)
         except CorruptMemoryError as error:
             wrong.append(str(error))
-    for path in sorted((root / DERIVED).rglob(f"*{files.SEALED}")):
+    for path in sorted(derived(root).rglob(f"*{files.SEALED}")):
         try:
             files.check_sealed(path)
         except CorruptMemoryError as error:
@@ -112,18 +117,13 @@ def verify(root: Path, manifest: MemoryManifest) -> dict[str, Any]:
     last = -1
     rows = 0
     for info in manifest.segments:
-        segment = Segment(root, info, trusted=True)
+        segment = Segment(root, info, manifest.dim, trusted=True)
         ids = segment.ids
-        shape = segment.vectors.shape
-        if shape != (info.rows, manifest.dim):
-            wrong.append(f"{segment.folder}: vectors are {shape}, the manifest says {(info.rows, manifest.dim)}")
         if ids[0] <= last or (np.diff(ids) <= 0).any() or ids[-1] >= manifest.next_id:
             wrong.append(f"{segment.folder / 'ids.npy'}: ids do not ascend below {manifest.next_id}")
-        for column in (segment.sample, segment.source):
-            if column.codes.min() < 0 or column.codes.max() >= len(column.names):
-                wrong.append(f"{segment.folder}: a row names a sample or source that its table lacks")
         # Every column is read, so its length is compared with the manifest's.
-        _ = segment.class_id, segment.task, segment.weight, segment.segment
+        _ = segment.vectors, segment.class_id, segment.task, segment.weight, segment.segment
+        _ = segment.sample, segment.source
         if (segment.added > info.added).any():
             wrong.append(f"{segment.folder / 'added.npy'}: rows of a later commit than the manifest says")
         last, rows = int(ids[-1]), rows + info.rows
