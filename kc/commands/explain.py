@@ -65,7 +65,7 @@ def run(config: ExplainConfig) -> int:
 
     from kc.memory.vote.evaluation import ACCEPTED, neighbour_cosines, novelty_threshold
     from kc.memory.vote.votes import contributions, decide, vote
-    from kc.predict.question import ask, search
+    from kc.predict.question import ask, background_of, search
     from kc.report.attribution import Voter, attribution, region_crop
     from kc.session import config_of_memory
 
@@ -79,7 +79,8 @@ def run(config: ExplainConfig) -> int:
         memory, config.image, config.point, config.benchmark, data_root_of(path, config.data_root, config.run)
     )
     at = task_index(memory, config.at)
-    found = search(memory, asked, settings["k"], at)
+    background = background_of(memory)
+    found = search(memory, asked, settings["k"], at, background)
     n_found = found.id.shape[1]
     if n_found < settings["k"]:
         console.say(f"k {settings['k']} is clamped to the {n_found} rows that there are")
@@ -94,7 +95,8 @@ def run(config: ExplainConfig) -> int:
     totals = vote(found, classes, **rule)[0].numpy()
     winner = int(decide(found, classes, **rule)[0])
     rows = memory.rows_of(found.id[0])
-    console.print(neighbour_table(found, rows, names, cast / cast.sum()))
+    sure = background.inferred(memory, at).confidence_of(found.id[0])
+    console.print(neighbour_table(found, rows, names, cast / cast.sum(), sure))
     of = {int(c): float(t / totals.sum()) for c, t in zip(classes, totals, strict=True)}
     ranked = sorted(of, key=lambda c: (c != winner, -of[c]))
     said = ", ".join(f"{names.get(c, c)} {100 * of[c]:.1f} %" for c in ranked[:5])
@@ -151,14 +153,18 @@ def pictured(asked: Question, sample: Sample, memory: Memory, row: int) -> UInt8
     return sample.image if mask is None else region_crop(sample.image, mask)
 
 
-def neighbour_table(found: Neighbours, rows: RowTable, names: dict[int, str], share: Any = None) -> Table:
-    """One line a neighbour, nearest first."""
+def neighbour_table(
+    found: Neighbours, rows: RowTable, names: dict[int, str], share: Any = None, sure: Any = None
+) -> Table:
+    """One line a neighbour, nearest first; `sure`: confidence of inferred classes, NaN for those that were stored."""
     table = Table("#", "row", "class", "task", "sample", "source", "cosine", "weight")
     if share is not None:
         table.add_column("vote, %", justify="right")
     for i in range(len(rows)):
-        class_id = int(found.class_id[0, i])
-        cells = [str(i + 1), str(rows.id[i]), name_of(class_id, names), str(rows.task[i] + 1)]
+        said = name_of(int(found.class_id[0, i]), names)
+        if sure is not None and sure[i] == sure[i]:
+            said += f" (inferred, {sure[i]:.2f})"
+        cells = [str(i + 1), str(rows.id[i]), said, str(rows.task[i] + 1)]
         cells += [rows.sample_id[i], rows.source[i] or "–", f"{found.score[0, i]:.4f}", f"{found.weight[0, i]:g}"]
         table.add_row(*cells, *([] if share is None else [f"{100 * share[i]:.1f}"]))
     return table

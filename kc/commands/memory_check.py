@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 
 from kc.actions import BY_PLACE
 from kc.commands.console import Terminal
-from kc.commands.memory import MemoryConfig, id_list, opened, task_index
+from kc.commands.memory import MemoryConfig, by_class, id_list, opened, task_index
 from kc.errors import KcError
 from kc.spec import Count
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from kc.memory.copies import Copies
     from kc.memory.erasure import Traces
     from kc.memory.store.exchange import Header
+    from kc.memory.vote.background import Rule
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,12 +106,15 @@ def proof(memory: MemoryStore, gone: Traces, console: Terminal, copies: Copies |
 
 @dataclass(frozen=True, kw_only=True)
 class RepairConfig(MemoryConfig):
-    """Remove files that no manifest names.
+    """Remove files that no manifest names, or infer what rows labelled background are.
 
     Args:
+        background: How rows labelled background are taken from now on, instead of removing files: keep, ignore, last,
+            repair (each as the class that other tasks' rows infer) or per-task. No row changes: keep undoes it.
         dry_run: Say what would be removed, and change nothing.
     """
 
+    background: Literal["keep", "ignore", "last", "repair", "per-task"] | None = None
     dry_run: bool = False
 
 
@@ -119,12 +123,37 @@ def repair(config: RepairConfig) -> int:
     from kc.memory.disk import Memory
 
     console = Terminal()
+    if config.background is not None:
+        with opened(config.memory, write=not config.dry_run) as memory:
+            return take_background(memory, config.background, config.dry_run, console)
     if config.dry_run:
         done = [f"would remove {name}" for name in opened(config.memory).verify()["orphans"]]
     else:
         done = Memory.repair(config.memory)
     for sentence in done or ["nothing to repair"]:
         console.say(sentence)
+    return 0
+
+
+def take_background(memory: MemoryStore, rule: Rule, dry_run: bool, console: Terminal) -> int:
+    """Make `rule` the memory's, and say what it infers; KcError where there is no task or no background class."""
+    from kc.memory.vote.background import Background
+
+    info = memory.info
+    method = info.method or "knn"
+    if not memory.versions():
+        raise KcError(f"{memory.path} has no task: nothing was committed to it")
+    if not memory.background_ids:
+        raise KcError(f"{memory.path} has no background class")
+    found = Background(rule).inferred(memory)
+    if not dry_run:
+        options = {**info.options, method: {**info.options.get(method, {}), "background": rule}}
+        with memory.with_info(replace(info, method=method, options=options)):
+            pass
+    rows = memory.rows_of(found.id)
+    console.say(f"background: {rule}; {len(found.id):,} rows labelled background have an inferred class")
+    if len(found.id):
+        by_class(found.class_id, rows.task, memory.class_names, console)
     return 0
 
 

@@ -57,6 +57,13 @@ def samples_of_task(
     indices = np.flatnonzero(chosen).astype(np.int64)
     if not len(indices):
         names = ", ".join(tasks[t].class_names)
+        if setting in ("disjoint", "sequential") and len(class_table):
+            raise SplitError(
+                f"task {t} ({names}) has no training image under setting {setting!r}, which needs images that hold a "
+                f"class of the task and none of a later one; all {len(class_table)} hold later classes: use "
+                "'overlapped' (the same labels), 'partition' (each image in one task), fewer tasks or another class "
+                "order."
+            )
         raise SplitError(
             f"task {t} ({names}) has no training image under setting {setting!r} among {len(class_table)} images: use "
             "another setting, fewer tasks, another class order or more images."

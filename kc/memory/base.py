@@ -202,13 +202,8 @@ class MemoryStore(MemoryReader):
     def _stage_new(self, table: Table) -> int:
         """Stage the rows that `repeats` does not hold back; returns how many."""
 
-    @property
-    def _background(self) -> list[int]:
-        info = self._about.info
-        return [] if info is None else [c.id for c in info.classes.values() if c.background]
-
     def _stay(self, ids: Int64Array, new: Table) -> BoolArray:
-        return repeats(new, self.rows_of(ids).class_id, self.keys(ids), self._background)
+        return repeats(new, self.rows_of(ids).class_id, self.keys(ids), self.background_ids)
 
     def commit(self, task: int) -> int:
         """Make the staged rows durable and visible, all or none, and name this state the version of `task`.

@@ -89,7 +89,7 @@ class Memory(DiskReader, MemoryStore):
     # -- writing ----------------------------------------------------------------------------------------------------
 
     def _stage_new(self, table: Table) -> int:
-        return self._staging.add_table(table, self._view, self._stay, self._background)
+        return self._staging.add_table(table, self._view, self._stay, self.background_ids)
 
     def _changed_since_newest(self) -> bool:
         return self._manifest.versions[-1].seq < self._manifest.last_change

@@ -79,6 +79,12 @@ class MemoryReader(ABC):
         return {} if self._about.info is None else self._about.info.class_names
 
     @property
+    def background_ids(self) -> list[int]:
+        """Classes that stand for all that is not named; empty where the memory was made without `info`."""
+        info = self._about.info
+        return [] if info is None else [c.id for c in info.classes.values() if c.background]
+
+    @property
     def anonymous(self) -> bool:
         """Whether names of samples and sources are kept as hashes only (see `kc.memory.store.inputs`)."""
         return bool(self._about.salt)

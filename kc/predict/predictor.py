@@ -14,6 +14,7 @@ from torch import Tensor
 from kc.errors import KcError
 from kc.memory.base import MemoryStore
 from kc.memory.disk import Memory
+from kc.memory.vote.background import Background, nearest
 from kc.memory.vote.votes import contributions
 from kc.methods.module import ContinualMethod
 from kc.methods.predictions import posteriors
@@ -58,6 +59,7 @@ class MemoryPredictor:
     def __init__(self, session: Session, memory: MemoryStore) -> None:
         self.session, self.memory = session, memory
         self.context = session.context("knn")
+        self.background = Background(self.context.options.background)
 
     @property
     def classes(self) -> dict[int, ClassInfo]:
@@ -133,9 +135,10 @@ class MemoryPredictor:
         options = self.context.options
         if len(self.memory) == 0:
             return (torch.zeros(len(keys), len(vocab)) if base is None else base), None
-        neighbours = self.memory.search(keys, options.k)
+        found = self.background.search(self.memory, keys, options.k)
+        neighbours = nearest(found, options.k)
         cast = contributions(neighbours, vocab, **options.rule()).numpy()
-        return voted(neighbours, vocab, options, base), Votes(neighbours, cast)
+        return voted(found, vocab, options, base, self.memory.background_ids), Votes(neighbours, cast)
 
     def _map(self, said: Answer, regions: Regions, shares: Float32Array, vocab: tuple[int, ...]) -> Answer:
         best = shares.argmax(axis=1)

@@ -11,6 +11,7 @@ from kc.data.manifest import load_manifest
 from kc.data.readers.files import read_image
 from kc.errors import KcError
 from kc.memory.disk import Memory
+from kc.memory.vote.background import Background, nearest
 from kc.predict.pictures import Sources
 from kc.session import Facts, Session, config_of_memory
 from kc.types import VOID, BoolArray, Float32Array, Int64Array, Neighbours, Sample, Segments, UInt8Array
@@ -68,10 +69,16 @@ def ask(
     return sources, Question(pixels, key, label_of(sample, mask), own, mask, session)
 
 
-def search(memory: Memory, asked: Question, k: int, at: int | None) -> Neighbours:
-    """The k nearest rows (1, k) of an image, its own row left out."""
+def background_of(memory: Memory) -> Background:
+    """How its rows of the background class are taken, as the memory says."""
+    method = memory.info.method or "knn"
+    return Background(config_of_memory(memory.info).of(method).get("background", "keep"))
+
+
+def search(memory: Memory, asked: Question, k: int, at: int | None, background: Background | None = None) -> Neighbours:
+    """The k nearest rows (1, k) of an image, its own row left out; those of its background as `background` says."""
     own = asked.own[:1] if len(asked.own) else np.array([-1], np.int64)
-    return memory.search(asked.key, k, at=at, exclude_ids=own)
+    return nearest((background or Background("keep")).search(memory, asked.key, k, None, at, own), k)
 
 
 def mask_of(segments: Segments, number: int) -> BoolArray:

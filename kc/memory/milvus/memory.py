@@ -140,7 +140,7 @@ class MilvusMemory(MilvusReader, MemoryStore):
         ]
         sample = NameColumn.of([samples[e["sample_hash"]] for e in found])
         segment, ids = (np.array([e[column] for e in found], np.int64) for column in ("segment", "id"))
-        return self._staging.add_new(table, sample, segment, ids, self._stay, self._background)
+        return self._staging.add_new(table, sample, segment, ids, self._stay, self.background_ids)
 
     @contextlib.contextmanager
     def _changing(self) -> Iterator[int]:

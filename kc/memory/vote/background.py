@@ -7,7 +7,7 @@ caused, and an interrupted repair has changed nothing. What was inferred is kept
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -86,7 +86,7 @@ class Background:
         exclude_ids: Int64Array | None = None,
     ) -> list[Neighbours]:
         """What `MemoryStore.search` finds, once; a table a task where the rule is `per-task`. Raises what it raises."""
-        background = memory._background
+        background = memory.background_ids
         asked = None if classes is None else [int(c) for c in classes]
         tasks = self._tasks(memory, at) if self.rule == "per-task" else ()
         if not background or self.rule == "keep" or (self.rule == "per-task" and not tasks):
@@ -110,7 +110,7 @@ class Background:
 
     def inferred(self, memory: MemoryStore, at: int | None = None) -> Inferred:
         """The rows that `repair` gives another class, now or at the version of task `at`; none under another rule."""
-        if self.rule != "repair" or not memory._background:
+        if self.rule != "repair" or not memory.background_ids:
             return NOTHING
         key = (str(memory.path), memory._head, at)
         if key not in self._known:
@@ -129,7 +129,7 @@ class Background:
         """The tasks that answer on their own; none where background rows hide nothing."""
         key = (str(memory.path), memory._head, at)
         if key not in self._answering:
-            tasks = np.unique(memory.labels(at).task).tolist() if memory._background and _hides(memory, at) else ()
+            tasks = np.unique(memory.labels(at).task).tolist() if memory.background_ids and _hides(memory, at) else ()
             self._answering = {key: tuple(tasks)}
         return self._answering[key]
 
@@ -148,7 +148,7 @@ def nearest(parts: Sequence[Neighbours], k: int) -> Neighbours:
     return Neighbours(**{name: np.take_along_axis(values, order, axis=1) for name, values in joined.items()})
 
 
-def combined(shares: Sequence[Tensor], ids: Sequence[int], background: Sequence[int]) -> Tensor:
+def combined(shares: Sequence[Tensor], ids: Sequence[int], background: Collection[int]) -> Tensor:
     """One answer (Q, C) of those of the tasks, each (Q, C) and summing to 1 or, where a task has no vote, to 0.
 
     A background row of a task is sure not to be a class of that task, so background is the product of what the tasks
@@ -179,9 +179,9 @@ def infer(memory: MemoryStore, at: int | None = None) -> Inferred:
     if not _hides(memory, at):
         return NOTHING
     rows = memory.labels(at)
-    live, behind = rows.weight > 0, np.isin(rows.class_id, memory._background)
-    class_ids = np.concatenate([memory._background, np.unique(rows.class_id[~behind])]).astype(np.int64)
-    n_background = len(memory._background)
+    live, behind = rows.weight > 0, np.isin(rows.class_id, memory.background_ids)
+    class_ids = np.concatenate([memory.background_ids, np.unique(rows.class_id[~behind])]).astype(np.int64)
+    n_background = len(memory.background_ids)
     tasks, task = np.unique(rows.task, return_inverse=True)
     column = columns_of(torch.from_numpy(rows.class_id), class_ids)[0].numpy()
     labelled = np.zeros((len(tasks), len(class_ids)), bool)
@@ -192,26 +192,33 @@ def infer(memory: MemoryStore, at: int | None = None) -> Inferred:
     if len(hidden) == 0:
         return NOTHING
     asked = hidden[np.unique(np.linspace(0, len(hidden) - 1, min(len(hidden), ASKED)).astype(np.int64))]
-    keys = memory.keys(rows.id[asked])
-    first = _judged(memory, keys, task[asked], tasks, labelled, open_, class_ids, n_background, at)
+    keys = memory.keys(rows.id[asked]).astype(np.float64)
+    chance = _judged(memory, keys, task[asked], tasks, labelled, open_, class_ids, n_background, at)
     dim = keys.shape[1]
-    moment, sums, counts = np.zeros((dim, dim)), np.zeros((len(class_ids), dim)), np.zeros(len(class_ids))
+    seen, moment = np.zeros((dim, dim)), np.zeros((dim, dim))  # of rows with a class, and of all
+    sums = np.zeros((len(class_ids), dim))
+    counts = np.bincount(column[known], minlength=len(class_ids)).astype(np.float64)
     for part, block in _blocks(memory, rows.id, at):
+        own = block[known[part]]
+        seen += own.T @ own
+        sums += _one_hot(column[part][known[part]], len(class_ids)).T @ own
         moment += block[live[part]].T @ block[live[part]]
-        np.add.at(sums, column[part][known[part]], block[known[part]])
-    counts += np.bincount(column[known], minlength=len(class_ids))
+    # The sample stands for all in every sum alike: a covariance made of both would not be one.
     share = len(hidden) / len(asked)
-    extra, more = share * (first.T @ keys), share * first.sum(0)
+    weights, offset = discriminant(
+        seen + share * keys.T @ keys, sums + share * chance.T @ keys, counts + share * chance.sum(0)
+    )
     best, confidence = np.zeros(len(rows.id), np.int64), np.zeros(len(rows.id), np.float32)
-    for _ in range(ROUNDS):
-        weights, offset = discriminant(moment, sums + extra, counts + more)
-        extra, more = np.zeros_like(sums), np.zeros_like(counts)
+    for left in range(ROUNDS - 1, -1, -1):
+        more, extra = np.zeros(len(class_ids)), np.zeros_like(sums)
         for part, block in _blocks(memory, rows.id, at):
-            own = np.flatnonzero((live & behind)[part])
-            chance = posterior(block[own] @ weights + offset, open_[task[part][own]])
-            extra, more = extra + chance.T @ block[own], more + chance.sum(0)
-            place = part.start + own
+            place = part.start + np.flatnonzero((live & behind)[part])
+            judged = block[place - part.start]
+            chance = posterior(judged @ weights + offset, open_[task[place]])
+            extra, more = extra + chance.T @ judged, more + chance.sum(0)
             best[place], confidence[place] = chance.argmax(1), chance.max(1)
+        if left:
+            weights, offset = discriminant(moment, sums + extra, counts + more)
     changed = np.flatnonzero(best >= n_background)
     return Inferred(rows.id[changed], class_ids[best[changed]], confidence[changed])
 
@@ -232,6 +239,12 @@ def discriminant(moment: Float64Array, sums: Float64Array, counts: Float64Array)
     return weights, offset
 
 
+def _one_hot(column: Int64Array, n: int) -> Float64Array:
+    """(N, n) float64: 1 in each row's column."""
+    result: Float64Array = (column[:, None] == np.arange(n)).astype(np.float64)
+    return result
+
+
 def posterior(logits: Float64Array, open_: BoolArray) -> Float64Array:
     """Softmax of `logits` (N, C) over the classes that are `open_` (N, C), at least one a row."""
     logits = np.where(open_, logits, -np.inf)
@@ -242,7 +255,7 @@ def posterior(logits: Float64Array, open_: BoolArray) -> Float64Array:
 
 def _judged(
     memory: MemoryStore,
-    keys: Float32Array,
+    keys: Float64Array,
     task: Int64Array,
     tasks: Int64Array,
     labelled: BoolArray,
@@ -266,7 +279,8 @@ def _judged(
     chance *= open_[task]
     total = chance.sum(1)
     chance[total == 0, 0] = 1
-    return chance / np.where(total == 0, 1, total)[:, None]
+    result: Float64Array = chance / np.where(total == 0, 1, total)[:, None]
+    return result
 
 
 def _hides(memory: MemoryStore, at: int | None) -> bool:
@@ -278,7 +292,7 @@ def _hides(memory: MemoryStore, at: int | None) -> bool:
     names: dict[str, int] = {}
     sample = np.fromiter((names.setdefault(s, len(names)) for s in memory.rows_of(rows.id).sample_id), np.int64)
     shown = np.unique(np.stack([sample, rows.task]), axis=1)
-    return shown.shape[1] == len(names) and bool(np.isin(rows.class_id, memory._background).any())
+    return shown.shape[1] == len(names) and bool(np.isin(rows.class_id, memory.background_ids).any())
 
 
 def _blocks(memory: MemoryStore, ids: Int64Array, at: int | None) -> Iterator[tuple[slice, Float64Array]]:

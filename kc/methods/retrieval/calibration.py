@@ -9,13 +9,14 @@ the weights under which the two together name most rows rightly are taken. No va
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from kc.memory.base import MemoryStore
+from kc.memory.vote.background import Background
 from kc.memory.vote.evaluation import first_k
 from kc.memory.vote.votes import ClassIds, columns_of
 from kc.types import Int64Array, Neighbours
@@ -54,13 +55,22 @@ class LeftOut:
     known: Tensor
 
 
-def leave_samples_out(memory: MemoryStore, class_ids: ClassIds, k: int, seed: int, most: int = MOST_ROWS) -> LeftOut:
+def leave_samples_out(
+    memory: MemoryStore,
+    class_ids: ClassIds,
+    k: int,
+    seed: int,
+    most: int = MOST_ROWS,
+    background: Background | None = None,
+) -> LeftOut:
     """Up to `most` stored rows of the classes asked for, each with its `k` nearest rows of other samples.
 
-    Rows of weight 0 are neither asked nor found. Which rows are asked is drawn by `seed`.
+    Rows of weight 0 are neither asked nor found. Which rows are asked is drawn by `seed`. `background`: how rows of the
+    background class are taken; the rules that leave rows out of a search are not followed here.
     """
     wanted = np.asarray(class_ids, dtype=np.int64)
-    rows = memory.labels()
+    background = background or Background("keep")
+    rows = background.labels(memory)
     named = memory.rows_of(rows.id)
     sample = _numbers(zip(named.source, named.sample_id, strict=True))
     live = rows.weight > 0
@@ -72,6 +82,7 @@ def leave_samples_out(memory: MemoryStore, class_ids: ClassIds, k: int, seed: in
     found = memory.search(memory.keys(ids), k + own)
     same = sample[np.searchsorted(rows.id, found.id)] == sample[asked][:, None]
     order = np.argsort(same, axis=1, kind="stable")[:, :k]
+    found = replace(found, class_id=rows.class_id[np.searchsorted(rows.id, found.id)])
     kept = {name: np.take_along_axis(values, order, axis=1) for name, values in vars(found).items()}
     kept["weight"] = np.where(np.take_along_axis(same, order, axis=1), np.float32(0), kept["weight"])
     column, has = (t.numpy() for t in columns_of(torch.from_numpy(rows.class_id), wanted))

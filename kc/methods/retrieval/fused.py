@@ -14,7 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from kc.errors import EmptyMemoryError
 from kc.files import write_atomic
+from kc.memory.vote.background import combined
 from kc.memory.vote.fusion import fuse_known_names, retrieval_logits
 from kc.memory.vote.votes import columns_of, vote
 from kc.methods.base import Context
@@ -23,7 +25,7 @@ from kc.methods.predictions import to_prediction
 from kc.methods.regions import Regions, best, normalised
 from kc.methods.retrieval.base_outputs import BaseOutputCache, BaseOutputs, base_predictions, codes_of
 from kc.methods.retrieval.calibration import KS, Setting, choose, hits, leave_samples_out
-from kc.methods.retrieval.visual_memory import VisualMemory
+from kc.methods.retrieval.visual_memory import VisualMemory, shares_of
 from kc.openvocab.base import BaseProbabilities
 from kc.types import HIDDEN, VOID, Batch, ClassInfo, Float32Array, Neighbours, Prediction, Rows, Task
 
@@ -106,7 +108,7 @@ class FusedMemory(VisualMemory):
         memory = self._own_memory()
         if len(memory) == 0:
             return
-        left_out = leave_samples_out(memory, asked, max(KS), self.context.seed)
+        left_out = leave_samples_out(memory, asked, max(KS), self.context.seed, background=self.background)
         if len(left_out.ids) == 0:
             return
         answers = self.cache.answers(self.context.base, memory.keys(left_out.ids), asked, self._asking.names(asked))
@@ -139,8 +141,7 @@ class FusedMemory(VisualMemory):
         if self.options.retrieval == "cosine":
             return retrieval_logits(neighbours, ids)
         votes = vote(neighbours, ids, **self.options.rule())
-        total = votes.sum(1, keepdim=True)
-        return votes / total.clamp_min(torch.finfo(votes.dtype).tiny), total[:, 0] > 0
+        return shares_of(votes), votes.sum(1) > 0
 
     def join(self, setting: Setting, answers: BaseOutputs, known: Tensor, p_ret: Tensor, has: Tensor) -> Tensor:
         """Scores (Q, C): the fusion over known names beside the base alone over the others."""
@@ -158,8 +159,14 @@ class FusedMemory(VisualMemory):
             return answers.own
         if self.setting.k > len(memory):
             self._once(f"k is {self.setting.k}, but the memory holds {len(memory)} rows: all of them vote")
-        p_ret, has = self.retrieve(memory.search(keys, self.setting.k), ids)
-        stored = memory.labels()
+        try:
+            found = self.background.search(memory, keys, self.setting.k)
+        except EmptyMemoryError:
+            return answers.own
+        said = [self.retrieve(n, ids) for n in found]
+        p_ret = combined([p for p, _ in said], ids, memory.background_ids)
+        has = torch.stack([h for _, h in said]).any(0)
+        stored = self.background.labels(memory)
         known = torch.from_numpy(np.isin(ids, stored.class_id[stored.weight > 0]))
         return self.join(self.setting, answers, known, p_ret, has)
 

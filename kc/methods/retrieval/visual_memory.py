@@ -6,7 +6,7 @@ Everything that is learned is a row of the memory: key embedding, class, sample,
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor
 from kc.errors import EmptyMemoryError, RunError
 from kc.memory.disk import Memory
 from kc.memory.store.distributed import gather_rows, on_rank_0, process_rank
+from kc.memory.vote.background import Background, combined
 from kc.memory.vote.fusion import knn_clip
 from kc.memory.vote.votes import decide, vote
 from kc.methods.base import Context
@@ -30,17 +31,37 @@ TIE_BREAK = 1e-12
 """Relative lead that the class which reached a tied score first is given; votes are float64."""
 
 
-def voted(neighbours: Neighbours, vocabulary: tuple[int, ...], options: BlendOptions, base: Tensor | None) -> Tensor:
+def voted(
+    found: Sequence[Neighbours],
+    vocabulary: tuple[int, ...],
+    options: BlendOptions,
+    base: Tensor | None,
+    background: Collection[int] = (),
+) -> Tensor:
     """Class scores (Q, C) of Q queries from their neighbours: votes as shares of 1, fused with base probabilities
-    (Q, C) if given. A query without a vote of any class in `vocabulary` has zeros, or the base's answer."""
-    votes = vote(neighbours, vocabulary, **options.rule())
+    (Q, C) if given. A query without a vote of any class in `vocabulary` has zeros, or the base's answer.
+
+    `found`: a table, or one a task (`kc.memory.vote.background.combined`, which knows the `background` classes).
+    """
+    neighbours = found[0]
+    if len(found) == 1:
+        votes = vote(neighbours, vocabulary, **options.rule())
+    else:
+        parts = [vote(n, vocabulary, **options.rule()) for n in found]
+        votes = combined([shares_of(v) for v in parts], vocabulary, background)
+        if base is None:
+            return votes
     if base is None:
         # The tie rule of the votes, made visible to whoever takes the highest score.
         winner = decide(neighbours, vocabulary, **options.rule())
         return votes * (1 + TIE_BREAK * (torch.tensor(vocabulary)[None] == winner[:, None]))
-    total = votes.sum(1, keepdim=True)
-    shares = votes / total.clamp_min(torch.finfo(votes.dtype).tiny)
-    return knn_clip(base.to(shares), shares, total[:, 0] > 0, lam=options.lambda_, threshold=options.threshold)
+    shares = shares_of(votes)
+    return knn_clip(base.to(shares), shares, votes.sum(1) > 0, lam=options.lambda_, threshold=options.threshold)
+
+
+def shares_of(votes: Tensor) -> Tensor:
+    """Votes (Q, C) as shares of 1; zeros where there is none."""
+    return votes / votes.sum(1, keepdim=True).clamp_min(torch.finfo(votes.dtype).tiny)
 
 
 TAUGHT = "taught"
@@ -68,6 +89,7 @@ class VisualMemory(OnePassMethod):
         self.open_vocabulary = context.base is not None
         self.staged: list[Rows] = []
         self.memory: Memory | None = None
+        self.background = Background(self.options.background)
         self._learned: set[int] = set()
         self._path = context.folder / "memory"
         if process_rank() == 0:
@@ -158,10 +180,10 @@ class VisualMemory(OnePassMethod):
         # Where an answer may not name every class, its k neighbours are rows of those that it may name.
         hidden = self._learned - set(vocabulary)
         try:
-            neighbours = self.memory.search(keys, self.options.k, classes=vocabulary if hidden else None)
+            found = self.background.search(self.memory, keys, self.options.k, vocabulary if hidden else None)
         except EmptyMemoryError:
             return alone
-        return voted(neighbours, vocabulary, self.options, base)
+        return voted(found, vocabulary, self.options, base, self.memory.background_ids)
 
     @torch.no_grad()
     def predict(self, batch: Batch, vocabulary: Sequence[int]) -> Prediction:

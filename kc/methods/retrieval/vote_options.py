@@ -20,6 +20,9 @@ class VoteOptions:
         tau: Temperature of the softmax vote.
         rank_offset: Offset of the rank vote.
         sharpness: Sharpness of the tip vote.
+        background: How rows labelled background are taken, where other tasks' classes were labelled so: keep (as
+            stored), ignore (not found), last (only the newest task's), repair (as the class that other tasks' rows
+            infer) or per-task (one vote a task).
         anonymous: The memory keeps the names of images as salted hashes only; its keys are what they are.
     """
 
@@ -28,6 +31,7 @@ class VoteOptions:
     tau: Positive = 0.07
     rank_offset: Positive = 2.0
     sharpness: Positive = 1.0
+    background: Literal["keep", "ignore", "last", "repair", "per-task"] = "repair"
     anonymous: bool = False
 
     def rule(self) -> dict[str, Any]:
