@@ -170,7 +170,7 @@ def test_resume_refuses_other_settings(finished: Path) -> None:
         (["--encoder", "lite9"], "'lite0'"),
         (["--methods", "ncm"], "use knn"),
         (["--benchmark", "digits", "--methods", "mib"], "digits is classification"),
-        (["--benchmark", "coco200-panoptic", "--methods", "plop"], "hidden pixels are void"),
+        (["--benchmark", "coco200-panoptic", "--methods", "plop"], "no background class"),
         (["--seed", "1,1"], "seeds must be different"),
         (["--batch-size", "0"], "at least 1"),
         (["--decoder", "fpm"], "Did you mean 'fpn'"),

@@ -188,10 +188,14 @@ class DiskReader(MemoryReader):
         view = self._view()
         # Without the manifest and the lock, whose sizes depend on the number of commits and on who holds it.
         stored = sum(size for size, _ in self._manifest.named_files().values())
+        # What is computed counts for the newest state only: which older ones were asked for depends on interruptions.
+        cache, now = upkeep.derived(self.path), f"{self._head:06d}"
+        older = [p for p in cache.glob("*/*") if p.is_dir() and p.name != now]
+        stored += files.folder_bytes(cache) - sum(map(files.folder_bytes, older))
         return {
             "rows": view.n_visible,
             "rows_total": len(view.columns),
-            "bytes": stored + files.folder_bytes(upkeep.derived(self.path)),
+            "bytes": stored,
             "dim": self.dim,
             "fingerprint": self.fingerprint,
             "classes": len(np.unique(view.class_id[view.visible])),

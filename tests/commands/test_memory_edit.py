@@ -73,7 +73,7 @@ def test_folders_of_images_join_a_memory(
     one = ["remember", tmp_path / "more" / "noise", "--memory", made.memory, "--name", "blue"]
     assert "rows: 15 before, 16 after; task 5" in kc(capsys, *one)
     for arguments, text in (
-        ([tmp_path / "none"], "no such folder"),
+        ([tmp_path / "none"], "no such image or folder"),
         ([tmp_path / "more", "--task", 2], "expected a task from"),
         ([tmp_path / "more" / "red"], "--name"),
         ([tmp_path / "more", "--encoder", "mlp:8x1"], "--encoder mlp:8x1"),

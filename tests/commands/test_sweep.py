@@ -220,7 +220,7 @@ def test_resume_refuses_what_is_not_this_sweep(
     assert main(["sweep", "--resume", str(folder)]) == 2
     assert "values or validation images are not those it was begun with" in capsys.readouterr().err
     assert main(["run", "--resume", str(folder)]) == 2
-    assert "not the config of a run" in capsys.readouterr().err
+    assert "not the settings of a run" in capsys.readouterr().err
     assert main(["run", *arguments(tiny_folder, tmp_path / "plain", "--methods", "knn")]) == 0
     assert main(["sweep", "--resume", str(only(tmp_path / "plain"))]) == 2
     assert "expected the folder of a sweep" in capsys.readouterr().err
