@@ -6,6 +6,7 @@ import contextlib
 import os
 import re
 import tempfile
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +19,11 @@ from kc.memory.disk import Memory
 from kc.memory.erasure import NOT_ERASED, Seeker, Traces, files_below
 from kc.memory.store import exchange, files
 from kc.memory.store import manifest as manifests
+
+UNFINISHED = r"\.[0-9a-f]{32}\.tmp"
+"""Name of a file of `atomic_path` that is not whole yet, or never will be."""
+RECENT = 3600.0
+"""Seconds in which a process may write one file."""
 
 
 @dataclass(frozen=True)
@@ -43,18 +49,22 @@ def erase_copies(memory: Path, gone: Traces, keep_exports: bool = False) -> Copi
     export only written again where it still is one.
     """
     seeker, removed, left = Seeker(gone), [], list[str]()
-    for found in (_staged(memory, seeker), _left_behind(memory, seeker), _cached(gone)):
+    for found in (_staged(memory, seeker), _left_behind(memory, seeker), _cached(gone, left)):
         for path in found:
             try:
                 files.remove(path)
                 removed.append(str(path))
             except OSError as error:
                 left.append(f"{path}: it holds some of the rows and cannot be removed ({error.strerror})")
-    for path in exchange.noted(memory):
-        with contextlib.suppress(FileNotFoundError):
-            if n := _in_copy(path, gone, keep_exports):
-                kept = keep_exports or path.is_dir()
-                (left if kept else removed).append(f"{path}: {n:,} of the rows{'' if kept else ' taken out'}")
+    for path in (p for p in exchange.noted(memory) if p.exists()):
+        try:
+            n = _in_copy(path, gone, keep_exports)
+        except (KcError, ValueError, OSError) as error:
+            left.append(f"{path}: was made from this memory, and cannot be read ({error}): delete it")
+            continue
+        if n:
+            kept = keep_exports or path.is_dir()
+            (left if kept else removed).append(f"{path}: {n:,} of the rows{'' if kept else ' taken out'}")
     left += _others_of_the_run(memory, gone, seeker)
     return Copies(tuple(removed), (*left, *NOT_ERASED))
 
@@ -80,7 +90,7 @@ def _left_behind(memory: Path, seeker: Seeker) -> Iterator[Path]:
             yield folder
     for copy in exchange.noted(memory):
         for path in sorted(copy.parent.glob(".*")):
-            own = re.fullmatch(r"\.[0-9a-f]{32}\.tmp", path.name) or path.name.startswith(f".{copy.name}.")
+            own = re.fullmatch(UNFINISHED, path.name) or path.name.startswith(f".{copy.name}.")
             if own and not path.is_symlink() and _holds(path, seeker):
                 yield path
 
@@ -89,8 +99,9 @@ def _holds(path: Path, seeker: Seeker) -> bool:
     return any(any(seeker.look(p)) for p in (files_below(path) if path.is_dir() else [path]))
 
 
-def _cached(gone: Traces) -> Iterator[Path]:
-    """Entries of the images in the caches of features, regions and keys, whatever their benchmark."""
+def _cached(gone: Traces, left: list[str]) -> Iterator[Path]:
+    """Entries of the images in the caches of features, regions and keys, whatever their benchmark, and files beside
+    them that a process did not finish: what began within `RECENT` may still be under way, and is `left`."""
     places = [hashed_path(Path(), name, "") for name in gone.samples]
     for folder, names, _ in os.walk(cache_dir() / "derived"):
         shards = {name for name in names if re.fullmatch("[0-9a-f]{2}", name)}
@@ -99,27 +110,31 @@ def _cached(gone: Traces) -> Iterator[Path]:
             if place.parent.name in shards:
                 paths = (Path(folder) / place.with_suffix(suffix) for suffix in (".f16", ".f32", ".regions"))
                 yield from (path for path in paths if path.is_file())
+        for shard in {place.parent.name for place in places} & shards:
+            for path in sorted(Path(folder, shard).glob(".*.tmp")):
+                with contextlib.suppress(FileNotFoundError):
+                    if time.time() - path.lstat().st_mtime > RECENT:
+                        yield path
+                    else:
+                        left.append(f"{path}: of a process that is at work, or was killed within the hour")
 
 
 def _in_copy(path: Path, gone: Traces, keep: bool) -> int:
     """How many of the rows are in another memory or an export; they are taken out of an export unless `keep`."""
-    try:
-        if path.is_dir():
-            return len(Memory.open(path).ids(sample_id=gone.samples, retired=True))
-        header, tables = exchange.read(path)
-    except (KcError, ValueError):  # it is no longer what was written
-        return 0
+    if path.is_dir():
+        return len(Memory.open(path).ids(sample_id=gone.samples, retired=True))
+    header, tables = exchange.read(path)
     keys = {key.tobytes() for key in gone.keys} - gone.twins
     out = [
         t.sample.among(gone.samples) & np.isin(t.ids, gone.ids)
         | np.fromiter((key.tobytes() in keys for key in t.vectors), bool, len(t))
         for t in tables
     ]
-    n_rows = int(sum(o.sum() for o in out))
-    if n_rows and not keep:
-        info = header.info
+    n_rows, info = int(sum(o.sum() for o in out)), header.info
+    names = {} if info is None else info.class_names
+    if (n_rows or {*names.values()} & {*gone.names}) and not keep:
         if info is not None:
-            info = info.with_names({i: name for i, name in info.class_names.items() if name not in gone.names})
+            info = info.with_names({i: name for i, name in names.items() if name not in gone.names})
         kept = [t.take(~o) for t, o in zip(tables, out, strict=True)]
         exchange.write(path, replace(header, rows=header.rows - n_rows, info=info), kept)
     return n_rows
@@ -130,8 +145,12 @@ def _others_of_the_run(memory: Path, gone: Traces, seeker: Seeker) -> Iterator[s
     run = run_of(memory)
     for method in sorted((run / "methods").iterdir()) if run else ():
         other = method / "memory"
-        if other != memory.absolute() and Memory.exists(other) and (n := _in_copy(other, gone, True)):
-            yield f"{other}: {n:,} rows of the same images (kc forget --memory {other})"
+        if other != memory.absolute() and Memory.exists(other):
+            try:
+                if n := _in_copy(other, gone, True):
+                    yield f"{other}: {n:,} rows of the same images (kc forget --memory {other})"
+            except (KcError, OSError) as error:
+                yield f"{other}: may hold rows of the same images, and cannot be read ({error})"
         for path in sorted(p for p in method.glob("*") if p.is_file() and not p.is_symlink()):
             if seeker.look(path, names=False)[0]:
                 yield f"{path}: keys of the rows"

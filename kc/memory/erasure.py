@@ -28,6 +28,7 @@ READ_BYTES = 1 << 24
 
 NOT_ERASED = (
     "the encoder: it may have been trained on the image, and what it learned there is in its weights",
+    "the images themselves: in the data folder, and what kc fetched, cached or composed of it (KC_CACHE)",
     "copies that kc does not know of: files that were moved, sent or backed up, memories that rows were merged into",
     "what was uploaded to W&B, and the copies that wandb keeps in its own cache",
     "the RAM of processes that have the memory open: from their next answer on they show nothing of the rows",
@@ -181,8 +182,8 @@ class Seeker:
             data = b""
             while new := file.read(READ_BYTES):
                 # The end of the last chunk stays in front, so that what lies across a border is seen whole.
-                data = data[-(self._longest - 1) :] + new if self._longest > 1 else new
-                found |= {name for name, pattern in wanted if pattern in data}
+                data = data[-self._longest :] + new
+                found |= {name for name, pattern in wanted if _quoted(pattern, data)}
                 found_keys |= self._keys_in(data)
         return self._ids[sorted(found_keys)].tolist(), sorted(found)
 
@@ -204,6 +205,14 @@ class Seeker:
                         found.add(int(owners[first]))
                     first += 1
         return found
+
+
+def _quoted(pattern: bytes, data: bytes) -> bool:
+    """Whether a string of JSON stands in `data`: not within another, where its first quote is escaped."""
+    place = data.find(pattern)
+    while place > 0 and data[place - 1] == ord("\\"):
+        place = data.find(pattern, place + 1)
+    return place >= 0
 
 
 def _manifest_names(path: Path, file: BinaryIO) -> set[str] | None:

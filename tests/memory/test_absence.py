@@ -163,3 +163,17 @@ def test_names_of_classes_and_other_columns_that_stay_are_no_remains(tmp_path: P
         memory.erase([0, 2])
         assert prove_absent(memory.path, gone)
         assert memory.class_names == {0: "cat", 1: "dog"}
+
+
+def test_a_name_within_another_that_has_quotes_is_no_remains(tmp_path: Path, rows: Callable[..., Rows]) -> None:
+    with Memory.create(tmp_path / "m", dim=8, fingerprint="f") as memory:
+        one = rows(3)
+        names = ("a", '5"a', '5\\"a"')
+        memory.add(Rows(one.keys, np.zeros(3, np.int64), names, np.zeros(3, np.int64), source="s"), 0)
+        memory.commit(0)
+        gone = traces(memory, [0])
+        assert {f.split(" holds ")[1] for f in prove_absent(memory.path, gone).found if "name" in f} == {
+            "1 of the names ('a')"
+        }
+        memory.erase([0])
+        assert prove_absent(memory.path, gone).found == ()

@@ -17,7 +17,7 @@ from kc.cli import main
 from kc.files import cache_dir, hashed_path
 from kc.memory.copies import erase_copies
 from kc.memory.disk import Memory
-from kc.memory.erasure import traces
+from kc.memory.erasure import NOT_ERASED, traces
 from kc.memory.store import exchange
 from kc.types import Rows
 
@@ -73,13 +73,36 @@ def test_caches_of_the_image_are_dropped(three: Memory) -> None:
     place = cache_dir() / "derived" / "some-benchmark" / "features" / "enc" / "8x8"
     kept, gone = hashed_path(place, "t0-2", ".f16"), hashed_path(place, "t0-3", ".f16")
     regions = hashed_path(cache_dir() / "derived" / "other" / "regions", "t0-3", ".regions")
-    for file in (kept, gone, regions):
+    killed, at_work = (gone.parent / f".{digit * 32}.tmp" for digit in "01")
+    elsewhere = gone.parents[1] / "zz" / killed.name
+    for file in (kept, gone, regions, killed, at_work, elsewhere):
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(b"x")
+    for file in (killed, elsewhere):
+        os.utime(file, (0, 0))
     found = traces(three, [3])
     three.erase([3])
-    assert sorted(erase_copies(three.path, found).removed) == sorted(map(str, (gone, regions)))
-    assert [p.exists() for p in (kept, gone, regions)] == [True, False, False]
+    done = erase_copies(three.path, found)
+    assert sorted(done.removed) == sorted(map(str, (gone, regions, killed)))
+    assert [text.split(":")[0] for text in done.left[: -len(NOT_ERASED)]] == [str(at_work)]
+    assert [p.exists() for p in (kept, gone, regions, killed, at_work, elsewhere)] == [
+        True,
+        False,
+        False,
+        False,
+        True,
+        True,
+    ]
+
+
+@pytest.mark.parametrize("ending", ["npz", "parquet"])
+def test_a_copy_that_cannot_be_read_is_named(three: Memory, tmp_path: Path, ending: str) -> None:
+    file = tmp_path / f"rows.{ending}"
+    three.export(file)
+    file.write_bytes(file.read_bytes()[:-9])
+    gone = traces(three, [3])
+    three.erase([3])
+    assert str(file) in erase_copies(three.path, gone).left[0]
 
 
 @pytest.mark.parametrize("ending", ["npz", "parquet"])
