@@ -183,6 +183,10 @@ def reads_regions(config: RunConfig, manifest: Manifest) -> bool:
 
 def check_method(name: str, spec: MethodSpec, config: RunConfig, manifest: Manifest) -> None:
     """Refuse a method that cannot do the benchmark or the stream, or that lacks something."""
+    try:
+        spec.options(**config.of(name))
+    except ValueError as error:
+        raise KcError(f"--{name}: {error}") from error
     kind = manifest.task_kind
     if kind not in spec.kinds:
         other = "use knn" if spec.kinds == ("classification",) else "use lwf, ewc or replay"
@@ -206,8 +210,8 @@ def check_method(name: str, spec: MethodSpec, config: RunConfig, manifest: Manif
         raise MissingExtraError(f"{name} needs {spec.package}: pip install 'kc-continual[{spec.extra}]'")
     if (names := config.of(name).get("names")) is not None:
         read_names(names)
-    if config.of(name).get("fusion") == "calibrated" and config.devices > 1:
-        raise KcError(f"--{name}.fusion calibrated keeps what the base said of each row in one process: --devices 1")
+    if (fusion := config.of(name).get("fusion", "fixed")) != "fixed" and config.devices > 1:
+        raise KcError(f"--{name}.fusion {fusion} keeps what the base said of each row in one process: --devices 1")
     if config.stream == "online" and spec.second_pass:
         raise KcError(f"{name} looks at training images a second time, which an online stream does not allow")
     if config.stream == "names" and not (spec.by_name and base_to_load(config) != "none"):

@@ -25,6 +25,8 @@ HIDDEN = -2
 """Training label of a pixel whose class the current task may not see, in benchmarks without a background class."""
 
 TaskKind = Literal["classification", "semantic", "panoptic"]
+Fitted = Literal["discriminant", "log-linear"]
+"""Votes of a memory that are fitted on its rows (`kc.memory.vote.log_linear`)."""
 Setting = Literal["overlapped", "disjoint", "sequential", "partition"]
 SplitName = Literal["train", "val", "test"]
 StreamKind = Literal["class", "task", "domain", "online", "blurry", "long-tailed", "names"]

@@ -37,7 +37,7 @@ class ExplainConfig(DataOptions):
         run: Run folder; default: the one that holds the memory.
         benchmark: Benchmark whose classes, input size and images are meant.
         k: Neighbours that vote.
-        vote: How neighbours vote.
+        vote: How neighbours vote, or what is fitted on the rows.
         tau: Temperature of the softmax vote.
         rank_offset: Offset of the rank vote.
         sharpness: Sharpness of the tip vote.
@@ -51,7 +51,7 @@ class ExplainConfig(DataOptions):
     run: Path | None = None
     benchmark: str | None = None
     k: Count | None = None
-    vote: Literal["plurality", "distance", "softmax", "rank", "tip"] | None = None
+    vote: Literal["plurality", "distance", "softmax", "rank", "tip", "discriminant", "log-linear"] | None = None
     tau: Positive | None = None
     rank_offset: Positive | None = None
     sharpness: Positive | None = None
@@ -63,8 +63,10 @@ def run(config: ExplainConfig) -> int:
     """`kc explain`. Returns the exit status."""
     import numpy as np
 
-    from kc.memory.vote.evaluation import ACCEPTED, neighbour_cosines, novelty_threshold
+    from kc.memory.vote.evaluation import ACCEPTED, first_k, neighbour_cosines, novelty_threshold
+    from kc.memory.vote.log_linear import LogLinear
     from kc.memory.vote.votes import contributions, decide, vote
+    from kc.methods.retrieval.vote_options import is_fitted
     from kc.predict.question import ask, background_of, search
     from kc.report.attribution import Voter, attribution, region_crop
     from kc.session import config_of_memory
@@ -80,28 +82,40 @@ def run(config: ExplainConfig) -> int:
     )
     at = task_index(memory, config.at)
     background = background_of(memory)
-    found = search(memory, asked, settings["k"], at, background)
+    kind, seed = settings["vote"], config_of_memory(memory.info).seeds[0]
+    fitted = LogLinear(kind, background, seed) if is_fitted(kind) else None
+    wide = search(memory, asked, max(settings["k"], fitted.k if fitted else 0), at, background)
+    found = first_k(wide, settings["k"])
     n_found = found.id.shape[1]
     if n_found < settings["k"]:
         console.say(f"k {settings['k']} is clamped to the {n_found} rows that there are")
-    classes = np.unique(found.class_id).tolist()
+    classes = np.unique(found.class_id if fitted is None else background.labels(memory, at).class_id).tolist()
     rule: dict[str, Any] = {
-        "kind": settings["vote"],
+        "kind": "softmax" if fitted else kind,
         "tau": float(settings["tau"]),
         "rank_offset": float(settings["rank_offset"]),
         "sharpness": float(settings["sharpness"]),
     }
     cast = contributions(found, classes, **rule)[0].numpy()
-    totals = vote(found, classes, **rule)[0].numpy()
-    winner = int(decide(found, classes, **rule)[0])
+    if fitted is None:
+        totals = vote(found, classes, **rule)[0].numpy()
+        winner = int(decide(found, classes, **rule)[0])
+    else:
+        totals = fitted.probabilities(memory, asked.key, wide, classes, at)[0].numpy()
+        winner = classes[int(totals.argmax())]
     rows = memory.rows_of(found.id[0])
     sure = background.inferred(memory, at).confidence_of(found.id[0])
     console.print(neighbour_table(found, rows, names, cast / cast.sum(), sure))
     of = {int(c): float(t / totals.sum()) for c, t in zip(classes, totals, strict=True)}
     ranked = sorted(of, key=lambda c: (c != winner, -of[c]))
     said = ", ".join(f"{names.get(c, c)} {100 * of[c]:.1f} %" for c in ranked[:5])
+    rule_name = f"{kind} vote of {n_found} rows" if fitted is None else f"{kind} of all rows"
     truth = None if asked.label is None else names.get(asked.label, str(asked.label))
-    console.say(f"{settings['vote']} vote of {n_found}: {said}" + (f" (true class: {truth})" if truth else ""))
+    console.say(f"{rule_name}: {said}" + (f" (true class: {truth})" if truth else ""))
+    if fitted is not None and len(ranked) > 1:
+        votes, own = fitted.lead(memory, asked.key, wide, (ranked[0], ranked[1]), at)
+        lead = f"lead of {name_of(ranked[0], names)} over {name_of(ranked[1], names)}"
+        console.say(f"{lead}, in logits: {votes:+.2f} by the votes of its neighbours, {own:+.2f} by the discriminant")
     nearest, near = float(found.score[0, 0]), neighbour_cosines(memory, at)
     strange = nearest < novelty_threshold(near)
     if strange:
@@ -126,7 +140,7 @@ def run(config: ExplainConfig) -> int:
     title += f" (true class: {truth})" if truth else ""
     rest = n_found - len(voters)
     shown = asked.image if asked.mask is None else region_crop(asked.image, asked.mask)
-    attribution(shown, title, voters, shares, f"{settings['vote']} vote of {n_found} rows", rest, out)
+    attribution(shown, title, voters, shares, rule_name, rest, out)
     console.say(f"written: {out}")
     return 0
 

@@ -42,8 +42,8 @@ class HeadReader(KnnClip):
 
     name = "hybrid"
     spec = dataclasses.replace(KnnClip.spec, options=HybridOptions, base="unused")
-    calibrated = False
-    """Its head was trained on the rows that calibration would ask."""
+    fusion = "fixed"
+    """Its head was trained on the rows that would be left out."""
 
     def __init__(self, context: Context, head: HeadPosterior) -> None:
         super().__init__(context)

@@ -14,12 +14,13 @@ from torch import Tensor
 from kc.errors import KcError
 from kc.memory.base import MemoryStore
 from kc.memory.disk import Memory
-from kc.memory.vote.background import Background, nearest
+from kc.memory.vote.background import nearest
+from kc.memory.vote.evaluation import first_k
 from kc.memory.vote.votes import contributions
 from kc.methods.module import ContinualMethod
 from kc.methods.predictions import posteriors
 from kc.methods.regions import Regions, normalised
-from kc.methods.retrieval.visual_memory import voted
+from kc.methods.retrieval.visual_memory import MemoryVotes
 from kc.predict.answer import Answer, Area, Votes, mean_score, pixels_in, voters_of
 from kc.predict.names import ids_of
 from kc.proposals.merge import paint, semantic_to_panoptic
@@ -59,7 +60,7 @@ class MemoryPredictor:
     def __init__(self, session: Session, memory: MemoryStore) -> None:
         self.session, self.memory = session, memory
         self.context = session.context("knn")
-        self.background = Background(self.context.options.background)
+        self.votes = MemoryVotes(self.context.options, self.context.seed)
 
     @property
     def classes(self) -> dict[int, ClassInfo]:
@@ -135,10 +136,10 @@ class MemoryPredictor:
         options = self.context.options
         if len(self.memory) == 0:
             return (torch.zeros(len(keys), len(vocab)) if base is None else base), None
-        found = self.background.search(self.memory, keys, options.k)
-        neighbours = nearest(found, options.k)
+        found = self.votes.search(self.memory, keys)
+        neighbours = nearest([first_k(n, options.k) for n in found], options.k)
         cast = contributions(neighbours, vocab, **options.rule()).numpy()
-        return voted(found, vocab, options, base, self.memory.background_ids), Votes(neighbours, cast)
+        return self.votes.scores(self.memory, keys, found, vocab, base), Votes(neighbours, cast)
 
     def _map(self, said: Answer, regions: Regions, shares: Float32Array, vocab: tuple[int, ...]) -> Answer:
         best = shares.argmax(axis=1)

@@ -13,9 +13,10 @@ from torch import Tensor
 from kc.memory.disk import Memory
 from kc.memory.vote.evaluation import first_k
 from kc.memory.vote.fusion import fuse_known_names, knn_clip, restrict_to_known, retrieval_logits
+from kc.memory.vote.left_out import leave_samples_out
 from kc.memory.vote.votes import decide
 from kc.methods.regions import best
-from kc.methods.retrieval.calibration import KS, LAMBDAS, Setting, choose, knn_clip_grid, leave_samples_out
+from kc.methods.retrieval.calibration import KS, LAMBDAS, Setting, choose, knn_clip_grid
 from kc.studies.base import Row
 from kc.studies.regions import Benchmark, Regions
 from kc.types import Int64Array, Neighbours
@@ -82,7 +83,11 @@ def calibrated_setting(bench: Benchmark, memory: Memory, regions: Regions, seed:
     base = bench.base_scores(regions.at(out.ids - memory.labels().id[0]))
 
     read = partial(retrieval_logits, class_ids=bench.ids)
-    return choose(out, bench.ids, knn_clip_grid(), read, lambda s, p, has: fuse(base, out.known, s, p, has))[0]
+
+    def fused(setting: Setting, p_ret: Tensor, has: Tensor) -> Tensor:
+        return fuse(base, out.known, setting, p_ret, has)
+
+    return choose(out, bench.ids, knn_clip_grid(), read, fused, default_setting(16), seed)[0]
 
 
 def score_base(bench: Benchmark, base: Tensor) -> dict[str, float]:

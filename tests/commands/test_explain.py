@@ -60,7 +60,7 @@ def test_the_rows_that_voted(
     assert [float(line[6]) for line in lines] == (100 * each / each.sum()).round(1).tolist()
     total = vote(found, [0, 1, 2], kind="rank")[0]
     best = ("red", "green leaf", "blue")[int(total.argmax())]
-    assert f"rank vote of 5: {best} {100 * float(total.max() / total.sum()):.1f} %" in said
+    assert f"rank vote of 5 rows: {best} {100 * float(total.max() / total.sum()):.1f} %" in said
     with Image.open(out) as image:
         assert image.size[0] > 800
 

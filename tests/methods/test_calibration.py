@@ -10,6 +10,7 @@ import torch
 
 from kc.memory.disk import Memory
 from kc.memory.vote.fusion import knn_clip, retrieval_logits
+from kc.memory.vote.left_out import leave_samples_out
 from kc.methods.retrieval.calibration import (
     KS,
     SHARES,
@@ -17,7 +18,6 @@ from kc.methods.retrieval.calibration import (
     choose,
     hits,
     knn_clip_grid,
-    leave_samples_out,
     ret_clip_grid,
 )
 from kc.types import Rows
@@ -97,6 +97,7 @@ def test_the_better_opinion_gets_the_weight(tmp_path: Path) -> None:
                 knn_clip_grid(),
                 lambda n: retrieval_logits(n, (0, 1, 2)),
                 lambda s, p, has: knn_clip(base.to(p), p, has, s.lam, s.threshold),
+                Setting(16, 0.7, 1.01),
             )[0]
 
     wrong = torch.full((30, 3), 0.2)
@@ -108,7 +109,9 @@ def test_the_better_opinion_gets_the_weight(tmp_path: Path) -> None:
     right = torch.full((30, 3), 0.2)
     shuffled = rng.permutation(label)  # keys say nothing of it
     right[range(30), shuffled] = 0.6
-    assert chosen(shuffled, right) == Setting(1, 0.1, 0.1, 0, 0, 0)  # every setting that trusts the base is as good
+    trusting = chosen(shuffled, right)  # the nearest to the default of all settings that are as good
+    assert (trusting.k, trusting.threshold) == (16, 1.01)
+    assert trusting.lam < 0.7
 
 
 def test_nothing_to_calibrate_on(tmp_path: Path) -> None:
@@ -116,7 +119,7 @@ def test_nothing_to_calibrate_on(tmp_path: Path) -> None:
     with memory:
         out = leave_samples_out(memory, (99,), 3, seed=0)
     with pytest.raises(ValueError, match="no stored row"):
-        choose(out, (99,), knn_clip_grid(), lambda n: (torch.empty(0), torch.empty(0)), lambda s, p, h: p)
+        choose(out, (99,), knn_clip_grid(), lambda n: (torch.empty(0), torch.empty(0)), lambda s, p, h: p, Setting(16))
 
 
 def test_a_weight_of_names_that_are_not_there_is_not_varied() -> None:

@@ -134,8 +134,13 @@ class Background:
         return self._answering[key]
 
     def labels(self, memory: MemoryStore, at: int | None = None) -> Labels:
-        """What rows vote for, under the rule."""
+        """The rows that are found under the rule, and what they vote for; under `per-task`, as they are stored."""
         rows = memory.labels(at)
+        if self.rule in ("ignore", "last"):
+            found = ~np.isin(rows.class_id, memory.background_ids)
+            if self.rule == "last":
+                found |= rows.task == rows.task.max(initial=0)
+            return Labels(**{name: column[found] for name, column in vars(rows).items()})
         return replace(rows, class_id=self.inferred(memory, at).classes_of(rows.id, rows.class_id))
 
 

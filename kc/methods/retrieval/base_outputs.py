@@ -121,7 +121,7 @@ class BaseOutputCache(TensorState):
         if len(kept) < len(found):
             raise KcError(
                 f"{len(found) - len(kept)} of {len(found)} rows were stored without the base's outputs for them: "
-                "--fusion calibrated needs a memory that was learned with it"
+                "a fusion that is fitted needs a memory that was learned with it"
             )
         if isinstance(base, CodedVocabulary):
             return single_head(base.scores_from_codes(torch.stack(kept), names), seen_names(base, names))

@@ -16,21 +16,26 @@ from torch import Tensor
 
 from kc.errors import EmptyMemoryError
 from kc.files import write_atomic
+from kc.memory.vote import log_linear as log_linear_rule
 from kc.memory.vote.background import combined
-from kc.memory.vote.fusion import fuse_known_names, retrieval_logits
+from kc.memory.vote.fusion import fuse_known_names, restrict_to_known, retrieval_logits
+from kc.memory.vote.left_out import MOST_ROWS, leave_samples_out
+from kc.memory.vote.log_linear import LogLinear, left_out_discriminant
 from kc.memory.vote.votes import columns_of, vote
 from kc.methods.base import Context
 from kc.methods.names import Name, read_names
 from kc.methods.predictions import to_prediction
 from kc.methods.regions import Regions, best, normalised
 from kc.methods.retrieval.base_outputs import BaseOutputCache, BaseOutputs, base_predictions, codes_of
-from kc.methods.retrieval.calibration import KS, Setting, choose, hits, leave_samples_out
+from kc.methods.retrieval.calibration import KS, MOST_VALUES, Setting, choose, hits
 from kc.methods.retrieval.visual_memory import VisualMemory, shares_of
 from kc.openvocab.base import BaseProbabilities
 from kc.types import HIDDEN, VOID, Batch, ClassInfo, Float32Array, Neighbours, Prediction, Rows, Task
 
 log = logging.getLogger("kc")
 
+BASE_SHARE = 0.3
+"""Weight of the base in the log-linear rule before any row is seen, beside 0.7 for the vote: as in the fixed fusion."""
 ADDED = HIDDEN - 1
 """Names that are no class of the benchmark are numbered from here down, inside a method only: an answer with one of
 them is VOID outside."""
@@ -39,14 +44,15 @@ them is VOID outside."""
 class FusedMemory(VisualMemory):
     """A base fused with a memory; the base alone for names that the memory has never seen.
 
-    Option `names` adds names to predict beside the classes learned so far. With `fusion="calibrated"` the weights are
-    chosen after each task (`kc.methods.retrieval.calibration`) and written to `calibration.json`.
+    Option `names` adds names to predict beside the classes learned so far. Unless `fusion` is "fixed", the
+    weights are chosen after each task and written to `calibration.json`.
     """
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)
         self.setting = self.fixed()
         self.cache = BaseOutputCache()
+        self._log_linear = LogLinear("log-linear", self.votes.background, context.seed)
         self.task_index = -1
         self._logged: set[str] = set()
         lines = [] if (file := getattr(self.options, "names", None)) is None else read_names(file)
@@ -57,8 +63,9 @@ class FusedMemory(VisualMemory):
         raise NotImplementedError
 
     @property
-    def calibrated(self) -> bool:
-        return bool(self.options.fusion == "calibrated")
+    def fusion(self) -> str:
+        """How the weights come about: the option."""
+        return str(self.options.fusion)
 
     def fuse(self, setting: Setting, answers: BaseOutputs, known: Tensor, p_ret: Tensor, has_votes: Tensor) -> Tensor:
         """The base and the memory as one, (Q, C), over the names `known` to the memory ((C,) or (Q, C) bool)."""
@@ -75,7 +82,7 @@ class FusedMemory(VisualMemory):
     def stage(self, batch: Batch, regions: Sequence[Regions] | None) -> None:
         before = len(self.staged)
         super().stage(batch, regions)
-        if self.calibrated:
+        if self.fusion != "fixed":
             self._keep(batch, regions, self.staged[before:])
 
     def _keep(self, batch: Batch, regions: Sequence[Regions] | None, staged: Sequence[Rows]) -> None:
@@ -98,29 +105,46 @@ class FusedMemory(VisualMemory):
 
     def commit(self, task: int, n_processes: int) -> int:
         new_rows = super().commit(task, n_processes)
-        if self.calibrated:
-            self._calibrate()
+        if self.fusion != "fixed":
+            self._choose()
         return new_rows
 
-    def _calibrate(self) -> None:
+    def _choose(self) -> None:
+        """Choose the weights by the rows that are stored now, each without its own image."""
         assert self.task is not None
         asked = self.asked(self.task.seen_ids)
-        memory = self._own_memory()
+        memory, background = self._own_memory(), self.votes.background
         if len(memory) == 0:
             return
-        left_out = leave_samples_out(memory, asked, max(KS), self.context.seed, background=self.background)
+        log_linear = self.fusion == "log-linear"
+        k = max(log_linear_rule.KS if log_linear else KS)
+        most = MOST_ROWS if log_linear else MOST_VALUES // len(asked)
+        left_out = leave_samples_out(memory, asked, k, self.context.seed, most, background)
         if len(left_out.ids) == 0:
             return
         answers = self.cache.answers(self.context.base, memory.keys(left_out.ids), asked, self._asking.names(asked))
-        self.setting, value = choose(
-            left_out,
-            asked,
-            self.grid(answers),
-            partial(self.retrieve, ids=asked),
-            lambda setting, p_ret, has: self.join(setting, answers, left_out.known, p_ret, has),
-        )
-        alone = hits(answers.own, columns_of(torch.from_numpy(left_out.truth), asked)[0])
-        self._record({"rows": len(left_out.ids), "hits": value, "hits_of_base": alone})
+        truth = columns_of(torch.from_numpy(left_out.truth), asked)[0]
+        if log_linear:
+            base = restrict_to_known(answers.own.double(), left_out.known)
+            moments = self._log_linear.moments(memory, background.labels(memory))
+            said, shrink = left_out_discriminant(memory, moments, left_out, asked)
+            values = log_linear_rule.features(left_out.neighbours, asked, said, base)
+            start = log_linear_rule.default_weights(BASE_SHARE)
+            weights = log_linear_rule.fit(values, truth.numpy(), left_out.known.numpy(), start)
+            self.setting = Setting(k, shrink=shrink, weights=tuple(weights.tolist()))
+            fused = log_linear_rule.probabilities(values, weights, left_out.known.numpy())
+            value = hits(fuse_known_names(torch.from_numpy(fused), answers.own.double(), left_out.known), truth)
+        else:
+            self.setting, value = choose(
+                left_out,
+                asked,
+                self.grid(answers),
+                partial(self.retrieve, ids=asked),
+                lambda setting, p_ret, has: self.join(setting, answers, left_out.known, p_ret, has),
+                self.fixed(),
+                self.context.seed,
+            )
+        self._record({"rows": len(left_out.ids), "hits": value, "hits_of_base": hits(answers.own, truth)})
 
     def _record(self, found: Mapping[str, Any]) -> None:
         """Add what was chosen to `calibration.json`."""
@@ -160,14 +184,21 @@ class FusedMemory(VisualMemory):
         if self.setting.k > len(memory):
             self._once(f"k is {self.setting.k}, but the memory holds {len(memory)} rows: all of them vote")
         try:
-            found = self.background.search(memory, keys, self.setting.k)
+            found = self.votes.background.search(memory, keys, self.setting.k)
         except EmptyMemoryError:
             return answers.own
-        said = [self.retrieve(n, ids) for n in found]
-        p_ret = combined([p for p, _ in said], ids, memory.background_ids)
-        has = torch.stack([h for _, h in said]).any(0)
-        stored = self.background.labels(memory)
+        stored = self.votes.background.labels(memory)
         known = torch.from_numpy(np.isin(ids, stored.class_id[stored.weight > 0]))
+        if self.setting.weights:
+            own = answers.own.double()
+            discriminant = self._log_linear.discriminant(memory, self.setting.shrink)
+            said = discriminant.log_posterior(keys, np.asarray(ids, np.int64))
+            values = log_linear_rule.features(found[0], ids, said, restrict_to_known(own, known))
+            fused = log_linear_rule.probabilities(values, np.asarray(self.setting.weights), known.numpy())
+            return fuse_known_names(torch.from_numpy(fused), own, known)
+        each = [self.retrieve(n, ids) for n in found]
+        p_ret = combined([p for p, _ in each], ids, memory.background_ids)
+        has = torch.stack([h for _, h in each]).any(0)
         return self.join(self.setting, answers, known, p_ret, has)
 
     def _once(self, text: str) -> None:
@@ -200,7 +231,7 @@ class FusedMemory(VisualMemory):
         return {"setting": dataclasses.asdict(self.setting), "task": self.task_index}
 
     def set_extra_state(self, state: Mapping[str, Any]) -> None:
-        self.setting = Setting(**state["setting"])
+        self.setting = Setting(**{**state["setting"], "weights": tuple(state["setting"].get("weights", ()))})
         self.task_index = int(state["task"])
 
 

@@ -6,24 +6,26 @@ Everything that is learned is a row of the memory: key embedding, class, sample,
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from kc.errors import EmptyMemoryError, RunError
+from kc.memory.base import MemoryStore
 from kc.memory.disk import Memory
 from kc.memory.store.distributed import gather_rows, on_rank_0, process_rank
 from kc.memory.vote.background import Background, combined
 from kc.memory.vote.fusion import knn_clip
+from kc.memory.vote.log_linear import LogLinear
 from kc.memory.vote.votes import decide, vote
 from kc.methods.base import Context
 from kc.methods.module import OnePassMethod
 from kc.methods.predictions import posteriors, to_prediction
 from kc.methods.regions import Regions, best, normalised
 from kc.methods.retrieval.build import labelled_rows
-from kc.methods.retrieval.vote_options import BlendOptions
+from kc.methods.retrieval.vote_options import BlendOptions, KnnOptions, is_fitted
 from kc.spec import MethodSpec, Tunable
 from kc.types import Batch, Float32Array, Neighbours, Prediction, Rows, Task
 
@@ -31,32 +33,48 @@ TIE_BREAK = 1e-12
 """Relative lead that the class which reached a tied score first is given; votes are float64."""
 
 
-def voted(
-    found: Sequence[Neighbours],
-    vocabulary: tuple[int, ...],
-    options: BlendOptions,
-    base: Tensor | None,
-    background: Collection[int] = (),
-) -> Tensor:
-    """Class scores (Q, C) of Q queries from their neighbours: votes as shares of 1, fused with base probabilities
-    (Q, C) if given. A query without a vote of any class in `vocabulary` has zeros, or the base's answer.
+class MemoryVotes:
+    """Class scores of keys by the rows of a memory, as the options of a method say."""
 
-    `found`: a table, or one a task (`kc.memory.vote.background.combined`, which knows the `background` classes).
-    """
-    neighbours = found[0]
-    if len(found) == 1:
-        votes = vote(neighbours, vocabulary, **options.rule())
-    else:
-        parts = [vote(n, vocabulary, **options.rule()) for n in found]
-        votes = combined([shares_of(v) for v in parts], vocabulary, background)
-        if base is None:
+    def __init__(self, options: BlendOptions, seed: int = 0) -> None:
+        self.options = options
+        self.background = Background(options.background)
+        self.fitted = LogLinear(options.vote, self.background, seed) if is_fitted(options.vote) else None
+
+    def search(self, memory: MemoryStore, keys: Float32Array, classes: Sequence[int] | None = None) -> list[Neighbours]:
+        """The rows that vote on keys (Q, D): a table, or one a task (`Background.search`), with at least `k` places a
+        query where the memory has that many rows. Raises EmptyMemoryError where it has none."""
+        k = max(self.options.k, self.fitted.k if self.fitted else 0)
+        return self.background.search(memory, keys, k, classes)
+
+    def scores(
+        self,
+        memory: MemoryStore,
+        keys: Float32Array,
+        found: Sequence[Neighbours],
+        vocabulary: tuple[int, ...],
+        base: Tensor | None,
+    ) -> Tensor:
+        """Scores (Q, C) of keys (Q, D) whose neighbours are `found`: votes as shares of 1, fused with base
+        probabilities (Q, C) if given. A query without a vote of any class in `vocabulary` has zeros, or the base's
+        answer."""
+        options, neighbours = self.options, found[0]
+        if self.fitted is not None:
+            votes = self.fitted.probabilities(memory, keys, neighbours, vocabulary)
+        elif len(found) == 1:
+            votes = vote(neighbours, vocabulary, **options.rule())
+        else:
+            parts = [shares_of(vote(n, vocabulary, **options.rule())) for n in found]
+            votes = combined(parts, vocabulary, memory.background_ids)
+        if base is not None:
+            return knn_clip(
+                base.to(votes), shares_of(votes), votes.sum(1) > 0, lam=options.lambda_, threshold=options.threshold
+            )
+        if self.fitted is not None or len(found) > 1:
             return votes
-    if base is None:
         # The tie rule of the votes, made visible to whoever takes the highest score.
         winner = decide(neighbours, vocabulary, **options.rule())
         return votes * (1 + TIE_BREAK * (torch.tensor(vocabulary)[None] == winner[:, None]))
-    shares = shares_of(votes)
-    return knn_clip(base.to(shares), shares, votes.sum(1) > 0, lam=options.lambda_, threshold=options.threshold)
 
 
 def shares_of(votes: Tensor) -> Tensor:
@@ -78,7 +96,7 @@ class VisualMemory(OnePassMethod):
         paper="Geirhos et al. 2024, arXiv 2408.08172",
         formula=r"s_c = \sum_{j \in kNN(x), c_j = c} w_j",
         family="memory",
-        options=BlendOptions,
+        options=KnnOptions,
         base="optional",
         by_name=True,
         tune=Tunable("k", 2, whole=True),
@@ -89,7 +107,7 @@ class VisualMemory(OnePassMethod):
         self.open_vocabulary = context.base is not None
         self.staged: list[Rows] = []
         self.memory: Memory | None = None
-        self.background = Background(self.options.background)
+        self.votes = MemoryVotes(self.options, context.seed)
         self._learned: set[int] = set()
         self._path = context.folder / "memory"
         if process_rank() == 0:
@@ -180,10 +198,10 @@ class VisualMemory(OnePassMethod):
         # Where an answer may not name every class, its k neighbours are rows of those that it may name.
         hidden = self._learned - set(vocabulary)
         try:
-            found = self.background.search(self.memory, keys, self.options.k, vocabulary if hidden else None)
+            found = self.votes.search(self.memory, keys, vocabulary if hidden else None)
         except EmptyMemoryError:
             return alone
-        return voted(found, vocabulary, self.options, base, self.memory.background_ids)
+        return self.votes.scores(self.memory, keys, found, vocabulary, base)
 
     @torch.no_grad()
     def predict(self, batch: Batch, vocabulary: Sequence[int]) -> Prediction:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeGuard, get_args
 
 from kc.spec import Count, Fraction, NonNegative, Positive
+from kc.types import Fitted
+
+Vote = Literal["plurality", "distance", "softmax", "rank", "tip"]
 
 
 @dataclass(frozen=True)
@@ -27,7 +30,7 @@ class VoteOptions:
     """
 
     k: Count = 16
-    vote: Literal["plurality", "distance", "softmax", "rank", "tip"] = "softmax"
+    vote: Vote = "softmax"
     tau: Positive = 0.07
     rank_offset: Positive = 2.0
     sharpness: Positive = 1.0
@@ -35,8 +38,9 @@ class VoteOptions:
     anonymous: bool = False
 
     def rule(self) -> dict[str, Any]:
-        """What `kc.memory.vote.votes.vote` is told."""
-        return {"kind": self.vote, "tau": self.tau, "rank_offset": self.rank_offset, "sharpness": self.sharpness}
+        """Arguments of `kc.memory.vote.votes.vote`."""
+        kind = self.vote if self.vote in get_args(Vote) else "softmax"  # a fitted vote: what its neighbours say
+        return {"kind": kind, "tau": self.tau, "rank_offset": self.rank_offset, "sharpness": self.sharpness}
 
 
 @dataclass(frozen=True)
@@ -59,13 +63,41 @@ class FusedOptions(VoteOptions):
     """How a memory is fused with an open-vocabulary base.
 
     Args:
-        fusion: Weights of the fusion: fixed (as given) or calibrated (chosen after each task by leaving stored samples
-            out of their own search; no validation image is read).
+        fusion: Weights of the fusion: fixed (as given), calibrated (chosen after each task by leaving stored images
+            out of their own search; no validation image is read) or log-linear (votes of several k, the discriminant
+            of all rows and the base as one, fitted in the same way; vote, k and retrieval are not read then).
         retrieval: Opinion of the memory: cosine (kNN-CLIP's formula) or vote (that of `vote`).
         names: File with names that are asked for beside the classes learned so far; line t adds those of task t,
             separated by commas, synonyms by |.
     """
 
-    fusion: Literal["fixed", "calibrated"] = "fixed"
+    fusion: Literal["fixed", "calibrated", "log-linear"] = "fixed"
     retrieval: Literal["cosine", "vote"] = "cosine"
     names: Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.fusion == "log-linear" and self.background == "per-task":
+            raise ValueError("background per-task has one vote a task; fusion log-linear is fitted on all tasks")
+
+
+@dataclass(frozen=True)
+class KnnOptions(BlendOptions):
+    """Options of a memory alone, or beside a base.
+
+    Args:
+        vote: Weight of the neighbour at rank r (from 0) with cosine s: plurality (1), distance (exp(s - 1)), softmax
+            (exp(s / tau)), rank (1 / (rank-offset + r)) or tip (exp(-sharpness (1 - s))); or discriminant (SLDA of all
+            rows, no neighbours), or log-linear (both as one, fitted on the rows; softmax votes of 1, 5, 16 and 32
+            neighbours, whatever k and tau are).
+    """
+
+    vote: Literal["plurality", "distance", "softmax", "rank", "tip", "discriminant", "log-linear"] = "softmax"  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        if is_fitted(self.vote) and self.background == "per-task":
+            raise ValueError(f"background per-task has one vote a task; vote {self.vote} is fitted on all tasks")
+
+
+def is_fitted(vote: str) -> TypeGuard[Fitted]:
+    """Whether a vote is fitted on the rows, and not the sum of what neighbours say."""
+    return vote in get_args(Fitted)
