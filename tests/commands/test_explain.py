@@ -90,6 +90,10 @@ def test_the_rows_that_voted(
     assert f"│ 1 │ {found.id[0, 0]} │" in said
     assert f"│ 3 │ {found.id[0, 2]} │" in said
     assert "│ 4 │" not in said
+    for rule, parts in (("discriminant", "+0.00 by the votes"), ("log-linear", "by the votes of its neighbours")):
+        said = kc(capsys, "explain", picture, "--memory", moved, "--vote", rule, "--out", out)
+        assert f"{rule} of all rows: " in said
+        assert parts in said
     for arguments, text in (
         (["nothing.png", *told], "neither a file nor a sample of tiny-folder"),
         ([picture, *told, "--vote", "ranks"], "Did you mean 'rank'"),

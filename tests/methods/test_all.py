@@ -74,7 +74,7 @@ ROWS = {
     "fecam": Row(),
     "tip-adapter": Row(options={"shots": 2}),
     "knn-clip": Row(options={"fusion": "calibrated"}),
-    "ret-clip": Row(),
+    "ret-clip": Row(options={"fusion": "log-linear"}),
     "hybrid": Row(),
     "hybrid-replay": Row(),
     "zeroshot": Row(),

@@ -191,11 +191,14 @@ def test_regions_and_two_heads(toy_context: Make) -> None:
     method.close()
 
 
-def test_a_name_added_later_changes_only_what_it_wins(toy_context: Make, images: Images, tmp_path: Path) -> None:
+@pytest.mark.parametrize("fusion", ["fixed", "log-linear"])
+def test_a_name_added_later_changes_only_what_it_wins(
+    fusion: Any, toy_context: Make, images: Images, tmp_path: Path
+) -> None:
     """Line 2 of the file adds a class that nobody learned and names outside the benchmark, from task 1 on."""
     path = tmp_path / "names.txt"
     path.write_text("\nwalrus, 5, teapot|kettle\n")
-    context = context_of(toy_context, options=KnnClipOptions(k=3, lambda_=0.5, names=path))
+    context = context_of(toy_context, options=KnnClipOptions(k=3, lambda_=0.5, names=path, fusion=fusion))
     method = KnnClip(context)
     teach(method, TASKS[0], images([0, 1, 0, 1, 1, 0]))
     asked = images([0, 1, 2] * 20, seed=5)
@@ -230,14 +233,15 @@ def test_names_in_maps_are_void_outside(toy_context: Make, tmp_path: Path) -> No
     method.close()
 
 
+@pytest.mark.parametrize("fusion", ["calibrated", "log-linear"])
 @pytest.mark.parametrize("base", [Codes(), Heads()], ids=["codes", "probabilities"])
-def test_calibration_follows_the_better_of_the_two_and_survives_a_restart(base: Any, toy_context: Make) -> None:
+def test_a_fit_follows_the_better_of_the_two_and_survives_a_restart(base: Any, fusion: Any, toy_context: Make) -> None:
     """The base knows nothing of these classes: the memory gets the weight. What the base said is kept with it."""
-    context = context_of(toy_context, "semantic", base, options=KnnClipOptions(fusion="calibrated", lambda_=0.0))
+    context = context_of(toy_context, "semantic", base, options=KnnClipOptions(fusion=fusion, lambda_=0.0))
     method = KnnClip(context)
     first = scene([halves(a, b) for a, b in [(0, 1), (1, 0), (0, 1), (1, 0)]])
     teach(method, TASKS[0], first)
-    assert method.setting.lam > 0
+    assert method.setting.lam > 0 or len(method.setting.weights) == 7
     teach(method, TASKS[1], scene([halves(2, 2), halves(2, 2)], seed=3))
     (one, two) = json.loads((context.folder / "calibration.json").read_text())
     assert (one["task"], two["task"]) == (0, 1)
