@@ -31,9 +31,10 @@ from benchmarks.synthetic import CHUNK, Synthetic
 from kc.memory.disk import Memory
 from kc.memory.search.exact import Search
 from kc.memory.search.planner import SearchOptions
-from kc.memory.search.threads import blas_from, faiss
+from kc.memory.search.threads import faiss
 from kc.memory.vote.fusion import knn_clip
 from kc.memory.vote.votes import vote
+from kc.process import blas_from
 from kc.spec import Count
 
 Part = Literal["build", "exact", "filter", "retire", "vote", "approximate", "gpu"]
@@ -106,7 +107,7 @@ def exact(data: Synthetic, memory: Memory, quick: bool) -> Iterator[Figure]:
         queries = data.queries(n_queries)
 
         def raw(queries: Any = queries, k: int = k) -> None:
-            with blas_from(4 * data.dim if len(queries) > 1 else 2**31 - 1):
+            with blas_from(faiss, 4 * data.dim if len(queries) > 1 else 2**31 - 1):
                 faiss.knn(queries, keys, k, metric=faiss.METRIC_INNER_PRODUCT)
 
         def ours(queries: Any = queries, k: int = k) -> None:

@@ -23,9 +23,10 @@ SEARCHER = """
 import os, resource, sys
 os.environ["KC_CACHE_BYTES"] = "0"
 import faiss, numpy as np
-from kc.memory.search import blocks, index as indexes, threads
+from kc.memory.search import blocks, index as indexes
 from kc.memory.search.planner import SearchOptions
 from kc.memory.disk import Memory
+from kc.process import blas_from
 
 memory = Memory.open(sys.argv[1])
 kind, filtered = sys.argv[2], sys.argv[3] == "filtered"
@@ -35,7 +36,7 @@ queries = np.eye(4, 512, dtype=np.float32)
 # Libraries take their buffers before the budget is set.
 warm = np.random.default_rng(0).normal(size=(3000, 256)).astype(np.float32)
 warm @ warm.T, np.linalg.eigh(np.eye(99))
-with threads.blas_from(1):
+with blas_from(faiss, 1):
     faiss.knn(warm, warm, 1)
 index = faiss.index_factory(256, "IVF4,PQ256x4fs")
 index.train(warm)

@@ -16,10 +16,11 @@ import numpy as np
 from kc.budget import SEARCHES, cache_bytes
 from kc.errors import EmptyMemoryError
 from kc.memory.search.blocks import READ_COST, Block, Float64Array, gather, merge_lists, plan_blocks, split_blocks
-from kc.memory.search.threads import blas_from, faiss, parallel_for, run_in_threads
+from kc.memory.search.threads import faiss, parallel_for, run_in_threads
 from kc.memory.store.inputs import as_ids
 from kc.memory.store.staging import UNIT_ROUNDING
 from kc.memory.store.view import View
+from kc.process import blas_from
 from kc.types import BoolArray, Float32Array, Int64Array, Neighbours
 
 OVERFETCH = 8
@@ -189,7 +190,7 @@ class Search:
 
         # Threads that never wait for each other: a fifth faster than FAISS's own, which share out every 2048 rows, and
         # one query by all cores, which FAISS answers by one.
-        with blas_from(4 * fast.shape[1]):
+        with blas_from(faiss, 4 * fast.shape[1]):
             found = list(itertools.chain.from_iterable(run_in_threads(search, shares)))
         score, position = merge_lists([f[0] for f in found], [f[1] for f in found], wanted)
         return position, score

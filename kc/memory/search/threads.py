@@ -1,12 +1,11 @@
-"""FAISS, when it uses BLAS, and the threads of search. Import FAISS from here: commands choose its BLAS kernels."""
+"""FAISS and the threads of search. Import FAISS from here: commands choose its BLAS kernels."""
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from typing import TypeVar
 
@@ -15,38 +14,18 @@ from kc.process import faiss_kernels
 with faiss_kernels():
     import faiss
 
-__all__ = ["blas_from", "faiss", "parallel_for", "run_in_threads"]
+__all__ = ["faiss", "parallel_for", "run_in_threads"]
 
-DATABASE_ROWS = 2048
-QUERY_ROWS = 1024
-_blas_lock = threading.RLock()
 _threads: ThreadPoolExecutor | None = None
 _here = threading.local()
 _Part = TypeVar("_Part")
 _Result = TypeVar("_Result")
 
 
-@contextlib.contextmanager
-def blas_from(n_values: int) -> Iterator[None]:
-    """FAISS takes BLAS once n_queries * dim reaches `n_values` (its own threshold makes 100 masks 9 times slower), for
-    DATABASE_ROWS rows at a time (its own 1024 cost a twentieth of the time) and QUERY_ROWS queries: it takes memory for
-    the products of both, in every thread, however few there are."""
-    names = [f"distance_compute_blas_{name}" for name in ("threshold", "database_bs", "query_bs")]
-    with _blas_lock:
-        before = [getattr(faiss.cvar, name) for name in names]
-        try:
-            for name, value in zip(names, (n_values, DATABASE_ROWS, QUERY_ROWS), strict=True):
-                setattr(faiss.cvar, name, value)
-            yield
-        finally:
-            for name, value in zip(names, before, strict=True):
-                setattr(faiss.cvar, name, value)
-
-
 def _one_thread_in_child() -> None:
     # The threads of the parent do not exist in a forked child: what is given to them there waits for ever.
-    global _blas_lock, _threads
-    _blas_lock, _threads = threading.RLock(), None
+    global _threads
+    _threads = None
     faiss.omp_set_num_threads(1)
 
 
