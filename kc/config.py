@@ -46,7 +46,7 @@ class RunConfig(TrainingOptions, DataOptions):
         methods: Methods to compare, separated by commas.
         encoder: Encoder: lite0, lite1, lite2, timm:MODEL[@FILE], torchvision:MODEL[@FILE], open_clip:MODEL[@FILE] or
             mlp:WIDTHxDEPTH (see kc components).
-        base: Open-vocabulary base model that retrieval is fused with and zeroshot asks: none, conse, a dense CLIP such
+        base: Open-vocabulary base model that retrieval is fused with and zeroshot is: none, conse, a dense CLIP such
             as gclip, fc-clip@FILE or detectron2:CONFIG.yaml,WEIGHTS.pth (see kc components).
         proposals: Where masks come from in segmentation: superpixels, felzenszwalb, edges, oracle (true segments),
             fc-clip (of the base), or a checkpoint (see kc components); default: what the benchmark recommends, else

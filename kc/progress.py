@@ -1,6 +1,6 @@
 """Progress a person can follow: a bar with rate and remaining time on a terminal, lines in a log.
 
-A log is told nothing of work that took less than two seconds, one line when longer work is done, and how far it is
+A log says nothing of work that took less than two seconds, one line when longer work is done, and how far it is
 after eight seconds and every half minute then.
 """
 
@@ -34,7 +34,7 @@ from kc.errors import visible
 LATE = 2.0
 """Seconds after which a log gets its line when the work is done."""
 FIRST, EVERY = 8.0, 30.0
-"""Seconds after which a log is told how far it is, and how often then."""
+"""Seconds after which a log says how far it is, and how often then."""
 
 _Item = TypeVar("_Item")
 

@@ -1,7 +1,7 @@
 """The only wiring: from a resolved config to data, encoder, regions, base model, memory and method.
 
-Every command that encodes images or asks a method builds a `Session`: of a benchmark's images, whose features, regions
-and keys are cached on disk, or of images that belong to no benchmark and leave nothing on disk.
+Every command that encodes images or queries a method builds a `Session`: of a benchmark's images, whose features,
+regions and keys are cached on disk, or of images that belong to no benchmark and leave nothing on disk.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class Facts:
 
 @dataclass(frozen=True)
 class Session:
-    """What all methods of a run, or all images of a question, read and none changes."""
+    """What all methods of a run, or all images of a query, read and none changes."""
 
     config: RunConfig
     facts: Facts
@@ -121,7 +121,7 @@ class Session:
         return dataclasses.replace(self, facts=dataclasses.replace(self.facts, classes=classes))
 
     def memory_info(self, method: str) -> MemoryInfo:
-        """How keys are made and how `method` asks for them, as a memory carries it from its creation."""
+        """How keys are made and how `method` searches them, as a memory carries it from its creation."""
         config, facts = self.config, self.facts
         whole = facts.kind == "classification"
         return MemoryInfo(

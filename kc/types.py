@@ -30,8 +30,8 @@ Fitted = Literal["discriminant", "log-linear"]
 Setting = Literal["overlapped", "disjoint", "sequential", "partition"]
 SplitName = Literal["train", "val", "test"]
 StreamKind = Literal["class", "task", "domain", "online", "blurry", "long-tailed", "names"]
-Question = Literal["seen", "task", "domain"]
-"""What an evaluation asks: all classes seen at once, each task's own classes, or all classes in each domain."""
+EvaluatedOn = Literal["seen", "task", "domain"]
+"""What a method is evaluated on: all classes seen at once, each task's own classes, or all classes in each domain."""
 
 UInt8Array = npt.NDArray[np.uint8]
 Int32Array = npt.NDArray[np.int32]

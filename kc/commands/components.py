@@ -108,7 +108,7 @@ def describe(name: str, spec: Spec) -> str:
         }
     lines += _entries([(title, fact) for title, fact in facts.items() if fact])
     if options := options_of(spec.options):
-        told = [(o, "" if o.default is None else f"; default: {o.default}") for o in options]
-        entries = [(f"--{name}.{o.name}", f"{o.help.rstrip('.')} ({o.range}{default})") for o, default in told]
+        shown = [(o, "" if o.default is None else f"; default: {o.default}") for o in options]
+        entries = [(f"--{name}.{o.name}", f"{o.help.rstrip('.')} ({o.range}{default})") for o, default in shown]
         lines += ["options:", *_entries(entries)]
     return "\n".join(lines)

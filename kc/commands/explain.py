@@ -17,11 +17,11 @@ from kc.types import Neighbours, UInt8Array
 if TYPE_CHECKING:
     from kc.memory.disk import Memory
     from kc.memory.store.table import RowTable
-    from kc.predict.question import Question
+    from kc.predict.query import Query
     from kc.types import Sample
 
 RULE: dict[str, Any] = {"k": 16, "vote": "softmax", "tau": 0.07, "rank_offset": 2.0, "sharpness": 1.0}
-"""How a memory is asked that does not say it."""
+"""How a memory that does not say it is queried."""
 PICTURED = 12
 """Neighbours in the picture; all are in the table."""
 
@@ -67,24 +67,24 @@ def run(config: ExplainConfig) -> int:
     from kc.memory.vote.log_linear import LogLinear
     from kc.memory.vote.votes import contributions, decide, vote
     from kc.methods.retrieval.vote_options import is_fitted
-    from kc.predict.question import ask, background_of, search
+    from kc.predict.query import background_of, read_query, search
     from kc.report.attribution import Voter, attribution, region_crop
     from kc.session import config_of_memory
 
     console = Terminal()
     path = memory_of(config)
     memory = opened(path)
-    asks = {name: value for name, value in config_of_memory(memory.info).of(memory.info.method).items() if name in RULE}
-    settings = {**RULE, **asks, **{name: value for name, value in vars(config).items() if value is not None}}
+    own = {name: value for name, value in config_of_memory(memory.info).of(memory.info.method).items() if name in RULE}
+    settings = {**RULE, **own, **{name: value for name, value in vars(config).items() if value is not None}}
     names = class_names(memory, config.benchmark)
-    sources, asked = ask(
+    sources, query = read_query(
         memory, config.image, config.point, config.benchmark, data_root_of(path, config.data_root, config.run)
     )
     at = task_index(memory, config.at)
     background = background_of(memory)
     kind, seed = settings["vote"], config_of_memory(memory.info).seeds[0]
     fitted = LogLinear(kind, background, seed) if is_fitted(kind) else None
-    wide = search(memory, asked, max(settings["k"], fitted.k if fitted else 0), at, background)
+    wide = search(memory, query, max(settings["k"], fitted.k if fitted else 0), at, background)
     found = first_k(wide, settings["k"])
     n_found = found.id.shape[1]
     if n_found < settings["k"]:
@@ -101,7 +101,7 @@ def run(config: ExplainConfig) -> int:
         totals = vote(found, classes, **rule)[0].numpy()
         winner = int(decide(found, classes, **rule)[0])
     else:
-        totals = fitted.probabilities(memory, asked.key, wide, classes, at)[0].numpy()
+        totals = fitted.probabilities(memory, query.key, wide, classes, at)[0].numpy()
         winner = classes[int(totals.argmax())]
     rows = memory.rows_of(found.id[0])
     sure = background.inferred(memory, at).confidence_of(found.id[0])
@@ -110,12 +110,12 @@ def run(config: ExplainConfig) -> int:
     ranked = sorted(of, key=lambda c: (c != winner, -of[c]))
     said = ", ".join(f"{names.get(c, c)} {100 * of[c]:.1f} %" for c in ranked[:5])
     rule_name = f"{kind} vote of {n_found} rows" if fitted is None else f"{kind} of all rows"
-    truth = None if asked.label is None else names.get(asked.label, str(asked.label))
+    truth = None if query.label is None else names.get(query.label, str(query.label))
     console.say(f"{rule_name}: {said}" + (f" (true class: {truth})" if truth else ""))
     if fitted is not None and len(ranked) > 1:
-        votes, own = fitted.lead(memory, asked.key, wide, (ranked[0], ranked[1]), at)
+        votes, rest = fitted.lead(memory, query.key, wide, (ranked[0], ranked[1]), at)
         lead = f"lead of {name_of(ranked[0], names)} over {name_of(ranked[1], names)}"
-        console.say(f"{lead}, in logits: {votes:+.2f} by the votes of its neighbours, {own:+.2f} by the discriminant")
+        console.say(f"{lead}, in logits: {votes:+.2f} by the votes of its neighbours, {rest:+.2f} by the discriminant")
     nearest, near = float(found.score[0, 0]), neighbour_cosines(memory, at)
     strange = nearest < novelty_threshold(near)
     if strange:
@@ -123,14 +123,14 @@ def run(config: ExplainConfig) -> int:
             f"unknown? the nearest row has cosine {nearest:.3f}, but {100 * ACCEPTED:.0f} % of the stored rows have "
             f"{novelty_threshold(near):.3f} or more with one of another image: perhaps a class that is not in memory"
         )
-    if len(asked.own):
-        console.say("what is asked about is stored; its own row was left out")
+    if len(query.own):
+        console.say("the query is stored; its own row was left out")
     if sources.missing:
         console.say(f"some images cannot be shown: {sources.missing}")
     voters = []
     for i in range(min(n_found, PICTURED)):
         sample = sources.sample(rows.sample_id[i])
-        picture = None if sample is None else pictured(asked, sample, memory, int(rows.id[i]))
+        picture = None if sample is None else pictured(query, sample, memory, int(rows.id[i]))
         name, task = name_of(found.class_id[0, i], names), int(rows.task[i]) + 1
         share = float(cast[i] / cast.sum())
         voters.append(Voter(picture, rows.sample_id[i], name, task, float(found.score[0, i]), share))
@@ -138,9 +138,9 @@ def run(config: ExplainConfig) -> int:
     out = config.out or Path(f"explain-{Path(config.image).stem}.png")
     title = f"{config.image}: {names.get(winner, winner)}" + (", or unknown" if strange else "")
     title += f" (true class: {truth})" if truth else ""
-    rest = n_found - len(voters)
-    shown = asked.image if asked.mask is None else region_crop(asked.image, asked.mask)
-    attribution(shown, title, voters, shares, rule_name, rest, out)
+    more = n_found - len(voters)
+    shown = query.image if query.mask is None else region_crop(query.image, query.mask)
+    attribution(shown, title, voters, shares, rule_name, more, out)
     console.say(f"written: {out}")
     return 0
 
@@ -158,12 +158,12 @@ def memory_of(config: ExplainConfig) -> Path:
     return found[0]
 
 
-def pictured(asked: Question, sample: Sample, memory: Memory, row: int) -> UInt8Array:
+def pictured(query: Query, sample: Sample, memory: Memory, row: int) -> UInt8Array:
     """The image of a row that voted; of a row of regions, its region."""
-    from kc.predict.question import stored_mask
+    from kc.predict.query import stored_mask
     from kc.report.attribution import region_crop
 
-    mask = None if asked.session is None else stored_mask(asked.session, sample, memory, row)
+    mask = None if query.session is None else stored_mask(query.session, sample, memory, row)
     return sample.image if mask is None else region_crop(sample.image, mask)
 
 

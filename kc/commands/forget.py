@@ -8,7 +8,7 @@ from typing import Annotated
 
 from kc.actions import BY_PLACE, FLAG
 from kc.commands.console import Terminal
-from kc.commands.memory import RowsConfig, by_class, class_names, opened, selected, told
+from kc.commands.memory import RowsConfig, by_class, class_names, opened, selected, summary_of
 from kc.errors import KcError
 
 
@@ -37,7 +37,7 @@ def run(config: ForgetConfig) -> int:
         raise KcError("say what is forgotten: NAME, or rows by --ids, --class, --source, --task or --sample")
     from kc.commands.memory_check import proof
     from kc.memory.copies import erase_copies
-    from kc.predict.teach import erase, name_id
+    from kc.predict.edit import erase, name_id
 
     console = Terminal()
     with opened(config.memory, write=not config.dry_run) as memory:
@@ -54,7 +54,7 @@ def run(config: ForgetConfig) -> int:
         before, rows = len(memory), memory.rows_of(ids)
         gone = None if config.dry_run else erase(memory, ids, forgotten)
         name = "" if config.name is None else f"the name {config.name} and "
-        console.say(f"{'would erase' if config.dry_run else 'erased'} {name}{told(rows)}")
+        console.say(f"{'would erase' if config.dry_run else 'erased'} {name}{summary_of(rows)}")
         by_class(rows.class_id, rows.task, names, console)
         console.say(f"rows: {before:,} before, {before - int(rows.visible.sum()):,} after")
         if gone is None:

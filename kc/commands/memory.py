@@ -218,7 +218,7 @@ def selected(memory: MemoryStore, config: RowsConfig, names: Mapping[int, str], 
     return np.intersect1d(found, wanted)
 
 
-def told(rows: RowTable) -> str:
+def summary_of(rows: RowTable) -> str:
     """How many rows there are, and of how many samples, sources and tasks, in words."""
     hidden = int((~rows.visible).sum())
     counts = {"sample": len(set(rows.sample_id)), "source": len(set(rows.source)), "task": len(np.unique(rows.task))}

@@ -17,8 +17,8 @@ from kc.commands.memory import (
     next_task,
     opened,
     selected,
+    summary_of,
     terminal,
-    told,
 )
 from kc.errors import KcError
 from kc.memory.store.inputs import check_weights
@@ -151,7 +151,7 @@ def remove(config: RemoveConfig) -> int:
         before, rows = len(memory), memory.rows_of(ids)
         if not config.dry_run:
             memory.remove(ids)
-        console.say(f"{'would remove' if config.dry_run else 'removed'} {told(rows)}")
+        console.say(f"{'would remove' if config.dry_run else 'removed'} {summary_of(rows)}")
         by_class(rows.class_id, rows.task, names, console)
         console.say(f"rows: {before:,} before, {before - len(ids):,} after")
         tense = "would still show" if config.dry_run else "still show"

@@ -149,13 +149,13 @@ class SearchConfig(NamedConfig, DataOptions):
 
 def search(config: SearchConfig) -> int:
     """`kc memory search`. Returns the exit status."""
-    from kc.predict.question import ask
-    from kc.predict.question import search as nearest
+    from kc.predict.query import read_query
+    from kc.predict.query import search as nearest
 
     console, memory = Terminal(), opened(config.memory)
     root = data_root_of(config.memory, config.data_root)
-    asked = ask(memory, config.image, config.point, config.benchmark, root)[1]
-    found = nearest(memory, asked, config.k, task_index(memory, config.at))
+    query = read_query(memory, config.image, config.point, config.benchmark, root)[1]
+    found = nearest(memory, query, config.k, task_index(memory, config.at))
     if found.id.shape[1] < config.k:
         console.say(f"k {config.k} is clamped to the {found.id.shape[1]} rows that there are")
     console.print(neighbour_table(found, memory.rows_of(found.id[0]), class_names(memory, config.benchmark)))

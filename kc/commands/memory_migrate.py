@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from kc.memory.disk import Memory
     from kc.memory.search.spaces import SpaceMap
     from kc.memory.store.table import Labels, RowTable
-    from kc.predict.pictures import Sources
+    from kc.predict.sources import Sources
     from kc.session import Session
 
 MARK = "migrated:"
@@ -89,7 +89,7 @@ def migrate(config: MigrateConfig) -> int:
         raise KcError(f"{config.memory} holds keys of regions; memories of whole images can be migrated only")
     from kc.data.manifest import load_manifest
     from kc.memory.search.spaces import fit_map
-    from kc.predict.pictures import Sources
+    from kc.predict.sources import Sources
 
     before, after = sessions(memory, config.to)
     if before.encoder.fingerprint == after.encoder.fingerprint:

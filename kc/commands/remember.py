@@ -17,8 +17,8 @@ from kc.spec import LinkOptions, Whole
 
 if TYPE_CHECKING:
     from kc.config import RunConfig
+    from kc.predict.edit import Added
     from kc.predict.examples import ExampleImage, Examples
-    from kc.predict.teach import Taught
     from kc.session import Facts, Session
 
 NEW: dict[str, Any] = {"encoder": "lite0", "proposals": "superpixels", "keys": "pooled", "size": 224}
@@ -36,7 +36,7 @@ class RememberConfig(LinkOptions):
         memory: Folder of the memory; a new one is made where there is none.
         name: Name of the class; any characters.
         outside: Add the regions outside the masks too, under this name.
-        source: Source of the new rows; default: taught.
+        source: Source of the new rows; default: remembered.
         task: Task as whose version they are committed, counted from 1; default: one after the newest.
         dry_run: Say what would be stored, and store nothing.
         encoder: New memory: encoder of the keys; default: lite0.
@@ -67,9 +67,9 @@ def run(config: RememberConfig) -> int:
         clean_name(name)
     from kc.memory.disk import Memory
     from kc.memory.store.manifest import NAME
-    from kc.methods.retrieval.visual_memory import TAUGHT
+    from kc.methods.retrieval.visual_memory import REMEMBERED
+    from kc.predict.edit import collect, create, open_session, store
     from kc.predict.examples import Examples
-    from kc.predict.teach import collect, create, open_session, store
     from kc.session import Session
     from kc.stream.progress import RunProgress
 
@@ -88,16 +88,16 @@ def run(config: RememberConfig) -> int:
     with stopped(again), RunProgress(console) as progress:
         with progress.bar("encoding", n_images, "images") as bar:
             shown = _each(folders, bar.advance)
-            collected = collect(session, shown, config.outside, config.source or TAUGHT)
+            collected = collect(session, shown, config.outside, config.source or REMEMBERED)
         if new and config.dry_run:
             n_rows = sum(len(part) for own in collected.values() for part in own.rows)
             console.say(f"would make {config.memory} of {n_rows:,} rows from {n_images} pictures")
             return 0
         before = len(Memory.open(config.memory))
-        taught = store(config.memory, collected, task, config.dry_run)
-    for what in taught:
+        added = store(config.memory, collected, task, config.dry_run)
+    for what in added:
         console.say(_sentence(what))
-    n_new = sum(what.rows for what in taught)
+    n_new = sum(what.rows for what in added)
     would = "would be " if config.dry_run else ""
     as_task = f"{would}task {1 if task is None else task + 1}" if n_new else "nothing new is committed"
     console.say(f"rows: {before:,} before, {before + n_new:,} after; {as_task}")
@@ -126,12 +126,12 @@ def _each(folders: dict[str, Examples], advance: Callable[[], None]) -> Iterator
             advance()
 
 
-def _sentence(taught: Taught) -> str:
-    text = f"{taught.name}: {taught.rows:,} new rows from {taught.images} picture{'s' * (taught.images != 1)}"
-    if taught.known:
-        text += f"; {taught.known:,} were there already"
-    if taught.whole:
-        text += f"; {taught.whole} masks were smaller than any region and count as one region each"
+def _sentence(added: Added) -> str:
+    text = f"{added.name}: {added.rows:,} new rows from {added.images} picture{'s' * (added.images != 1)}"
+    if added.known:
+        text += f"; {added.known:,} were there already"
+    if added.whole:
+        text += f"; {added.whole} masks were smaller than any region and count as one region each"
     return text
 
 

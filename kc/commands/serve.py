@@ -50,7 +50,7 @@ def run(config: ServeConfig) -> int:
         from kc.serve.app import Hurried, app
     except ImportError as error:
         raise MissingExtraError(f"kc serve needs {error.name}: pip install 'kc-continual[demo]'") from error
-    from kc.predict.pictures import Sources
+    from kc.predict.sources import Sources
     from kc.serve.demo import DemoSession
 
     console = Terminal()

@@ -38,7 +38,7 @@ from kc.data.split import build_tasks
 from kc.data.streams import Stream, check_stream
 from kc.data.task_images import SCOPES, Scope, TaskImages
 from kc.errors import DataError, SplitError, unknown_name
-from kc.types import VOID, BoolArray, ClassInfo, Question, Setting, SplitName, StreamKind, Task
+from kc.types import VOID, BoolArray, ClassInfo, EvaluatedOn, Setting, SplitName, StreamKind, Task
 
 ShardOrder = Literal["random", "stream"]
 SHARD_ORDERS: tuple[ShardOrder, ...] = get_args(ShardOrder)
@@ -164,9 +164,9 @@ class IncrementalDataModule(LightningDataModule):
         return cls(manifest_of(named, input_size), **options)
 
     @property
-    def question(self) -> Question:
+    def evaluated_on(self) -> EvaluatedOn:
         """Over which classes answers are scored: see `kc.data.streams`."""
-        return self.stream.question
+        return self.stream.evaluated_on
 
     @property
     def splits(self) -> tuple[SplitName, ...]:
@@ -231,7 +231,7 @@ class IncrementalDataModule(LightningDataModule):
             keep = visible_ids(self.tasks[task], self.setting, self.background_id)
         else:
             keep = self.tasks[shown_at].seen_ids
-        # Future classes are not part of the question an evaluation asks, so there they are void, not background.
+        # Future classes are not part of what is evaluated, so there they are void, not background.
         view = View(indices, keep, self.hidden_id if training else VOID, training)
         kind = self.manifest.task_kind
         return LabelledImages(

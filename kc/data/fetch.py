@@ -53,10 +53,10 @@ def fetch(manifest: Manifest, data_root: Path, *, keep: bool = False, progress: 
                     continue
                 path = _download(archive, store / name, progress)
                 folder = inside(data_root, archive.into)
-                unpack(path, folder, _told(progress, f"unpack {name}"))
+                unpack(path, folder, _step_of(progress, f"unpack {name}"))
                 for inner in archive.inner:
                     packed = inside(folder, inner)
-                    unpack(packed, packed.parent, _told(progress, f"unpack {packed.name}"))
+                    unpack(packed, packed.parent, _step_of(progress, f"unpack {packed.name}"))
                     packed.unlink()
                 mark.touch()
                 if not keep:
@@ -163,7 +163,7 @@ def _sha256(path: Path) -> str:
         return "sha256:" + hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _told(progress: Progress | None, what: str) -> Callable[[int], None] | None:
+def _step_of(progress: Progress | None, what: str) -> Callable[[int], None] | None:
     return None if progress is None else lambda done: progress(what, done, None)
 
 

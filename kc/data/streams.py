@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 from annotated_types import Ge, Gt, Le, Lt
 
 from kc.errors import SplitError, unknown_name
-from kc.types import Question, Setting, StreamKind
+from kc.types import EvaluatedOn, Setting, StreamKind
 
 if TYPE_CHECKING:
     from kc.data.manifest import Manifest
@@ -153,7 +153,7 @@ class Stream:
         return tuple(found)
 
     @property
-    def question(self) -> Question:
+    def evaluated_on(self) -> EvaluatedOn:
         """Over which classes answers are scored."""
         return self.kind if self.kind in ("task", "domain") else "seen"
 

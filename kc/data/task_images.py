@@ -46,7 +46,7 @@ class TaskImages:
     ) -> None:
         if "train" not in manifest.splits and readers is None:
             raise DataError(
-                f"{manifest.name} has no training images: it asks what another benchmark taught (kc study "
+                f"{manifest.name} has no training images: it evaluates what was learned on another benchmark (kc study "
                 f"STUDY --benchmark OTHER --queries {manifest.name})"
             )
         if image_lists is not None:

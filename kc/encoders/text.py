@@ -62,18 +62,18 @@ class TextEncoder(nn.Module):
         The last digits of an embedding depend on the texts beside it, so the answer is remembered by the whole list:
         it is a function of `texts` alone, whatever was asked before, and a resumed run equals an unbroken one.
         """
-        question = tuple(texts)
-        if not question:
+        key = tuple(texts)
+        if not key:
             return torch.zeros(0, self.dim)
-        if question not in self._known:
+        if key not in self._known:
             # Texts of similar length share a batch, so that padding costs little.
-            distinct = sorted(set(question), key=lambda text: (len(text), text))
+            distinct = sorted(set(key), key=lambda text: (len(text), text))
             rows: dict[str, Tensor] = {}
             for start in range(0, len(distinct), BATCH):
                 batch = distinct[start : start + BATCH]
                 rows.update(zip(batch, self._embed(batch), strict=True))
-            self._known[question] = torch.stack([rows[text] for text in question])
-        return self._known[question].clone()
+            self._known[key] = torch.stack([rows[text] for text in key])
+        return self._known[key].clone()
 
     def _embed(self, batch: list[str]) -> Tensor:
         tokens = self.tokenizer(batch, padding=True, truncation=True, max_length=MAX_TOKENS, return_tensors="pt")

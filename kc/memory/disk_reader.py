@@ -82,8 +82,8 @@ class DiskReader(MemoryReader):
     def _reading(self, again: bool = False) -> Iterator[None]:
         """Tell a memory that was rewritten under a reader (erase, rollback, compact) from a damaged one.
 
-        again: what is in RAM or mapped is told; so that no reader tells what was erased, or changed after it was read,
-        the mapped files are looked at first.
+        again: what is in RAM or mapped is returned; so that no reader returns what was erased, or changed after it was
+        read, the mapped files are looked at first.
         """
         try:
             for segment in self._segments.values() if again else ():

@@ -1,4 +1,4 @@
-"""The reading half of `MemoryStore`: what every memory tells, on disk and in Milvus."""
+"""The reading half of `MemoryStore`: what every memory can be read for, on disk and in Milvus."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ class TrainingOptions:
 
 @dataclass(frozen=True)
 class Training(TrainingOptions):
-    """What a method is told of the run."""
+    """What a method knows of the run."""
 
     keys: str = "pooled"
     """How a region becomes a key: `pooled` or `masked` (see `kc.methods.regions.KEYS`)."""

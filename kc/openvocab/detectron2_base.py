@@ -65,7 +65,7 @@ class Detectron2Base:
         return self._matches(names).any(0)
 
     def evidence(self, image: UInt8Array, sample_id: str) -> Tensor:
-        """(T + S, H, W) in [0, 1], things first; kept for the next question about the same sample."""
+        """(T + S, H, W) in [0, 1], things first; kept for the next call with the same sample."""
         return self._seen.get_or_make(f"{sample_id} {image.shape}", lambda: self._look(image))
 
     def _look(self, image: UInt8Array) -> Tensor:

@@ -97,7 +97,7 @@ class Examples(Sequence[ExampleImage]):
             if has_shapes:
                 area |= _labelme_area(drawn, area.shape)
         if area is not None and not area.any():
-            raise DataError(f"{folder / file}: its mask is empty; a picture that does not show the thing teaches none")
+            raise DataError(f"{folder / file}: its mask is empty: give images that show the thing")
         return ExampleImage(file, image, area)
 
 

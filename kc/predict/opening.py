@@ -79,7 +79,7 @@ def open_run(
     state = MethodState.load(folder)
     again = f"kc run --resume {shlex.quote(str(run))}"
     if state is None or not state.tasks_done:
-        raise RunError(f"{folder}: no task was finished, so there is nothing to ask: {again}")
+        raise RunError(f"{folder}: no task was finished, so there is nothing to query: {again}")
     last = state.tasks_done - 1
     if not checkpoint_path(folder, last).is_file():
         raise RunError(

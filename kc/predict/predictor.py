@@ -29,7 +29,7 @@ from kc.session import Session
 from kc.types import VOID, BoolArray, ClassInfo, Float32Array, Int32Array, Int64Array, Prediction, UInt8Array
 
 VIEWS = ("answer", "base", "memory")
-"""What may speak: memory and base together (or the method as it is), the base alone, the memory alone."""
+"""What may answer: memory and base together (or the method as it is), the base alone, the memory alone."""
 
 
 class Predictor(Protocol):
@@ -53,7 +53,7 @@ class Predictor(Protocol):
 class MemoryPredictor:
     """k nearest neighbours vote for each region, or for the image, alone or with a base: what `knn` answers.
 
-    Keeps the names of things apart from their ids, so that names beyond a benchmark's can be taught; a base is asked
+    Keeps the names of things apart from their ids, so that names beyond a benchmark's can be added; a base is queried
     about any name.
     """
 
@@ -82,12 +82,12 @@ class MemoryPredictor:
         memory = Memory.open(self.memory.path, self.memory.fingerprint)
         return MemoryPredictor(self.session.with_classes(dict(memory.info.classes)), memory)
 
-    def asked(self, names: Sequence[str] | None) -> dict[int, ClassInfo]:
-        """The classes that are asked about. Raises UnknownNameError, KcError where there is nothing to ask about."""
+    def wanted(self, names: Sequence[str] | None) -> dict[int, ClassInfo]:
+        """The classes to answer with. Raises UnknownNameError, KcError where there are none."""
         known = {id_: info.name for id_, info in self.classes.items()}
         if names is None:
             if not known:
-                raise KcError(f"{self.memory.path} knows no name yet: teach it with kc remember, or give --names")
+                raise KcError(f"{self.memory.path} knows no name yet: add one with kc remember, or give --names")
             return dict(self.classes)
         where = f"the memory {self.memory.path}; for others give --base conse, or another base"
         found = ids_of(names, known, self.context.base is not None, where)
@@ -95,11 +95,11 @@ class MemoryPredictor:
 
     @torch.no_grad()
     def predict(self, image: UInt8Array, names: Sequence[str] | None = None, view: str = "answer") -> Answer:
-        """See `Predictor`. A neighbour of a class that is not asked about keeps its rank and gives no vote."""
+        """See `Predictor`. A neighbour of a class that is not wanted keeps its rank and gives no vote."""
         if view not in self.views:
             raise KcError("there is no base model to show alone: give --base conse, or another base")
-        classes = self.asked(names)
-        vocab = tuple(classes) or (VOID,)  # asked for nothing it answers nothing, and its regions can still be taught
+        classes = self.wanted(names)
+        vocab = tuple(classes) or (VOID,)  # for no name it answers nothing, and its regions can still be added
         context = replace(self.context, classes=classes)
         batch = self.session.batch(image)
         regions: Regions | None = None
@@ -211,9 +211,9 @@ class MethodPredictor:
             names=asked,
             colors=colors_of(self.session.facts.classes[i] for i in asked),
         )
-        return self._told(said, prediction)
+        return self._answer(said, prediction)
 
-    def _told(self, said: Answer, prediction: Prediction) -> Answer:
+    def _answer(self, said: Answer, prediction: Prediction) -> Answer:
         if prediction.scores is not None:
             return replace(said, scores=prediction.scores[0].float().cpu().numpy())
         said = replace(said, semantic=prediction.semantic[0])

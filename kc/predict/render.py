@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from kc.files import write_atomic
-from kc.methods.retrieval.visual_memory import TAUGHT
+from kc.methods.retrieval.visual_memory import REMEMBERED
 from kc.predict.answer import Answer, Voter, as_json
 from kc.progress import counted
 from kc.report.overlay import VOID_COLOR, Bar, Entry, bars, overlay, picture
@@ -104,5 +104,5 @@ def sentence(answer: Answer) -> str:
 
 
 def picture_of(voter: Voter) -> str:
-    """The image of a row, without the hash that tells taught images of one name apart."""
-    return voter.sample.rpartition(" ")[0] if voter.sample.startswith(f"{TAUGHT}/") else voter.sample
+    """The image of a row, without the hash that distinguishes added images of one name."""
+    return voter.sample.rpartition(" ")[0] if voter.sample.startswith(f"{REMEMBERED}/") else voter.sample

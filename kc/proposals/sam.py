@@ -20,9 +20,9 @@ from kc.types import Float32Array, Segments, UInt8Array
 class SegmentAnything(Checkpoint):
     """Masks of the checkpoint in the folder `path`.
 
-    `propose` asks at `points` x `points` places, as the paper's automatic masks do: masks whose predicted IoU is above
-    `min_iou` and whose stability is above `min_stability`, without those whose boxes overlap a better one's by more
-    than `max_box_overlap`. `keep` then takes out masks that are small or equal, and sets the budget. `batch`: points
+    `propose` prompts at `points` x `points` places, as the paper's automatic masks do: masks whose predicted IoU is
+    above `min_iou` and whose stability is above `min_stability`, without those whose boxes overlap a better one's by
+    more than `max_box_overlap`. `keep` then takes out masks that are small or equal. `batch`: points
     that are asked for at a time.
     """
 

@@ -34,7 +34,7 @@ _STAMPS = "stamps-"
 """How the key of a folder begins that is too large to be read (`kc.data.stamps`): two copies have two."""
 _ELSEWHERE = ("seed", "methods", "data_root")
 """Settings that the methods of a run do not have in common, or that change no number."""
-_LONGEST = 22  # characters of a name with settings; beyond, methods are told apart by the number of their run
+_LONGEST = 22  # characters of a name with settings; beyond, methods are settings apart by the number of their run
 
 
 @dataclass(frozen=True)
@@ -157,16 +157,16 @@ def _protocol(results: Results) -> dict[str, str]:
 
 
 def _settings(run: Run, method: MethodResult) -> dict[str, str]:
-    """What a method of one protocol was told, as text, and what it was built on."""
-    told: dict[str, str] = {}
+    """What a method of one protocol was settings, as text, and what it was built on."""
+    settings: dict[str, str] = {}
     for key, value in method.config.items():
         if key in (*_PROTOCOL, *_ELSEWHERE):
             continue
         if isinstance(value, dict):  # options of a component; the method's own go without its name
-            told |= {k if key == method.name else f"{key}.{k}": str(v) for k, v in value.items()}
+            settings |= {k if key == method.name else f"{key}.{k}": str(v) for k, v in value.items()}
         else:
-            told[key] = str(value)
-    return told | {k: v for k, v in run.results.fingerprints.items() if k not in _OF_DATA}
+            settings[key] = str(value)
+    return settings | {k: v for k, v in run.results.fingerprints.items() if k not in _OF_DATA}
 
 
 def _titles(runs: Sequence[Run]) -> dict[tuple[int, str], str]:

@@ -114,15 +114,15 @@ def _maps(example: Example, names: Sequence[str]) -> str:
     figures = [_figure(example.image, "image", f"{example.name}: image")]
     for caption, answer in [("truth", example.truth), *((name, example.predictions[name]) for name in names)]:
         picture = example.image if isinstance(answer, int) else render(example.image, answer, example.infos)
-        told = escape(caption)
+        text = escape(caption)
         below = ""
         if caption in names and not isinstance(answer, int) and not isinstance(example.truth, int):
             wrong = errors(example.truth, answer, example.infos)
             counted = wrong[wrong != _VOID_ERROR]
             share = float((counted == 0).mean()) if counted.size else math.nan
-            told += f", {words.points(share)} % right"
+            text += f", {words.points(share)} % right"
             below = _image(error_uri(wrong), f"{example.name}: errors of {caption}", max(wrong.shape) < _SMALL)
-        figures.append(_figure(picture, told, f"{example.name}: {caption}", below))
+        figures.append(_figure(picture, text, f"{example.name}: {caption}", below))
     return f'<div class="example"><h3>{escape(example.name)}</h3><div class="strip">{"".join(figures)}</div></div>'
 
 

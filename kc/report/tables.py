@@ -93,7 +93,7 @@ class Grid:
 def grid(results: Results, columns: tuple[Column, ...] = COLUMNS) -> Grid:
     """Every quantity of every method, best ones marked, reasons of undefined values numbered.
 
-    A column in which no method has a value stays: its absence would hide the question.
+    A column in which no method has a value stays: its absence would hide that it is undefined.
     """
     merged = merge_seeds(results)
     reasons: dict[tuple[str, str], list[str]] = {}

@@ -1,1 +1,1 @@
-"""A local page over one memory: ask, look at neighbours, teach, forget."""
+"""A local page over one memory: query, look at neighbours, remember, forget."""

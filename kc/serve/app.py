@@ -70,7 +70,7 @@ def _regions(value: object) -> list[int]:
 ACTIONS: dict[str, dict[str, Callable[[object], Any]]] = {
     "again": {"token": _text, "names": _text},
     "select": {"token": _text, "x": _share, "y": _share, "whole": _switch, "selection": _regions},
-    "teach": {"token": _text, "selection": _regions, "name": _text},
+    "remember": {"token": _text, "selection": _regions, "name": _text},
     "forget": {"token": _text, "name": _text},
 }
 """Method of DemoSession -> its arguments, in order, as the page sends them."""
@@ -112,7 +112,7 @@ class Shield:
     """Puts HEADERS on every answer, and lets through only what comes from the page itself.
 
     A page of another origin cannot send MARK. One whose name was bound to this computer's address (DNS rebinding) can,
-    and is told by that name: an address, and a name of our own, cannot be bound to by someone else.
+    and is recognised by that name: an address, and a name of our own, cannot be bound to by someone else.
     """
 
     def __init__(self, inner: ASGIApp, hosts: Iterable[str]) -> None:

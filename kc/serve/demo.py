@@ -1,4 +1,4 @@
-"""What the page can do, without the web: pictures that were asked about, selections, teaching and forgetting.
+"""What the page can do, without the web: images that were queried, selections, remembering and forgetting.
 
 Pictures come as bytes and stay in RAM; nothing that a browser sends names a file, and only keys of regions that are
 taught reach the disk, in the memory.
@@ -21,11 +21,11 @@ from PIL import Image
 from kc.data.readers.files import decode_image
 from kc.errors import KcError
 from kc.predict.answer import Answer, pixels_in
+from kc.predict.edit import forget, remember
 from kc.predict.examples import ExampleImage
 from kc.predict.names import clean_name, split_names
-from kc.predict.pictures import Sources
 from kc.predict.predictor import MemoryPredictor
-from kc.predict.teach import forget, remember
+from kc.predict.sources import Sources
 from kc.report.overlay import VOID_COLOR, overlay
 from kc.types import BoolArray, UInt8Array
 
@@ -33,15 +33,15 @@ FORMATS = ("JPEG", "PNG", "WEBP")
 MAX_BYTES = 12 * 2**20
 MAX_PIXELS = 24_000_000
 SIDE = 768
-"""Pictures are made at most so wide and high before they are asked about."""
+"""Pictures are made at most so wide and high before they are queried."""
 TRIES = 5
-"""How often a question is asked again where the memory changes meanwhile."""
+"""How often a query is repeated where the memory changes meanwhile."""
 KEPT = 8
 """Pictures that are kept in RAM, the last ones used."""
 
 
 @dataclass
-class AskedImage:
+class QueryImage:
     """A picture and what each view said of it."""
 
     image: UInt8Array
@@ -54,30 +54,30 @@ class DemoSession:
 
     def __init__(self, predictor: MemoryPredictor, pictures: Sources | None = None) -> None:
         if predictor.session.regions is None:
-            raise KcError(f"{predictor.memory.path} holds keys of whole images: the page shows and teaches regions")
+            raise KcError(f"{predictor.memory.path} holds keys of whole images: the page shows and adds regions")
         self.predictor, self.pictures = predictor, pictures or Sources()
-        self._looks: OrderedDict[str, AskedImage] = OrderedDict()
+        self._looks: OrderedDict[str, QueryImage] = OrderedDict()
         self._turn = threading.Lock()
 
     def facts(self) -> dict[str, Any]:
         """Names in the memory with their rows, and which views there are."""
-        return self._told(self._facts)
+        return self._consistent(self._facts)
 
-    def _told(self, tell: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        """What `tell` returns, of the memory as it is now: nothing of what another process has changed or erased, in an
+    def _consistent(self, read: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """What `read` returns, of the memory as it is now: nothing of what another process has changed or erased, in an
         answer, a picture or a name, before it was called or while it worked."""
         for _ in range(TRIES):
             with self._turn:
                 self._refresh()
                 try:
-                    result = tell()
+                    result = read()
                 except KcError:
                     if self.predictor.memory.current:
                         raise
                     continue
                 if self.predictor.memory.current:
                     return result
-        raise KcError("another process changes this memory all the time: ask again")
+        raise KcError("another process changes this memory all the time: try again")
 
     def _refresh(self) -> None:
         """Open the memory anew where it has changed, and drop what was said of it."""
@@ -99,27 +99,27 @@ class DemoSession:
         """Ask about a picture. Raises DataError for what is no picture or too large, KcError for names."""
         token, wanted = secrets.token_urlsafe(16), wanted_names(names)
 
-        def tell() -> dict[str, Any]:
-            look = AskedImage(decoded(data), wanted, {})  # one picture of MAX_PIXELS at a time
-            self._ask(look)
+        def read() -> dict[str, Any]:
+            look = QueryImage(decoded(data), wanted, {})  # one picture of MAX_PIXELS at a time
+            self._answer(look)
             self._looks[token] = look
             while len(self._looks) > KEPT:
                 self._looks.popitem(last=False)
             return {"token": token, **self._shown(look)}
 
-        return self._told(tell)
+        return self._consistent(read)
 
     def again(self, token: str, names: str) -> dict[str, Any]:
         """Ask about the same picture once more, perhaps with other names."""
         wanted = wanted_names(names)
 
-        def tell() -> dict[str, Any]:
+        def read() -> dict[str, Any]:
             look = self._look(token)
             look.names = wanted
-            self._ask(look)
+            self._answer(look)
             return {"token": token, **self._shown(look)}
 
-        return self._told(tell)
+        return self._consistent(read)
 
     def select(self, token: str, x: float, y: float, whole: bool, chosen: list[int]) -> dict[str, Any]:
         """Add the region (or the whole area) at the point (shares of width and height) to a selection, or take it out.
@@ -127,7 +127,7 @@ class DemoSession:
         Returns the selection, its outline as a picture, and the rows that decided it.
         """
 
-        def tell() -> dict[str, Any]:
+        def read() -> dict[str, Any]:
             look = self._look(token)
             answer = self._retrieved(look)
             assert answer.regions is not None
@@ -154,9 +154,9 @@ class DemoSession:
                 "neighbours": [vars(v) | {"picture": self._picture(v.sample)} for v in voters],
             }
 
-        return self._told(tell)
+        return self._consistent(read)
 
-    def teach(self, token: str, chosen: list[int], name: str) -> dict[str, Any]:
+    def remember(self, token: str, chosen: list[int], name: str) -> dict[str, Any]:
         """Remember the selected regions of a picture under `name`."""
         name = clean_name(name)
         with self._turn:
@@ -175,7 +175,7 @@ class DemoSession:
             return self._changed(look, token, said)
 
     def forget(self, token: str, name: str) -> dict[str, Any]:
-        """Erase a name, with proof; the picture, if there is one, is asked about again."""
+        """Erase a name, with proof; the picture, if there is one, is queried again."""
         with self._turn:
             look = self._look(token) if token else None
             done = forget(self.predictor.memory.path, name)
@@ -190,21 +190,21 @@ class DemoSession:
         small = self.pictures.small(sample_id)
         return None if small is None else _uri(small)
 
-    def _changed(self, look: AskedImage | None, token: str, said: str) -> dict[str, Any]:
+    def _changed(self, look: QueryImage | None, token: str, said: str) -> dict[str, Any]:
         self._refresh()
         result: dict[str, Any] = {"said": said, "facts": self._facts()}
         if look is None:
             return result
-        self._ask(look)
+        self._answer(look)
         return result | {"token": token, **self._shown(look)}
 
-    def _look(self, token: str) -> AskedImage:
+    def _look(self, token: str) -> QueryImage:
         if token not in self._looks:
             raise KcError("this picture is no longer kept: drop it again")
         self._looks.move_to_end(token)
         return self._looks[token]
 
-    def _ask(self, look: AskedImage) -> None:
+    def _answer(self, look: QueryImage) -> None:
         names = look.names
         if names is None and not self.predictor.names:
             # A memory without a name says nothing, and what is on the picture can still be selected and taught.
@@ -212,12 +212,12 @@ class DemoSession:
         views = [v for v in ("base", "memory", "answer") if v in self.predictor.views]
         look.answers = {v: self.predictor.predict(look.image, names, v) for v in views}
 
-    def _retrieved(self, look: AskedImage) -> Answer:
+    def _retrieved(self, look: QueryImage) -> Answer:
         if not look.answers:
-            self._ask(look)
+            self._answer(look)
         return look.answers["answer"]
 
-    def _shown(self, look: AskedImage) -> dict[str, Any]:
+    def _shown(self, look: QueryImage) -> dict[str, Any]:
         views = {}
         for view, answer in look.answers.items():
             assert answer.semantic is not None

@@ -17,7 +17,7 @@ from kc.metrics.confusion import class_groups, old_and_new
 from kc.stream.evaluate import Observe, Scores, evaluate, over_domains, over_tasks
 from kc.stream.progress import CostMeter
 from kc.stream.resume import MethodState, none_if_nan
-from kc.types import ClassInfo, Prediction, Question, SplitName, Task, TaskKind
+from kc.types import ClassInfo, EvaluatedOn, Prediction, SplitName, Task, TaskKind
 
 Loader = Any
 
@@ -29,7 +29,7 @@ class Stream(Protocol):
     classes: Mapping[int, ClassInfo]
 
     @property
-    def question(self) -> Question:
+    def evaluated_on(self) -> EvaluatedOn:
         """Over which classes answers are scored."""
 
     def loader(self, split: Any, task: int, scope: Any, *, shuffle: bool = False, raw: bool = False) -> Loader:
@@ -50,7 +50,7 @@ class Predictions(Protocol):
 
 
 class Evaluator:
-    """Scores a method on one split of a stream. All seen classes compete, unless the stream asks another question:
+    """Scores a method on one split of a stream. All seen classes compete, unless the stream is evaluated otherwise:
     the classes of each task among themselves, or all classes in each domain. `predictions` receives every answer after
     the last task."""
 
@@ -73,34 +73,34 @@ class Evaluator:
         tasks, keep = self.stream.tasks[: task + 1], self.predictions if task == len(self.stream.tasks) - 1 else None
         if keep is not None:
             keep.start()
-        if self.stream.question == "seen":
+        if self.stream.evaluated_on == "seen":
             parts = [self._run(method, task, "seen", device, observe=observer(None))] * len(tasks)
             scores = parts[0]
         else:
             parts = [
-                self._run(method, i, "task", device, None, self._asked(i), observer(i))
+                self._run(method, i, "task", device, None, self._vocabularies(i), observer(i))
                 for i in (t.index for t in tasks)
             ]
-            scores = over_domains(parts) if self.stream.question == "domain" else over_tasks(parts, tasks)
+            scores = over_domains(parts) if self.stream.evaluated_on == "domain" else over_tasks(parts, tasks)
         if keep is not None:
             keep.finish()
         return scores, [part.of_task(t) for part, t in zip(parts, tasks, strict=True)]
 
     def ahead(self, method: ContinualMethod, task: int, device: torch.device | None) -> float:
         """Score on task `task` alone, before it is learned, with its names added to the vocabulary."""
-        scores = self._run(method, task, "task", device, vocabulary=self._asked(task))
+        scores = self._run(method, task, "task", device, vocabulary=self._vocabularies(task))
         return scores.of_task(self.stream.tasks[task])
 
-    def _asked(self, task: int) -> tuple[int, ...]:
+    def _vocabularies(self, task: int) -> tuple[int, ...]:
         """The classes that an answer to an image of a task may name."""
-        if self.stream.question != "task":
+        if self.stream.evaluated_on != "task":
             return self.stream.tasks[task].seen_ids
         background = tuple(c.id for c in self.stream.classes.values() if c.background)
         return (*background, *(c for c in self.stream.tasks[task].class_ids if c not in background))
 
     def validation(self, method: ContinualMethod, task: int, device: torch.device | None) -> float:
         """Score of what the method trains on now (the task, or all that was seen), on the validation split."""
-        vocabulary = self._asked(task) if method.train_scope == "task" else None
+        vocabulary = self._vocabularies(task) if method.train_scope == "task" else None
         scores = self._run(method, task, method.train_scope, device, "val", vocabulary)
         return scores.seen if method.train_scope == "seen" else scores.of_task(self.stream.tasks[task])
 
@@ -110,7 +110,7 @@ class Evaluator:
     ) -> Scores:  # fmt: skip
         loader = self.stream.loader(split or self.split, task, scope, raw=method.needs_raw)
         vocabulary = self.stream.tasks[task].seen_ids if vocabulary is None else vocabulary
-        groups = class_groups(self.stream.tasks, task) if self.stream.question == "seen" else None
+        groups = class_groups(self.stream.tasks, task) if self.stream.evaluated_on == "seen" else None
         module = cast(Any, method)
         was_training = module.training
         module.eval()

@@ -31,7 +31,7 @@ from kc.types import SplitName, TaskKind
 
 @dataclass(frozen=True)
 class TrainerOptions:
-    """What Lightning's Trainer is told."""
+    """Arguments of Lightning's Trainer."""
 
     accelerator: str = "auto"
     devices: int = 1

@@ -132,7 +132,7 @@ def test_a_region_of_an_image(
     with Image.open(out) as image:
         assert image.size[0] > 800
     said = kc(capsys, "explain", "train/frame_0", "--run", run, "--out", out)
-    assert "what is asked about is stored; its own row was left out" in said
+    assert "the query is stored; its own row was left out" in said
     (path,) = run.glob("methods/*/memory")
     assert "│ 1 │" in kc(capsys, "memory", "search", path, "test/frame_1", "--point", "20,2", "--k", "2")
     for arguments, text in (

@@ -59,7 +59,7 @@ def test_folders_of_images_join_a_memory(
     memory = Memory.open(made.memory)
     assert memory.class_names == {0: "red", 1: "green leaf", 2: "blue", 3: "noise"}
     rows = memory.rows_of(memory.ids(source="phone"))
-    names = ["taught/noise/c.png", "taught/red/a.png", "taught/red/b.png"]
+    names = ["remembered/noise/c.png", "remembered/red/a.png", "remembered/red/b.png"]
     assert [sample.rpartition(" ")[0] for sample in rows.sample_id] == names
     assert rows.class_id.tolist() == [3, 0, 0]
     assert [v.task for v in memory.versions()] == [0, 1, 2, 3]

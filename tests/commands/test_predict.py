@@ -21,7 +21,7 @@ def memory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A memory with two names, one of them awkward; nothing here changes it."""
     tmp_path = tmp_path_factory.mktemp("memory")
     for n, name in enumerate(("blue, süß", "赤")):
-        folder = tmp_path / "taught" / str(n)
+        folder = tmp_path / "remembered" / str(n)
         folder.mkdir(parents=True)
         noise = np.random.default_rng(n).integers(0, 60, (64, 64, 3))
         noise[..., 2 - 2 * n] += 180

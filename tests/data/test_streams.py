@@ -205,4 +205,4 @@ def test_other_streams_have_the_images_of_the_class_stream(tiny_index_png: Simpl
         assert kind in STREAMS
         data = module(tiny_index_png, kind, tasks=2)
         assert [data.dataset("train", t).sample_ids for t in range(2)] == expected
-        assert data.question == ("task" if kind == "task" else "seen")
+        assert data.evaluated_on == ("task" if kind == "task" else "seen")

@@ -14,7 +14,7 @@ from kc.memory.erasure import prove_absent, traces, traces_of_export
 from kc.memory.search.planner import SearchOptions
 from kc.memory.store import exchange
 from kc.memory.store.info import MemoryInfo
-from kc.predict.teach import erase
+from kc.predict.edit import erase
 from kc.types import ClassInfo, Rows
 
 

@@ -205,7 +205,7 @@ def test_a_name_added_later_changes_only_what_it_wins(
     before = method.predict(asked, (0, 1))
     assert before.vocabulary == (0, 1)
     method.task_index = 1  # the names of line 2 are asked for, and nothing else has changed
-    assert method.asked((0, 1)) == (0, 1, -3, 5, -4)
+    assert method.with_added((0, 1)) == (0, 1, -3, 5, -4)
     after = method.predict(asked, (0, 1))
     assert after.vocabulary == (0, 1, 5, VOID)
     old, new = (np.array(p.vocabulary)[p.scores.argmax(1).numpy()] for p in (before, after) if p.scores is not None)

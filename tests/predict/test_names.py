@@ -50,12 +50,12 @@ def test_names_nobody_knows_get_ids_of_their_own_or_an_error() -> None:
 
 def test_the_rows_of_one_image_are_named_together() -> None:
     def voter(sample: str, share: float, name: str = "sky") -> Voter:
-        return Voter(0, name, share, 0.9, sample, 0, 1, "taught")
+        return Voter(0, name, share, 0.9, sample, 0, 1, "remembered")
 
     image = np.zeros((2, 2, 3), np.uint8)
-    voters = (voter("taught/sky/a b.png 2ced1d52202e50b1", 0.2), voter("train/7", 0.15, "sea"),
-              voter("taught/sky/a b.png 2ced1d52202e50b1", 0.07))  # fmt: skip
+    voters = (voter("remembered/sky/a b.png 2ced1d52202e50b1", 0.2), voter("train/7", 0.15, "sea"),
+              voter("remembered/sky/a b.png 2ced1d52202e50b1", 0.07))  # fmt: skip
     answer = Answer(image, "classification", "memory", {0: "sky"}, {}, np.array([1.0], np.float32), voters)
     assert sentence(answer).splitlines()[1] == (
-        "decided most for sky: sky (taught/sky/a b.png, 2 rows, 27 %), sea (train/7, 1 row, 15 %)"
+        "decided most for sky: sky (remembered/sky/a b.png, 2 rows, 27 %), sea (train/7, 1 row, 15 %)"
     )

@@ -25,10 +25,10 @@ from kc.config import RunConfig
 from kc.data.readers.files import read_image
 from kc.errors import DataError, KcError
 from kc.memory.disk import Memory
+from kc.predict.edit import create, forget, open_session, remember
 from kc.predict.examples import ExampleImage
 from kc.predict.opening import open_memory
 from kc.predict.predictor import MemoryPredictor
-from kc.predict.teach import create, forget, open_session, remember
 from kc.resolve import with_options
 from kc.serve import demo as demos
 from kc.serve.app import ACTIONS, HEADERS, SMALL, Hurried, app
@@ -97,7 +97,7 @@ def test_a_visit_without_a_browser(client: TestClient, memory: Path) -> None:
                 last = more
     assert last["neighbours"][0]["name"] == "blue waves"
     assert sum(n["share"] for n in last["neighbours"]) <= 1 + 1e-9
-    taught = client.post("/api/teach", json={"token": token, "selection": chosen, "name": " röd,  2 "}, headers=MARK)
+    taught = client.post("/api/remember", json={"token": token, "selection": chosen, "name": " röd,  2 "}, headers=MARK)
     legend = {entry["name"]: entry["share"] for entry in taught.json()["views"]["answer"]["legend"]}
     assert legend["röd, 2"] > 0.3
     assert Memory.open(memory).class_names == {0: "blue waves", 1: "röd, 2"}
@@ -112,7 +112,7 @@ def test_a_visit_without_a_browser(client: TestClient, memory: Path) -> None:
     assert left["facts"] == {"names": [], "views": ["memory"], "rows": 0}
     whole = {"token": token, "x": 0.5, "y": 0.5, "whole": True, "selection": []}
     first = client.post("/api/select", json=whole, headers=MARK).json()["selection"]
-    taught = client.post("/api/teach", json={"token": token, "selection": first, "name": "all"}, headers=MARK)
+    taught = client.post("/api/remember", json={"token": token, "selection": first, "name": "all"}, headers=MARK)
     assert [e["name"] for e in taught.json()["views"]["answer"]["legend"]] == ["all"]
     assert sorted(p.name for p in memory.parent.iterdir()) == ["memory"]  # nothing of a picture is written anywhere
 
@@ -177,9 +177,9 @@ def test_what_is_refused(client: TestClient, memory: Path, monkeypatch: pytest.M
         ("select", {"token": token, "x": 2, "y": 0, "whole": True, "selection": []}),
         ("select", {"token": token, "x": 0.1, "y": 0.1, "whole": True, "selection": ["/etc"]}),
         ("select", {"token": "../x", "x": 0.1, "y": 0.1, "whole": True, "selection": []}),
-        ("teach", {"token": token, "selection": [], "name": "x"}),
-        ("teach", {"token": token, "selection": [0], "name": " "}),
-        ("teach", {"token": token, "selection": [0], "name": "a\x00"}),
+        ("remember", {"token": token, "selection": [], "name": "x"}),
+        ("remember", {"token": token, "selection": [0], "name": " "}),
+        ("remember", {"token": token, "selection": [0], "name": "a\x00"}),
         ("forget", {"token": token, "name": "nobody"}),
         ("again", {"token": token, "names": "never taught"}),
         ("again", [1]),
@@ -187,7 +187,7 @@ def test_what_is_refused(client: TestClient, memory: Path, monkeypatch: pytest.M
         answer = client.post(f"/api/{path}", json=value, headers=MARK)
         assert answer.status_code == 400, (path, value)
         assert answer.json()["error"]
-    assert client.get("/api/teach", headers=MARK).status_code == 405
+    assert client.get("/api/remember", headers=MARK).status_code == 405
     monkeypatch.setattr("kc.serve.app.MAX_BYTES", 1000)
     assert client.post("/api/look", content=BOTH, headers=MARK).status_code == 413
     monkeypatch.setattr("kc.serve.app.MAX_BYTES", 10**6)

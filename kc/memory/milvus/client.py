@@ -44,7 +44,7 @@ class Store:
         if self.local:
             _module("milvus_lite")
             self.uri = str((path / _LOCAL).absolute())
-            # milvus-lite has no clock to ask, which pymilvus tells at every listing.
+            # milvus-lite has no clock, which pymilvus reports at every listing.
             logging.getLogger("pymilvus.client.iterator.query_iterator").setLevel(logging.ERROR)
         self._types = milvus.DataType
         self._errors: type[Exception] = milvus.MilvusException
@@ -60,7 +60,7 @@ class Store:
 
     @staticmethod
     def exists(path: Path) -> bool:
-        """Whether `path` can hold a memory: on a cluster one has to ask."""
+        """Whether `path` can hold a memory: on a cluster the server has to be queried."""
         return bool(os.environ.get(URI)) or (path / _LOCAL).is_dir()
 
     def close(self) -> None:
@@ -283,7 +283,7 @@ class Store:
             self._client.compact(self.name)
 
     def bytes(self) -> int | None:
-        """Of the local folder; None on a cluster, where Milvus does not tell."""
+        """Of the local folder; None on a cluster, where Milvus does not report it."""
         return files.folder_bytes(self.path) if self.local else None
 
 

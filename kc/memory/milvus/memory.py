@@ -18,7 +18,7 @@ What it cannot promise:
 
 A new class or weight stores the row again, key included, until `compact(history=False)`. `diff` and `derived` (files
 computed from a version) belong to the store on disk. Milvus 2.6.2 or later; on a cluster set KC_MILVUS_URI, and
-KC_MILVUS_TOKEN where it asks who you are.
+KC_MILVUS_TOKEN where it asks for a token.
 """
 
 from __future__ import annotations

@@ -90,7 +90,7 @@ class MilvusReader(MemoryReader):
         return VersionInfo(task, self._version(task).seq, self._n_rows(task))
 
     def stats(self) -> dict[str, Any]:
-        """What `Memory.stats` tells; `bytes` is None on a cluster. Reads the class of every row."""
+        """As `Memory.stats`; `bytes` is None on a cluster. Reads the class of every row."""
         rows_total = self._store.count(latest(self._marker.head))
         classes = self.labels().class_id
         return {

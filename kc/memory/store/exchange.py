@@ -52,7 +52,7 @@ class Header:
     dim: int
     fingerprint: str
     salt: str = ""
-    """Of an anonymous memory; without it the rows could not be told from those of the same samples elsewhere."""
+    """Of an anonymous memory; without it the rows could not be distinguished from those of equal samples elsewhere."""
     info: MemoryInfo | None = None
     """What the memory says of itself."""
 
@@ -104,7 +104,7 @@ def note(memory: Path, copy: Path) -> None:
 
 
 def noted(memory: Path) -> list[Path]:
-    """The copies that `note` was told of, there or not."""
+    """The copies that `note` recorded, there or not."""
     try:
         return [Path(path) for path in read_json(_notes(memory))]
     except DataError:

@@ -76,7 +76,7 @@ def _write(file: BinaryIO, pieces: Iterable[bytes | memoryview]) -> FileRef:
 
 
 def checksum_of(path: Path) -> str:
-    """XXH3 of 128 bits of a file, as fast as RAM is read. It tells damage, not a forger, as any checksum does whose
+    """XXH3 of 128 bits of a file, as fast as RAM is read. It detects damage, not a forger, as any checksum does whose
     value lies beside the file."""
     with path.open("rb") as file:
         return _XXH3 + hashlib.file_digest(file, xxhash.xxh3_128).hexdigest()
@@ -137,7 +137,7 @@ def read_sealed(folder: Path, name: str) -> npt.NDArray[Any] | None:
 
 
 def check_sealed(path: Path) -> None:
-    """Raise CorruptMemoryError naming `path` unless its bytes are those that its name tells."""
+    """Raise CorruptMemoryError naming `path` unless its bytes are those that its name says."""
     named = path.name.removesuffix(SEALED).rpartition(".")[2]
     if checksum_of(path) != named:
         raise CorruptMemoryError(f"{path}: its checksum is not that in its name; delete it, it is computed again")

@@ -27,7 +27,7 @@ class MemoryInfo:
         purity: A region of a labelled image is stored where at least this share of its pixels is of one class, (0, 1].
         benchmark: Name or path of the benchmark; empty for a memory made without one.
         base: Open-vocabulary base whose scores are fused with the votes, as `--base` takes it; empty: none.
-        method: Name of the method that asks the memory; empty: none, its defaults hold.
+        method: Name of the method that queries the memory; empty: none, its defaults hold.
         options: Owner (a method, a base, an encoder, proposals) -> its options as JSON values, such as
             `{"knn": {"k": 16, "vote": "softmax", "tau": 0.07}}`.
     """

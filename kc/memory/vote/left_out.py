@@ -1,6 +1,6 @@
 """Stored rows as queries to the rest of the memory: what can be chosen of a memory without a validation image.
 
-A row asks the memory without the rows of its own image, whose neighbours would make the memory look better than it is.
+A row is a query to the memory without the rows of its own image, which would make the memory look better than it is.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def leave_samples_out(
     """Up to `most` (None: all) stored rows of the classes asked for, each with its `k` nearest rows of other images.
 
     Rows of weight 0 are neither asked nor found. Which rows are asked is drawn by `seed`, from the order of the rows
-    and not from their ids: a memory that lost rows asks as one that never had them. `background`: how rows of the
+    and not from their ids: a memory that lost rows draws as one that never had them. `background`: how rows of the
     background class are taken. `at`: the version of that task.
     """
     wanted = np.asarray(class_ids, dtype=np.int64)

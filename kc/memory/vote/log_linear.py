@@ -2,8 +2,8 @@
 
 logit(c) = sum_k a_k log(vote_k(c) + 0.01) + a_s 10 max-cosine(c) + a_d log-discriminant(c) + a_b log(base(c) + 0.001)
 
-over k in `KS` (softmax vote): six weights, seven with a base. They are the most likely ones of stored rows that ask
-the memory without their own image (`kc.memory.vote.left_out`): convex, and no validation image. The method is ours.
+over k in `KS` (softmax vote): six weights, seven with a base. They are the most likely ones of stored rows as queries
+to the memory without their own image (`kc.memory.vote.left_out`): convex, and no validation image. The method is ours.
 """
 
 from __future__ import annotations

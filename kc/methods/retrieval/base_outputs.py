@@ -1,4 +1,4 @@
-"""The base's outputs for the regions or images of a batch, and what is kept of it to ask again later."""
+"""The base's outputs for the regions or images of a batch, and what is kept of it for later."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
 """The weights of a fusion chosen from the memory itself: stored samples are left out of their own search.
 
 Both papers state the limit that this lifts: their weights are tuned anew for every data set (arXiv 2404.09447,
-2601.12779). The method is ours. A stored row asks the memory without the rows of its own sample (its neighbours in
-the same image would make the memory look better than it is), the base says what it said when the row was learned, and
-weights under which the two together name most rows rightly are taken. No validation image is read.
+2601.12779). The method is ours. A stored row is a query to the memory without the rows of its own image, whose
+neighbours would make the memory look better than it is; the base says what it said when the row was learned, and the
+weights are taken under which the two together name most rows rightly. No validation image is read.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ LAMBDAS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 THRESHOLDS = (0.1, 0.2, 0.3, 0.5, 0.7, 0.9, 1.01)
 SHARES = (0.1, 0.3, 0.5, 0.7, 0.9, 1.0)
 MOST_VALUES = 5_000_000
-"""Rows times classes that calibration asks: all rows where that takes under a minute, else an even sample."""
+"""Rows times classes that calibration reads: all rows where that takes under a minute, else an even sample."""
 DRAWS = 200
 """Draws of images for a standard error."""
 

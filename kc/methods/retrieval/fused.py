@@ -56,7 +56,7 @@ class FusedMemory(VisualMemory):
         self.task_index = -1
         self._logged: set[str] = set()
         lines = [] if (file := getattr(self.options, "names", None)) is None else read_names(file)
-        self._asking, self._added = with_names(context, lines)
+        self._named_context, self._added = with_names(context, lines)
 
     def fixed(self) -> Setting:
         """The weights as given."""
@@ -99,9 +99,9 @@ class FusedMemory(VisualMemory):
         if codes is not None:
             self.cache.keep_codes(keys, codes[rows])
             return
-        asked = self.asked(self.task.seen_ids if self.task is not None else ())
-        said = base_predictions(self._asking, batch, regions, asked)
-        self.cache.keep_answers(keys, _rows_of(said, torch.from_numpy(rows)), asked)
+        wanted = self.with_added(self.task.seen_ids if self.task is not None else ())
+        said = base_predictions(self._named_context, batch, regions, wanted)
+        self.cache.keep_answers(keys, _rows_of(said, torch.from_numpy(rows)), wanted)
 
     def commit(self, task: int, n_processes: int) -> int:
         new_rows = super().commit(task, n_processes)
@@ -112,23 +112,25 @@ class FusedMemory(VisualMemory):
     def _choose(self) -> None:
         """Choose the weights by the rows that are stored now, each without its own image."""
         assert self.task is not None
-        asked = self.asked(self.task.seen_ids)
+        wanted = self.with_added(self.task.seen_ids)
         memory, background = self._own_memory(), self.votes.background
         if len(memory) == 0:
             return
         log_linear = self.fusion == "log-linear"
         k = max(log_linear_rule.KS if log_linear else KS)
-        most = MOST_ROWS if log_linear else MOST_VALUES // len(asked)
-        left_out = leave_samples_out(memory, asked, k, self.context.seed, most, background)
+        most = MOST_ROWS if log_linear else MOST_VALUES // len(wanted)
+        left_out = leave_samples_out(memory, wanted, k, self.context.seed, most, background)
         if len(left_out.ids) == 0:
             return
-        answers = self.cache.answers(self.context.base, memory.keys(left_out.ids), asked, self._asking.names(asked))
-        truth = columns_of(torch.from_numpy(left_out.truth), asked)[0]
+        answers = self.cache.answers(
+            self.context.base, memory.keys(left_out.ids), wanted, self._named_context.names(wanted)
+        )
+        truth = columns_of(torch.from_numpy(left_out.truth), wanted)[0]
         if log_linear:
             base = restrict_to_known(answers.own.double(), left_out.known)
             moments = self._log_linear.moments(memory, background.labels(memory))
-            said, shrink = left_out_discriminant(memory, moments, left_out, asked)
-            values = log_linear_rule.features(left_out.neighbours, asked, said, base)
+            said, shrink = left_out_discriminant(memory, moments, left_out, wanted)
+            values = log_linear_rule.features(left_out.neighbours, wanted, said, base)
             start = log_linear_rule.default_weights(BASE_SHARE)
             weights = log_linear_rule.fit(values, truth.numpy(), left_out.known.numpy(), start)
             self.setting = Setting(k, shrink=shrink, weights=tuple(weights.tolist()))
@@ -137,9 +139,9 @@ class FusedMemory(VisualMemory):
         else:
             self.setting, value = choose(
                 left_out,
-                asked,
+                wanted,
                 self.grid(answers),
-                partial(self.retrieve, ids=asked),
+                partial(self.retrieve, ids=wanted),
                 lambda setting, p_ret, has: self.join(setting, answers, left_out.known, p_ret, has),
                 self.fixed(),
                 self.context.seed,
@@ -154,7 +156,7 @@ class FusedMemory(VisualMemory):
         kept.append({"task": self.task_index, **dataclasses.asdict(self.setting), **found})
         write_atomic(path, json.dumps(kept, indent=1).encode())
 
-    def asked(self, vocabulary: Sequence[int]) -> tuple[int, ...]:
+    def with_added(self, vocabulary: Sequence[int]) -> tuple[int, ...]:
         """`vocabulary` and the ids of the names that were added up to the current task."""
         have = set(vocabulary)
         added = [c for line in self._added[: self.task_index + 1] for c in line]
@@ -211,21 +213,21 @@ class FusedMemory(VisualMemory):
         """The best name of each region or image among `vocabulary` and the names added so far; an answer with a name
         that is no class of the benchmark is VOID."""
         vocab = tuple(vocabulary)
-        asked = self.asked(vocab)
+        wanted = self.with_added(vocab)
         regions = None if self.context.regions is None else self.context.regions(batch)
-        answers = self.answers(batch, regions, asked)
+        answers = self.answers(batch, regions, wanted)
         if regions is None:
-            scores = self.together(normalised(self.context.encode(batch).pooled), asked, answers)
-            return of_images(scores, asked, set(self.context.classes))
+            scores = self.together(normalised(self.context.encode(batch).pooled), wanted, answers)
+            return of_images(scores, wanted, set(self.context.classes))
         keys = np.concatenate([r.keys for r in regions])
-        scores = self.together(keys, asked, answers)
-        labels = [best(s, asked) for s in torch.split(scores, [len(r.keys) for r in regions])]
+        scores = self.together(keys, wanted, answers)
+        labels = [best(s, wanted) for s in torch.split(scores, [len(r.keys) for r in regions])]
         classes = list(self.context.classes)
         shown = [np.where(np.isin(x, classes), x, VOID) for x in labels]
         return to_prediction(self.context, vocab, regions, shown)
 
     def answers(self, batch: Batch, regions: Sequence[Regions] | None, ids: Sequence[int]) -> BaseOutputs:
-        return base_predictions(self._asking, batch, regions, ids)
+        return base_predictions(self._named_context, batch, regions, ids)
 
     def get_extra_state(self) -> dict[str, Any]:
         return {"setting": dataclasses.asdict(self.setting), "task": self.task_index}
@@ -250,10 +252,10 @@ def with_names(context: Context, lines: Sequence[Sequence[Name]]) -> tuple[Conte
     return dataclasses.replace(context, classes={**context.classes, **added}), ids
 
 
-def of_images(scores: Tensor, asked: tuple[int, ...], classes: set[int]) -> Prediction:
+def of_images(scores: Tensor, wanted: tuple[int, ...], classes: set[int]) -> Prediction:
     """Scores over the benchmark's classes, and one column VOID with the best of all other names."""
-    inside, outside = ([i for i, c in enumerate(asked) if (c in classes) == own] for own in (True, False))
-    vocab = tuple(asked[i] for i in inside)
+    inside, outside = ([i for i, c in enumerate(wanted) if (c in classes) == own] for own in (True, False))
+    vocab = tuple(wanted[i] for i in inside)
     if not outside:
         return Prediction(vocab, scores=scores)
     other = scores[:, outside].amax(dim=1, keepdim=True) if len(scores) else torch.full((0, 1), math.nan)

@@ -1,4 +1,4 @@
-"""`knn-clip`: kNN-CLIP (arXiv 2404.09447): where the base is unsure, the nearest stored masks speak too."""
+"""`knn-clip`: kNN-CLIP (arXiv 2404.09447): where the base is unsure, the nearest stored masks are fused with it."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Neighbours ordered again by a model that reads image and class names (arXiv 2408.08172 does so for 50 neighbours).
 
 The interface is one method, the similarity of images to names: `conse`, any OpenCLIP model, any CLIP-like model of
-transformers. For a model outside, `prompts` writes what to ask.
+transformers. For a model outside, `prompts` writes the prompts.
 """
 
 from __future__ import annotations
@@ -129,7 +129,7 @@ def load_reranker(name: str, size: tuple[int, int]) -> Reranker:
 def prompts(
     sample_ids: Sequence[str], neighbours: Neighbours, sources: Mapping[int, str], names: Mapping[int, str], top: int
 ) -> bytes:
-    """JSON lines, one a query: what to ask a model outside about its first `top` neighbours.
+    """JSON lines, one a query: the prompt for a model outside about its first `top` neighbours.
 
     `sources`: row id -> sample id of the row. Each line has `query`, `neighbours` (sample, class) nearest first,
     `classes` to choose from in the order of their nearest row, and `prompt`. KcError for a class without a name.

@@ -82,8 +82,8 @@ def shares_of(votes: Tensor) -> Tensor:
     return votes / votes.sum(1, keepdim=True).clamp_min(torch.finfo(votes.dtype).tiny)
 
 
-TAUGHT = "taught"
-"""Source of rows that a user taught after the run (`kc remember`); those of a run have none."""
+REMEMBERED = "remembered"
+"""Source of rows that a user added after the run (`kc remember`); those of a run have none."""
 
 
 class VisualMemory(OnePassMethod):
@@ -158,18 +158,18 @@ class VisualMemory(OnePassMethod):
     def start_task(self, task: Task) -> None:
         """Drop rows of this task or a later one: they are what an interrupted run left behind.
 
-        Raises RunError where rows that a user taught would go with them.
+        Raises RunError where rows that a user added would go with them.
         """
         super().start_task(task)
         self.staged = []
         self._learned = {*task.seen_ids}
         if self.memory is not None and process_rank() == 0:
-            if taught := len(self.memory.ids(source=TAUGHT)):
+            if added := len(self.memory.ids(source=REMEMBERED)):
                 self.memory.close()
                 raise RunError(
-                    f"{self._path} was taught {taught} rows by kc remember, which going on with the run would drop: "
+                    f"{self._path} has {added} rows of kc remember, which going on with the run would drop: "
                     "copy that folder to keep them (kc predict IMAGE --memory COPY --run RUN), then take them out of "
-                    f"this one with kc memory remove {self._path} --source {TAUGHT}"
+                    f"this one with kc memory remove {self._path} --source {REMEMBERED}"
                 )
             self.memory.rollback(task.index - 1)
 

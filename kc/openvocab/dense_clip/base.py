@@ -26,7 +26,7 @@ from kc.types import Int64Array, Segments, UInt8Array
 
 
 class DenseBase:
-    """`Segmenter` as the framework asks for it. What the network says of an image does not depend on the names, so it
+    """`Segmenter` as the framework needs it. What the network says of an image does not depend on the names, so it
     is kept by sample id."""
 
     spec = BaseSpec(

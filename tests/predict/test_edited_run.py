@@ -15,7 +15,7 @@ from PIL import Image
 from kc.cli import main
 from kc.memory.disk import Memory
 from kc.predict.opening import open_memory
-from kc.predict.pictures import Sources
+from kc.predict.sources import Sources
 from kc.report.records import Results
 from kc.serve.demo import DemoSession
 
@@ -72,15 +72,15 @@ def test_a_taught_memory_and_its_run(
     capsys.readouterr()
     assert main(["run", "--resume", str(run), "--wandb", "disabled"]) == 2
     said = capsys.readouterr().err
-    assert "by kc remember, which going on with the run would drop" in said
-    assert len(Memory.open(memory).ids(source="taught")) > 0
+    assert "of kc remember, which going on with the run would drop" in said
+    assert len(Memory.open(memory).ids(source="remembered")) > 0
 
     copy = shutil.copytree(memory, tmp_path / "copy")
     asked = ["predict", str(things), "--memory", str(copy), "--out", str(tmp_path / "out")]
     assert main(asked) == 0
     told = json.loads((tmp_path / "out" / "other.png.json").read_text(encoding="utf-8"))
     assert "a thing, taught" in {name["name"] for name in told["names"]}
-    assert main(["memory", "remove", str(memory), "--source", "taught"]) == 0
+    assert main(["memory", "remove", str(memory), "--source", "remembered"]) == 0
     assert main(["run", "--resume", str(run), "--wandb", "disabled"]) == 0
     assert Results.load(run / "results.json").methods[0].matrix == whole
 

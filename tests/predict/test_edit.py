@@ -14,9 +14,9 @@ from kc.cli import main
 from kc.errors import DataError, KcError, UnknownNameError
 from kc.memory.disk import Memory
 from kc.memory.store import manifest as manifests
+from kc.predict.edit import forget
 from kc.predict.examples import Examples
 from kc.predict.opening import open_memory
-from kc.predict.teach import forget
 
 NAME = 'Salat, "gemischt" 猫'
 
@@ -72,7 +72,7 @@ def test_a_name_is_taught_seen_and_erased(
     assert stored.class_names == {0: "waves", 1: NAME}
     rows = stored.rows_of(stored.ids(class_id=[1]))
     assert len(rows) > 20
-    assert all(sample.startswith(f"taught/{NAME}/b é.png ") for sample in rows.sample_id)
+    assert all(sample.startswith(f"remembered/{NAME}/b é.png ") for sample in rows.sample_id)
     assert [v.task for v in stored.versions()] == [0, 1]
 
     # The same pictures again add nothing.
@@ -166,7 +166,7 @@ def test_name_and_rows_are_one_commit(
     Memory.open(memory).verify()
     with pytest.raises(UnknownNameError):
         forget(memory, "waves")
-    with pytest.raises(KcError, match="teach it with kc remember"):
+    with pytest.raises(KcError, match="add one with kc remember"):
         open_memory(memory).predict(texture(0))
 
 

@@ -1,4 +1,4 @@
-"""Teach a memory a name, and make it forget one; names are a table in its manifest, so name and rows are one commit."""
+"""Add a name to a memory, or erase one; names are a table in its manifest, so name and rows are one commit."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from kc.memory.base import MemoryStore
 from kc.memory.copies import Copies, erase_copies
 from kc.memory.disk import Memory
 from kc.memory.erasure import Absence, Traces, prove_absent, traces
-from kc.methods.retrieval.visual_memory import TAUGHT
+from kc.methods.retrieval.visual_memory import REMEMBERED
 from kc.predict.answer import pixels_in
 from kc.predict.examples import ExampleImage
 from kc.predict.names import clean_name, new_id
@@ -25,7 +25,7 @@ from kc.types import BoolArray, Float32Array, Int64Array, Rows, Segments, UInt8A
 
 
 @dataclass(frozen=True)
-class Taught:
+class Added:
     """What was stored of one name: `rows` new rows from `images`; `known` rows were there already; `whole` masks held
     no region and became one region each."""
 
@@ -39,7 +39,7 @@ class Taught:
 
 @dataclass
 class Collected:
-    """Rows of one name, their classes not set yet, see `Taught`."""
+    """Rows of one name, their classes not set yet, see `Added`."""
 
     rows: list[Rows] = field(default_factory=list)
     images: int = 0
@@ -58,7 +58,7 @@ class Forgotten:
 
 
 def create(path: Path, config: RunConfig, facts: Facts) -> Session:
-    """A new memory for things that are taught by name. Raises what loading the encoder raises, RunError."""
+    """A new memory for things that are added by name. Raises what loading the encoder raises, RunError."""
     session = Session.open(config, facts)
     Memory.create(path, dim=session.dim, fingerprint=session.fingerprint, info=session.memory_info("knn")).close()
     return session
@@ -78,13 +78,13 @@ def open_session(path: Path) -> Session:
 
 def remember(
     path: Path, session: Session, examples: Iterable[tuple[str, ExampleImage]], outside: str | None = None
-) -> list[Taught]:
+) -> list[Added]:
     """Store what `examples`, (name, picture), show, see `collect` and `store`."""
     return store(path, collect(session, examples, outside))
 
 
 def collect(
-    session: Session, examples: Iterable[tuple[str, ExampleImage]], outside: str | None = None, source: str = TAUGHT
+    session: Session, examples: Iterable[tuple[str, ExampleImage]], outside: str | None = None, source: str = REMEMBERED
 ) -> dict[str, Collected]:
     """Name -> rows of what `examples`, (name, picture), show, and of what lies outside their masks under `outside`.
 
@@ -121,7 +121,7 @@ def collect(
 
 def store(
     path: Path, collected: Mapping[str, Collected], task: int | None = None, dry_run: bool = False
-) -> list[Taught]:
+) -> list[Added]:
     """Store names and rows in one commit, as the version of `task` (from 0; default: a new one); new names get an id.
 
     Rows that are stored already are not stored twice; where all are, nothing is committed. With `dry_run` only counts.
@@ -141,10 +141,10 @@ def store(
             for part in own.rows:
                 n_rows += len(part)
                 n_new += memory.add(dataclasses.replace(part, class_id=np.full(len(part), ids[name], np.int64)), task)
-            done.append(Taught(ids[name], name, own.images, n_new, n_rows - n_new, own.whole))
+            done.append(Added(ids[name], name, own.images, n_new, n_rows - n_new, own.whole))
         if not dry_run:
             with memory.with_info(memory.info.with_names({i: n for n, i in ids.items()})):
-                if any(taught.rows for taught in done):
+                if any(added.rows for added in done):
                     memory.commit(task)
     return done
 
@@ -211,6 +211,6 @@ def _rows(shown: ExampleImage, name: str, keys: Float32Array, segment: Int64Arra
         covered = int(name_of(np.packbits(shown.mask)[None]), 16) % 2**31
         segment = np.array([2**32 + covered], dtype=np.int64)
     # The content belongs to the name: another picture under the same file name is another picture.
-    sample = f"{TAUGHT}/{name}/{shown.file} {name_of(shown.image)}"
+    sample = f"{REMEMBERED}/{name}/{shown.file} {name_of(shown.image)}"
     kept = np.flatnonzero(keys.any(axis=1))  # a region of plain colour may have no feature at all
     return Rows(keys[kept], np.zeros(len(kept), np.int64), (sample,) * len(kept), segment[kept], source)

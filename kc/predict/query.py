@@ -1,4 +1,4 @@
-"""An image that a memory is asked about: its key, or that of one of its regions, and what the memory knows of it."""
+"""An image that a memory is searched for: its key, or that of one of its regions, and what the memory knows of it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from kc.data.readers.files import read_image
 from kc.errors import KcError
 from kc.memory.disk import Memory
 from kc.memory.vote.background import Background, nearest
-from kc.predict.pictures import Sources
+from kc.predict.sources import Sources
 from kc.session import Facts, Session, config_of_memory
 from kc.types import VOID, BoolArray, Float32Array, Int64Array, Neighbours, Sample, Segments, UInt8Array
 
@@ -21,8 +21,8 @@ SAME = 0.999
 
 
 @dataclass(frozen=True)
-class Question:
-    """An image that is asked about: its picture, its key (1, D), its true class where known, its stored rows (N,)."""
+class Query:
+    """An image that is searched for: its pixels, its key (1, D), its true class where known, its stored rows (N,)."""
 
     image: UInt8Array
     key: Float32Array
@@ -30,12 +30,12 @@ class Question:
     own: Int64Array
     mask: BoolArray | None = None
     session: Session | None = None
-    """The pixels (H, W) that are asked about and what makes regions, in a memory of regions."""
+    """The pixels (H, W) of the region and what makes regions, in a memory of regions."""
 
 
-def ask(
+def read_query(
     memory: Memory, image: str, point: str | None = None, benchmark: str | None = None, data_root: Path | None = None
-) -> tuple[Sources, Question]:
+) -> tuple[Sources, Query]:
     """Read `image`, a file or a sample of the memory's benchmark, and encode it as the memory's keys were made.
 
     `point`: see `chosen_region`; `benchmark`: another one, whose samples are meant. Raises KcError for an image that
@@ -60,13 +60,13 @@ def ask(
     if memory.fingerprint != session.fingerprint:
         memory.search(keys[:1], 1, fingerprint=session.fingerprint)  # says which two do not fit
     if segments is None:
-        return sources, Question(pixels, keys, None if sample is None else sample.label, own)
+        return sources, Query(pixels, keys, None if sample is None else sample.label, own)
     number = chosen_region(segments, point)
     mask, key = mask_of(segments, number), keys[number : number + 1]
     # Of the image's rows only that of this very region is its own; the others vote.
     near = memory.keys(own) @ key[0] if len(own) else np.zeros(0)
     own = own[[near.argmax()]] if len(own) and near.max() >= SAME else own[:0]
-    return sources, Question(pixels, key, label_of(sample, mask), own, mask, session)
+    return sources, Query(pixels, key, label_of(sample, mask), own, mask, session)
 
 
 def background_of(memory: Memory) -> Background:
@@ -75,10 +75,10 @@ def background_of(memory: Memory) -> Background:
     return Background(config_of_memory(memory.info).of(method).get("background", "keep"))
 
 
-def search(memory: Memory, asked: Question, k: int, at: int | None, background: Background | None = None) -> Neighbours:
+def search(memory: Memory, query: Query, k: int, at: int | None, background: Background | None = None) -> Neighbours:
     """The k nearest rows (1, k) of an image, its own row left out; those of its background as `background` says."""
-    own = asked.own[:1] if len(asked.own) else np.array([-1], np.int64)
-    return nearest((background or Background("keep")).search(memory, asked.key, k, None, at, own), k)
+    own = query.own[:1] if len(query.own) else np.array([-1], np.int64)
+    return nearest((background or Background("keep")).search(memory, query.key, k, None, at, own), k)
 
 
 def mask_of(segments: Segments, number: int) -> BoolArray:
