@@ -10,7 +10,7 @@ from contextlib import contextmanager
 # C0 and C1 but tab and line break; signs that turn the direction of writing, or break a line.
 _CONTROL = re.compile("[\\x00-\\x08\\x0b-\\x1f\\x7f-\\x9f\\u061c\\u200e\\u200f\\u2028-\\u202e\\u2066-\\u2069]")
 
-_OF_A_WORKER = re.compile(r"\ACaught (\w+) in .*\n(?:\w+\.)*\1: ", re.DOTALL)
+_OF_A_WORKER = re.compile(r"\ACaught (\w+) in .*\n(?:\w+\.)*\1: (.*)\n\Z", re.DOTALL)
 
 
 def visible(text: str) -> str:
@@ -24,7 +24,7 @@ class KcError(Exception):
 
     def __init__(self, *args: object) -> None:
         # PyTorch raises an error of a DataLoader's worker process anew, with that process's traceback as its text.
-        super().__init__(*(_OF_A_WORKER.sub("", a) if isinstance(a, str) else a for a in args))
+        super().__init__(*(_OF_A_WORKER.sub(r"\2", a) if isinstance(a, str) else a for a in args))
 
     def __str__(self) -> str:
         return visible(super().__str__())
