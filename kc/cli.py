@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import sys
 from collections.abc import Sequence
 
@@ -48,6 +50,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if sys.getfilesystemencoding() == "utf-8":
             raise
         said = f"error: {error.object!a}: this shell takes only {error.encoding} in names of files; set PYTHONUTF8=1"
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        name = max(os.fsdecode(error.filename or "").split("/"), key=len)
+        said = f"error: {name[:40]}...: a file name of {len(name)} characters is longer than this file system takes"
     except KeyboardInterrupt as stop:
         said, status = f"stopped; {stop}" if str(stop) else "stopped.", 143 if isinstance(stop, Terminated) else 130
     print(visible(said), file=sys.stderr)

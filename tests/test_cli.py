@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from kc.cli import main
 from kc.config import RunConfig, from_stored, stored
 from kc.errors import KcError, MissingExtraError, UnknownNameError
 from kc.parsing import parse
@@ -102,3 +103,11 @@ def test_an_unknown_option_of_a_method_names_the_file(tmp_path: Path) -> None:
     with pytest.raises(UnknownNameError) as caught:
         parse(["--methods", "ewc", "--config", str(tmp_path / "a.yaml")])
     assert f"{tmp_path / 'a.yaml'}: --ewc. 'lamda'" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "given", [["predict", "x" * 300 + ".png"], ["run", "--resume", "x" * 300], ["report", "x" * 300]]
+)
+def test_a_name_that_no_file_system_takes(given: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*given, *(["--run", "."] if given[0] == "predict" else [])]) == 2
+    assert f"a file name of {len(given[-1])} characters is longer" in capsys.readouterr().err

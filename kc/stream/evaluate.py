@@ -14,7 +14,7 @@ from kc.methods.module import ContinualMethod
 from kc.metrics.confusion import ConfusionMatrix, mean_defined, pixel_accuracy, recall
 from kc.metrics.instances import InstancePrecision
 from kc.metrics.panoptic import PanopticQuality
-from kc.types import Int64Array, Prediction, Task, TaskKind
+from kc.types import VOID, Int64Array, Prediction, Task, TaskKind
 
 Observe = Callable[[Mapping[str, Any], Prediction], None]
 """Receives each batch and the method's answer to it."""
@@ -140,10 +140,13 @@ def _classification(
 
 
 def answers(prediction: Prediction) -> Int64Array:
-    """(B,) class id of the highest score of each image; of equal scores the first in the vocabulary."""
+    """(B,) class id of the highest score of each image; of equal scores the first in the vocabulary; VOID, which is
+    wrong for every class, where the scores of an image are NaN."""
     assert prediction.scores is not None
-    columns: Int64Array = prediction.scores.cpu().numpy().argmax(1)
-    return np.take(np.asarray(prediction.vocabulary, np.int64), columns)
+    scores = prediction.scores.cpu().numpy()
+    found: Int64Array = np.take(np.asarray(prediction.vocabulary, np.int64), scores.argmax(1))
+    found[np.isnan(scores).all(axis=1)] = VOID
+    return found
 
 
 def to_device(batch: Mapping[str, Any], device: torch.device | None) -> Mapping[str, Any]:

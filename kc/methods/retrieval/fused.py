@@ -197,10 +197,12 @@ class FusedMemory(VisualMemory):
             said = discriminant.log_posterior(keys, np.asarray(ids, np.int64))
             values = log_linear_rule.features(found[0], ids, said, restrict_to_known(own, known))
             fused = log_linear_rule.probabilities(values, np.asarray(self.setting.weights), known.numpy())
-            return fuse_known_names(torch.from_numpy(fused), own, known)
+            joined = fuse_known_names(torch.from_numpy(fused), own, known)
+            return torch.where(torch.from_numpy(keys.any(axis=1))[:, None], joined, own)
         each = [self.retrieve(n, ids) for n in found]
         p_ret = combined([p for p, _ in each], ids, memory.background_ids)
         has = torch.stack([h for _, h in each]).any(0)
+        has &= torch.from_numpy(keys.any(axis=1))  # without features a key is as near to one row as to any other
         return self.join(self.setting, answers, known, p_ret, has)
 
     def _once(self, text: str) -> None:

@@ -6,6 +6,7 @@ Everything that is learned is a row of the memory: key embedding, class, sample,
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Sequence
 
 import numpy as np
@@ -24,10 +25,12 @@ from kc.methods.base import Context
 from kc.methods.module import OnePassMethod
 from kc.methods.predictions import posteriors, to_prediction
 from kc.methods.regions import Regions, best, normalised
-from kc.methods.retrieval.build import labelled_rows
+from kc.methods.retrieval.build import labelled_rows, with_features
 from kc.methods.retrieval.vote_options import BlendOptions, KnnOptions, is_fitted
 from kc.spec import MethodSpec, Tunable
 from kc.types import Batch, Float32Array, Neighbours, Prediction, Rows, Task
+
+log = logging.getLogger("kc")
 
 TIE_BREAK = 1e-12
 """Relative lead that the class which reached a tied score first is given; votes are float64."""
@@ -59,6 +62,7 @@ class MemoryVotes:
         probabilities (Q, C) if given. A query without a vote of any class in `vocabulary` has zeros, or the base's
         answer."""
         options, neighbours = self.options, found[0]
+        blank = torch.from_numpy(~keys.any(axis=1))  # without features: as near to one row as to any other
         if self.fitted is not None:
             votes = self.fitted.probabilities(memory, keys, neighbours, vocabulary)
         elif len(found) == 1:
@@ -66,6 +70,7 @@ class MemoryVotes:
         else:
             parts = [shares_of(vote(n, vocabulary, **options.rule())) for n in found]
             votes = combined(parts, vocabulary, memory.background_ids)
+        votes[blank] = 0
         if base is not None:
             return knn_clip(
                 base.to(votes), shares_of(votes), votes.sum(1) > 0, lam=options.lambda_, threshold=options.threshold
@@ -183,11 +188,22 @@ class VisualMemory(OnePassMethod):
             keys = normalised(self.context.encode(batch).pooled)
             labels = batch["label"].cpu().numpy().astype(np.int64)
             ids = tuple(batch["sample_id"])
-            self.staged.append(Rows(keys, labels, ids, np.zeros(len(ids), np.int64)))
+            self._stage(Rows(keys, labels, ids, np.zeros(len(ids), np.int64)))
             return
         background = self.context.background_id
         wanted = {*self.task.class_ids, *self.task.returning_ids, *(() if background is None else (background,))}
-        self.staged += labelled_rows(batch, regions, wanted, self.context.training.purity)
+        for rows in labelled_rows(batch, regions, wanted, self.context.training.purity):
+            self._stage(rows)
+
+    def _stage(self, rows: Rows) -> None:
+        kept = with_features(rows)
+        if len(kept.sample_id) < len(rows.sample_id):
+            without = sorted({*rows.sample_id} - {*kept.sample_id}) or [rows.sample_id[0]]
+            log.warning(
+                "%s: the encoder finds nothing in %s, or in some of its regions: they are not stored",
+                self.name, ", ".join(without[:3]) + ", ..." * (len(without) > 3),
+            )  # fmt: skip
+        self.staged.append(kept)
 
     def scores(self, keys: Float32Array, vocabulary: tuple[int, ...], base: Tensor | None) -> Tensor:
         """Class scores (Q, C) of keys (Q, D): votes as shares of 1, fused with base probabilities (Q, C) if given."""
@@ -210,7 +226,9 @@ class VisualMemory(OnePassMethod):
         if self.context.regions is None:
             features = self.context.encode(batch)
             base = None if base_model is None else base_model.scores_from(features.pooled, self.context.names(vocab))
-            return Prediction(vocab, scores=self.scores(normalised(features.pooled), vocab, base))
+            scores = self.scores(normalised(features.pooled), vocab, base)
+            scores[~scores.any(dim=1)] = torch.nan  # no vote at all is no answer
+            return Prediction(vocab, scores=scores)
         regions = self.context.regions(batch)
         joined = None if base_model is None else torch.cat(posteriors(self.context, batch, regions, vocab))
         # One search for the whole batch: a GEMM over a thousand keys is several times faster than one an image.
