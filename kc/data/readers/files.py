@@ -64,8 +64,11 @@ def list_files(
     return sorted(found)
 
 
-def left_out(root: Path, folder: str, recursive: bool = False) -> list[str]:
-    """What lies in a folder of images, or of masks, and would not be read: one line for each kind, with its count."""
+def left_out(root: Path, folder: str, recursive: bool = False, otherwise: str = "move them up") -> list[str]:
+    """What lies in a folder of images, or of masks, and would not be read: one line for each kind, with its count.
+
+    `otherwise`: what to do about images in sub-folders.
+    """
     path = inside(root, folder)
     lost: dict[str, list[str]] = {}
     for top, subfolders, names in os.walk(path, onerror=_unreadable):
@@ -77,7 +80,7 @@ def left_out(root: Path, folder: str, recursive: bool = False) -> list[str]:
                 lost.setdefault(f"{suffix} images are not read: convert them to PNG or JPEG", []).append(name)
             elif not below and suffix in IMAGE_SUFFIXES:
                 place = os.path.relpath(os.path.join(top, name), path)
-                lost.setdefault("images in sub-folders are not read: say `recursive`, or move them", []).append(place)
+                lost.setdefault(f"images in sub-folders are not read: {otherwise}", []).append(place)
     return [f"{path}: {len(files)} {said} ({', '.join(sorted(files)[:3])})" for said, files in lost.items()]
 
 

@@ -132,7 +132,7 @@ def paired(manifest: Manifest, split: SplitName, root: Path, part: IndexPngSplit
 def _all_pairs(root: Path, part: IndexPngSplit, problems: list[str]) -> list[Pair]:
     """Every image and mask of the two folders, sorted by name; what has no counterpart or is left out is a problem."""
     if not part.recursive:
-        problems += left_out(root, part.images)
+        problems += left_out(root, part.images, otherwise="say `recursive`, or move them up")
     images, masks = _images(root, part, problems), _masks(root, part, problems)
     for name in sorted(images.keys() - masks.keys()):
         expected = root / part.labels / f"{name}{part.label_ending}"
