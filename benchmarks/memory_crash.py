@@ -1,10 +1,11 @@
 """SIGKILL at random moments while a memory is changed: nothing acknowledged is lost, nothing half done is seen.
 
-A child process works through a seeded list of changes (add, retire, erase, reweight, relabel, compact, drop history,
-leave-one-out table, index) and says when each begins and ends; it is killed at a random time or before a random file
-operation. A twin of plain dictionaries knows the memory after every change: what is found after the kill, at every
-version, key by key, must be the state after the last acknowledged change or after the one that was under way, and
-nothing else. A reader watches half of the children that are killed at a random time; it must see such states only.
+A child process works through a seeded list of changes (add, retire, erase, reweight, relabel, another label of known
+regions, a fit of the rows, compact, drop history, leave-one-out table, index) and says when each begins and ends; it is
+killed at a random time or before a random file operation. A twin of plain dictionaries knows the memory after every
+change: what is found after the kill, at every version, key by key, must be the state after the last acknowledged change
+or after the one that was under way, and nothing else. A reader watches half of the children that are killed at a random
+time; it must see such states only.
 
     python -m benchmarks.memory_crash --trials 200 --json crash.json
 """
@@ -33,6 +34,8 @@ from kc.errors import EmptyMemoryError, KcError, RunError
 from kc.memory.disk import Memory
 from kc.memory.search.planner import SearchOptions
 from kc.memory.vote import pruning as prune
+from kc.memory.vote.background import Background
+from kc.memory.vote.log_linear import LogLinear
 from kc.spec import Count
 from kc.types import Float32Array, Rows
 
@@ -103,6 +106,32 @@ def drop_history_twin(state: State, c: Change) -> None:
         state[max(tasks)] = dict(state[None])
 
 
+def another_label(memory: Memory, c: Change) -> None:
+    """The rows of one addition come again, in the task of this step, with another class: each replaces its row."""
+    ids = ids_of(memory, c)
+    if len(ids) == 0:
+        return
+    table, n = memory.rows_of(ids), len(ids)
+    rows = Rows(memory.keys(ids), np.full(n, 2000 + c.step), table.sample_id, table.segment, source=f"s{c.target}")
+    memory.add(rows, c.step)
+    memory.commit(c.step)
+
+
+def another_label_twin(state: State, c: Change) -> None:
+    known = [name for name in state[None] if name.startswith(f"{c.target}-")]
+    for name in known:
+        state[None][name] = (2000 + c.step, 1.0, state[None][name][2])
+    if known:
+        state[c.step] = dict(state[None])
+
+
+def fit(memory: Memory, c: Change) -> None:
+    """Fit the log-linear vote and keep it, see that it is the same when read again."""
+    if len(memory):
+        kept, again = (LogLinear("log-linear", Background("keep")).fitted(memory)[1] for _ in range(2))
+        assert np.array_equal(kept, again)
+
+
 def index(memory: Memory, c: Change) -> None:
     """Build and store an index, however small the memory is, and search by it."""
     memory.configure(SearchOptions(index="ivf-sq8", exact_rows=0))
@@ -133,6 +162,8 @@ CHANGES: dict[str, tuple[Callable[[Memory, Change], object], Callable[[State, Ch
         lambda m, c: m.relabel(ids_of(m, c), 1000 + c.step),
         lambda s, c: change_twin(s, c, 1000 + c.step, None),
     ),
+    "another label": (another_label, another_label_twin),
+    "fit": (fit, nothing),
     "compact": (lambda m, c: m.compact(), nothing),
     "drop history": (lambda m, c: m.compact(history=False), drop_history_twin),
     "index": (index, nothing),
