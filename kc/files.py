@@ -8,6 +8,7 @@ import hashlib
 import io
 import os
 import shutil
+import stat
 import struct
 import tempfile
 import zlib
@@ -44,7 +45,11 @@ def atomic_path(path: Path, *, sync: bool = True, failures: tuple[type[Exception
     temporary = path.with_name(f".{uuid4().hex}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.touch()
+        rights = stat.S_IMODE(temporary.stat().st_mode)
         yield temporary
+        if stat.S_IMODE(temporary.stat().st_mode) != rights:  # safetensors gives files to their owner alone
+            temporary.chmod(rights)
         if sync:
             with temporary.open("rb") as file:
                 os.fsync(file.fileno())
@@ -105,7 +110,8 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     temporary: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+        temporary = path.with_name(f".{path.name}.{uuid4().hex}")
+        temporary.mkdir()  # with the rights that the umask gives, as `tempfile` does not
         yield temporary
         try:
             os.replace(temporary, path)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import stat
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.torch import save_file
 
 from kc.compare import new_folder
 from kc.config import RunConfig
@@ -65,3 +68,18 @@ def test_names_as_long_as_a_file_system_takes_make_folders(name: str, tmp_path: 
     assert name.startswith(folder.name.split("-", 2)[2])
     assert 110 < len(folder.name.split("-", 2)[2].encode()) <= 120
     assert folder.is_dir()
+
+
+def test_files_and_folders_have_the_rights_that_the_umask_gives(tmp_path: Path) -> None:
+    """Also what safetensors writes, which gives its files to their owner alone."""
+    before = os.umask(0o002)
+    try:
+        with atomic_path(tmp_path / "weights.safetensors") as temporary:
+            save_file({"a": torch.zeros(2)}, temporary)
+        write_atomic(tmp_path / "text", b"x")
+        with atomic_folder(tmp_path / "folder"):
+            pass
+    finally:
+        os.umask(before)
+    modes = {p.name: stat.S_IMODE(p.stat().st_mode) for p in tmp_path.iterdir()}
+    assert modes == {"weights.safetensors": 0o664, "text": 0o664, "folder": 0o775}

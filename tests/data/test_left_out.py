@@ -134,3 +134,19 @@ def test_answers_of_predict_are_no_questions(tmp_path: Path) -> None:
     assert not is_answer(tmp_path, "c.jpg.png")
     assert is_mask("x/A.MASK.PNG")
     assert not is_mask("mask.png")
+
+
+@pytest.mark.parametrize("name", ["__MACOSX/._a.png", "@eaDir/a.png", ".DS_Store"])
+def test_what_operating_systems_leave_changes_nothing(tmp_path: Path, name: str) -> None:
+    made = masks(tmp_path)
+    foreign = made.folder / "i" / name
+    foreign.parent.mkdir(exist_ok=True)
+    foreign.write_bytes(b"x")
+    assert len(open_reader(made.manifest, "train", made.root)) == 1
+    (tmp_path / "f").mkdir()
+    classes = benchmark(tmp_path / "f", "classification", {"reader": "folder"}, {"train": {"path": "t"}}, ["cat"])
+    save(classes.folder / "t/cat/a.png", GREY)
+    foreign = classes.folder / "t" / name
+    foreign.parent.mkdir(exist_ok=True)
+    foreign.write_bytes(b"x")
+    assert len(open_reader(classes.manifest, "train", classes.root)) == 1

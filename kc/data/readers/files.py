@@ -24,6 +24,8 @@ NOT_READ = frozenset(
     {".heic", ".heif", ".avif", ".jp2", ".j2k", ".jxl", ".tga", ".dng", ".cr2", ".nef", ".svg", ".psd"}
 )
 """Images too, but not read: where one lies among images, it is named."""
+LEFT_BY_SYSTEMS = frozenset({"__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found"})
+"""Folders of macOS archives, Synology, Windows and Linux file systems."""
 
 DEFAULT_PIXELS = 178_956_970
 """Pixels of the largest image that is read unless KC_MAX_PIXELS says another number: Pillow's own limit."""
@@ -43,6 +45,11 @@ def images_folder(root: Path, folder: str) -> Path:
     return path
 
 
+def hidden(name: str) -> bool:
+    """Whether a file or folder is none of a data set's: it begins with a dot, or an operating system left it there."""
+    return name.startswith(".") or name in LEFT_BY_SYSTEMS
+
+
 def list_files(
     root: Path, folder: str, suffixes: frozenset[str] = IMAGE_SUFFIXES, recursive: bool = False
 ) -> list[str]:
@@ -56,10 +63,10 @@ def list_files(
     path = images_folder(root, folder)
     found: list[str] = []
     for top, subfolders, names in os.walk(path, onerror=_unreadable):
-        subfolders[:] = [name for name in subfolders if recursive and not name.startswith(".")]
+        subfolders[:] = [name for name in subfolders if recursive and not hidden(name)]
         below = Path(top).relative_to(path).as_posix()
         start = folder if below == "." else f"{folder}/{below}"
-        kept = (n for n in names if not n.startswith(".") and Path(n).suffix.lower() in suffixes)
+        kept = (n for n in names if not hidden(n) and Path(n).suffix.lower() in suffixes)
         found += [f"{start}/{_text_name(start, n)}" for n in kept]
     return sorted(found)
 
@@ -72,9 +79,9 @@ def left_out(root: Path, folder: str, recursive: bool = False, otherwise: str = 
     path = inside(root, folder)
     lost: dict[str, list[str]] = {}
     for top, subfolders, names in os.walk(path, onerror=_unreadable):
-        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
+        subfolders[:] = [name for name in subfolders if not hidden(name)]
         below = recursive or top == str(path)
-        for name in (n for n in names if not n.startswith(".")):
+        for name in (n for n in names if not hidden(n)):
             suffix = Path(name).suffix.lower()
             if suffix in NOT_READ:
                 lost.setdefault(f"{suffix} images are not read: convert them to PNG or JPEG", []).append(name)

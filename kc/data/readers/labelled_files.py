@@ -15,7 +15,7 @@ from unicodedata import normalize
 
 from kc.data.manifest import Manifest
 from kc.data.readers.base import FileReader, column_of, columns_of, complete
-from kc.data.readers.files import IMAGE_SUFFIXES, NOT_READ, list_files, read_lines
+from kc.data.readers.files import IMAGE_SUFFIXES, NOT_READ, hidden, list_files, read_lines
 from kc.data.sources import CsvSource, FolderSource
 from kc.data.splits import CUB_LISTS, CsvSplit, CubSplit, FolderSplit
 from kc.errors import DataError, ManifestError
@@ -99,7 +99,7 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
     """What lies in a folder, hidden things left; nothing where it is missing."""
     try:
         with os.scandir(folder) as entries:
-            return [entry for entry in entries if not entry.name.startswith(".")]
+            return [entry for entry in entries if not hidden(entry.name)]
     except (FileNotFoundError, NotADirectoryError):
         return []
     except OSError as error:

@@ -43,7 +43,7 @@ class WriterLock:
     def _acquire(self, folder: Path) -> None:
         try:
             self._file = os.open(
-                self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o644
+                self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666
             )
             plain = stat.S_ISREG(os.fstat(self._file).st_mode) and os.fstat(self._file).st_nlink == 1
         except OSError as error:
