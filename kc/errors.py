@@ -93,4 +93,4 @@ def unknown_name(kind: str, name: str, valid: Iterable[str]) -> UnknownNameError
     names = sorted(valid)
     close = nearest(name, names)
     hint = f" Did you mean {' or '.join(repr(c) for c in close)}?" if close else ""
-    return UnknownNameError(f"unknown {kind} {name!r}.{hint} Valid: {', '.join(names)}.")
+    return UnknownNameError(f"unknown {kind} {name!r}.{hint} Valid: {', '.join(names) or 'none'}.")
