@@ -84,10 +84,7 @@ def calibrated_setting(bench: Benchmark, memory: Memory, regions: Regions, seed:
 
     read = partial(retrieval_logits, class_ids=bench.ids)
 
-    def fused(setting: Setting, p_ret: Tensor, has: Tensor) -> Tensor:
-        return fuse(base, out.known, setting, p_ret, has)
-
-    return choose(out, bench.ids, knn_clip_grid(), read, fused, default_setting(16), seed)[0]
+    return choose(out, bench.ids, knn_clip_grid(), read, lambda s, p, has: fuse(base, out.known, s, p, has))[0]
 
 
 def score_base(bench: Benchmark, base: Tensor) -> dict[str, float]:

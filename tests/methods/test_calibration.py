@@ -10,7 +10,7 @@ import torch
 
 from kc.memory.disk import Memory
 from kc.memory.vote.fusion import knn_clip, retrieval_logits
-from kc.memory.vote.left_out import LeftOut, leave_samples_out
+from kc.memory.vote.left_out import leave_samples_out
 from kc.methods.retrieval.calibration import (
     KS,
     SHARES,
@@ -20,7 +20,7 @@ from kc.methods.retrieval.calibration import (
     knn_clip_grid,
     ret_clip_grid,
 )
-from kc.types import Neighbours, Rows
+from kc.types import Rows
 
 
 def filled(path: Path, anonymous: bool = False) -> tuple[Memory, np.ndarray, np.ndarray, list[str]]:
@@ -97,7 +97,6 @@ def test_the_better_opinion_gets_the_weight(tmp_path: Path) -> None:
                 knn_clip_grid(),
                 lambda n: retrieval_logits(n, (0, 1, 2)),
                 lambda s, p, has: knn_clip(base.to(p), p, has, s.lam, s.threshold),
-                Setting(16, 0.7, 1.01),
             )[0]
 
     wrong = torch.full((30, 3), 0.2)
@@ -109,26 +108,7 @@ def test_the_better_opinion_gets_the_weight(tmp_path: Path) -> None:
     right = torch.full((30, 3), 0.2)
     shuffled = rng.permutation(label)  # keys say nothing of it
     right[range(30), shuffled] = 0.6
-    trusting = chosen(shuffled, right)  # the nearest to the default of all settings that are as good
-    assert (trusting.k, trusting.threshold) == (16, 1.01)
-    assert trusting.lam < 0.7
-
-
-def test_of_settings_that_chance_cannot_tell_apart_the_nearest_to_the_default_is_taken() -> None:
-    """Ten images: b is right on 9, c on 2, and a, near the default, on 8, one of which b misses: no evidence."""
-    truth = np.zeros(10, np.int64)
-    none = Neighbours(*(np.zeros((10, 1), t) for t in (np.int64, np.float32, np.int64, np.float32, np.int64)))
-    out = LeftOut(truth, truth, np.arange(10), none, torch.ones(10, 2, dtype=torch.bool), truth, truth, truth)
-    a, b, c = Setting(1, 0.6), Setting(1, 0.1), Setting(1, 0.7)
-    right = {a: [0, 1, 2, 3, 4, 5, 6, 9], b: list(range(9)), c: [0, 1]}
-
-    def fuse(setting: Setting, p_ret: torch.Tensor, has: torch.Tensor) -> torch.Tensor:
-        wins = torch.tensor([i in right[setting] for i in range(10)])
-        return torch.stack([wins, ~wins], dim=1).double()
-
-    empty = (torch.empty(0), torch.empty(0))
-    assert choose(out, (0, 1), [a, b, c], lambda n: empty, fuse, Setting(1, 0.7))[0] == a
-    assert choose(out, (0, 1), [b, c], lambda n: empty, fuse, Setting(1, 0.7)) == (b, pytest.approx(0.9))
+    assert chosen(shuffled, right) == Setting(1, 0.1, 0.1, 0, 0, 0)  # every setting that trusts the base is as good
 
 
 def test_nothing_to_calibrate_on(tmp_path: Path) -> None:
@@ -136,7 +116,7 @@ def test_nothing_to_calibrate_on(tmp_path: Path) -> None:
     with memory:
         out = leave_samples_out(memory, (99,), 3, seed=0)
     with pytest.raises(ValueError, match="no stored row"):
-        choose(out, (99,), knn_clip_grid(), lambda n: (torch.empty(0), torch.empty(0)), lambda s, p, h: p, Setting(16))
+        choose(out, (99,), knn_clip_grid(), lambda n: (torch.empty(0), torch.empty(0)), lambda s, p, h: p)
 
 
 def test_a_weight_of_names_that_are_not_there_is_not_varied() -> None:

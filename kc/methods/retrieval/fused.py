@@ -143,8 +143,6 @@ class FusedMemory(VisualMemory):
                 self.grid(answers),
                 partial(self.retrieve, ids=wanted),
                 lambda setting, p_ret, has: self.join(setting, answers, left_out.known, p_ret, has),
-                self.fixed(),
-                self.context.seed,
             )
         self._record({"rows": len(left_out.ids), "hits": value, "hits_of_base": hits(answers.own, truth)})
 
