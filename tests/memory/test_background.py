@@ -15,7 +15,8 @@ from kc.memory.base import MemoryStore
 from kc.memory.disk import Memory
 from kc.memory.store.info import MemoryInfo
 from kc.memory.vote import background as rules
-from kc.memory.vote.background import Background, combined, discriminant, infer
+from kc.memory.vote.background import Background, combined, infer
+from kc.memory.vote.discriminant import solved
 from kc.types import ClassInfo, Rows, TaskKind
 
 CLASSES = {c: ClassInfo(c, f"c{c}", background=c == 0) for c in range(4)}
@@ -257,7 +258,7 @@ def test_combined_by_hand() -> None:
 def test_discriminant_by_hand() -> None:
     """Two classes of one value: means 0 and 2, variance 1 and a tenth of it; equal counts meet at 1."""
     x = np.array([-1.0, 1.0, 1.0, 3.0])
-    weights, offset = discriminant(np.array([[(x**2).sum()]]), np.array([[0.0], [4.0]]), np.array([2.0, 2.0]))
+    weights, offset = solved(np.array([[(x**2).sum()]]), np.array([[0.0], [4.0]]), np.array([2.0, 2.0]), rules.SHRINK)
     assert np.allclose(weights, [[0, 2 / 1.1]])
     assert np.allclose(offset, [math.log(0.5), math.log(0.5) - 2 / 1.1])
     assert math.isclose(float(weights[0, 1] + offset[1]), float(offset[0]))

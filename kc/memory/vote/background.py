@@ -12,18 +12,17 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from kc.memory.base import MemoryStore
 from kc.memory.store import files
 from kc.memory.store.table import Labels
+from kc.memory.vote.discriminant import Float64Array, solved
 from kc.memory.vote.votes import columns_of, vote
 from kc.types import BoolArray, Float32Array, Int64Array, Neighbours
 
 Rule = Literal["keep", "ignore", "last", "repair", "per-task"]
-Float64Array = npt.NDArray[np.float64]
 
 VOTERS, TAU = 16, 0.07
 """Neighbours in each other task that a background row is first judged by, and the temperature of their softmax vote."""
@@ -210,8 +209,8 @@ def infer(memory: MemoryStore, at: int | None = None) -> Inferred:
         moment += block[live[part]].T @ block[live[part]]
     # The sample stands for all in every sum alike: a covariance made of both would not be one.
     share = len(hidden) / len(asked)
-    weights, offset = discriminant(
-        seen + share * keys.T @ keys, sums + share * chance.T @ keys, counts + share * chance.sum(0)
+    weights, offset = solved(
+        seen + share * keys.T @ keys, sums + share * chance.T @ keys, counts + share * chance.sum(0), SHRINK
     )
     best, confidence = np.zeros(len(rows.id), np.int64), np.zeros(len(rows.id), np.float32)
     for left in range(ROUNDS - 1, -1, -1):
@@ -223,25 +222,9 @@ def infer(memory: MemoryStore, at: int | None = None) -> Inferred:
             extra, more = extra + chance.T @ judged, more + chance.sum(0)
             best[place], confidence[place] = chance.argmax(1), chance.max(1)
         if left:
-            weights, offset = discriminant(moment, sums + extra, counts + more)
+            weights, offset = solved(moment, sums + extra, counts + more, SHRINK)
     changed = np.flatnonzero(best >= n_background)
     return Inferred(rows.id[changed], class_ids[best[changed]], confidence[changed])
-
-
-def discriminant(moment: Float64Array, sums: Float64Array, counts: Float64Array) -> tuple[Float64Array, Float64Array]:
-    """Weights (D, C) and offsets (C,) of the linear discriminant: log p(c | x) = x W + b up to a constant.
-
-    `moment` (D, D): the sum of x x^T over all rows. `sums` (C, D) and `counts` (C,): of x and of rows in each class;
-    counts may be fractions. A class without rows has offset -inf.
-    """
-    n, dim = counts.sum(), len(moment)
-    mean = sums / np.maximum(counts, 1e-12)[:, None]
-    within = (moment - (mean.T * counts) @ mean) / n
-    within += SHRINK * np.trace(within) / dim * np.eye(dim)
-    weights = np.linalg.solve(within, mean.T)
-    with np.errstate(divide="ignore"):
-        offset: Float64Array = np.log(counts / n) - 0.5 * (mean.T * weights).sum(0)
-    return weights, offset
 
 
 def _one_hot(column: Int64Array, n: int) -> Float64Array:

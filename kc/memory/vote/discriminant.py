@@ -90,6 +90,24 @@ class Moments:
         return float(np.trace(self.square) / float(STEPS) ** 2 / max(int(self.count.sum()), 1))
 
 
+def solved(
+    square: Float64Array, total: Float64Array, count: Float64Array, shrink: float
+) -> tuple[Float64Array, Float64Array]:
+    """Weights (D, C) and offsets (C,) of the discriminant of rows, of which `count` (C,) may be fractions.
+
+    `square` (D, D): the sum of x x^T over all rows; `total` (C, D): of x in each class. `shrink`: part of the mean
+    variance that is added to every direction of the covariance. A class without rows has offset -inf.
+    """
+    n, dim = count.sum(), len(square)
+    means = total / np.maximum(count, 1e-12)[:, None]
+    covariance = (square - (means.T * count) @ means) / n
+    covariance += (shrink * np.trace(covariance) + _FLOOR * np.trace(square) / n) / dim * np.eye(dim)
+    weights = np.linalg.solve(covariance, means.T).astype(np.float64)
+    with np.errstate(divide="ignore"):
+        offset: Float64Array = np.log(count / n) - 0.5 * (means.T * weights).sum(0)
+    return weights, offset
+
+
 @dataclass(frozen=True)
 class Discriminant:
     """log p(c | x) = x `weights` + `offset` up to a constant: (D, C) and (C,), over the classes `class_id` (C,)."""
@@ -101,13 +119,8 @@ class Discriminant:
     @staticmethod
     def of(moments: Moments, shrink: float) -> Discriminant:
         """With `shrink` times the mean variance added to every direction of the covariance. At least one row."""
-        n, dim = int(moments.count.sum()), len(moments.square)
-        covariance = moments.within / n
-        covariance += (shrink * np.trace(covariance) + _FLOOR * moments.mean_square) / dim * np.eye(dim)
-        means = moments.means
-        weights = np.linalg.solve(covariance, means.T).astype(np.float64)
-        offset: Float64Array = np.log(moments.count / n) - 0.5 * (means.T * weights).sum(0)
-        return Discriminant(moments.class_id, weights, offset)
+        square, total = moments.square / float(STEPS) ** 2, moments.total / float(STEPS)
+        return Discriminant(moments.class_id, *solved(square, total, moments.count.astype(np.float64), shrink))
 
     def log_posterior(self, keys: Float32Array, class_id: Int64Array) -> Float64Array:
         """(N, C) log probability of each of the classes `class_id` (C,) among those that have rows; -inf for others."""
