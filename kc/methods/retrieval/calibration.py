@@ -23,8 +23,6 @@ KS = (1, 2, 3, 5, 9, 16, 32)
 LAMBDAS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 THRESHOLDS = (0.1, 0.2, 0.3, 0.5, 0.7, 0.9, 1.01)
 SHARES = (0.1, 0.3, 0.5, 0.7, 0.9, 1.0)
-MOST_VALUES = 5_000_000
-"""Rows times classes that calibration reads: all rows where that takes under a minute, else an even sample."""
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from kc.files import write_atomic
 from kc.memory.vote import log_linear as log_linear_rule
 from kc.memory.vote.background import combined
 from kc.memory.vote.fusion import fuse_known_names, restrict_to_known, retrieval_logits
-from kc.memory.vote.left_out import MOST_ROWS, leave_samples_out
+from kc.memory.vote.left_out import leave_samples_out
 from kc.memory.vote.log_linear import LogLinear, left_out_discriminant
 from kc.memory.vote.votes import columns_of, vote
 from kc.methods.base import Context
@@ -27,7 +27,7 @@ from kc.methods.names import Name, read_names
 from kc.methods.predictions import to_prediction
 from kc.methods.regions import Regions, best, normalised
 from kc.methods.retrieval.base_outputs import BaseOutputCache, BaseOutputs, base_predictions, codes_of
-from kc.methods.retrieval.calibration import KS, MOST_VALUES, Setting, choose, hits
+from kc.methods.retrieval.calibration import KS, Setting, choose, hits
 from kc.methods.retrieval.visual_memory import VisualMemory, shares_of
 from kc.openvocab.base import BaseProbabilities
 from kc.types import HIDDEN, VOID, Batch, ClassInfo, Float32Array, Neighbours, Prediction, Rows, Task
@@ -118,8 +118,7 @@ class FusedMemory(VisualMemory):
             return
         log_linear = self.fusion == "log-linear"
         k = max(log_linear_rule.KS if log_linear else KS)
-        most = MOST_ROWS if log_linear else MOST_VALUES // len(wanted)
-        left_out = leave_samples_out(memory, wanted, k, self.context.seed, most, background)
+        left_out = leave_samples_out(memory, wanted, k, self.context.seed, background=background)
         if len(left_out.ids) == 0:
             return
         answers = self.cache.answers(
