@@ -106,6 +106,7 @@ STUDIES: dict[str, str] = {
     "transfer": "kc.studies.transfer:Transfer",
     "spaces": "kc.studies.spaces:Spaces",
     "continual": "kc.studies.continual:Continual",
+    "background": "kc.studies.background:BackgroundShift",
     "vocabulary": "kc.studies.vocabulary:Vocabulary",
     "other-domain": "kc.studies.other_domain:OtherDomain",
 }

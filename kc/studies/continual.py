@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 
 from matplotlib.figure import Figure
+from rich.console import Console
 
 from kc import compare
 from kc.config import RunConfig
@@ -87,10 +88,15 @@ class Continual(Study[ContinualOptions]):
         # The methods whose neighbours are counted by an option.
         with_k = [n for n in run.method_names if "k" in {f.name for f in dataclasses.fields(method_spec(n).options)}]
         run = resolve(dataclasses.replace(run, options={name: {"k": options.k} for name in with_k}))
-        if started := sorted(run.out.glob("*/config.yaml")):
-            run = parse(["--resume", str(started[-1].parent), "--wandb", "disabled", "--accelerator", "cpu"])
-        folder = compare.run(run, self.console)
-        return json.loads((folder / "results.json").read_text(encoding="utf-8"))
+        return results_of(run, self.console)
+
+
+def results_of(run: RunConfig, console: Console) -> Any:
+    """The results of a resolved `run`, which has its folder to itself; one that was stopped goes on."""
+    if started := sorted(run.out.glob("*/config.yaml")):
+        run = parse(["--resume", str(started[-1].parent), "--wandb", "disabled", "--accelerator", "cpu"])
+    folder = compare.run(run, console)
+    return json.loads((folder / "results.json").read_text(encoding="utf-8"))
 
 
 def row_of(method: dict[str, Any]) -> Row:
