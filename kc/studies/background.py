@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 from matplotlib.figure import Figure
 
@@ -20,10 +20,11 @@ from kc.studies.base import Row, Study
 from kc.studies.continual import results_of
 from kc.studies.figures import bars, panels, style_axes
 from kc.studies.options import StudyOptions, StudySpec
+from kc.types import Setting
 
 RULES = ("keep", "ignore", "last", "repair", "per-task")
 JOINT = "joint"
-SETTINGS = ("overlapped", "disjoint", "partition")
+SETTINGS: tuple[Setting, ...] = ("overlapped", "disjoint", "partition")
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class BackgroundOptions(StudyOptions):
     methods: str = "mib,plop,ssul"
     tasks: Count = 6
     epochs: Count = 5
-    decoder: str = "fpn"
+    decoder: Literal["fpn", "deeplabv3", "regions"] = "fpn"
     proposals: str = "superpixels"
     k: Count = 16
     seed: Whole = 0
@@ -69,8 +70,9 @@ class BackgroundShift(Study[BackgroundOptions]):
 
     def run(self) -> Figure:
         options = self.options
-        settings = tuple(name for name in options.settings.split(",") if name)
-        if not settings or not {*settings} <= {*SETTINGS}:
+        asked = {name.strip() for name in options.settings.split(",")}
+        settings = [setting for setting in SETTINGS if setting in asked]
+        if not asked <= {*SETTINGS}:
             raise KcError(f"--settings {options.settings}: expected some of {', '.join(SETTINGS)}")
         methods = RunConfig(methods=options.methods).method_names if options.methods else ()
         for name in methods:
@@ -106,7 +108,7 @@ class BackgroundShift(Study[BackgroundOptions]):
         row, (kept, joint) = self.learned(*args), bounds
         return row | {"gap_closed": (row["miou"] - kept) / (joint - kept) if joint != kept else math.nan}
 
-    def learned(self, method: str, setting: str, tasks: int, rule: str = "") -> Row:
+    def learned(self, method: str, setting: Setting, tasks: int, rule: str = "") -> Row:
         """One method over one stream, as a row."""
         options = self.options
         run = RunConfig(
