@@ -10,6 +10,7 @@ import zlib
 from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from stat import S_ISREG
 from typing import NamedTuple, TypeVar
 
 from kc.files import cache_dir, write_atomic
@@ -18,6 +19,7 @@ MOST_FILES, MOST_BYTES = 20_000, 1 << 31
 """Folders of more are known by stamps alone: their files are never read, and a copy of them is another folder."""
 _RUN = re.compile(r"\d{8}-\d{6}-.")
 _SHOWN = 3
+_NO_FILE = "no file"
 _THREADS = 4
 _TICK, _COARSE_TICK = 50_000_000, 2_000_000_000
 """Nanoseconds within which two changes may have one time: of most file systems, of those with whole seconds."""
@@ -129,8 +131,10 @@ def _scanned(root: Path) -> list[FileStamp]:
                     todo.append((entry.path, f"{name}/", above | {real}))
                     continue
                 stat = entry.stat()
-            except OSError:  # a link that leads nowhere
-                found.append(FileStamp(name, entry.path, "no file", 0, 0))
+                if not S_ISREG(stat.st_mode):
+                    raise OSError
+            except OSError:  # a link that leads nowhere; a pipe, which a reader would wait for
+                found.append(FileStamp(name, entry.path, _NO_FILE, 0, 0))
                 continue
             place = os.path.realpath(entry.path) if entry.is_symlink() else f"{real}/{entry.name}"
             stamp = _stamp(place, stat)
@@ -150,6 +154,8 @@ def _stamp(place: str, s: os.stat_result) -> str:
 
 def _content(file: FileStamp) -> str:
     try:
+        if file.stamp == _NO_FILE:
+            raise OSError
         with open(file.path, "rb") as opened:
             return hashlib.file_digest(opened, "sha256").hexdigest()[:32]
     except OSError:

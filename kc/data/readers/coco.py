@@ -86,7 +86,7 @@ class CocoPanopticReader(CocoReader[CocoItem]):
             # As text: COCO numbers its images, the ADE20K files of Mask2Former name them.
             names = {str(image["id"]): str(image["file_name"]) for image in content["images"]}
             numbers = _numbers(path, content["images"])
-            items = [_item(part, a, names, numbers) for a in content["annotations"]]
+            items = [_item(part, path, a, names, numbers) for a in content["annotations"]]
             labelled = Counter(str(annotation["image_id"]) for annotation in content["annotations"])
         for folder in (part.images, part.masks):
             images_folder(root, folder)
@@ -196,12 +196,18 @@ def _named(items: Iterable[Item], folder: str) -> list[Item]:
 
 
 def _item(
-    part: CocoPanopticSplit, annotation: dict[str, Any], names: dict[str, str], numbers: dict[str, int | str]
+    part: CocoPanopticSplit,
+    path: Path,
+    annotation: dict[str, Any],
+    names: dict[str, str],
+    numbers: dict[str, int | str],
 ) -> CocoItem:
     segments = tuple(
         CocoSegment(int(s["id"]), int(s["category_id"]), bool(s.get("iscrowd", 0))) for s in annotation["segments_info"]
     )
     key, mask = str(annotation["image_id"]), str(annotation["file_name"])
+    if key not in names:
+        raise DataError(f"{path}: the annotation {mask} is of image id {key}, which is not in its `images`")
     return CocoItem(f"{part.images}/{names[key]}", numbers[key], f"{part.masks}/{mask}", segments)
 
 
@@ -238,7 +244,9 @@ class CocoInstancesReader(CocoReader[InstancesItem]):
                 one = Marked(
                     int(a["category_id"]), a.get("segmentation"), bool(a.get("iscrowd", 0)), f"annotation {a.get('id')}"
                 )
-                marked[str(a["image_id"])].append(one)
+                if (key := str(a["image_id"])) not in marked:
+                    raise DataError(f"{path}: {one.name} is of image id {key}, which is not in its `images`")
+                marked[key].append(one)
             numbers = _numbers(path, content["images"])
             items = [
                 InstancesItem(
@@ -286,8 +294,13 @@ def _coco_file(path: Path, expected_by: str) -> Iterator[Any]:
     try:
         if not path.is_file():
             raise DataError(f"{path}: no such file; {expected_by} expects it")
-        yield read_json(path, most=MOST_JSON)
-    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
+        content = read_json(path, most=MOST_JSON)
+        if not isinstance(content, dict):
+            raise DataError(f"{path}: not a COCO annotation file; expected an object with images and categories")
+        yield content
+    except KeyError as error:
+        raise DataError(f"{path}: not a COCO annotation file: something in it lacks {error}") from error
+    except (ValueError, TypeError, AttributeError, OverflowError) as error:
         raise DataError(f"{path}: not a COCO annotation file ({type(error).__name__}: {error})") from error
 
 

@@ -85,7 +85,12 @@ def _left_out(top: Path, folders: Sequence[str], skip: Sequence[str], name: str)
     for place in sorted({*folders, *above}):
         for entry in _entries(top / place):
             suffix = os.path.splitext(entry.name)[1].lower()
-            if entry.is_dir():
+            try:
+                folder = entry.is_dir()
+            except OSError as error:  # a link to itself
+                found.append((entry.path, f"cannot be read ({error.strerror}); remove it"))
+                continue
+            if folder:
                 if str(PurePosixPath(place, entry.name)) not in known:
                     found.append((entry.path, f"a folder of no class of {name}; allowed: {', '.join(sorted(classes))}"))
             elif place not in classes and suffix in IMAGE_SUFFIXES:

@@ -105,7 +105,9 @@ def _item(manifest: Manifest, root: Path, file: str) -> LabelMeItem:
     path = inside(root, file)
     try:
         content = read_json(path, most=MOST_JSON)
-        size = (int(content["imageHeight"]), int(content["imageWidth"]))
+        size = (content["imageHeight"], content["imageWidth"])
+        if any(type(length) is not int for length in size):
+            raise DataError(f"{path}: imageHeight and imageWidth are {size}; expected two whole numbers of pixels")
         relative = PurePosixPath(file).parent / str(content["imagePath"]).replace("\\", "/")
         shapes = tuple(_shape(manifest, path, shape) for shape in content["shapes"])
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
