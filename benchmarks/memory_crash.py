@@ -1,11 +1,12 @@
 """SIGKILL at random moments while a memory is changed: nothing acknowledged is lost, nothing half done is seen.
 
-A child process works through a seeded list of changes (add, retire, erase, reweight, relabel, another label of known
-regions, a fit of the rows, compact, drop history, leave-one-out table, index) and says when each begins and ends; it is
-killed at a random time or before a random file operation. A twin of plain dictionaries knows the memory after every
-change: what is found after the kill, at every version, key by key, must be the state after the last acknowledged change
-or after the one that was under way, and nothing else. A reader watches half of the children that are killed at a random
-time; it must see such states only.
+A child process works through a seeded list of changes (add, remember and forget a name, retire, erase, reweight,
+relabel, another label of known regions, a fit of the rows, compact, drop history, leave-one-out table, index, export,
+migration) and says when each begins and ends; it is killed at a random time or before a random file operation. A twin
+of plain dictionaries knows the memory after every change: what is found after the kill, at every version, key by key,
+must be the state after the last acknowledged change or after the one that was under way, and nothing else; an export
+and a migrated memory are whole or not there. A reader watches half of the children that are killed at a random time; it
+must see such states only.
 
     python -m benchmarks.memory_crash --trials 200 --json crash.json
 """
@@ -30,9 +31,13 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.command import start
+from kc.commands.memory_migrate import Plan, written
 from kc.errors import EmptyMemoryError, KcError, RunError
 from kc.memory.disk import Memory
 from kc.memory.search.planner import SearchOptions
+from kc.memory.store import exchange
+from kc.memory.store.files import remove
+from kc.memory.store.info import MemoryInfo
 from kc.memory.vote import pruning as prune
 from kc.memory.vote.background import Background
 from kc.memory.vote.log_linear import LogLinear
@@ -43,7 +48,9 @@ DIM = 32
 Row = tuple[int, float, bytes]
 """Class, weight and key of a row."""
 State = dict[int | None, dict[str, Row]]
-"""Visible rows by sample name, at the version of each task and now (None)."""
+"""Visible rows by sample name, at the version of each task and now (None); at NAMES the ids of the classes' names."""
+NAMES = -1
+INFO = MemoryInfo("lite0", "classification", (8, 8), {})
 
 
 # -- the changes, on a memory and on its twin --------------------------------------------------------------------------
@@ -81,6 +88,42 @@ def add_twin(state: State, c: Change) -> None:
     state[c.step] = dict(state[None])
 
 
+def remember(memory: Memory, c: Change) -> None:
+    """A name and its rows in one commit, as `kc remember` stores them."""
+    with memory.with_info(memory.info.with_names({**memory.class_names, c.step: f"name {c.step}"})):
+        add(memory, c)
+
+
+def remember_twin(state: State, c: Change) -> None:
+    add_twin(state, c)
+    state[NAMES][f"name {c.step}"] = (c.step, 0, b"")
+
+
+def forget(memory: Memory, c: Change) -> None:
+    """Rows and their name in one commit, as `kc forget` erases them."""
+    names = {i: name for i, name in memory.class_names.items() if i != c.target}
+    with memory.with_info(memory.info.with_names(names)):
+        memory.erase(ids_of(memory, c, retired=True))
+
+
+def forget_name_twin(state: State, c: Change) -> None:
+    erase_twin(state, c)
+    state[NAMES].pop(f"name {c.target}", None)
+
+
+def export(memory: Memory, c: Change) -> None:
+    memory.export(memory.path.with_suffix(".npz"))
+
+
+def migrate(memory: Memory, c: Change) -> None:
+    """Write a memory of the visible rows in another key space, once."""
+    target, labels = memory.path.with_suffix(".migrated"), memory.labels()
+    if len(labels.id) and not target.exists():
+        keys = memory.keys(labels.id)
+        plan = Plan(labels, memory.rows_of(labels.id), keys, keys, np.ones(len(keys), bool))
+        written(target, memory, plan, keys, "lite1", "crash, moved", None, {})
+
+
 def forget_twin(rows: dict[str, Row], c: Change) -> None:
     for name in [name for name in rows if name.startswith(f"{c.target}-")]:
         del rows[name]
@@ -99,7 +142,7 @@ def change_twin(state: State, c: Change, class_id: int | None, weight: float | N
 
 
 def drop_history_twin(state: State, c: Change) -> None:
-    tasks = [t for t in state if t is not None]
+    tasks = [t for t in state if t is not None and t != NAMES]
     for task in tasks:
         del state[task]
     if tasks:
@@ -146,12 +189,16 @@ def nothing(state: State, c: Change) -> None:
     """The twin of what changes no row."""
 
 
-def ids_of(memory: Memory, c: Change) -> np.ndarray:
-    return memory.ids(source=f"s{c.target}")
+def ids_of(memory: Memory, c: Change, retired: bool = False) -> np.ndarray:
+    return memory.ids(source=f"s{c.target}", retired=retired)
 
 
 CHANGES: dict[str, tuple[Callable[[Memory, Change], object], Callable[[State, Change], None]]] = {
     "add": (add, add_twin),
+    "remember": (remember, remember_twin),
+    "forget": (forget, forget_name_twin),
+    "export": (export, nothing),
+    "migrate": (migrate, nothing),
     "retire": (lambda m, c: m.remove(source=f"s{c.target}"), lambda s, c: forget_twin(s[None], c)),
     "erase": (lambda m, c: m.erase(source=f"s{c.target}"), erase_twin),
     "reweight": (
@@ -173,19 +220,20 @@ CHANGES: dict[str, tuple[Callable[[Memory, Change], object], Callable[[State, Ch
 
 
 def history(seed: int, n_rows: int, length: int) -> list[Change]:
-    """Every second change adds rows; the others take turns at random. Targets are earlier additions, gone or not."""
+    """Every second change adds rows, by turns with a name; the others come at random. Targets are earlier additions,
+    gone or not."""
     rng = np.random.default_rng(seed)
-    others = [kind for kind in CHANGES if kind != "add"]
+    others = [kind for kind in CHANGES if kind not in ("add", "remember")]
     changes = []
     for step in range(length):
-        kind = "add" if step % 2 == 0 else str(rng.choice(others))
+        kind = ("add", "remember")[step // 2 % 2] if step % 2 == 0 else str(rng.choice(others))
         changes.append(Change(kind, step, int(2 * rng.integers(0, step // 2 + 1)), n_rows, seed))
     return changes
 
 
 def states_of(changes: list[Change]) -> list[State]:
     """The twin before the first change and after each."""
-    states: list[State] = [{None: {}}]
+    states: list[State] = [{None: {}, NAMES: {}}]
     for change in changes:
         state = copy.deepcopy(states[-1])
         CHANGES[change.kind][1](state, change)
@@ -195,7 +243,7 @@ def states_of(changes: list[Change]) -> list[State]:
 
 def observed(memory: Memory) -> State:
     """All that a memory shows, read from its files."""
-    state: State = {}
+    state: State = {NAMES: {name: (i, 0, b"") for i, name in memory.class_names.items()}}
     for at in (None, *(v.task for v in memory.versions())):
         state[at] = {}
         for table in memory.tables(at):
@@ -220,6 +268,8 @@ class Tally:
     acknowledged: int = 0
     finished_unheard: int = 0
     """Changes that were whole on disk though the child had no time to say so."""
+    copies: int = 0
+    """Exports and migrated memories that were read back."""
     watched: int = 0
     """States that a reader saw while a child worked."""
     open_ms: list[float] = field(default_factory=list)
@@ -354,11 +404,28 @@ def check_erased(path: Path, changes: list[Change], tally: Tally) -> None:
     data = [p.read_bytes() for p in path.rglob("*") if p.is_file()]
     by_step = {c.step: c for c in changes}
     for change in changes:
-        if change.kind == "erase" and change.target < change.step:
+        if change.kind in ("erase", "forget") and change.target < change.step:
             for key in keys_of(by_step[change.target]):
                 if any(key.tobytes() in content for content in data):
                     tally.wrong.append(f"{path.name}: bytes of an erased row are in a file")
                     return
+
+
+def check_copies(path: Path, states: list[State], tally: Tally) -> None:
+    """An export and a migrated memory are whole, or not there under their names."""
+    try:
+        if path.with_suffix(".npz").exists():
+            exchange.read(path.with_suffix(".npz"))
+            tally.copies += 1
+        if path.with_suffix(".migrated").exists():
+            moved = Memory.open(path.with_suffix(".migrated"))
+            moved.verify()
+            rows = observed(moved)[None]
+            if not any({n: r[::2] for n, r in s[None].items()} == {n: r[::2] for n, r in rows.items()} for s in states):
+                tally.wrong.append(f"{path.name}: a migrated memory holds a part of the rows")
+            tally.copies += 1
+    except KcError as error:
+        tally.wrong.append(f"{path.name}: an export or a migrated memory is not whole: {error}")
 
 
 def trial(path: Path, seed: int, quick: bool, tally: Tally) -> None:
@@ -366,9 +433,10 @@ def trial(path: Path, seed: int, quick: bool, tally: Tally) -> None:
     changes = history(seed, n_rows=40 if quick else 200, length=12 if quick else 20)
     states = states_of(changes)
     rng = np.random.default_rng([seed, 1])
-    Memory.create(path, dim=DIM, fingerprint="crash").close()
+    Memory.create(path, dim=DIM, fingerprint="crash", info=INFO).close()
     for _ in range(2):
         done = life(path, changes, states, rng, tally)
+        check_copies(path, states, tally)
         if tally.wrong:
             return
     check_erased(path, changes[:done], tally)
@@ -403,7 +471,8 @@ def run(config: Config) -> int:
             trial(folder / f"trial-{config.seed + i}", config.seed + i, config.quick, tally)
             if tally.wrong:
                 break
-            shutil.rmtree(folder / f"trial-{config.seed + i}")
+            for path in [*folder.glob(f"trial-{config.seed + i}*"), *folder.glob(".*")]:
+                remove(path)
     finally:
         if not tally.wrong:  # else it is evidence
             shutil.rmtree(folder)
@@ -414,6 +483,7 @@ def run(config: Config) -> int:
         "acknowledged": tally.acknowledged,
         "whole_but_unheard": tally.finished_unheard,
         "states_seen_by_readers": tally.watched,
+        "copies_read": tally.copies,
         "open_ms_median": round(float(np.median(tally.open_ms or [np.nan])), 3),
         "open_ms_max": round(max(tally.open_ms, default=np.nan), 3),
         "wrong": tally.wrong,

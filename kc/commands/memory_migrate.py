@@ -113,7 +113,8 @@ def migrate(config: MigrateConfig) -> int:
         + (f" ({config.fit}, fitted on the {moved.rows:,})" if moved else "")
     )
     if not config.dry_run:
-        written(target, memory, plan, keys, after, moved, class_names(memory, config.benchmark))
+        names = class_names(memory, config.benchmark)
+        written(target, memory, plan, keys, after.encoder.name, after.encoder.fingerprint, moved, names)
         console.say(f"written: {target}; mapped rows have sources that begin with {MARK!r}")
     compare(manifest, root, plan, keys, before, after, console)
     return 0
@@ -142,7 +143,8 @@ def written(
     memory: Memory,
     plan: Plan,
     keys: Float32Array,
-    session: Session,
+    encoder: str,
+    fingerprint: str,
     moved: SpaceMap | None,
     names: dict[int, str],
 ) -> None:
@@ -158,13 +160,13 @@ def written(
         "mapped": int((~plan.there).sum()),
     }
     options = {**memory.info.options, "migration": migration}
-    info = replace(memory.info.with_names(names), encoder=session.encoder.name, options=options)
+    info = replace(memory.info.with_names(names), encoder=encoder, options=options)
     sources = [s if t else f"{MARK}{s}" for s, t in zip(plan.rows.source, plan.there, strict=True)]
     note(memory.path, target)
     # Renamed when it is whole: a process that is killed leaves nothing that opens under the name.
     begun = target.with_name(f".{target.name}.{uuid4().hex}")
     try:
-        with Memory.create(begun, dim=keys.shape[1], fingerprint=session.encoder.fingerprint, info=info) as new:
+        with Memory.create(begun, dim=keys.shape[1], fingerprint=fingerprint, info=info) as new:
             for task in np.unique(plan.rows.task):
                 here = np.flatnonzero(plan.rows.task == task)
                 # One source a batch of rows: runs of equal sources keep the order of the ids.
