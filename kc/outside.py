@@ -216,12 +216,14 @@ def inside_text(root: Path, relative: str | Path) -> str:
     if not _below(path, base):
         if ".." in os.path.normpath(relative).split(os.sep) or os.path.isabs(relative):
             raise DataError(f"{root / relative}: this name leaves the data folder {base}: refused")
-        if not os.path.lexists(path):
-            raise DataError(f"{root / relative}: this link points to {path}, which does not exist")
         if not any(_below(path, _real(root)) for root in link_roots()):
+            advice = (
+                f". Copy the data inside, or let links open all below a folder: --link-roots {os.path.dirname(path)} "
+                "(or KC_LINK_ROOTS)"
+            )
             raise DataError(
-                f"{root / relative}: leaves the data folder {base}: this link points to {path}. Copy the data "
-                f"inside, or let links open all below a folder: --link-roots {os.path.dirname(path)} (or KC_LINK_ROOTS)"
+                f"{root / relative}: leaves the data folder {base}: this link points to {path}"
+                + (advice if os.path.lexists(path) else ", which does not exist")
             )
     return path
 

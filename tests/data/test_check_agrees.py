@@ -40,6 +40,11 @@ def masked(mask: np.ndarray) -> Callable[[Path], None]:
 
 
 KINDS: dict[str, tuple[str, Callable[[Path], object], str]] = {
+    "a class folder that is a link within the data": (
+        "folder",
+        lambda top: ((top / "train/red").rename(top / "reds"), (top / "train/red").symlink_to("../reds")),
+        "",
+    ),
     "nothing": ("folder", lambda top: None, ""),
     "hidden files": ("folder", lambda top: (top / "train/__MACOSX/red").mkdir(parents=True), ""),
     "a pipe that no class names": ("folder", lambda top: os.mkfifo(top / "pipe"), ""),

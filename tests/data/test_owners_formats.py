@@ -319,7 +319,7 @@ def test_coco_instances_defects(tmp_path: Path, instances: SimpleNamespace) -> N
     file = instances.folder / instances.part["annotations"]
     for change, error, said in [
         (lambda c: c["categories"].pop(), ManifestError, "5: absent in the file, lid in the manifest"),
-        (lambda c: c["annotations"][0].update(image_id=99), DataError, "not a COCO annotation file"),
+        (lambda c: c["annotations"][0].update(image_id=99), DataError, "of image id 99, which is not in"),
         (lambda c: c["annotations"][0].update(category_id=9), DataError, "category 9, which is not listed"),
         (lambda c: c["images"][0].update(file_name="../../../x.png"), DataError, "leaves the data folder"),
     ]:

@@ -261,7 +261,7 @@ def test_coco_categories_must_be_the_classes(tiny_coco: SimpleNamespace) -> None
     [
         (lambda c: c["annotations"][0].update(file_name="../../../x.png"), "leaves the data folder"),
         (lambda c: c["images"][0].update(file_name="../../../../x.png"), "leaves the data folder"),
-        (lambda c: c["annotations"][0].update(image_id=999), "not a COCO annotation file"),
+        (lambda c: c["annotations"][0].update(image_id=999), "of image id 999, which is not in"),
         (lambda c: c["annotations"][0]["segments_info"][0].update(category_id=77), r"category 77; allowed: 1, 2, 18"),
         (lambda c: c.pop("categories"), "not a COCO annotation file"),
         (lambda c: c["annotations"].clear(), "no annotations"),

@@ -50,6 +50,10 @@ def open_folder(manifest: Manifest, split: SplitName, root: Path) -> LabelledFil
     top = inside(root, part.path)
     if not top.is_dir():
         raise DataError(f"{top}: no such folder; splits.{split}.path of {manifest.name} expects it")
+    for name in manifest.names_in_files():  # of a manifest, where a class may be called `../../home`
+        if ".." in PurePosixPath(name).parts:
+            inside(top, name)
+        inside(root, PurePosixPath(part.path, name).as_posix())  # a link may lead elsewhere in the data
     folders = _on_disk(top, manifest.names_in_files())
     problems = [f"{path}: {said}" for path, said in _left_out(top, folders, source.skip, manifest.name)]
     items: list[LabelledFile] = []
@@ -67,8 +71,6 @@ def open_folder(manifest: Manifest, split: SplitName, root: Path) -> LabelledFil
 def _on_disk(top: Path, folders: Sequence[str]) -> list[str]:
     """The class folders as the disk spells them: macOS writes accents as marks of their own (NFD)."""
     spelled: dict[str, str] = {}
-    for name in folders:  # of a manifest, where a class may be called `../../home`
-        inside(top, name)
     if not all(name.isascii() for name in folders):
         for place in {str(PurePosixPath(folder).parent) for folder in folders}:
             for entry in _entries(top / place):
