@@ -101,7 +101,7 @@ def test_preview_writes_a_picture(
     ("arguments", "said"),
     [
         (["chek", "camvid"], "Did you mean 'check'"),
-        (["show", "camvod"], "unknown benchmark 'camvod'. Did you mean 'camvid'?"),
+        (["show", "camvod"], "unknown benchmark 'camvod'. Did you mean 'camvid'"),
         (["check", "coco200-panoptic", "--part", "val"], "coco200-panoptic has no part 'val'; it has train, test"),
         (["stats", "camvid", "--split", "5-9"], "unknown split of camvid '5-9'"),
         (["stats", "camvid", "--tasks", "0"], "--tasks 0"),
